@@ -1,0 +1,2 @@
+//! virtnic
+fn main() {}

@@ -1,0 +1,2 @@
+//! virtnicd
+fn main() {}

@@ -1,1 +1,45 @@
-//! conf
+//! The nouns of virtnic, and their libvirt XML.
+//!
+//! Each noun parses itself from a document and formats itself as libvirt's canonical form. Nothing
+//! here does I/O: a [`PciAddress`] is a name, not a device that is known to exist.
+
+mod address;
+mod bandwidth;
+mod domain;
+mod error;
+mod forward;
+mod hostdev;
+mod interface;
+mod mac;
+mod network;
+mod nodedev;
+mod port;
+mod virtualport;
+mod vlan;
+pub mod xml;
+
+pub use address::{ParsePciAddressError, PciAddress};
+pub use bandwidth::{Bandwidth, Rate};
+pub use domain::*;
+pub use error::{Error, ErrorKind};
+pub use forward::{Forward, ForwardMode, PoolMembers};
+pub use hostdev::*;
+pub use interface::*;
+pub use mac::{MacAddress, ParseMacAddressError};
+pub use network::*;
+pub use nodedev::*;
+pub use port::*;
+pub use uuid::Uuid;
+pub use virtualport::{VirtualPort, VirtualPortKind};
+pub use vlan::{NativeMode, Vlan, VlanTag};
+
+/// Which form of a document is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The definition: what is kept on disk and used at the next start.
+    Inactive,
+    /// The running object, with all that was resolved for it.
+    Live,
+    /// What is sent to another host: the definition, without what belongs to this one.
+    Migratable,
+}

@@ -1,0 +1,1 @@
+//! `<device>`: devices of the host, as `virsh nodedev-dumpxml` shows them.

@@ -1,0 +1,136 @@
+//! What the kernel refused.
+
+use std::io;
+
+use conf::PciAddress;
+
+/// A failed operation on the host. A kernel refusal keeps its errno.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No such network device.
+    #[error("there is no network device '{0}'")]
+    NoNetdev(String),
+    /// A network device that has no PCI function behind it.
+    #[error("network device '{0}' is not a PCI device")]
+    NotPci(String),
+    /// No such PCI function.
+    #[error("there is no PCI device {0}")]
+    NoPciDevice(PciAddress),
+    /// A network device whose card makes no VFs.
+    #[error("network device '{0}' is not an SR-IOV physical function")]
+    NotPhysicalFunction(String),
+    /// A PCI function that is no VF.
+    #[error("PCI device {0} is not an SR-IOV Virtual Function")]
+    NotVirtualFunction(PciAddress),
+    /// A PF that has no network device to set its VFs with.
+    #[error("the physical function {0} has no network device; is its driver loaded?")]
+    NoPfNetdev(PciAddress),
+    /// The PF's driver does not list that VF.
+    #[error("the driver of '{pf}' does not list VF {number}")]
+    VfNotListed {
+        /// The PF's network device.
+        pf: String,
+        /// The VF's number.
+        number: u16,
+    },
+    /// The driver did not take the device.
+    #[error("driver '{driver}' did not take {address}{}", match .holder { Some(holder) => format!("; '{holder}' has it"), None => String::from("; no driver has it") })]
+    NotTaken {
+        /// The device.
+        address: PciAddress,
+        /// The driver that should have it.
+        driver: String,
+        /// The one that has it.
+        holder: Option<String>,
+    },
+    /// A driver that is not there and can't be loaded.
+    #[error("driver '{driver}' is not available: {reason}")]
+    NoDriver {
+        /// The driver.
+        driver: String,
+        /// What modprobe said.
+        reason: String,
+    },
+    /// The kernel refused an operation.
+    #[error("{operation} of {target}")]
+    Kernel {
+        /// What was tried.
+        operation: Operation,
+        /// On which device, by name and address.
+        target: String,
+        /// What the kernel said; its extended text, if any, inside.
+        #[source]
+        source: io::Error,
+    },
+    /// sysfs or netlink said something that makes no sense.
+    #[error("the kernel's answer about {target} makes no sense: {what}")]
+    Malformed {
+        /// The device or file.
+        target: String,
+        /// What was read.
+        what: String,
+    },
+}
+
+/// One kind of kernel operation: names it in errors, and picks it for a simulated fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(
+    missing_docs,
+    reason = "each is the Host method or setting of that name"
+)]
+pub enum Operation {
+    ReadInventory,
+    ReadLink,
+    ReadVf,
+    SetMac,
+    SetVlan,
+    SetSpoofCheck,
+    SetTrust,
+    SetLink,
+    SetRate,
+    SetNetdevMac,
+    ReadUsage,
+    Bind,
+    Unbind,
+    Reset,
+    GrantVfio,
+    SetVfCount,
+    ReadGroup,
+    Watch,
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReadInventory => "reading the devices",
+            Self::ReadLink => "reading the link",
+            Self::ReadVf => "reading the VF settings",
+            Self::SetMac => "setting the MAC",
+            Self::SetVlan => "setting the VLAN",
+            Self::SetSpoofCheck => "setting the spoof check",
+            Self::SetTrust => "setting the trust",
+            Self::SetLink => "setting the link state",
+            Self::SetRate => "setting the rate",
+            Self::SetNetdevMac => "setting the network device's MAC",
+            Self::ReadUsage => "finding users",
+            Self::Bind => "binding",
+            Self::Unbind => "giving back",
+            Self::Reset => "resetting",
+            Self::GrantVfio => "granting the vfio group",
+            Self::SetVfCount => "setting the number of VFs",
+            Self::ReadGroup => "reading the IOMMU group",
+            Self::Watch => "watching",
+        })
+    }
+}
+
+impl HostError {
+    /// The kernel's error number, where it was the kernel that refused.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Kernel { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}

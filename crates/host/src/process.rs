@@ -1,0 +1,1 @@
+//! Starting a process with limits, identity and descriptors of its own.

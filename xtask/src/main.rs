@@ -1,2 +1,75 @@
-//! xtask
-fn main() {}
+//! The project's own commands: `cargo xtask lab`, and what is built on it.
+
+mod agent;
+mod lab;
+mod run;
+mod test;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// virtnic's own commands
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Emulated SR-IOV hosts
+    #[command(subcommand)]
+    Lab(lab::LabCommand),
+    /// Run all tests that this machine allows
+    Test(test::TestOptions),
+    /// The lab tier's runner, inside an emulated host
+    #[command(hide = true)]
+    LabTests {
+        /// The tests
+        names: Vec<String>,
+    },
+    /// The first program of an emulated host; of no use elsewhere
+    #[command(hide = true)]
+    LabAgent {
+        /// The second process, which does the work
+        #[arg(long)]
+        worker: bool,
+    },
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Lab(#[from] lab::LabError),
+    #[error(transparent)]
+    Test(#[from] test::TestError),
+}
+
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        ui::say(&format!("error: {}", agent::with_sources(&error)));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode, Error> {
+    Ok(match command {
+        Command::Lab(command) => lab::main(command)?,
+        Command::Test(options) => test::main(&options)?,
+        Command::LabTests { names } => {
+            match agent::tests::run(&names).map_err(test::TestError::from)? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            }
+        }
+        Command::LabAgent { worker: false } => agent::init(),
+        Command::LabAgent { worker: true } => {
+            agent::work();
+            ExitCode::SUCCESS
+        }
+    })
+}

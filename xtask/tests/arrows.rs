@@ -12,7 +12,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("assign", &["conf", "host"]),
     ("qemu", &["conf", "host"]),
     ("rpc", &[]),
-    ("virtnicd", &["conf", "host", "pool", "assign", "qemu", "rpc"]),
+    (
+        "virtnicd",
+        &["conf", "host", "pool", "assign", "qemu", "rpc"],
+    ),
     ("virtnic", &["rpc"]),
     ("xtask", &[]),
 ];
@@ -50,7 +53,11 @@ fn members() -> BTreeMap<String, Vec<String>> {
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     metadata["packages"]
         .as_array()

@@ -1,1 +1,48 @@
-//! assign
+//! Lends a device to a guest, and takes it back as it was found.
+//!
+//! [`Assigner`] owns the one list of assigned devices, whatever their kind and whoever asked: a
+//! pool's port, an interface that names its device, a plain host device. Walking devices is
+//! walking this list. It also owns the journal: a small file for each device that is not as it was
+//! found, written before the first change and removed after the last one was verified.
+//!
+//! A device's way:
+//!
+//! ```text
+//! claim ──► Claimed ──prepare──► Preparing ──► Lent ──give_back──► Returning ──► (off the list)
+//!              │                     │                                 │
+//!              └─give_back─► (off)   └─ fails: undone ─► (off)         └─ fails ─► Dirty ─give_back─► …
+//! ```
+//!
+//! - A **claim** is in memory only, and quick: choosing and claiming share one lock of the
+//!   caller's. After a restart of the daemon whoever holds claims (a network's ports, by their own
+//!   records) claims again.
+//! - From **preparing** on there is a record, until the device was verified to be as it was found.
+//! - A **dirty** device could not be restored. It stays on the list, with its record, out of every
+//!   pool, until [`Assigner::give_back`] of its generation succeeds.
+//!
+//! Every method blocks, `claim` and the readers excepted for no longer than a map look-up takes.
+//! No lock is held while the kernel is asked for anything: two devices are prepared side by side.
+
+mod assigner;
+mod config;
+mod device;
+mod error;
+mod journal;
+mod plan;
+mod prepare;
+mod recover;
+mod restore;
+mod settings;
+
+pub use assigner::{Assigner, Claim, VfioUser};
+pub use config::{AccessVlan, Preparation, VfConfig, VfConfigError};
+pub use device::{Assignment, DeviceId, Generation, Origin, Owner, Phase};
+pub use error::{
+    Blocker, ClaimError, ErrorKind, Obstacle, OpenError, PrepareError, ReturnError, UndoFault,
+    describe_usage,
+};
+pub use journal::JournalError;
+pub use plan::{Plan, Step};
+pub use prepare::Lent;
+pub use recover::{Finding, Recovery};
+pub use restore::Returned;

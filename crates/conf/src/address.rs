@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+use crate::xml::{Base, Element, FromXml, Writer};
+
 /// Where a PCI function sits, on the host or in a guest.
 ///
 /// Displayed as the kernel writes it, `0000:03:10.1`. Ranges are the kernel's: bus 0–255, slot
@@ -64,6 +67,14 @@ impl PciAddress {
         self.function
     }
 
+    /// Writes `domain`, `bus`, `slot` and `function` on the element that was opened last.
+    pub fn write_attributes(self, writer: &mut Writer) {
+        writer.attribute("domain", format_args!("0x{:04x}", self.domain));
+        writer.attribute("bus", format_args!("0x{:02x}", self.bus));
+        writer.attribute("slot", format_args!("0x{:02x}", self.slot));
+        writer.attribute("function", format_args!("0x{:x}", self.function));
+    }
+
     /// libvirt's node device name, `pci_0000_03_10_1`.
     #[must_use]
     pub fn node_device_name(self) -> String {
@@ -103,6 +114,22 @@ impl TryFrom<String> for PciAddress {
 impl From<PciAddress> for String {
     fn from(address: PciAddress) -> Self {
         address.to_string()
+    }
+}
+
+impl FromXml for PciAddress {
+    /// Reads the four attributes, in any base; those that are missing are 0.
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let domain = element.number_in("domain", Base::Any, u64::from(u32::MAX))?;
+        let bus = element.number_in("bus", Base::Any, 0xff)?;
+        let slot = element.number_in("slot", Base::Any, 0x1f)?;
+        let function = element.number_in("function", Base::Any, 7)?;
+        Ok(Self {
+            domain: domain.unwrap_or(0),
+            bus: bus.unwrap_or(0),
+            slot: slot.unwrap_or(0),
+            function: function.unwrap_or(0),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::PciAddress;
+use crate::xml::keywords;
 
 /// `<forward>` of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,36 @@ pub enum PoolMembers {
     Interfaces(Vec<String>),
     /// These PCI functions.
     Addresses(Vec<PciAddress>),
+}
+
+keywords!(ForwardMode {
+    Nat = "nat",
+    Route = "route",
+    Open = "open",
+    Bridge = "bridge",
+    Private = "private",
+    Vepa = "vepa",
+    Passthrough = "passthrough",
+    Hostdev = "hostdev",
+    HostdevHybrid = "hostdev-hybrid",
+});
+
+impl PoolMembers {
+    /// How many are named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::PhysicalFunctions(names) | Self::Interfaces(names) => names.len(),
+            Self::Addresses(addresses) => addresses.len(),
+        }
+    }
+
+    /// Whether none is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl ForwardMode {

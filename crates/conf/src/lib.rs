@@ -6,14 +6,18 @@
 mod address;
 mod bandwidth;
 mod domain;
+mod driver;
 mod error;
 mod forward;
 mod hostdev;
 mod interface;
+mod kept;
 mod mac;
+mod merge;
 mod network;
 mod nodedev;
 mod port;
+mod tree;
 mod virtualport;
 mod vlan;
 pub mod xml;
@@ -25,12 +29,14 @@ pub use error::{Error, ErrorKind};
 pub use forward::{Forward, ForwardMode, PoolMembers};
 pub use hostdev::*;
 pub use interface::*;
+pub use kept::Kept;
 pub use mac::{MacAddress, ParseMacAddressError};
+pub use merge::{merge_port, merge_vf_settings, merge_virtual_port};
 pub use network::*;
 pub use nodedev::*;
 pub use port::*;
 pub use uuid::Uuid;
-pub use virtualport::{VirtualPort, VirtualPortKind};
+pub use virtualport::{VirtualPort, VirtualPortKind, VirtualPortRules};
 pub use vlan::{NativeMode, Vlan, VlanTag};
 
 /// Which form of a document is wanted.

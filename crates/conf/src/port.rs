@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Bandwidth, HostDriver, MacAddress, MacTableManager, PciAddress, VirtualPort, Vlan};
+use crate::xml::{Document, Element, FromXml, ToXml, Writer, keywords};
+use crate::{
+    Bandwidth, Error, ErrorKind, HostDriver, MacAddress, MacTableManager, PciAddress, VirtualPort,
+    Vlan,
+};
 
 /// A port, as the network gave it to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,4 +86,177 @@ pub enum DirectMode {
     Bridge,
     /// The device below belongs to one guest.
     Passthrough,
+}
+
+keywords!(DirectMode {
+    Vepa = "vepa",
+    Private = "private",
+    Bridge = "bridge",
+    Passthrough = "passthrough",
+});
+
+impl NetworkPort {
+    /// Reads a `<networkport>` document.
+    ///
+    /// # Errors
+    /// What is wrong, in libvirt's class, with line, column and path.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let document = Document::parse(text)?;
+        Self::from_xml(document.root_named("networkport")?)
+    }
+
+    /// libvirt's canonical document.
+    #[must_use]
+    pub fn to_xml(&self) -> String {
+        let mut writer = Writer::new();
+        self.write_xml(&mut writer);
+        writer.finish()
+    }
+}
+
+impl FromXml for NetworkPort {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let owner = needed(element, element.child("owner"), "owner")?;
+        let mac = needed(element, element.child("mac"), "mac")?;
+        let bandwidth = element.child("bandwidth");
+        let port = |name| element.child("port").map(|port| port.yes_no(name));
+        let filters = |name| {
+            element
+                .child("rxfilters")
+                .map(|filters| filters.yes_no(name))
+        };
+        Ok(Self {
+            uuid: needed(element, element.child_uuid("uuid")?, "uuid")?,
+            owner_name: needed(owner, owner.child_text("name"), "name")?,
+            owner_uuid: needed(owner, owner.child_uuid("uuid")?, "uuid")?,
+            group: element.child_text("group"),
+            mac: mac
+                .parsed(ErrorKind::Xml, "address")?
+                .ok_or_else(|| mac.missing(ErrorKind::Internal, "address"))?,
+            virtual_port: element
+                .parse_child("virtualport")?
+                .filter(|port| *port != VirtualPort::default()),
+            bandwidth: match bandwidth {
+                Some(bandwidth) => Bandwidth::parse(bandwidth, true)?,
+                None => None,
+            },
+            class_id: match bandwidth {
+                Some(bandwidth) => bandwidth.number("classID")?.filter(|&id: &u32| id > 0),
+                None => None,
+            },
+            vlan: element.parse_child("vlan")?,
+            isolated: port("isolated").transpose()?.flatten(),
+            trust_guest_rx_filters: filters("trustGuest").transpose()?.flatten(),
+            plug: match element.child("plug") {
+                Some(plug) => Plug::parse(plug)?,
+                None => None,
+            },
+        })
+    }
+}
+
+fn needed<T>(element: Element<'_>, part: Option<T>, name: &str) -> Result<T, Error> {
+    part.ok_or_else(|| {
+        let message = format!("<{}> needs a <{name}>", element.name());
+        element.error(ErrorKind::Internal, message)
+    })
+}
+
+impl ToXml for NetworkPort {
+    fn write_xml(&self, writer: &mut Writer) {
+        writer.element("networkport", |w| {
+            w.text_element("uuid", self.uuid);
+            w.element("owner", |w| {
+                w.text_element("name", &self.owner_name);
+                w.text_element("uuid", self.owner_uuid);
+            });
+            w.optional_text_element("group", self.group.as_deref());
+            w.element("mac", |w| w.attribute("address", self.mac));
+            w.write_optional(self.virtual_port.as_ref());
+            if let Some(bandwidth) = &self.bandwidth {
+                bandwidth.write(w, self.class_id);
+            }
+            w.write_optional(self.vlan.as_ref());
+            if let Some(isolated) = self.isolated {
+                w.element("port", |w| w.yes_no("isolated", isolated));
+            }
+            if let Some(trust) = self.trust_guest_rx_filters {
+                w.element("rxfilters", |w| w.yes_no("trustGuest", trust));
+            }
+            w.write_optional(self.plug.as_ref());
+        });
+    }
+}
+
+impl Plug {
+    /// Reads `<plug>`; none for `type='none'`.
+    fn parse(element: Element<'_>) -> Result<Option<Self>, Error> {
+        let need = |name| match element.require(name)? {
+            "" => Err(element.missing(ErrorKind::Xml, name)),
+            value => Ok(value.to_owned()),
+        };
+        let plug = match element.require("type")? {
+            "none" => return Ok(None),
+            "network" => Self::Network {
+                bridge: need("bridge")?,
+                mac_table_manager: element.keyword("macTableManager")?,
+            },
+            "bridge" => Self::Bridge {
+                bridge: need("bridge")?,
+                mac_table_manager: element.keyword("macTableManager")?,
+            },
+            "direct" => Self::Direct {
+                dev: need("dev")?,
+                mode: element.keyword("mode")?.unwrap_or_default(),
+            },
+            "hostdev-pci" => Self::HostdevPci {
+                managed: element.yes_no("managed")?.unwrap_or(false),
+                driver: element
+                    .parse_child("driver")?
+                    .filter(|driver| *driver != HostDriver::default()),
+                address: PciAddress::from_xml(element.require_child("address")?)?,
+            },
+            _ => {
+                let expected = "none, network, bridge, direct or hostdev-pci";
+                return Err(element.invalid(ErrorKind::Xml, "type", expected));
+            }
+        };
+        Ok(Some(plug))
+    }
+}
+
+impl ToXml for Plug {
+    fn write_xml(&self, writer: &mut Writer) {
+        writer.element("plug", |w| match self {
+            Self::Network {
+                bridge,
+                mac_table_manager,
+            } => write_bridge(w, "network", bridge, *mac_table_manager),
+            Self::Bridge {
+                bridge,
+                mac_table_manager,
+            } => write_bridge(w, "bridge", bridge, *mac_table_manager),
+            Self::Direct { dev, mode } => {
+                w.attribute("type", "direct");
+                w.attribute("dev", dev);
+                w.keyword("mode", *mode);
+            }
+            Self::HostdevPci {
+                managed,
+                driver,
+                address,
+            } => {
+                w.attribute("type", "hostdev-pci");
+                w.yes_no("managed", *managed);
+                w.write_optional(driver.as_ref());
+                w.element("address", |w| address.write_attributes(w));
+            }
+        });
+    }
+}
+
+fn write_bridge(w: &mut Writer, kind: &str, bridge: &str, manager: Option<MacTableManager>) {
+    w.attribute("type", kind);
+    w.attribute("bridge", bridge);
+    w.optional_keyword("macTableManager", manager);
 }

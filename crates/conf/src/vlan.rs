@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::xml::{Base, Element, FromXml, ToXml, Writer, keywords};
+use crate::{Error, ErrorKind};
+
 /// The VLANs that a port carries. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vlan {
@@ -28,6 +31,70 @@ pub enum NativeMode {
     Tagged,
     /// Without one.
     Untagged,
+}
+
+keywords!(NativeMode {
+    Tagged = "tagged",
+    Untagged = "untagged",
+});
+
+impl FromXml for Vlan {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let tags = element
+            .children_named("tag")
+            .map(VlanTag::from_xml)
+            .collect::<Result<Vec<_>, _>>()?;
+        if tags.is_empty() {
+            return Err(element.error(ErrorKind::Xml, "<vlan> needs at least one <tag>"));
+        }
+        let native = tags.iter().filter(|tag| tag.native.is_some()).count();
+        if native > 1 {
+            return Err(element.error(
+                ErrorKind::Xml,
+                "<vlan> has more than one <tag> with a nativeMode",
+            ));
+        }
+        let trunk = match element.attribute("trunk") {
+            None => tags.len() > 1,
+            Some(word) if word.eq_ignore_ascii_case("yes") => true,
+            Some(word) if word.eq_ignore_ascii_case("no") => {
+                if tags.len() > 1 || native > 0 {
+                    return Err(element.attribute_error(
+                        ErrorKind::Xml,
+                        "trunk",
+                        "trunk='no' on <vlan> allows a single <tag> without nativeMode",
+                    ));
+                }
+                false
+            }
+            Some(_) => return Err(element.invalid(ErrorKind::Xml, "trunk", "yes or no")),
+        };
+        Ok(Self { trunk, tags })
+    }
+}
+
+impl FromXml for VlanTag {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let id = element
+            .number_in("id", Base::Ten, 4095)?
+            .ok_or_else(|| element.missing(ErrorKind::Xml, "id"))?;
+        let native = element.keyword("nativeMode")?;
+        Ok(Self { id, native })
+    }
+}
+
+impl ToXml for Vlan {
+    fn write_xml(&self, writer: &mut Writer) {
+        writer.element("vlan", |w| {
+            w.optional_attribute("trunk", self.trunk.then_some("yes"));
+            for tag in &self.tags {
+                w.element("tag", |w| {
+                    w.attribute("id", tag.id);
+                    w.optional_keyword("nativeMode", tag.native);
+                });
+            }
+        });
+    }
 }
 
 impl Vlan {

@@ -3,6 +3,8 @@
 use conf::{MacAddress, PciAddress, VfLink};
 use serde::{Deserialize, Serialize};
 
+use crate::Operation;
+
 /// A card's own function, which makes VFs and sets them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PhysicalFunction {
@@ -165,6 +167,21 @@ pub enum VfSetting {
         /// Limit, 0: none.
         max: u32,
     },
+}
+
+impl VfSetting {
+    /// The operation that sets it.
+    #[must_use]
+    pub fn operation(self) -> Operation {
+        match self {
+            Self::Mac(_) => Operation::SetMac,
+            Self::Vlan { .. } => Operation::SetVlan,
+            Self::SpoofCheck(_) => Operation::SetSpoofCheck,
+            Self::Trust(_) => Operation::SetTrust,
+            Self::Link(_) => Operation::SetLink,
+            Self::Rate { .. } => Operation::SetRate,
+        }
+    }
 }
 
 /// Something on the host that uses a VF.

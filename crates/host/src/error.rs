@@ -96,6 +96,7 @@ pub enum Operation {
     GrantVfio,
     SetVfCount,
     ReadGroup,
+    ChooseDriver,
     Watch,
 }
 
@@ -119,6 +120,7 @@ impl std::fmt::Display for Operation {
             Self::GrantVfio => "granting the vfio group",
             Self::SetVfCount => "setting the number of VFs",
             Self::ReadGroup => "reading the IOMMU group",
+            Self::ChooseDriver => "choosing the driver",
             Self::Watch => "watching",
         })
     }
@@ -129,8 +131,57 @@ impl HostError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Kernel { source, .. } => source.raw_os_error(),
+            Self::Kernel { source, .. } => errno(source),
             _ => None,
         }
     }
+}
+
+/// A kernel's refusal with the words that it added (netlink's extended acknowledgement). Inside an
+/// [`io::Error`], since that alone holds either a number or words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KernelRefusal {
+    errno: i32,
+    said: Option<String>,
+}
+
+impl KernelRefusal {
+    /// Longest text that is kept.
+    const MOST_CHARS: usize = 200;
+
+    pub(crate) fn new(errno: i32, said: Option<String>) -> Self {
+        let clean = |said: String| {
+            let printable = said.chars().filter(|c| !c.is_control());
+            printable.take(Self::MOST_CHARS).collect::<String>()
+        };
+        Self {
+            errno,
+            said: said.map(clean).filter(|said| !said.is_empty()),
+        }
+    }
+}
+
+impl std::fmt::Display for KernelRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plain = io::Error::from_raw_os_error(self.errno);
+        match &self.said {
+            Some(said) => write!(f, "{said}: {plain}"),
+            None => plain.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for KernelRefusal {}
+
+impl From<KernelRefusal> for io::Error {
+    fn from(refusal: KernelRefusal) -> Self {
+        let kind = Self::from_raw_os_error(refusal.errno).kind();
+        Self::new(kind, refusal)
+    }
+}
+
+/// The number in an error, with or without words.
+pub(crate) fn errno(error: &io::Error) -> Option<i32> {
+    let refusal = (error.get_ref()).and_then(|inner| inner.downcast_ref::<KernelRefusal>());
+    refusal.map_or_else(|| error.raw_os_error(), |refusal| Some(refusal.errno))
 }

@@ -10,6 +10,7 @@
 mod device;
 mod error;
 mod linux;
+mod node;
 mod process;
 mod simulated;
 
@@ -19,8 +20,14 @@ use conf::PciAddress;
 
 pub use device::*;
 pub use error::{HostError, Operation};
-pub use linux::LinuxHost;
-pub use simulated::{Fault, SimulatedHost, SimulatedShape};
+use error::{KernelRefusal, errno};
+pub use linux::{LinuxHost, Paths};
+pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
+pub use process::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep, Spawned};
+pub use simulated::{
+    DeviceSnapshot, Effect, Fault, ParseShapeError, Quirks, SimulatedCrash, SimulatedHost,
+    SimulatedShape, Snapshot,
+};
 
 /// What virtnic asks of a host.
 pub trait Host: Send + Sync + 'static {

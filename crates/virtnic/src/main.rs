@@ -1,2 +1,25 @@
-//! virtnic
-fn main() {}
+//! The command `virtnic`: what `virsh` has no word for. A client of the daemon like any other.
+
+mod cli;
+mod commands;
+mod connect;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::Cli;
+
+fn main() -> ExitCode {
+    // Ends here, with status 2, if the command line is wrong.
+    let cli = Cli::parse();
+    match commands::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure);
+            failure.exit_code()
+        }
+    }
+}

@@ -1,9 +1,25 @@
 //! `<network>`.
 
+mod dhcp;
+mod dns;
+mod extension;
+mod forward;
+mod ip;
+mod read;
+mod validate;
+mod write;
+
+pub use dhcp::{Bootp, Dhcp, DhcpHost, DhcpRange, Lease, LeaseUnit};
+pub use dns::{Dns, DnsDomain, DnsForwarder, DnsHost, DnsService, DnsText};
+pub use extension::{NetworkExtension, NumaPolicy, PfVfs, Spread, VfLink, VfSettings};
+pub use ip::{IpFamily, IpMask, IpNetwork, IpRoute};
+pub use write::{DeviceStatus, NetworkStatus, PoolDevice};
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Bandwidth, Forward, MacAddress, VirtualPort, Vlan, xml::RawXml};
+use crate::xml::{RawXml, keywords};
+use crate::{Bandwidth, Forward, ForwardMode, MacAddress, VirtualPort, Vlan};
 
 /// A network: what a guest's interface names, and where its ports' devices come from.
 ///
@@ -41,7 +57,7 @@ pub struct Network {
 }
 
 /// `<portgroup>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PortGroup {
     /// Unique within the network.
     pub name: String,
@@ -55,6 +71,8 @@ pub struct PortGroup {
     pub virtual_port: Option<VirtualPort>,
     /// Shaping of its ports.
     pub bandwidth: Option<Bandwidth>,
+    /// `<virtnic:vf …>` of its ports (ours).
+    pub vf: Option<VfSettings>,
 }
 
 /// `<nat>` under `<forward>`; kept, not carried out.
@@ -79,11 +97,20 @@ pub struct IpSettings {
     pub mtu: Option<u32>,
     /// The bridge's own address.
     pub mac: Option<MacAddress>,
-    // `conf`'s own grammar fills in domain, dns, ip, dhcp, routes and dnsmasq options here.
+    /// `<domain>`.
+    pub domain: Option<DnsDomain>,
+    /// `<dns>`.
+    pub dns: Dns,
+    /// `<ip>`, in order.
+    pub addresses: Vec<IpNetwork>,
+    /// `<route>`, in order.
+    pub routes: Vec<IpRoute>,
+    /// `<dnsmasq:option value=…>`, in order.
+    pub dnsmasq_options: Vec<String>,
 }
 
 /// `<bridge>`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkBridge {
     /// The bridge's name.
     pub name: Option<String>,
@@ -97,6 +124,19 @@ pub struct NetworkBridge {
     pub mac_table_manager: Option<MacTableManager>,
 }
 
+impl Default for NetworkBridge {
+    /// As libvirt has it where the document is silent: with spanning tree.
+    fn default() -> Self {
+        Self {
+            name: None,
+            zone: None,
+            stp: true,
+            delay: 0,
+            mac_table_manager: None,
+        }
+    }
+}
+
 /// Who fills the bridge's forwarding table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,72 +147,34 @@ pub enum MacTableManager {
     Libvirt,
 }
 
-/// Settings in virtnic's own namespace, on a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NetworkExtension {
-    /// `<virtnic:pool spread=…>`.
-    pub spread: Spread,
-    /// `<virtnic:pool numa=…>`.
-    pub numa: NumaPolicy,
-    /// `<virtnic:vf …>`.
-    pub vf: VfSettings,
-}
-
-/// Which of several PFs a VF is taken from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Spread {
-    /// The PF with the fewest VFs lent.
-    #[default]
-    Balance,
-    /// The first PF that has one.
-    Pack,
-}
-
-/// How much a guest's NUMA node counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NumaPolicy {
-    /// A near device first.
-    Prefer,
-    /// A near device or none.
-    Require,
-    /// Not at all.
-    #[default]
-    Ignore,
-}
-
-/// What a VF may do, set through its PF on each hand-out. `None`: the neutral value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VfSettings {
-    /// The guest may change its MAC and go promiscuous.
-    pub trust: Option<bool>,
-    /// Frames with another source MAC are dropped.
-    pub spoof_check: Option<bool>,
-    /// The link that the guest sees.
-    pub link: Option<VfLink>,
-    /// Highest transmit rate, Mbit/s; 0: no limit.
-    pub max_rate: Option<u32>,
-    /// Guaranteed transmit rate, Mbit/s; 0: none.
-    pub min_rate: Option<u32>,
-    /// Priority of its VLAN, 0–7.
-    pub qos: Option<u8>,
-}
-
-/// A VF's link as its PF sets it (`IFLA_VF_LINK_STATE`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VfLink {
-    /// As the PF's own.
-    #[default]
-    Auto,
-    /// Always up.
-    On,
-    /// Always down.
-    Off,
-}
+keywords!(MacTableManager {
+    Kernel = "kernel",
+    Libvirt = "libvirt",
+});
 
 impl Network {
+    /// How it reaches the outside; none where it is isolated.
+    #[must_use]
+    pub fn forward_mode(&self) -> Option<ForwardMode> {
+        self.forward.as_ref().map(|forward| forward.mode)
+    }
+
+    /// Whether the network has a bridge of its own: isolated, nat, route and open.
+    #[must_use]
+    pub fn makes_bridge(&self) -> bool {
+        matches!(
+            self.forward_mode(),
+            None | Some(ForwardMode::Nat | ForwardMode::Route | ForwardMode::Open)
+        )
+    }
+
+    /// The existing bridge that guests are plugged into, if it is a network of such a kind.
+    #[must_use]
+    pub fn existing_bridge(&self) -> Option<&str> {
+        let bridge = self.ip.bridge.as_ref()?.name.as_deref()?;
+        (self.forward_mode() == Some(ForwardMode::Bridge)).then_some(bridge)
+    }
+
     /// The port group of that name, or the default one where no name is given.
     #[must_use]
     pub fn port_group(&self, name: Option<&str>) -> Option<&PortGroup> {

@@ -1,0 +1,164 @@
+//! What is on the list.
+
+use std::fmt;
+use std::str::FromStr;
+
+use conf::{MacAddress, PciAddress, Uuid};
+use host::VirtualFunction;
+use serde::{Deserialize, Serialize};
+
+/// A device of the host, by what it is known by for as long as it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceId {
+    /// A PCI function.
+    Pci(PciAddress),
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => address.fmt(f),
+        }
+    }
+}
+
+impl From<PciAddress> for DeviceId {
+    fn from(address: PciAddress) -> Self {
+        Self::Pci(address)
+    }
+}
+
+/// Which claim of a device is meant. No two claims share one, across restarts of the daemon too
+/// (until the next boot), so that a late clean-up can't reach the next owner's device.
+///
+/// Written `3.17`: the 17th claim since the third start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Generation {
+    pub(crate) start: u32,
+    pub(crate) count: u32,
+}
+
+/// A text that is no generation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no generation of the form 3.17")]
+pub struct ParseGenerationError(String);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.start, self.count)
+    }
+}
+
+impl FromStr for Generation {
+    type Err = ParseGenerationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.split_once('.').and_then(|(start, count)| {
+            Some(Self {
+                start: start.parse().ok()?,
+                count: count.parse().ok()?,
+            })
+        });
+        parsed.ok_or_else(|| ParseGenerationError(text.chars().take(32).collect()))
+    }
+}
+
+impl TryFrom<String> for Generation {
+    type Error = ParseGenerationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Generation> for String {
+    fn from(generation: Generation) -> Self {
+        generation.to_string()
+    }
+}
+
+/// What asked for the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A network's port: the network chose the device.
+    PoolPort,
+    /// An interface that names the device itself.
+    Interface,
+    /// A plain host device.
+    HostDevice,
+}
+
+/// Whose the device is while it is lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The guest's identity.
+    pub guest: Uuid,
+    /// The guest's name.
+    pub name: String,
+    /// The network that lent it.
+    pub network: Option<String>,
+    /// The network's port.
+    pub port: Option<Uuid>,
+    /// The guest's MAC on it.
+    pub mac: Option<MacAddress>,
+    /// The guest's name for the device.
+    pub alias: Option<String>,
+}
+
+/// How far a device is on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Spoken for; not touched.
+    Claimed,
+    /// On its way to the guest.
+    Preparing,
+    /// The guest's.
+    Lent,
+    /// On its way back.
+    Returning,
+    /// Not as it was found, for these reasons; nobody's until it is.
+    Dirty(Vec<String>),
+}
+
+/// A line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// Which device.
+    pub device: DeviceId,
+    /// Which claim of it.
+    pub generation: Generation,
+    /// Whose.
+    pub owner: Owner,
+    /// Asked for by what.
+    pub origin: Origin,
+    /// How far.
+    pub phase: Phase,
+    /// When its preparation began, in seconds since 1970; `None` while it is only claimed.
+    pub since: Option<u64>,
+    /// PF and number, if it is a VF; `None` also while it is only claimed.
+    pub vf: Option<VirtualFunction>,
+    /// The driver that it has for the guest.
+    pub driver: Option<String>,
+    /// The driver that it had, and gets back.
+    pub host_driver: Option<String>,
+    /// Its IOMMU group; `None` while it is only claimed.
+    pub group: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_reads_as_it_writes() {
+        let generation: Generation = "3.17".parse().unwrap();
+        assert_eq!(generation.to_string(), "3.17");
+        assert!(generation < "4.0".parse().unwrap());
+        for text in ["", "3", "3.", ".1", "3.1.2", "-1.0"] {
+            assert!(text.parse::<Generation>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! What stands in the way of lending and of taking back.
+
+use std::path::PathBuf;
+
+use conf::PciAddress;
+use host::{HostError, Usage};
+
+use crate::device::{DeviceId, Generation};
+use crate::journal::JournalError;
+
+/// The class of a failure, for whoever has a protocol of its own to tell it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Not to be had on this host or card.
+    ConfigUnsupported,
+    /// To be had, but not as things are now.
+    OperationInvalid,
+    /// The kernel refused; its errno.
+    System(i32),
+    /// Anything else.
+    Internal,
+}
+
+/// The list and its journal can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The journal can't be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The host does not tell which boot this is.
+    #[error("cannot tell this boot from an earlier one")]
+    Boot(#[source] HostError),
+}
+
+/// A device that can't be claimed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody has it.
+    #[error("device {device} is lent to guest '{guest}'{}", match .network { Some(network) => format!(" by network '{network}'"), None => String::new() })]
+    Taken {
+        /// Which.
+        device: DeviceId,
+        /// Who.
+        guest: String,
+        /// Through what.
+        network: Option<String>,
+    },
+    /// It is not as it was found, or its record can't be read.
+    #[error("device {device} is kept back: {reason}")]
+    Barred {
+        /// Which.
+        device: DeviceId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A device was not lent, and is off the list; unless [`PrepareError::undo`] tells faults: then it
+/// is on it, dirty.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot lend {device} to guest '{guest}'{}", and_not_undone(.undo))]
+pub struct PrepareError {
+    /// Which device.
+    pub device: DeviceId,
+    /// To whom it was to go.
+    pub guest: String,
+    /// What stood in the way.
+    #[source]
+    pub obstacle: Obstacle,
+    /// What could not be undone; empty: everything done was undone, and verified.
+    pub undo: Vec<UndoFault>,
+}
+
+fn and_not_undone(undo: &[UndoFault]) -> String {
+    if undo.is_empty() {
+        return String::new();
+    }
+    format!(", nor restore it ({})", texts(undo))
+}
+
+/// What stands in the way of lending a device.
+#[derive(Debug, thiserror::Error)]
+pub enum Obstacle {
+    /// The claim is not the device's present one.
+    #[error("the claim {0} is no longer good")]
+    Superseded(Generation),
+    /// The host uses it.
+    #[error("it is in use: {}", .0.iter().map(describe_usage).collect::<Vec<_>>().join("; "))]
+    InUse(Vec<Usage>),
+    /// Its PF is down.
+    #[error("its physical function '{pf}' is down")]
+    PfDown {
+        /// The PF's network device.
+        pf: String,
+    },
+    /// No IOMMU.
+    #[error("the host has no IOMMU switched on, so no device can be given to a guest")]
+    NoIommu,
+    /// The IOMMU group has members that the host's own drivers have.
+    #[error("its IOMMU group {group} is not viable: {}", blockers(.members))]
+    GroupNotViable {
+        /// The group.
+        group: u32,
+        /// What stands in the way.
+        members: Vec<Blocker>,
+    },
+    /// Another guest has a device that can't be parted from this one.
+    #[error("device {member}, which {tie}, is lent to guest '{guest}'")]
+    Tied {
+        /// The other device.
+        member: DeviceId,
+        /// What they share.
+        tie: &'static str,
+        /// Who has it.
+        guest: String,
+    },
+    /// An attribute is asked for that the PF's driver does not tell.
+    #[error("the driver of its physical function offers no {attribute}")]
+    NotOffered {
+        /// Which.
+        attribute: &'static str,
+    },
+    /// A back end that is gone.
+    #[error("host device driver '{0}' is not supported; there is only 'vfio'")]
+    Backend(&'static str),
+    /// Not managed, and not bound to vfio.
+    #[error("it is not managed, and {} instead of a vfio driver", match .driver { Some(driver) => format!("driver '{driver}' has it"), None => String::from("no driver has it") })]
+    NotDetached {
+        /// What has it.
+        driver: Option<String>,
+    },
+    /// A value that was set is not the one that is read back.
+    #[error("{wanted} was set, and {found} is read back")]
+    NotKept {
+        /// What was set.
+        wanted: String,
+        /// What is so.
+        found: String,
+    },
+    /// The record could not be written.
+    #[error(transparent)]
+    Record(#[from] JournalError),
+    /// The host refused.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A member of an IOMMU group that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// Which.
+    pub address: PciAddress,
+    /// The driver that has it.
+    pub driver: String,
+    /// Its network devices.
+    pub netdevs: Vec<String>,
+}
+
+fn blockers(members: &[Blocker]) -> String {
+    let texts = members.iter().map(|member| match &member.netdevs[..] {
+        [] => format!("driver '{}' has {}", member.driver, member.address),
+        netdevs => format!(
+            "driver '{}' has {} ({})",
+            member.driver,
+            member.address,
+            netdevs.join(", ")
+        ),
+    });
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+/// A device that was not taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReturnError {
+    /// No device has that generation: it was given back, and may be another's by now.
+    #[error("no device is lent under {0}; it was given back already")]
+    Superseded(Generation),
+    /// It is on its way just now.
+    #[error("device {device} is just being {doing}")]
+    InHand {
+        /// Which.
+        device: DeviceId,
+        /// What is done to it.
+        doing: &'static str,
+    },
+    /// Nothing was changed; it is as lent as before.
+    #[error("cannot take device {device} back from guest '{guest}'")]
+    Untouched {
+        /// Which.
+        device: DeviceId,
+        /// Whose.
+        guest: String,
+        /// What stands in the way.
+        #[source]
+        fault: UndoFault,
+    },
+    /// Not everything is as it was found: the device is dirty, and its record stays.
+    #[error("device {device}, back from guest '{guest}', is not as it was found: {}", texts(.faults))]
+    Dirty {
+        /// Which.
+        device: DeviceId,
+        /// Whose it was.
+        guest: String,
+        /// All that went wrong.
+        faults: Vec<UndoFault>,
+    },
+}
+
+/// A fault on the way back.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoFault {
+    /// The host refused.
+    #[error("{}", chain(.0))]
+    Host(#[from] HostError),
+    /// A value is not the one that was found.
+    #[error("it had {was}, and has {is}")]
+    NotRestored {
+        /// What was found at first.
+        was: String,
+        /// What is so.
+        is: String,
+    },
+    /// A guest runs with it.
+    #[error("a process has its vfio group {group} open")]
+    StillOpen {
+        /// The group.
+        group: u32,
+    },
+    /// The record could not be removed.
+    #[error("{}", chain(.0))]
+    Record(#[from] JournalError),
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn texts(faults: &[UndoFault]) -> String {
+    faults
+        .iter()
+        .map(UndoFault::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// What uses a VF on the host, in words.
+#[must_use]
+pub fn describe_usage(usage: &Usage) -> String {
+    match usage {
+        Usage::Addressed { netdev, address } => format!("{netdev} is up with {address}"),
+        Usage::Enslaved { netdev, master } => format!("{netdev} belongs to {master}"),
+        Usage::Lower { netdev, upper } => format!("{upper} sits on {netdev}"),
+        Usage::DefaultRoute { netdev } => format!("a default route leaves through {netdev}"),
+        Usage::OtherNamespace => "its network device is in another network namespace".to_owned(),
+        Usage::VfioOpen { group } => format!("a process has its vfio group {group} open"),
+    }
+}
+
+impl PrepareError {
+    /// Its class.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.obstacle.kind()
+    }
+
+    /// Whether another device may do where this one doesn't.
+    #[must_use]
+    pub fn is_about_this_device(&self) -> bool {
+        matches!(
+            self.obstacle,
+            Obstacle::InUse(_)
+                | Obstacle::GroupNotViable { .. }
+                | Obstacle::Tied { .. }
+                | Obstacle::NotDetached { .. }
+                | Obstacle::Host(HostError::NotTaken { .. } | HostError::NoPciDevice(_))
+        )
+    }
+}
+
+impl Obstacle {
+    /// Its class.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoIommu | Self::NotOffered { .. } | Self::Backend(_) => {
+                ErrorKind::ConfigUnsupported
+            }
+            Self::Superseded(_)
+            | Self::InUse(_)
+            | Self::PfDown { .. }
+            | Self::GroupNotViable { .. }
+            | Self::Tied { .. }
+            | Self::NotDetached { .. } => ErrorKind::OperationInvalid,
+            Self::NotKept { .. } => ErrorKind::Internal,
+            Self::Record(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
+            Self::Host(HostError::NotVirtualFunction(_)) => ErrorKind::ConfigUnsupported,
+            Self::Host(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
+        }
+    }
+
+    /// What a person can do about it, where there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::PfDown { pf } => Some(format!("bring it up: ip link set {pf} up")),
+            Self::NoIommu => Some(
+                "switch it on in the firmware, and boot with intel_iommu=on where that is not \
+                 the default"
+                    .to_owned(),
+            ),
+            Self::InUse(_) => {
+                Some("take it out of use on the host, or give the guest another".to_owned())
+            }
+            Self::GroupNotViable { members, .. } => members.first().map(|member| {
+                format!(
+                    "if the host can do without it: virsh nodedev-detach {}",
+                    member.address.node_device_name()
+                )
+            }),
+            Self::NotDetached { .. } => {
+                Some("detach it with virsh nodedev-detach, or set managed='yes'".to_owned())
+            }
+            Self::NotOffered { attribute } => Some(format!("leave the {attribute} out")),
+            Self::Record(JournalError { path, source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                let directory = path.parent().map_or_else(PathBuf::new, PathBuf::from);
+                Some(format!("make room under {}", directory.display()))
+            }
+            Self::Host(HostError::NotVirtualFunction(_)) => {
+                Some("name a VF, or give the card as a plain <hostdev>".to_owned())
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A simulated host, a journal in a directory of its own, and guests to lend to.
+#![allow(dead_code, reason = "each test file uses the part of it that it needs")]
+
+pub(crate) mod hooked;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use assign::{
+    Assigner, Claim, ClaimError, DeviceId, Finding, Lent, Origin, Owner, Preparation, PrepareError,
+    Recovery, VfConfig, VfioUser,
+};
+use conf::{MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
+use host::{Host, SharedHost, SimulatedCrash, SimulatedHost};
+
+pub(crate) const USER: VfioUser = VfioUser { uid: 107, gid: 108 };
+
+/// One machine: it stays while the daemon comes and goes.
+pub(crate) struct Machine {
+    pub(crate) host: SimulatedHost,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Machine {
+    pub(crate) fn new(shape: &str) -> Self {
+        Self {
+            host: SimulatedHost::new(shape.parse().unwrap()),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.directory.path().join("devices")
+    }
+
+    /// The daemon starts.
+    pub(crate) fn open(&self) -> (Assigner, Recovery) {
+        self.open_with(Arc::new(self.host.clone()))
+    }
+
+    pub(crate) fn open_with(&self, host: SharedHost) -> (Assigner, Recovery) {
+        Assigner::open(host, self.journal(), Some(USER)).unwrap()
+    }
+
+    /// The daemon starts on a machine on which nothing is lent.
+    pub(crate) fn start(&self) -> Assigner {
+        let (assigner, recovery) = self.open();
+        assert!(recovery.assignments.is_empty() && recovery.findings.is_empty());
+        assigner
+    }
+
+    /// The daemon starts again after a crash, and finds those guests running.
+    pub(crate) fn restart(&self, runs: impl Fn(Uuid) -> bool) -> (Assigner, Vec<Finding>) {
+        self.host.restart_caller();
+        let (assigner, _) = self.open();
+        let findings = assigner.recover(runs);
+        (assigner, findings)
+    }
+
+    pub(crate) fn vf(&self, number: usize) -> PciAddress {
+        let pf = &self.host.physical_functions().unwrap()[0];
+        self.host.virtual_functions(pf).unwrap()[number].address
+    }
+
+    pub(crate) fn pf(&self) -> PciAddress {
+        self.host.physical_functions().unwrap()[0].address
+    }
+
+    /// Names of the records.
+    pub(crate) fn records(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.journal()).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name != "starts").collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+pub(crate) fn guest(n: u32) -> Owner {
+    Owner {
+        guest: Uuid::from_u128(n.into()),
+        name: format!("web{n}"),
+        network: Some("vfs".into()),
+        port: Some(Uuid::from_u128(1000 + u128::from(n))),
+        mac: Some(mac(n)),
+        alias: Some("hostdev0".into()),
+    }
+}
+
+pub(crate) fn mac(n: u32) -> MacAddress {
+    let [.., a, b, c] = n.to_be_bytes();
+    MacAddress::new([0x52, 0x54, 0, a, b, c])
+}
+
+pub(crate) fn managed(network: Option<VfConfig>) -> Preparation {
+    Preparation {
+        managed: true,
+        driver: None,
+        network,
+    }
+}
+
+/// MAC and VLAN only.
+pub(crate) fn ordinary(n: u32) -> Preparation {
+    let tag = VlanTag {
+        id: 42,
+        native: None,
+    };
+    let vlan = Vlan {
+        trunk: false,
+        tags: vec![tag],
+    };
+    let config = VfConfig::new(mac(n), Some(&vlan), &VfSettings::default());
+    managed(Some(config.unwrap()))
+}
+
+/// No setting at its neutral value.
+pub(crate) fn everything(n: u32) -> Preparation {
+    let settings = VfSettings {
+        trust: Some(true),
+        spoof_check: Some(false),
+        link: Some(VfLink::On),
+        max_rate: Some(500),
+        min_rate: Some(100),
+        qos: Some(3),
+    };
+    let tag = VlanTag {
+        id: 42,
+        native: None,
+    };
+    let vlan = Vlan {
+        trunk: false,
+        tags: vec![tag],
+    };
+    managed(Some(VfConfig::new(mac(n), Some(&vlan), &settings).unwrap()))
+}
+
+pub(crate) fn claim(assigner: &Assigner, vf: PciAddress, n: u32) -> Result<Claim, ClaimError> {
+    assigner.claim(DeviceId::Pci(vf), guest(n), Origin::PoolPort)
+}
+
+pub(crate) fn lend(
+    assigner: &Assigner,
+    vf: PciAddress,
+    n: u32,
+    preparation: &Preparation,
+) -> Result<Lent, PrepareError> {
+    let claim = claim(assigner, vf, n).unwrap();
+    assigner.prepare(claim, preparation)
+}
+
+/// An error with all that is behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Runs something that the host may cut short, as `kill -9` would; `None`: it did.
+pub(crate) fn until_crash<T>(work: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(value) => Some(value),
+        Err(panic) if panic.is::<SimulatedCrash>() => None,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}

@@ -1,0 +1,72 @@
+//! Serial ports and consoles: the first console of a PC is its first serial port.
+
+use crate::domain::{CharBackend, CharDevice, Domain};
+
+impl Domain {
+    pub(super) fn fill_consoles(&mut self) {
+        let devices = &mut self.devices;
+        for (number, serial) in devices.serials.iter_mut().enumerate() {
+            let kind = serial
+                .target_type
+                .get_or_insert_with(|| "isa-serial".to_owned());
+            let model = match kind.as_str() {
+                "isa-serial" => Some("isa-serial"),
+                "pci-serial" => Some("pci-serial"),
+                "usb-serial" => Some("usb-serial"),
+                "isa-debug" => Some("isa-debugcon"),
+                _ => None,
+            };
+            if let Some(model) = model {
+                serial.target_model.get_or_insert_with(|| model.to_owned());
+            }
+            serial.target_port = serial.target_port.or(u32::try_from(number).ok());
+        }
+        for (number, console) in devices.consoles.iter_mut().enumerate() {
+            console
+                .target_type
+                .get_or_insert_with(|| "serial".to_owned());
+            console.target_port = console.target_port.or(u32::try_from(number).ok());
+        }
+        match (devices.serials.first(), devices.consoles.first_mut()) {
+            (Some(serial), None) => {
+                if serial.target_type.as_deref() == Some("isa-serial") {
+                    let console = mirror(serial);
+                    devices.consoles.push(console);
+                }
+            }
+            (None, Some(console)) if console.target_type.as_deref() == Some("serial") => {
+                let serial = CharDevice {
+                    target_type: Some("isa-serial".to_owned()),
+                    target_port: Some(0),
+                    target_model: Some("isa-serial".to_owned()),
+                    ..console.clone()
+                };
+                *console = mirror(&serial);
+                devices.serials.push(serial);
+            }
+            (Some(serial), Some(console)) if console.target_type.as_deref() == Some("serial") => {
+                *console = CharDevice {
+                    info: console.info.clone(),
+                    ..mirror(serial)
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The console that stands for a serial port.
+fn mirror(serial: &CharDevice) -> CharDevice {
+    let backend = match &serial.backend {
+        CharBackend::Pty(_) => CharBackend::Pty(None),
+        other => other.clone(),
+    };
+    CharDevice {
+        backend,
+        target_type: Some("serial".to_owned()),
+        target_port: Some(0),
+        target_model: None,
+        info: crate::DeviceInfo::default(),
+        unused: serial.unused.clone(),
+    }
+}

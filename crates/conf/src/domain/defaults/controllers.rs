@@ -1,0 +1,174 @@
+//! Controllers that a machine has, and those that its devices need.
+
+use crate::domain::read_devices::NO_INDEX;
+use crate::domain::{Controller, Devices, Domain, GuestAddress};
+
+/// The most controllers of a kind that drives may ask for by their address.
+const MAX_CONTROLLERS: u32 = 256;
+
+impl Devices {
+    /// Adds a controller after those of its kind with a lower index, or at the end.
+    pub(in crate::domain) fn insert_controller(&mut self, controller: Controller) {
+        let same = self.controllers.iter().enumerate();
+        let mut same = same.filter(|(_, other)| other.kind == controller.kind);
+        let before = same.clone().find(|(_, c)| c.index > controller.index);
+        let place = match before {
+            Some((position, _)) => position,
+            None => match same.next_back() {
+                Some((position, _)) => position + 1,
+                None => self.controllers.len(),
+            },
+        };
+        self.controllers.insert(place, controller);
+    }
+
+    fn has_controller(&self, kind: &str, index: u32) -> bool {
+        let mut controllers = self.controllers.iter();
+        controllers.any(|c| c.kind == kind && c.index == index)
+    }
+
+    fn ensure_controller(&mut self, kind: &str, index: u32, model: Option<&str>) {
+        if !self.has_controller(kind, index) {
+            self.insert_controller(Controller::new(kind, index, model));
+        }
+    }
+}
+
+impl Domain {
+    pub(super) fn fill_controllers(&mut self) {
+        self.number_controllers();
+        let q35 = self.is_q35();
+        let root = if q35 { "pcie-root" } else { "pci-root" };
+        let devices = &mut self.devices;
+        if !devices.controllers.iter().any(|c| c.kind == "usb") {
+            let model = if q35 { "qemu-xhci" } else { "piix3-uhci" };
+            devices.ensure_controller("usb", 0, Some(model));
+        }
+        if q35 {
+            devices.ensure_controller("sata", 0, None);
+        }
+        devices.ensure_controller("pci", 0, Some(root));
+        self.fill_controllers_of_drives();
+        self.fill_controllers_of_channels();
+        for controller in &mut self.devices.controllers {
+            fill_model(controller, root);
+        }
+    }
+
+    /// Controllers without an index get the first of their kind that is free.
+    fn number_controllers(&mut self) {
+        for position in 0..self.devices.controllers.len() {
+            let Some(controller) = self.devices.controllers.get(position) else {
+                return;
+            };
+            if controller.index != NO_INDEX {
+                continue;
+            }
+            let kind = controller.kind.clone();
+            let free = (0..NO_INDEX).find(|&index| !self.devices.has_controller(&kind, index));
+            if let (Some(free), Some(controller)) =
+                (free, self.devices.controllers.get_mut(position))
+            {
+                controller.index = free;
+            }
+        }
+    }
+
+    fn fill_controllers_of_drives(&mut self) {
+        for kind in ["scsi", "fdc", "ide", "sata"] {
+            let drives = self.devices.disks.iter().filter(|disk| disk.bus == kind);
+            let last = drives
+                .filter_map(|disk| disk.drive())
+                .map(|drive| drive.0)
+                .max();
+            if let Some(last) = last {
+                for index in 0..=last.min(MAX_CONTROLLERS) {
+                    self.devices.ensure_controller(kind, index, None);
+                }
+            }
+        }
+    }
+
+    /// Channels and virtio consoles sit on virtio-serial controllers; smart cards on CCID ones.
+    fn fill_controllers_of_channels(&mut self) {
+        let virtio = |device: &crate::OtherDevice| {
+            device.name == "channel"
+                && device.child_attribute("target", "type").as_deref() == Some("virtio")
+        };
+        let console =
+            |console: &crate::CharDevice| console.target_type.as_deref() == Some("virtio");
+        if self.devices.others.iter().any(virtio) || self.devices.consoles.iter().any(console) {
+            self.devices.ensure_controller("virtio-serial", 0, None);
+        }
+        if self
+            .devices
+            .others
+            .iter()
+            .any(|other| other.name == "smartcard")
+        {
+            self.devices.ensure_controller("ccid", 0, None);
+        }
+        let mut port = 0;
+        for channel in &mut self.devices.others {
+            if !virtio(channel) {
+                continue;
+            }
+            forget_empty_source(channel);
+            port += 1;
+            if channel.info.address.is_none() {
+                let address =
+                    format!("<address type='virtio-serial' controller='0' bus='0' port='{port}'/>");
+                channel.info.address = Some(GuestAddress::Other(crate::xml::RawXml(address)));
+            }
+        }
+    }
+}
+
+/// A socket without a path is one of libvirt's choice.
+fn forget_empty_source(channel: &mut crate::OtherDevice) {
+    if channel.attribute("type") == Some("unix")
+        && channel.child_attribute("source", "path").is_none()
+    {
+        channel.children.retain(|child| child.name() != "source");
+    }
+}
+
+fn fill_model(controller: &mut Controller, root: &str) {
+    match controller.kind.as_str() {
+        "usb" => {
+            controller
+                .model
+                .get_or_insert_with(|| "piix3-uhci".to_owned());
+        }
+        "scsi" => {
+            controller
+                .model
+                .get_or_insert_with(|| "lsilogic".to_owned());
+        }
+        "pci" => {
+            if controller.index == 0 {
+                controller.model.get_or_insert_with(|| root.to_owned());
+            }
+            let name = controller.model.as_deref().and_then(pci_device_name);
+            if let Some(name) = name {
+                controller.model_name.get_or_insert_with(|| name.to_owned());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// QEMU's device for a model of PCI controller.
+pub(crate) fn pci_device_name(model: &str) -> Option<&'static str> {
+    Some(match model {
+        "pci-bridge" => "pci-bridge",
+        "dmi-to-pci-bridge" => "i82801b11-bridge",
+        "pcie-to-pci-bridge" => "pcie-pci-bridge",
+        "pcie-root-port" => "pcie-root-port",
+        "pcie-switch-upstream-port" => "x3130-upstream",
+        "pcie-switch-downstream-port" => "xio3130-downstream",
+        "pci-expander-bus" => "pxb",
+        "pcie-expander-bus" => "pxb-pcie",
+        _ => return None,
+    })
+}

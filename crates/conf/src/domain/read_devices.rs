@@ -1,0 +1,331 @@
+//! Reading `<devices>`.
+
+use super::devices::{
+    CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MemBalloon, OtherDevice,
+    PciControllerTarget, Rng,
+};
+use super::shapes::{
+    CHARACTER_DEVICE, CONTROLLER, DEVICES, DISK, DISK_DRIVER, DISK_ELSEWHERE, MEMBALLOON, RNG,
+};
+use super::{DeviceInfo, Origin};
+use crate::kept::Kept;
+use crate::xml::{Base, Element};
+use crate::{Error, ErrorKind, HostDevice, Interface};
+
+impl Devices {
+    pub(super) fn read(element: Option<Element<'_>>, origin: Origin) -> Result<Self, Error> {
+        let mut devices = Self::default();
+        let Some(element) = element else {
+            return Ok(devices);
+        };
+        for child in element.children() {
+            if child.namespace().is_some() {
+                continue;
+            }
+            match child.name() {
+                "emulator" => {
+                    let path = child.text();
+                    devices.emulator = (!path.is_empty()).then_some(path);
+                }
+                "disk" => devices.disks.push(Disk::read(child, origin)?),
+                "controller" => {
+                    let controller = Controller::read(child, origin)?;
+                    devices.controllers.push(controller);
+                }
+                "interface" => devices.interfaces.push(Interface::read(child, origin)?),
+                "hostdev" => match HostDevice::read(child, origin)? {
+                    Some(hostdev) => devices.hostdevs.push(hostdev),
+                    None => devices.keep(child, devices.hostdevs.len(), origin)?,
+                },
+                "serial" => devices.serials.push(CharDevice::read(child, origin)?),
+                "console" => devices.consoles.push(CharDevice::read(child, origin)?),
+                "rng" => match Rng::read(child, origin)? {
+                    Some(rng) => devices.rngs.push(rng),
+                    None => devices.keep(child, devices.rngs.len(), origin)?,
+                },
+                "memballoon" => {
+                    let model = child.attribute("model").unwrap_or_default();
+                    if devices.memballoon.is_some() {
+                        let message = "only a single memory balloon device is supported";
+                        return Err(child.error(ErrorKind::Xml, message));
+                    }
+                    devices.memballoon = Some(MemBalloon {
+                        model: model.to_owned(),
+                        info: DeviceInfo::read(child, origin)?,
+                        unused: Kept::of(child, &MEMBALLOON),
+                    });
+                }
+                name if DEVICES.child(name).is_some() => devices.keep(child, 0, origin)?,
+                _ => {} // unknown: kept with the domain
+            }
+        }
+        Ok(devices)
+    }
+
+    fn keep(&mut self, element: Element<'_>, after: usize, origin: Origin) -> Result<(), Error> {
+        self.others.push(OtherDevice::read(element, after, origin)?);
+        Ok(())
+    }
+}
+
+impl OtherDevice {
+    fn read(element: Element<'_>, after: usize, origin: Origin) -> Result<Self, Error> {
+        let of_info = |name: &str| ["boot", "alias", "rom", "acpi", "address"].contains(&name);
+        let children = element.children();
+        let children =
+            children.filter(|child| child.namespace().is_some() || !of_info(child.name()));
+        let children: Vec<_> = children.map(Element::raw).collect();
+        let text = element.text();
+        let attributes = element.all_attributes().into_iter();
+        Ok(Self {
+            name: element.name().to_owned(),
+            info: DeviceInfo::read(element, origin)?,
+            attributes: attributes
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect(),
+            text: (children.is_empty() && !text.trim().is_empty()).then_some(text),
+            children,
+            after,
+        })
+    }
+}
+
+impl Disk {
+    fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
+        let kind = element.attribute("type").unwrap_or("file");
+        let device = element.attribute("device").unwrap_or("disk");
+        if !["disk", "cdrom", "floppy", "lun"].contains(&device) {
+            let expected = "disk, cdrom, floppy or lun";
+            return Err(element.invalid(ErrorKind::Xml, "device", expected));
+        }
+        let source = element.child("source");
+        let path = |name: &str| {
+            let path = source.and_then(|source| source.attribute_string(name));
+            path.filter(|path| !path.is_empty())
+        };
+        let elsewhere = |kind: &str| DiskSource::Other {
+            kind: kind.to_owned(),
+            source: source.map(Element::raw),
+        };
+        let source = match kind {
+            "file" => path("file").map(DiskSource::File),
+            "block" => Some(path("dev").map_or_else(|| elsewhere(kind), DiskSource::Block)),
+            "network" | "dir" | "volume" | "nvme" | "vhostuser" | "vhostvdpa" => {
+                Some(elsewhere(kind))
+            }
+            _ => {
+                let expected = "file, block, network, dir, volume, nvme, vhostuser, vhostvdpa";
+                return Err(element.invalid(ErrorKind::Xml, "type", expected));
+            }
+        };
+        let target = element.child("target");
+        let target_dev = target.and_then(|target| target.attribute("dev"));
+        let target_dev = target_dev.filter(|dev| !dev.is_empty()).ok_or_else(|| {
+            let message = "<disk> needs a <target dev='…'>, as vda or sda";
+            element.error(ErrorKind::Xml, message)
+        })?;
+        let bus = target.and_then(|target| target.attribute_string("bus"));
+        let mut format = String::new();
+        let mut driver_attributes = Vec::new();
+        if let Some(driver) = element.child("driver") {
+            for (name, value) in driver.attributes() {
+                match name {
+                    "name" => {}
+                    "type" => format = value.to_owned(),
+                    _ if DISK_DRIVER.contains(&name) => {
+                        driver_attributes.push((name.to_owned(), value.to_owned()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let shape = match source {
+            Some(DiskSource::Other { .. }) => &DISK_ELSEWHERE,
+            _ => &DISK,
+        };
+        Ok(Self {
+            device: device.to_owned(),
+            source,
+            format,
+            driver_attributes,
+            target: target_dev.to_owned(),
+            bus: bus.unwrap_or_else(|| bus_of(target_dev, device).to_owned()),
+            read_only: element.child("readonly").is_some() || device == "cdrom",
+            info: DeviceInfo::read(element, origin)?,
+            unused: Kept::of(element, shape),
+        })
+    }
+}
+
+/// The bus that a drive's name stands for.
+fn bus_of(target: &str, device: &str) -> &'static str {
+    match target.get(..2) {
+        Some("fd") => "fdc",
+        Some("sd") => "scsi",
+        Some("vd") => "virtio",
+        Some("hd") => "ide",
+        _ if target.starts_with("xvd") => "xen",
+        _ if device == "floppy" => "fdc",
+        _ => "ide",
+    }
+}
+
+impl Controller {
+    fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
+        let kind = element.require("type")?;
+        let kinds = [
+            "ide",
+            "fdc",
+            "scsi",
+            "sata",
+            "virtio-serial",
+            "ccid",
+            "usb",
+            "pci",
+            "xenbus",
+            "isa",
+            "nvme",
+        ];
+        if !kinds.contains(&kind) {
+            return Err(element.invalid(ErrorKind::Xml, "type", kinds.join(", ")));
+        }
+        let index = match element.attribute("index") {
+            Some(text) => {
+                let number = crate::xml::parse_unsigned(text, Base::Ten);
+                let number = number.and_then(|number| u32::try_from(number).ok());
+                number.filter(|&number| number <= i32::MAX.unsigned_abs()).ok_or_else(|| {
+                    let text: String = text.chars().take(40).collect();
+                    let message = format!(
+                        "Invalid value for attribute 'index' in element 'controller': '{text}'. \
+                         Expected non-negative value"
+                    );
+                    element.attribute_error(ErrorKind::Xml, "index", message)
+                })?
+            }
+            None => NO_INDEX,
+        };
+        let model = element.attribute_string("model");
+        if matches!(model.as_deref(), Some("pci-root" | "pcie-root"))
+            && element.child("address").is_some()
+        {
+            return Err(element.error(
+                ErrorKind::ConfigUnsupported,
+                "pci-root and pcie-root controllers should not have an address",
+            ));
+        }
+        let model_name = element.child("model");
+        let model_name = model_name.and_then(|model| model.attribute_string("name"));
+        let pci = kind == "pci";
+        let target = element.child("target").filter(|_| pci);
+        Ok(Self {
+            kind: kind.to_owned(),
+            index,
+            model,
+            model_name: model_name.filter(|_| pci),
+            target: target
+                .map(PciControllerTarget::read)
+                .transpose()?
+                .unwrap_or_default(),
+            info: DeviceInfo::read(element, origin)?,
+            unused: Kept::of(element, &CONTROLLER),
+        })
+    }
+}
+
+/// A controller that has no index yet; the first that is free is given by the defaults.
+pub(super) const NO_INDEX: u32 = u32::MAX;
+
+impl PciControllerTarget {
+    fn read(element: Element<'_>) -> Result<Self, Error> {
+        let number = |name| element.number_in::<u8>(name, Base::Any, 255);
+        let node = match element.child("node") {
+            Some(node) => {
+                let text = node.text();
+                let number = crate::xml::parse_unsigned(text.trim(), Base::Ten);
+                let number = number.and_then(|number| u32::try_from(number).ok());
+                Some(number.ok_or_else(|| {
+                    node.error(
+                        ErrorKind::Xml,
+                        "<node> of a PCI controller must be a number",
+                    )
+                })?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            chassis: number("chassis")?,
+            port: number("port")?,
+            chassis_nr: number("chassisNr")?,
+            bus_nr: number("busNr")?,
+            node,
+            hotplug: element.on_off("hotplug")?,
+        })
+    }
+}
+
+impl CharDevice {
+    fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
+        let sources = || element.children_named("source");
+        let path = || sources().find_map(|source| source.attribute_string("path"));
+        let tty = || element.attribute_string("tty");
+        let backend = match element.attribute("type").unwrap_or("pty") {
+            // Which terminal it was the last time says nothing about the next.
+            "pty" if origin == Origin::Definition => CharBackend::Pty(None),
+            "pty" => CharBackend::Pty(path().or_else(tty)),
+            "null" => CharBackend::Null,
+            "file" => CharBackend::File {
+                path: path().ok_or_else(|| {
+                    let message = "missing source path attribute for char device";
+                    element.error(ErrorKind::Xml, message)
+                })?,
+                append: match sources().next() {
+                    Some(source) => source.on_off("append")?,
+                    None => None,
+                },
+            },
+            kind => CharBackend::Other {
+                kind: kind.to_owned(),
+                source: sources().map(Element::raw).collect(),
+            },
+        };
+        let target = element.child("target");
+        let target_port = match target {
+            Some(target) => target.number("port")?,
+            None => None,
+        };
+        let target_model = target.and_then(|target| target.child("model"));
+        Ok(Self {
+            backend,
+            target_type: target.and_then(|target| target.attribute_string("type")),
+            target_port,
+            target_model: target_model.and_then(|model| model.attribute_string("name")),
+            info: DeviceInfo::read(element, origin)?,
+            unused: Kept::of(element, &CHARACTER_DEVICE),
+        })
+    }
+}
+
+impl Rng {
+    fn read(element: Element<'_>, origin: Origin) -> Result<Option<Self>, Error> {
+        let backend = element.require_child("backend")?;
+        if backend.attribute("model") != Some("random") {
+            return Ok(None);
+        }
+        let source = backend.text();
+        let rate = match element.child("rate") {
+            Some(rate) => {
+                let bytes = rate.number("bytes")?;
+                let bytes = bytes.ok_or_else(|| rate.missing(ErrorKind::Xml, "bytes"))?;
+                Some((bytes, rate.number("period")?))
+            }
+            None => None,
+        };
+        Ok(Some(Self {
+            model: element.require("model")?.to_owned(),
+            source: (!source.is_empty()).then_some(source),
+            rate,
+            info: DeviceInfo::read(element, origin)?,
+            unused: Kept::of(element, &RNG),
+        }))
+    }
+}

@@ -1,0 +1,139 @@
+//! What a definition asks for and nobody would carry out.
+
+use std::fmt;
+
+use super::shapes::{
+    CHARACTER_DEVICE, CONTROLLER, CPU, DISK, DOMAIN, HOSTDEV, INTERFACE, MEMBALLOON, RNG,
+};
+use super::{CharBackend, DiskSource, Domain};
+use crate::InterfaceSource;
+
+/// An element, attribute or value that a guest would have to do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Where it stands, as `/domain/devices/disk[2]`; positions from 1.
+    pub path: String,
+    /// What it is: an element's name, `@attribute`, or `@attribute='value'`.
+    pub name: String,
+}
+
+impl Unsupported {
+    pub(crate) fn at(path: &str, name: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.path, self.name)
+    }
+}
+
+impl Domain {
+    /// All that is kept and would be missing from the guest, in the order of the document. A start
+    /// must refuse it, by name. What a guest can't notice is not listed.
+    #[must_use]
+    pub fn unsupported(&self) -> Vec<Unsupported> {
+        let mut found = Vec::new();
+        if self.os.arch != "x86_64" {
+            let name = format!("@arch='{}'", self.os.arch);
+            found.push(Unsupported::at("/domain/os/type", &name));
+        }
+        self.unused.report("/domain", &DOMAIN, &mut found);
+        if let Some(cpu) = &self.cpu {
+            cpu.unused.report("/domain/cpu", &CPU, &mut found);
+        }
+        self.unsupported_disks(&mut found);
+        self.unsupported_characters(&mut found);
+        let devices = &self.devices;
+        for (number, controller) in devices.controllers.iter().enumerate() {
+            let path = path("controller", number);
+            if !["pci", "usb", "ide", "sata", "virtio-serial"].contains(&controller.kind.as_str()) {
+                found.push(Unsupported::at(
+                    &path,
+                    &format!("@type='{}'", controller.kind),
+                ));
+            }
+            controller.unused.report(&path, &CONTROLLER, &mut found);
+        }
+        for (number, interface) in devices.interfaces.iter().enumerate() {
+            let path = path("interface", number);
+            if let InterfaceSource::Other { kind, .. } = &interface.source {
+                found.push(Unsupported::at(&path, &format!("@type='{kind}'")));
+            }
+            for (name, given) in [
+                ("script", &interface.script),
+                ("downscript", &interface.downscript),
+                ("backenddomain", &interface.backend_domain),
+            ] {
+                if given.is_some() {
+                    found.push(Unsupported::at(&path, name));
+                }
+            }
+            interface.unused.report(&path, &INTERFACE, &mut found);
+        }
+        for (number, hostdev) in devices.hostdevs.iter().enumerate() {
+            hostdev
+                .unused
+                .report(&path("hostdev", number), &HOSTDEV, &mut found);
+        }
+        for (number, rng) in devices.rngs.iter().enumerate() {
+            rng.unused.report(&path("rng", number), &RNG, &mut found);
+        }
+        if let Some(balloon) = &devices.memballoon {
+            let path = "/domain/devices/memballoon";
+            balloon.unused.report(path, &MEMBALLOON, &mut found);
+        }
+        for other in devices.others.iter().filter(|other| !other.is_harmless()) {
+            found.push(Unsupported::at("/domain/devices", &other.name));
+        }
+        found
+    }
+
+    fn unsupported_disks(&self, found: &mut Vec<Unsupported>) {
+        for (number, disk) in self.devices.disks.iter().enumerate() {
+            let path = path("disk", number);
+            if let Some(DiskSource::Other { kind, .. }) = &disk.source {
+                found.push(Unsupported::at(&path, &format!("@type='{kind}'")));
+            }
+            if !["disk", "cdrom"].contains(&disk.device.as_str()) {
+                let name = format!("@device='{}'", disk.device);
+                found.push(Unsupported::at(&path, &name));
+            }
+            if !["virtio", "sata"].contains(&disk.bus.as_str()) {
+                let name = format!("target/@bus='{}'", disk.bus);
+                found.push(Unsupported::at(&path, &name));
+            }
+            if !["raw", "qcow2"].contains(&disk.format.as_str()) {
+                let name = format!("driver/@type='{}'", disk.format);
+                found.push(Unsupported::at(&path, &name));
+            }
+            for (name, _) in &disk.driver_attributes {
+                if !["cache", "io", "discard", "detect_zeroes"].contains(&name.as_str()) {
+                    found.push(Unsupported::at(&path, &format!("driver/@{name}")));
+                }
+            }
+            disk.unused.report(&path, &DISK, found);
+        }
+    }
+
+    fn unsupported_characters(&self, found: &mut Vec<Unsupported>) {
+        let devices = &self.devices;
+        for (name, list) in [("serial", &devices.serials), ("console", &devices.consoles)] {
+            for (number, device) in list.iter().enumerate() {
+                let path = path(name, number);
+                if let CharBackend::Other { kind, .. } = &device.backend {
+                    found.push(Unsupported::at(&path, &format!("@type='{kind}'")));
+                }
+                device.unused.report(&path, &CHARACTER_DEVICE, found);
+            }
+        }
+    }
+}
+
+fn path(name: &str, number: usize) -> String {
+    format!("/domain/devices/{name}[{}]", number + 1)
+}

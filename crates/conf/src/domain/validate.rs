@@ -1,0 +1,288 @@
+//! What a definition must not say.
+
+use std::collections::HashSet;
+
+use super::{Controller, Domain, GuestAddress};
+use crate::xml::Document;
+use crate::{Error, ErrorKind, HostSource, Interface, InterfaceSource, PciAddress, Plug, Teaming};
+
+fn unsupported(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::ConfigUnsupported, message)
+}
+
+fn xml(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Xml, message)
+}
+
+impl Domain {
+    /// Checks what one element can't say alone: duplicates, and what the machine doesn't have.
+    ///
+    /// # Errors
+    /// The first contradiction, in libvirt's class.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check_boot()?;
+        self.check_controllers()?;
+        self.check_disks()?;
+        self.check_aliases()?;
+        self.check_host_devices()?;
+        self.check_shared_memory()
+    }
+
+    /// Checks each interface against what it was resolved to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`] naming the interface by its MAC.
+    pub fn check_resolved(&self) -> Result<(), Error> {
+        let mut interfaces = self.devices.interfaces.iter();
+        interfaces.try_for_each(Interface::check_resolved)
+    }
+
+    fn check_boot(&self) -> Result<(), Error> {
+        if !self.os.boot.is_empty() && self.has_boot_orders() {
+            return Err(unsupported(
+                "per-device boot elements cannot be used together with os/boot elements",
+            ));
+        }
+        let mut seen = HashSet::new();
+        for order in self.infos().filter_map(|info| info.boot_order) {
+            if !seen.insert(order) {
+                return Err(xml(format!(
+                    "boot order '{order}' used for more than one device"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_controllers(&self) -> Result<(), Error> {
+        let mut seen: HashSet<(&str, u32)> = HashSet::new();
+        for controller in &self.devices.controllers {
+            self.check_controller(controller)?;
+            let model = controller.model.as_deref().unwrap_or_default();
+            let companion = controller.kind == "usb" && model.starts_with("ich9-");
+            let new = seen.insert((&controller.kind, controller.index));
+            if !new && !companion {
+                return Err(xml(format!(
+                    "Multiple '{}' controllers with index '{}'",
+                    controller.kind, controller.index
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_controller(&self, controller: &Controller) -> Result<(), Error> {
+        let model = controller.model.as_deref().unwrap_or_default();
+        match controller.kind.as_str() {
+            "ide" if self.is_i440fx() && controller.index > 0 => Err(unsupported(
+                "Only a single IDE controller is supported for this machine type",
+            )),
+            "ide" if self.is_q35() => Err(unsupported(
+                "IDE controllers are unsupported for this QEMU binary or machine type",
+            )),
+            "pci" if controller.is_pci_root() && controller.index != 0 => Err(xml(
+                "pci-root and pcie-root controllers should have index 0",
+            )),
+            "pci" => self.check_pci_controller(controller.index, model),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_pci_controller(&self, index: u32, model: &str) -> Result<(), Error> {
+        let (express, conventional) = (self.is_q35(), self.is_i440fx());
+        let fits = match model {
+            "pci-root" | "pci-expander-bus" => !express,
+            "pcie-root"
+            | "pcie-root-port"
+            | "pcie-switch-upstream-port"
+            | "pcie-switch-downstream-port"
+            | "pcie-expander-bus"
+            | "dmi-to-pci-bridge"
+            | "pcie-to-pci-bridge" => !conventional,
+            "pci-bridge" => true,
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!("Unable to determine model '{model}' of PCI controller idx={index}"),
+                ));
+            }
+        };
+        if !fits {
+            return Err(unsupported(format!(
+                "{model} controllers are not supported with this machine type"
+            )));
+        }
+        if index > 255 {
+            return Err(xml(format!(
+                "PCI controller with index='{index}': at most 255 can be addressed"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_disks(&self) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        let mut places = HashSet::new();
+        for disk in &self.devices.disks {
+            if !seen.insert(&disk.target) {
+                return Err(xml(format!(
+                    "target '{}' duplicated for disks",
+                    disk.target
+                )));
+            }
+            if let Some(place) = disk.drive()
+                && !places.insert((&disk.bus, place))
+            {
+                return Err(xml(format!(
+                    "target '{}' has the drive address of another disk",
+                    disk.target
+                )));
+            }
+            if disk.bus == "virtio" && disk.device == "lun" {
+                return Err(unsupported(
+                    "This QEMU doesn't support SCSI emulation with 'virtio-blk' device",
+                ));
+            }
+            if disk.bus == "virtio" && matches!(disk.info.address, Some(GuestAddress::Drive { .. }))
+            {
+                return Err(unsupported(format!(
+                    "unexpected address type for virtio disk '{}'",
+                    disk.target
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_aliases(&self) -> Result<(), Error> {
+        // A console that mirrors a serial port shares its alias.
+        let consoles = self.devices.consoles.iter().map(|console| &console.info);
+        let consoles: Vec<_> = consoles.map(std::ptr::from_ref).collect();
+        let mut seen = HashSet::new();
+        for info in self.infos() {
+            if consoles.contains(&std::ptr::from_ref(info)) {
+                continue;
+            }
+            if let Some(alias) = &info.alias
+                && !seen.insert(alias)
+            {
+                return Err(xml(format!("non unique alias detected: {alias}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Host functions that this guest asks for by address, those of interfaces first.
+    pub fn host_pci_addresses(&self) -> impl Iterator<Item = PciAddress> {
+        let interfaces = self.devices.interfaces.iter();
+        let interfaces = interfaces.filter_map(|interface| match &interface.source {
+            InterfaceSource::Hostdev {
+                source: HostSource::Pci(address),
+                ..
+            } => Some(*address),
+            _ => None,
+        });
+        let hostdevs = self.devices.hostdevs.iter();
+        interfaces.chain(hostdevs.filter_map(|hostdev| match &hostdev.source {
+            HostSource::Pci(address) => Some(*address),
+            _ => None,
+        }))
+    }
+
+    fn check_host_devices(&self) -> Result<(), Error> {
+        let mut seen = HashSet::new();
+        for address in self.host_pci_addresses() {
+            if !seen.insert(address) {
+                return Err(xml(format!(
+                    "Hostdev already exists in the domain configuration: PCI device {address}"
+                )));
+            }
+        }
+        for hostdev in &self.devices.hostdevs {
+            if let Some(Teaming::Persistent) = hostdev.teaming {
+                return Err(unsupported(
+                    "the teaming of a <hostdev> must be of type 'transient'",
+                ));
+            }
+            if hostdev.teaming.is_some() && !matches!(hostdev.source, HostSource::Pci(_)) {
+                return Err(unsupported(
+                    "teaming is only supported for pci hostdev devices",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A vhost-user process works on the guest's memory, so that must be shared.
+    fn check_shared_memory(&self) -> Result<(), Error> {
+        let needs = |interface: &Interface| interface.source.kind() == "vhostuser";
+        if !self.devices.interfaces.iter().any(needs) || self.shares_memory() {
+            return Ok(());
+        }
+        Err(unsupported("'interface' requires shared memory"))
+    }
+
+    fn shares_memory(&self) -> bool {
+        let shared = |raw: &crate::xml::RawXml| {
+            let Ok(document) = Document::parse(raw.as_str()) else {
+                return false;
+            };
+            let root = document.root();
+            let access = root
+                .child("access")
+                .and_then(|access| access.attribute("mode"));
+            let mut cells = root.children_named("cell");
+            access == Some("shared") || cells.any(|c| c.attribute("memAccess") == Some("shared"))
+        };
+        let numa = self.cpu.iter().flat_map(|cpu| cpu.unused.children("numa"));
+        self.unused
+            .children("memoryBacking")
+            .chain(numa)
+            .any(shared)
+    }
+}
+
+impl Interface {
+    /// Checks the settings against what the interface is, or was resolved to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`] naming the interface by its MAC.
+    pub fn check_resolved(&self) -> Result<(), Error> {
+        let kind = match &self.actual {
+            Some(actual) => match actual.plug {
+                Plug::Network { .. } => "network",
+                Plug::Bridge { .. } => "bridge",
+                Plug::Direct { .. } => "direct",
+                Plug::HostdevPci { .. } => "hostdev",
+            },
+            None => self.source.kind(),
+        };
+        let actual = self.actual.as_ref();
+        let bandwidth = actual.map_or(&self.bandwidth, |actual| &actual.bandwidth);
+        let hostdev = kind == "hostdev";
+        let refuse = |what: &str| Err(unsupported(format!("interface {} - {what}", self.mac)));
+        if hostdev {
+            if bandwidth.is_some() {
+                return refuse("bandwidth settings are not supported for hostdev interfaces");
+            }
+            if self.backend.as_ref().is_some_and(|b| b.tap.is_some()) {
+                return refuse(
+                    "custom tap device path is not supported for network interfaces of type hostdev",
+                );
+            }
+            if self.unused.children("filterref").next().is_some() {
+                return refuse("filterref is not supported for network interfaces of type hostdev");
+            }
+            if self.driver.as_ref().is_some_and(|d| d.queues.is_some()) {
+                return refuse(
+                    "multiqueue is not supported for network interfaces of type hostdev",
+                );
+            }
+        } else if let Some(Teaming::Transient { .. }) = self.teaming {
+            return refuse(&format!(
+                "teaming transient device must be type='hostdev', not '{kind}'"
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! `<domain>` and `<dns>` of a network with a bridge of its own.
+
+use std::net::IpAddr;
+
+use crate::xml::{Element, FromXml, ToXml, Writer};
+use crate::{Error, ErrorKind};
+
+/// `<domain>`: the DNS domain of the DHCP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsDomain {
+    /// Its name.
+    pub name: String,
+    /// Queries for it are never forwarded.
+    pub local_only: Option<bool>,
+    /// It is registered with the host's resolver; needs `local_only`.
+    pub register: Option<bool>,
+}
+
+/// `<dns>`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// Whether there is a DNS server at all.
+    pub enable: Option<bool>,
+    /// Whether names without a domain are forwarded.
+    pub forward_plain_names: Option<bool>,
+    /// Where queries go.
+    pub forwarders: Vec<DnsForwarder>,
+    /// TXT records.
+    pub texts: Vec<DnsText>,
+    /// SRV records.
+    pub services: Vec<DnsService>,
+    /// Names of addresses.
+    pub hosts: Vec<DnsHost>,
+}
+
+/// `<forwarder>`: a domain, a server, or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsForwarder {
+    /// Only for this domain.
+    pub domain: Option<String>,
+    /// The server; none: the host's own resolver.
+    pub address: Option<IpAddr>,
+}
+
+/// `<txt>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsText {
+    /// Without blanks.
+    pub name: String,
+    /// Its text.
+    pub value: String,
+}
+
+/// `<srv>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsService {
+    /// As in `_service._protocol.domain`.
+    pub service: String,
+    /// As in `_service._protocol.domain`.
+    pub protocol: String,
+    /// As in `_service._protocol.domain`.
+    pub domain: Option<String>,
+    /// The host that serves; port, priority and weight need one.
+    pub target: Option<String>,
+    /// 1–65535.
+    pub port: Option<u16>,
+    /// Lower is preferred; none: 0.
+    pub priority: Option<u16>,
+    /// Share among equal priorities; none: 0.
+    pub weight: Option<u16>,
+}
+
+/// `<host>` of `<dns>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnsHost {
+    /// The address.
+    pub address: IpAddr,
+    /// Its names; at least one.
+    pub names: Vec<String>,
+}
+
+/// libvirt's own bound: a name in DNS, less what surrounds it in a SRV record.
+const MAX_SERVICE: usize = 512 - 30 - 6;
+
+impl FromXml for DnsDomain {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let domain = Self {
+            name: element.attribute_string("name").unwrap_or_default(),
+            local_only: element.yes_no("localOnly")?,
+            register: element.yes_no("register")?,
+        };
+        if domain.register == Some(true) && domain.local_only != Some(true) {
+            return Err(element.attribute_error(
+                ErrorKind::ConfigUnsupported,
+                "register",
+                "register='yes' on <domain> needs localOnly='yes'",
+            ));
+        }
+        Ok(domain)
+    }
+}
+
+impl ToXml for DnsDomain {
+    fn write_xml(&self, writer: &mut Writer) {
+        writer.element("domain", |w| {
+            w.attribute("name", &self.name);
+            w.optional_yes_no("localOnly", self.local_only);
+            w.optional_yes_no("register", self.register);
+        });
+    }
+}
+
+impl FromXml for Dns {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let dns = Self {
+            enable: element.yes_no("enable")?,
+            forward_plain_names: element.yes_no("forwardPlainNames")?,
+            forwarders: all(element, "forwarder")?,
+            texts: all(element, "txt")?,
+            services: all(element, "srv")?,
+            hosts: all(element, "host")?,
+        };
+        if dns.enable == Some(false) && dns.says_more_than_enable() {
+            return Err(element.error(
+                ErrorKind::Xml,
+                "<dns enable='no'> can have nothing else in it",
+            ));
+        }
+        Ok(dns)
+    }
+}
+
+impl ToXml for Dns {
+    /// Nothing, where it says nothing.
+    fn write_xml(&self, writer: &mut Writer) {
+        writer.element_unless_empty("dns", |w| {
+            w.optional_yes_no("enable", self.enable);
+            w.optional_yes_no("forwardPlainNames", self.forward_plain_names);
+            for forwarder in &self.forwarders {
+                w.element("forwarder", |w| {
+                    w.optional_attribute("domain", forwarder.domain.as_deref());
+                    w.optional_attribute("addr", forwarder.address);
+                });
+            }
+            for text in &self.texts {
+                w.element("txt", |w| {
+                    w.attribute("name", &text.name);
+                    w.attribute("value", &text.value);
+                });
+            }
+            for service in &self.services {
+                w.element("srv", |w| {
+                    w.attribute("service", &service.service);
+                    w.attribute("protocol", &service.protocol);
+                    w.optional_attribute("domain", service.domain.as_deref());
+                    w.optional_attribute("target", service.target.as_deref());
+                    w.optional_attribute("port", service.port);
+                    w.optional_attribute("priority", service.priority);
+                    w.optional_attribute("weight", service.weight);
+                });
+            }
+            for host in &self.hosts {
+                w.element("host", |w| {
+                    w.attribute("ip", host.address);
+                    for name in &host.names {
+                        w.text_element("hostname", name);
+                    }
+                });
+            }
+        });
+    }
+}
+
+impl Dns {
+    fn says_more_than_enable(&self) -> bool {
+        Self {
+            enable: None,
+            ..self.clone()
+        } != Self::default()
+    }
+}
+
+impl FromXml for DnsForwarder {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let forwarder = Self {
+            domain: element.attribute_string("domain"),
+            address: super::ip::address(element, ErrorKind::Xml, "addr")?,
+        };
+        if forwarder.domain.is_none() && forwarder.address.is_none() {
+            return Err(element.error(
+                ErrorKind::Xml,
+                "<forwarder> needs the attribute 'addr' or 'domain'",
+            ));
+        }
+        Ok(forwarder)
+    }
+}
+
+impl FromXml for DnsText {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let name = required(element, "name")?;
+        if name.contains(' ') {
+            return Err(element.invalid(ErrorKind::XmlDetail, "name", "a name without blanks"));
+        }
+        let value = required(element, "value")?;
+        Ok(Self { name, value })
+    }
+}
+
+impl FromXml for DnsService {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let short = |name| {
+            let text = required(element, name)?;
+            if text.len() > MAX_SERVICE {
+                let expected = format!("at most {MAX_SERVICE} bytes");
+                return Err(element.invalid(ErrorKind::XmlDetail, name, expected));
+            }
+            Ok(text)
+        };
+        let target = element.attribute_string("target");
+        let number = |name, min| {
+            let Some(text) = element.attribute(name) else {
+                return Ok(None);
+            };
+            if target.is_none() {
+                return Err(element.attribute_error(
+                    ErrorKind::XmlDetail,
+                    name,
+                    format!("'{name}' on <srv> needs a 'target'"),
+                ));
+            }
+            match text.parse::<u16>() {
+                Ok(value) if value >= min => Ok(Some(value)),
+                _ => {
+                    let expected = format!("a number from {min} to 65535");
+                    Err(element.invalid(ErrorKind::XmlDetail, name, expected))
+                }
+            }
+        };
+        let (port, priority, weight) = (
+            number("port", 1)?,
+            // libvirt can't tell 0 from absent.
+            number("priority", 0)?.filter(|&priority| priority > 0),
+            number("weight", 0)?.filter(|&weight| weight > 0),
+        );
+        Ok(Self {
+            service: short("service")?,
+            protocol: short("protocol")?,
+            domain: element.attribute_string("domain"),
+            port,
+            priority,
+            weight,
+            target,
+        })
+    }
+}
+
+impl FromXml for DnsHost {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let address = super::ip::address(element, ErrorKind::XmlDetail, "ip")?
+            .ok_or_else(|| element.missing(ErrorKind::XmlDetail, "ip"))?;
+        let names: Vec<_> = element
+            .children_named("hostname")
+            .map(|name| name.text())
+            .collect();
+        if names.is_empty() || names.iter().any(String::is_empty) {
+            return Err(element.error(
+                ErrorKind::XmlDetail,
+                "<host> of <dns> needs a <hostname> with a name",
+            ));
+        }
+        Ok(Self { address, names })
+    }
+}
+
+fn required(element: Element<'_>, name: &str) -> Result<String, Error> {
+    element
+        .attribute_string(name)
+        .ok_or_else(|| element.missing(ErrorKind::XmlDetail, name))
+}
+
+fn all<T: FromXml>(element: Element<'_>, name: &str) -> Result<Vec<T>, Error> {
+    element.children_named(name).map(T::from_xml).collect()
+}

@@ -1,0 +1,272 @@
+//! What libvirt has no word for: `xmlns:virtnic='urn:virtnic:1'`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, Writer, keywords};
+use crate::{DirectMode, Error, ErrorKind};
+
+/// Settings in virtnic's own namespace, on a network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkExtension {
+    /// `<virtnic:pool spread=…>`.
+    pub spread: Spread,
+    /// `<virtnic:pool numa=…>`.
+    pub numa: NumaPolicy,
+    /// `<virtnic:vf …>`.
+    pub vf: VfSettings,
+    /// `<virtnic:direct modes=…>`: the macvtap modes that a guest may choose; none: any.
+    pub direct_modes: Option<Vec<DirectMode>>,
+    /// `<pf><virtnic:vfs count=…/></pf>`: how many VFs a PF is to have.
+    pub vfs: Vec<PfVfs>,
+}
+
+/// How many VFs a PF is to have when the network starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PfVfs {
+    /// The PF's netdev.
+    pub pf: String,
+    /// At least 1.
+    pub count: u32,
+}
+
+/// Which of several PFs a VF is taken from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// The PF with the fewest VFs lent.
+    #[default]
+    Balance,
+    /// The first PF that has one.
+    Pack,
+}
+
+/// How much a guest's NUMA node counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NumaPolicy {
+    /// A near device first.
+    Prefer,
+    /// A near device or none.
+    Require,
+    /// Not at all.
+    #[default]
+    Ignore,
+}
+
+/// What a VF may do, set through its PF on each hand-out. `None`: the neutral value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfSettings {
+    /// The guest may change its MAC and go promiscuous.
+    pub trust: Option<bool>,
+    /// Frames with another source MAC are dropped.
+    pub spoof_check: Option<bool>,
+    /// The link that the guest sees.
+    pub link: Option<VfLink>,
+    /// Highest transmit rate, Mbit/s; 0: no limit.
+    pub max_rate: Option<u32>,
+    /// Guaranteed transmit rate, Mbit/s; 0: none.
+    pub min_rate: Option<u32>,
+    /// Priority of its VLAN, 0–7.
+    pub qos: Option<u8>,
+}
+
+/// A VF's link as its PF sets it (`IFLA_VF_LINK_STATE`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VfLink {
+    /// As the PF's own.
+    #[default]
+    Auto,
+    /// Always up.
+    On,
+    /// Always down.
+    Off,
+}
+
+keywords!(Spread {
+    Balance = "balance",
+    Pack = "pack",
+});
+keywords!(NumaPolicy {
+    Prefer = "prefer",
+    Require = "require",
+    Ignore = "ignore",
+});
+keywords!(VfLink {
+    Auto = "auto",
+    On = "on",
+    Off = "off",
+});
+
+impl NetworkExtension {
+    /// Reads what a `<network>` says in our namespace, apart from its PFs' `<virtnic:vfs>`.
+    ///
+    /// Unlike libvirt's elements, ours are never ignored: a wrong word in one of them could leave a
+    /// guest with more rights than its owner meant.
+    pub(super) fn from_network(network: Element<'_>) -> Result<Self, Error> {
+        let mut extension = Self::default();
+        let ours = network
+            .children()
+            .filter(|child| child.namespace() == Some(VIRTNIC_NAMESPACE));
+        let mut seen = Vec::new();
+        for element in ours {
+            if seen.contains(&element.name()) {
+                return Err(element.error(
+                    ErrorKind::Xml,
+                    format!("<virtnic:{}> is there twice", element.name()),
+                ));
+            }
+            seen.push(element.name());
+            match element.name() {
+                "pool" => {
+                    only(element, &["spread", "numa"])?;
+                    extension.spread = element.keyword("spread")?.unwrap_or_default();
+                    extension.numa = element.keyword("numa")?.unwrap_or_default();
+                }
+                "vf" => extension.vf = VfSettings::from_xml(element)?,
+                "direct" => extension.direct_modes = direct_modes(element)?,
+                other => {
+                    return Err(element.error(
+                        ErrorKind::Xml,
+                        format!(
+                            "<virtnic:{other}> is not known here; expected virtnic:pool, \
+                             virtnic:vf or virtnic:direct"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(extension)
+    }
+
+    /// Whether it says anything that needs our namespace.
+    pub(super) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Writes the elements below `<network>`.
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.element_unless_empty("virtnic:pool", |w| {
+            let default = Self::default();
+            w.optional_keyword("spread", Some(self.spread).filter(|&s| s != default.spread));
+            w.optional_keyword("numa", Some(self.numa).filter(|&n| n != default.numa));
+        });
+        self.vf.write(writer);
+        if let Some(modes) = &self.direct_modes {
+            let words: Vec<_> = modes.iter().map(|mode| mode.word()).collect();
+            writer.element("virtnic:direct", |w| w.attribute("modes", words.join(" ")));
+        }
+    }
+}
+
+fn direct_modes(element: Element<'_>) -> Result<Option<Vec<DirectMode>>, Error> {
+    only(element, &["modes"])?;
+    let Some(text) = element.attribute("modes") else {
+        return Ok(None);
+    };
+    let mut modes = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let Some(mode) = DirectMode::from_word(word) else {
+            let expected = format!("a list of {}", DirectMode::expected());
+            return Err(element.invalid(ErrorKind::Xml, "modes", expected));
+        };
+        if !modes.contains(&mode) {
+            modes.push(mode);
+        }
+    }
+    if modes.is_empty() {
+        return Err(element.invalid(ErrorKind::Xml, "modes", "at least one mode"));
+    }
+    Ok(Some(modes))
+}
+
+/// Reads the count from `<virtnic:vfs>` in a `<pf>`.
+pub(super) fn vf_count(pf: Element<'_>) -> Result<Option<u32>, Error> {
+    let ours = pf
+        .children()
+        .find(|child| child.namespace() == Some(VIRTNIC_NAMESPACE));
+    let Some(element) = ours else {
+        return Ok(None);
+    };
+    if element.name() != "vfs" {
+        return Err(element.error(
+            ErrorKind::Xml,
+            format!(
+                "<virtnic:{}> is not known here; expected virtnic:vfs",
+                element.name()
+            ),
+        ));
+    }
+    only(element, &["count"])?;
+    match element.number_in("count", Base::Ten, 65_535)? {
+        Some(0) => Err(element.invalid(ErrorKind::Xml, "count", "a number from 1 to 65535")),
+        Some(count) => Ok(Some(count)),
+        None => Err(element.missing(ErrorKind::Xml, "count")),
+    }
+}
+
+impl VfSettings {
+    /// Reads the `<virtnic:vf>` of a network, port group or interface, if there is one.
+    ///
+    /// # Errors
+    /// Unknown attributes and values.
+    pub fn of(parent: Element<'_>) -> Result<Option<Self>, Error> {
+        let element = parent.children_in(VIRTNIC_NAMESPACE, "vf").next();
+        element.map(Self::from_xml).transpose()
+    }
+
+    /// Writes `<virtnic:vf>`, if it says anything. The prefix must be declared further out.
+    pub fn write(&self, writer: &mut Writer) {
+        writer.element_unless_empty("virtnic:vf", |w| {
+            w.optional_on_off("trust", self.trust);
+            w.optional_on_off("spoofchk", self.spoof_check);
+            w.optional_keyword("link", self.link);
+            w.optional_attribute("rate", self.max_rate);
+            w.optional_attribute("min-rate", self.min_rate);
+            w.optional_attribute("qos", self.qos);
+        });
+    }
+}
+
+impl FromXml for VfSettings {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        only(
+            element,
+            &["trust", "spoofchk", "link", "rate", "min-rate", "qos"],
+        )?;
+        let settings = Self {
+            trust: element.on_off("trust")?,
+            spoof_check: element.on_off("spoofchk")?,
+            link: element.keyword("link")?,
+            max_rate: element.number("rate")?,
+            min_rate: element.number("min-rate")?,
+            qos: element.number_in("qos", Base::Ten, 7)?,
+        };
+        if let (Some(min), Some(max @ 1..)) = (settings.min_rate, settings.max_rate)
+            && min > max
+        {
+            return Err(element.attribute_error(
+                ErrorKind::Xml,
+                "min-rate",
+                format!("min-rate='{min}' is above rate='{max}'"),
+            ));
+        }
+        Ok(settings)
+    }
+}
+
+/// Refuses attributes of ours that nobody knows.
+fn only(element: Element<'_>, known: &[&str]) -> Result<(), Error> {
+    match element.attributes().find(|(name, _)| !known.contains(name)) {
+        None => Ok(()),
+        Some((name, _)) => Err(element.attribute_error(
+            ErrorKind::Xml,
+            name,
+            format!(
+                "<virtnic:{}> has no attribute '{name}'; expected {}",
+                element.name(),
+                known.join(", ")
+            ),
+        )),
+    }
+}

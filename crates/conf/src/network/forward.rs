@@ -1,0 +1,213 @@
+//! Reading `<forward>`.
+
+use super::extension::vf_count;
+use super::{Nat, PfVfs};
+use crate::xml::{Base, Element, FromXml, Keyword, parse_unsigned};
+use crate::{Error, ErrorKind, Forward, ForwardMode, PciAddress, PoolMembers};
+
+/// Reads `<forward>`; none for `mode='none'`. The second part is what its PFs say of their VFs.
+pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>), Error> {
+    let mode = match element.attribute("mode") {
+        None => ForwardMode::Nat,
+        Some("none") => return Ok((None, Vec::new())),
+        Some(word) => ForwardMode::from_word(word).ok_or_else(|| {
+            let expected = format!("none, {}", ForwardMode::expected());
+            element.invalid(ErrorKind::ConfigUnsupported, "mode", expected)
+        })?,
+    };
+    let nat = nat(element, mode)?;
+    let (members, vfs) = members(element)?;
+    let forward = Forward {
+        mode,
+        managed: element
+            .attribute("managed")
+            .is_some_and(|word| word.eq_ignore_ascii_case("yes")),
+        driver: element
+            .parse_child("driver")?
+            .filter(|driver| *driver != crate::HostDriver::default()),
+        nat,
+        members,
+    };
+    Ok((Some(forward), vfs))
+}
+
+fn members(forward: Element<'_>) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
+    let interfaces = interfaces(forward)?;
+    let addresses = forward
+        .children_named("address")
+        .map(address)
+        .collect::<Result<Vec<_>, _>>()?;
+    let (pfs, vfs) = physical_functions(forward)?;
+    let kinds = [
+        ("interface", !interfaces.is_empty()),
+        ("address", !addresses.is_empty()),
+        ("pf", !pfs.is_empty()),
+    ];
+    let mut given = kinds.iter().filter(|(_, given)| *given);
+    if let (Some((one, _)), Some((other, _))) = (given.next(), given.next()) {
+        let advice = if pfs.is_empty() {
+            ""
+        } else {
+            "; a running network shows the devices of its <pf>, its inactive XML does not"
+        };
+        return Err(forward.error(
+            ErrorKind::Xml,
+            format!("<forward> has both <{one}> and <{other}>: give one kind of device{advice}"),
+        ));
+    }
+    distinct(forward, "interface", &interfaces)?;
+    distinct(forward, "address", &addresses)?;
+    distinct(forward, "pf", &pfs)?;
+    let members = if !interfaces.is_empty() {
+        PoolMembers::Interfaces(interfaces)
+    } else if !addresses.is_empty() {
+        PoolMembers::Addresses(addresses)
+    } else if !pfs.is_empty() {
+        PoolMembers::PhysicalFunctions(pfs)
+    } else {
+        PoolMembers::None
+    };
+    Ok((members, vfs))
+}
+
+/// The `<interface>`s; `forward/@dev` is another name for the first.
+fn interfaces(forward: Element<'_>) -> Result<Vec<String>, Error> {
+    let mut names = forward
+        .children_named("interface")
+        .map(|interface| device_name(interface).map(str::to_owned))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(dev) = forward.attribute("dev").filter(|dev| !dev.is_empty()) {
+        match names.first() {
+            None => names.push(dev.to_owned()),
+            Some(first) if first == dev => {}
+            Some(first) => {
+                return Err(forward.attribute_error(
+                    ErrorKind::Xml,
+                    "dev",
+                    format!("dev='{dev}' on <forward> is not its first <interface>, '{first}'"),
+                ));
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn physical_functions(forward: Element<'_>) -> Result<(Vec<String>, Vec<PfVfs>), Error> {
+    let (mut names, mut vfs) = (Vec::new(), Vec::new());
+    for pf in forward.children_named("pf") {
+        let name = device_name(pf)?.to_owned();
+        if let Some(count) = vf_count(pf)? {
+            vfs.push(PfVfs {
+                pf: name.clone(),
+                count,
+            });
+        }
+        names.push(name);
+    }
+    Ok((names, vfs))
+}
+
+fn device_name(element: Element<'_>) -> Result<&str, Error> {
+    match element.attribute("dev") {
+        None | Some("") => Err(element.missing(ErrorKind::Xml, "dev")),
+        Some(name) => Ok(name),
+    }
+}
+
+fn address(element: Element<'_>) -> Result<PciAddress, Error> {
+    match element.attribute("type") {
+        Some("pci") => PciAddress::from_xml(element),
+        None => Err(element.missing(ErrorKind::Xml, "type")),
+        Some("netdev" | "none") => Err(element.invalid(ErrorKind::Xml, "type", "pci")),
+        Some(_) => Err(element.invalid(ErrorKind::ConfigUnsupported, "type", "pci")),
+    }
+}
+
+fn distinct<T: PartialEq + std::fmt::Display>(
+    forward: Element<'_>,
+    name: &str,
+    devices: &[T],
+) -> Result<(), Error> {
+    for (index, device) in devices.iter().enumerate() {
+        if devices[..index].contains(device) {
+            let place = forward.children_named(name).nth(index).unwrap_or(forward);
+            let message = format!("<forward> names the <{name}> {device} twice");
+            return Err(place.error(ErrorKind::Xml, message));
+        }
+    }
+    Ok(())
+}
+
+fn nat(forward: Element<'_>, mode: ForwardMode) -> Result<Option<Nat>, Error> {
+    let mut elements = forward.children_named("nat");
+    let Some(element) = elements.next() else {
+        return Ok(None);
+    };
+    if let Some(second) = elements.next() {
+        return Err(second.error(ErrorKind::Xml, "<forward> has more than one <nat>"));
+    }
+    if mode != ForwardMode::Nat {
+        let message = format!("<nat> needs mode='nat', not '{}'", mode.word());
+        return Err(element.error(ErrorKind::Xml, message));
+    }
+    let nat = Nat {
+        ipv6: element.yes_no("ipv6")?,
+        addresses: one(element, "address")?
+            .map(nat_addresses)
+            .transpose()?
+            .flatten(),
+        ports: one(element, "port")?.map(nat_ports).transpose()?.flatten(),
+    };
+    Ok((nat != Nat::default()).then_some(nat))
+}
+
+/// The child of that name, of which there may be one.
+fn one<'d>(nat: Element<'d>, name: &str) -> Result<Option<Element<'d>>, Error> {
+    let mut children = nat.children_named(name);
+    let first = children.next();
+    match children.next() {
+        None => Ok(first),
+        Some(second) => {
+            Err(second.error(ErrorKind::Xml, format!("<nat> has more than one <{name}>")))
+        }
+    }
+}
+
+fn nat_addresses(element: Element<'_>) -> Result<Option<(String, String)>, Error> {
+    let address = |name| match super::ip::address(element, ErrorKind::Xml, name)? {
+        Some(address) if address.is_ipv6() => {
+            Err(element.invalid(ErrorKind::Xml, name, "an IPv4 address"))
+        }
+        address => Ok(address),
+    };
+    let (start, end) = (address("start")?, address("end")?);
+    match (start, end) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(element.missing(ErrorKind::Xml, "start")),
+        (Some(start), end) => {
+            let end = end.unwrap_or(start);
+            if end < start {
+                let expected = format!("an address not before {start}");
+                return Err(element.invalid(ErrorKind::Internal, "end", expected));
+            }
+            Ok(Some((start.to_string(), end.to_string())))
+        }
+    }
+}
+
+fn nat_ports(element: Element<'_>) -> Result<Option<(u16, u16)>, Error> {
+    let port = |name| {
+        let Some(text) = element.attribute(name) else {
+            return Err(element.missing(ErrorKind::XmlDetail, name));
+        };
+        parse_unsigned(text, Base::Ten)
+            .and_then(|port| u16::try_from(port).ok())
+            .ok_or_else(|| element.invalid(ErrorKind::XmlDetail, name, "a port from 0 to 65535"))
+    };
+    let (start, end) = (port("start")?, port("end")?);
+    if start > end {
+        let expected = format!("a port not below {start}");
+        return Err(element.invalid(ErrorKind::XmlDetail, "end", expected));
+    }
+    Ok(((start, end) != (0, 0)).then_some((start, end)))
+}

@@ -1,0 +1,298 @@
+//! Reading `<network>`.
+
+use uuid::Uuid;
+
+use super::dns::DnsDomain;
+use super::{
+    IpNetwork, IpRoute, IpSettings, Network, NetworkBridge, NetworkExtension, PortGroup, VfSettings,
+};
+use crate::virtualport::VirtualPortRules;
+use crate::xml::{Document, Element, FromXml};
+use crate::{Bandwidth, Error, ErrorKind, ForwardMode, MacAddress, PoolMembers, VirtualPort};
+
+/// What libvirt's dnsmasq options live in.
+pub(super) const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
+
+impl Network {
+    /// Reads a `<network>` document. A uuid is made up where it has none.
+    ///
+    /// What needs more than the document's own words is checked by [`Network::validate`].
+    ///
+    /// # Errors
+    /// What is wrong, in libvirt's class, with line, column and path.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let document = Document::parse(text)?;
+        Self::from_xml(document.root_named("network")?)
+    }
+}
+
+impl FromXml for Network {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let name = name(element)?;
+        let uuid = element.child_uuid("uuid")?.unwrap_or_else(Uuid::new_v4);
+        let title = title(element)?;
+        // In libvirt's order, so that of several faults the same one is told.
+        let mut ip = IpSettings::of(element)?;
+        let bandwidth = bandwidth(element)?;
+        let vlan = element.parse_child("vlan")?;
+        let isolated_ports = match element.child("port") {
+            Some(port) => port.yes_no("isolated")?,
+            None => None,
+        };
+        ip.dns = element.parse_child("dns")?.unwrap_or_default();
+        let virtual_port = virtual_port(element, VirtualPortRules::Typed)?;
+        let port_groups = element
+            .children_named("portgroup")
+            .map(PortGroup::from_xml)
+            .collect::<Result<_, _>>()?;
+        ip.addresses = element
+            .children_named("ip")
+            .map(IpNetwork::from_xml)
+            .collect::<Result<_, _>>()?;
+        ip.routes = element
+            .children_named("route")
+            .map(IpRoute::from_xml)
+            .collect::<Result<_, _>>()?;
+        let (forward, vfs) = match element.child("forward") {
+            Some(forward) => super::forward::parse(forward)?,
+            None => (None, Vec::new()),
+        };
+        let mut network = Self {
+            name,
+            uuid,
+            title,
+            description: element.child_text("description"),
+            metadata: metadata(element),
+            forward,
+            isolated_ports,
+            trust_guest_rx_filters: element.yes_no("trustGuestRxFilters")?,
+            vlan,
+            virtual_port,
+            bandwidth,
+            port_groups,
+            ip,
+            extension: NetworkExtension {
+                vfs,
+                ..NetworkExtension::from_network(element)?
+            },
+        };
+        if network.makes_bridge() {
+            network.ip.bridge.get_or_insert_default();
+        }
+        network.check_mode(element)?;
+        Ok(network)
+    }
+}
+
+fn name(network: Element<'_>) -> Result<String, Error> {
+    let Some(name) = network.child_text("name") else {
+        return Err(network.error(ErrorKind::NoName, "<network> needs a <name>"));
+    };
+    if name.contains('/') {
+        let place = network.child("name").unwrap_or(network);
+        let message = format!("the network's name '{name}' contains a '/'");
+        return Err(place.error(ErrorKind::XmlDetail, message));
+    }
+    Ok(name)
+}
+
+fn title(network: Element<'_>) -> Result<Option<String>, Error> {
+    let title = network.child_text("title");
+    if title.as_ref().is_some_and(|title| title.contains('\n')) {
+        let place = network.child("title").unwrap_or(network);
+        return Err(place.error(ErrorKind::Xml, "<title> has more than one line"));
+    }
+    Ok(title)
+}
+
+/// `<metadata>`, if there is anything in it.
+fn metadata(network: Element<'_>) -> Option<crate::xml::RawXml> {
+    let metadata = network.child("metadata")?;
+    metadata.children().next().map(|_| metadata.raw())
+}
+
+fn virtual_port(
+    element: Element<'_>,
+    rules: VirtualPortRules,
+) -> Result<Option<VirtualPort>, Error> {
+    let port = element.child("virtualport");
+    let port = port
+        .map(|port| VirtualPort::parse(port, rules))
+        .transpose()?;
+    Ok(port.filter(|port| *port != VirtualPort::default()))
+}
+
+fn bandwidth(element: Element<'_>) -> Result<Option<Bandwidth>, Error> {
+    match element.child("bandwidth") {
+        Some(bandwidth) => Bandwidth::parse(bandwidth, false),
+        None => Ok(None),
+    }
+}
+
+impl FromXml for PortGroup {
+    fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            name: match element.require("name")? {
+                "" => return Err(element.missing(ErrorKind::Xml, "name")),
+                name => name.to_owned(),
+            },
+            is_default: element
+                .attribute("default")
+                .is_some_and(|word| word.eq_ignore_ascii_case("yes")),
+            trust_guest_rx_filters: element.yes_no("trustGuestRxFilters")?,
+            vlan: element.parse_child("vlan")?,
+            virtual_port: virtual_port(element, VirtualPortRules::Open)?,
+            bandwidth: bandwidth(element)?,
+            vf: VfSettings::of(element)?,
+        })
+    }
+}
+
+impl IpSettings {
+    /// What stands in the network itself; `<dns>`, `<ip>` and `<route>` are read later.
+    fn of(network: Element<'_>) -> Result<Self, Error> {
+        let ipv6 = match network.attribute("ipv6") {
+            Some("") => false,
+            _ => network.yes_no("ipv6")?.unwrap_or(false),
+        };
+        let domain: Option<DnsDomain> = network.parse_child("domain")?;
+        let bridge = network.child("bridge").map(NetworkBridge::parse);
+        let bridge = bridge.transpose()?;
+        let mtu = network.child("mtu");
+        let mtu: Option<u32> = mtu.map(|mtu| mtu.number("size")).transpose()?.flatten();
+        let options = network
+            .children_in(DNSMASQ_NAMESPACE, "options")
+            .flat_map(|options| {
+                options
+                    .children()
+                    .filter(|child| child.namespace() == Some(DNSMASQ_NAMESPACE))
+            })
+            .filter(|option| option.name() == "option");
+        let dnsmasq_options = options
+            .map(|option| match option.attribute_string("value") {
+                Some(value) => Ok(value),
+                None => Err(option.missing(ErrorKind::Internal, "value")),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            ipv6,
+            bridge,
+            mtu: mtu.filter(|&mtu| mtu > 0),
+            mac: mac(network)?,
+            domain: domain.filter(|domain| !domain.name.is_empty()),
+            dnsmasq_options,
+            ..Self::default()
+        })
+    }
+}
+
+fn mac(network: Element<'_>) -> Result<Option<MacAddress>, Error> {
+    let Some(element) = network.child("mac") else {
+        return Ok(None);
+    };
+    let mac: Option<MacAddress> = element.parsed(ErrorKind::Xml, "address")?;
+    if mac.is_some_and(MacAddress::is_multicast) {
+        let expected = "the address of one host, not of a group";
+        return Err(element.invalid(ErrorKind::Xml, "address", expected));
+    }
+    Ok(mac)
+}
+
+impl NetworkBridge {
+    fn parse(element: Element<'_>) -> Result<Self, Error> {
+        let word = |name| {
+            let value = element.attribute_string(name);
+            value.filter(|value| !value.is_empty())
+        };
+        Ok(Self {
+            name: word("name"),
+            zone: word("zone"),
+            stp: element.attribute("stp") != Some("off"),
+            delay: element.number("delay")?.unwrap_or(0),
+            mac_table_manager: element.keyword("macTableManager")?,
+        })
+    }
+}
+
+fn not_here(bridge: Element<'_>, attribute: &str) -> Error {
+    bridge.attribute_error(
+        ErrorKind::Xml,
+        attribute,
+        format!("'{attribute}' on <bridge> is for isolated, nat, route and open networks"),
+    )
+}
+
+impl Network {
+    /// What each forward mode needs and refuses.
+    fn check_mode(&self, element: Element<'_>) -> Result<(), Error> {
+        let Some(forward) = &self.forward else {
+            return Ok(());
+        };
+        let place = element.child("forward").unwrap_or(element);
+        let bridge = element.child("bridge");
+        let mode = crate::xml::Keyword::word(forward.mode);
+        let refuse = |message: String| Err(place.error(ErrorKind::Xml, message));
+        match forward.mode {
+            ForwardMode::Nat | ForwardMode::Route => {
+                if self.ip.addresses.is_empty() {
+                    return refuse(format!("mode='{mode}' needs an <ip>"));
+                }
+                if forward.members.len() > 1 {
+                    return refuse(format!("mode='{mode}' allows one <interface>"));
+                }
+            }
+            ForwardMode::Open => {
+                if forward.members != PoolMembers::None {
+                    return refuse("mode='open' allows no device".to_owned());
+                }
+            }
+            ForwardMode::Private
+            | ForwardMode::Vepa
+            | ForwardMode::Passthrough
+            | ForwardMode::Hostdev
+            | ForwardMode::HostdevHybrid => {
+                for attribute in ["name", "zone", "macTableManager"] {
+                    let given = bridge.filter(|bridge| {
+                        bridge.attribute(attribute).is_some_and(|v| !v.is_empty())
+                    });
+                    if let Some(bridge) = given {
+                        return Err(bridge.attribute_error(
+                            ErrorKind::Xml,
+                            attribute,
+                            format!("mode='{mode}' allows no '{attribute}' on <bridge>"),
+                        ));
+                    }
+                }
+            }
+            ForwardMode::Bridge => {
+                if self.existing_bridge().is_some() && forward.members != PoolMembers::None {
+                    return refuse(
+                        "mode='bridge' takes a <bridge name=…> or devices, not both".to_owned(),
+                    );
+                }
+            }
+        }
+        if !self.makes_bridge() {
+            if let (Some(bridge), Some(own)) = (bridge, &self.ip.bridge) {
+                if own.delay > 0 {
+                    return Err(not_here(bridge, "delay"));
+                }
+                // Only a bridge of our own has a spanning tree to speak of.
+                if bridge.attribute("stp").is_some() {
+                    return Err(not_here(bridge, "stp"));
+                }
+                if own.zone.is_some() {
+                    return Err(not_here(bridge, "zone"));
+                }
+            }
+            if self.ip.mtu.is_some() {
+                let place = element.child("mtu").unwrap_or(element);
+                return Err(place.error(
+                    ErrorKind::Xml,
+                    format!("mode='{mode}' allows no <mtu>: its devices have their own"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

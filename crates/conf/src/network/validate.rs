@@ -1,0 +1,186 @@
+//! What a network must be, beyond being well-spelt, to be defined.
+
+use super::{Network, PortGroup};
+use crate::xml::Keyword;
+use crate::{Error, ErrorKind, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
+
+impl Network {
+    /// Checks what can be told without looking at the host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and what is wrong with it.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check_name()?;
+        self.check_addresses()?;
+        self.check_bandwidth()?;
+        self.check_members()?;
+        self.check_groups()?;
+        self.check_vlans()?;
+        self.check_dhcp()?;
+        self.check_routes()
+    }
+
+    fn refuse(&self, message: impl std::fmt::Display) -> Error {
+        Error::new(
+            ErrorKind::ConfigUnsupported,
+            format!("network '{}': {message}", self.name),
+        )
+    }
+
+    fn mode_word(&self) -> &'static str {
+        self.forward_mode().map_or("none", Keyword::word)
+    }
+
+    fn check_name(&self) -> Result<(), Error> {
+        if self.name.contains('\n') {
+            return Err(Error::new(
+                ErrorKind::Xml,
+                format!("the network's name {:?} contains a line feed", self.name),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Only a bridge of our own has addresses to serve.
+    fn check_addresses(&self) -> Result<(), Error> {
+        if self.makes_bridge() {
+            return Ok(());
+        }
+        let (ip, dns) = (&self.ip, &self.ip.dns);
+        let records = [
+            ("<txt>", dns.texts.is_empty()),
+            ("<host>", dns.hosts.is_empty()),
+            ("<srv>", dns.services.is_empty()),
+        ];
+        let found = [
+            ("<mac>", ip.mac.is_none()),
+            ("<ip>", ip.addresses.is_empty()),
+            ("<domain>", ip.domain.is_none()),
+        ];
+        match found.iter().chain(&records).find(|(_, absent)| !absent) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let mode = self.mode_word();
+                Err(self.refuse(format_args!("mode '{mode}' allows no {name}")))
+            }
+        }
+    }
+
+    fn check_bandwidth(&self) -> Result<(), Error> {
+        if self.makes_bridge() || self.existing_bridge().is_some() {
+            return Ok(());
+        }
+        let mode = self.mode_word();
+        if self.bandwidth.is_some() {
+            return Err(self.refuse(format_args!("mode '{mode}' allows no <bandwidth>")));
+        }
+        match self.port_groups.iter().find(|g| g.bandwidth.is_some()) {
+            None => Ok(()),
+            Some(group) => Err(self.refuse(format_args!(
+                "mode '{mode}' allows no <bandwidth> in portgroup '{}'",
+                group.name
+            ))),
+        }
+    }
+
+    fn check_members(&self) -> Result<(), Error> {
+        let Some(forward) = &self.forward else {
+            return Ok(());
+        };
+        let hostdev = matches!(
+            forward.mode,
+            ForwardMode::Hostdev | ForwardMode::HostdevHybrid
+        );
+        match &forward.members {
+            PoolMembers::Interfaces(names) if hostdev => Err(self.refuse(format_args!(
+                "mode '{}' lends PCI devices: name '{}' by its <address>, or its PF as <pf>",
+                self.mode_word(),
+                names.first().map_or("", String::as_str)
+            ))),
+            PoolMembers::Addresses(_) if !hostdev => Err(self.refuse(format_args!(
+                "mode '{}' lends network devices: name them by <interface>, not by <address>",
+                self.mode_word()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_groups(&self) -> Result<(), Error> {
+        for (index, group) in self.port_groups.iter().enumerate() {
+            let before = &self.port_groups[..index];
+            if before.iter().any(|other| other.name == group.name) {
+                return Err(self.refuse(format_args!("portgroup '{}' is there twice", group.name)));
+            }
+            let other = before.iter().find(|other| other.is_default);
+            if let (true, Some(other)) = (group.is_default, other) {
+                return Err(self.refuse(format_args!(
+                    "portgroups '{}' and '{}' are both the default",
+                    other.name, group.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who can tag frames: VFs, macvtap that has a VF to itself, and Open vSwitch.
+    fn check_vlans(&self) -> Result<(), Error> {
+        let open_vswitch =
+            |port: &VirtualPort| port.kind.is_none_or(|k| k == VirtualPortKind::OpenVSwitch);
+        let tags = match self.forward_mode() {
+            Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough) => {
+                true
+            }
+            Some(ForwardMode::Bridge) => self.virtual_port.as_ref().is_none_or(open_vswitch),
+            _ => false,
+        };
+        let bridge = self.forward_mode() == Some(ForwardMode::Bridge);
+        let can_tag = |group: &PortGroup| match &group.virtual_port {
+            Some(port) => bridge && port.kind == Some(VirtualPortKind::OpenVSwitch),
+            None => tags,
+        };
+        for group in &self.port_groups {
+            let carries = group.vlan.is_some() || self.vlan.is_some();
+            if carries && !can_tag(group) {
+                return Err(self.refuse(format_args!(
+                    "mode '{}' can't set the <vlan> of portgroup '{}'",
+                    self.mode_word(),
+                    group.name
+                )));
+            }
+        }
+        let default_group = self.port_groups.iter().any(|group| group.is_default);
+        if self.vlan.is_some() && !tags && !default_group {
+            return Err(self.refuse(format_args!(
+                "mode '{}' can't set a <vlan>",
+                self.mode_word()
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_dhcp(&self) -> Result<(), Error> {
+        for ipv6 in [false, true] {
+            let serving = self.ip.addresses.iter().filter(|ip| {
+                ip.address.is_some_and(|address| address.is_ipv6() == ipv6) && ip.dhcp.serves()
+            });
+            if serving.count() > 1 {
+                let family = if ipv6 { "IPv6" } else { "IPv4" };
+                return Err(self.refuse(format_args!("more than one {family} <ip> has a <dhcp>")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_routes(&self) -> Result<(), Error> {
+        for route in &self.ip.routes {
+            let gateway = route.gateway;
+            if !self.ip.addresses.iter().any(|ip| ip.contains(gateway)) {
+                return Err(self.refuse(format_args!(
+                    "the gateway {gateway} of the <route> to {} is in none of its <ip> networks",
+                    route.address
+                )));
+            }
+        }
+        Ok(())
+    }
+}

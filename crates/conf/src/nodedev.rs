@@ -1,1 +1,0 @@
-//! `<device>`: devices of the host, as `virsh nodedev-dumpxml` shows them.

@@ -1,0 +1,24 @@
+//! Pieces of documents that are carried through.
+
+/// A piece of a document, kept byte for byte.
+///
+/// Made by [`Element::raw`](super::Element::raw) from one element of a checked document; namespace
+/// declarations that it needs from further up are added to its first tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawXml(pub String);
+
+impl RawXml {
+    /// The piece as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of its element, with its prefix.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let inner = self.0.strip_prefix('<').unwrap_or(&self.0);
+        let end = inner.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
+        end.map_or(inner, |end| &inner[..end])
+    }
+}

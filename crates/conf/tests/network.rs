@@ -1,0 +1,169 @@
+//! Running networks, and what makes a network impossible.
+
+use conf::{DeviceStatus, Form, Network, NetworkStatus, PoolDevice};
+
+fn network(inside: &str) -> Network {
+    Network::parse(&format!("<network><name>n</name>{inside}</network>")).unwrap()
+}
+
+fn lines(xml: &str, with: &str) -> Vec<String> {
+    xml.lines()
+        .filter(|line| line.contains(with))
+        .map(|line| line.trim().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_running_pool_shows_its_devices_and_who_is_on_them() {
+    let network = network("<forward mode='passthrough'><pf dev='eth0'/></forward>");
+    let device = |name: &str, connections| DeviceStatus {
+        device: PoolDevice::Interface(name.to_owned()),
+        connections,
+    };
+    let status = NetworkStatus {
+        connections: 1,
+        devices: vec![device("eth0v0", 0), device("eth0v1", 1)],
+    };
+    let xml = network.to_xml_live(&status);
+    assert!(xml.starts_with("<network connections='1'>\n"), "{xml}");
+    assert_eq!(
+        lines(&xml, "dev="),
+        [
+            "<pf dev='eth0'/>",
+            "<interface dev='eth0v0'/>",
+            "<interface dev='eth0v1' connections='1'/>"
+        ]
+    );
+    assert_eq!(lines(&network.to_xml(Form::Inactive), "interface"), [""; 0]);
+}
+
+#[test]
+fn a_listed_pool_keeps_its_order_and_counts() {
+    let network =
+        network("<forward mode='vepa'><interface dev='b'/><interface dev='a'/></forward>");
+    let status = NetworkStatus {
+        connections: 3,
+        devices: vec![DeviceStatus {
+            device: PoolDevice::Interface("a".to_owned()),
+            connections: 3,
+        }],
+    };
+    assert_eq!(
+        lines(&network.to_xml_live(&status), "dev="),
+        [
+            "<forward dev='b' mode='vepa'>",
+            "<interface dev='b'/>",
+            "<interface dev='a' connections='3'/>"
+        ]
+    );
+}
+
+#[test]
+fn host_devices_show_no_count() {
+    let network = network("<forward mode='hostdev' managed='yes'><pf dev='eth0'/></forward>");
+    let status = NetworkStatus {
+        connections: 1,
+        devices: vec![DeviceStatus {
+            device: PoolDevice::Address("0000:03:10.0".parse().unwrap()),
+            connections: 1,
+        }],
+    };
+    assert_eq!(
+        lines(&network.to_xml_live(&status), "address"),
+        ["<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x0'/>"]
+    );
+}
+
+#[test]
+fn impossible_networks_are_refused_by_name() {
+    let cases = [
+        (
+            "<forward mode='hostdev'/><mac address='52:54:00:00:00:01'/>",
+            "mode 'hostdev' allows no <mac>",
+        ),
+        (
+            "<forward mode='vepa'/><ip address='10.0.0.1'/>",
+            "mode 'vepa' allows no <ip>",
+        ),
+        (
+            "<forward mode='bridge'/><domain name='d'/>",
+            "mode 'bridge' allows no <domain>",
+        ),
+        (
+            "<forward mode='bridge'/><dns><host ip='10.0.0.1'><hostname>h</hostname></host></dns>",
+            "mode 'bridge' allows no <host>",
+        ),
+        (
+            "<forward mode='hostdev'/><bandwidth><inbound average='1'/></bandwidth>",
+            "mode 'hostdev' allows no <bandwidth>",
+        ),
+        (
+            "<forward mode='vepa'/><portgroup name='g'><bandwidth><inbound average='1'/>\
+             </bandwidth></portgroup>",
+            "mode 'vepa' allows no <bandwidth> in portgroup 'g'",
+        ),
+        (
+            "<forward mode='hostdev' dev='eth0'/>",
+            "mode 'hostdev' lends PCI devices: name 'eth0' by its <address>, or its PF as <pf>",
+        ),
+        (
+            "<forward mode='passthrough'><address type='pci' bus='3'/></forward>",
+            "mode 'passthrough' lends network devices: name them by <interface>, not by <address>",
+        ),
+        (
+            "<portgroup name='g'/><portgroup name='g'/>",
+            "portgroup 'g' is there twice",
+        ),
+        (
+            "<portgroup name='g' default='yes'/><portgroup name='h' default='yes'/>",
+            "portgroups 'g' and 'h' are both the default",
+        ),
+        (
+            "<vlan><tag id='1'/></vlan>",
+            "mode 'none' can't set a <vlan>",
+        ),
+        (
+            "<forward mode='vepa'/><portgroup name='g'><vlan><tag id='1'/></vlan></portgroup>",
+            "mode 'vepa' can't set the <vlan> of portgroup 'g'",
+        ),
+        (
+            "<forward mode='passthrough'/><vlan><tag id='1'/></vlan><portgroup name='g'>\
+             <virtualport type='802.1Qbh'><parameters profileid='p'/></virtualport></portgroup>",
+            "mode 'passthrough' can't set the <vlan> of portgroup 'g'",
+        ),
+        (
+            "<ip address='10.0.0.1' prefix='24'><dhcp><range start='10.0.0.2' end='10.0.0.3'/>\
+             </dhcp></ip><ip address='10.1.0.1' prefix='24'><dhcp>\
+             <host name='h' ip='10.1.0.2'/></dhcp></ip>",
+            "more than one IPv4 <ip> has a <dhcp>",
+        ),
+        (
+            "<ip address='10.0.0.1' prefix='24'/><route address='10.9.0.0' prefix='16' \
+             gateway='10.8.0.1'/>",
+            "the gateway 10.8.0.1 of the <route> to 10.9.0.0 is in none of its <ip> networks",
+        ),
+    ];
+    for (inside, expected) in cases {
+        let error = network(inside).validate().unwrap_err();
+        assert_eq!(error.kind, conf::ErrorKind::ConfigUnsupported, "{inside}");
+        assert_eq!(
+            error.to_string(),
+            format!("network 'n': {expected}"),
+            "{inside}"
+        );
+    }
+}
+
+#[test]
+fn possible_networks_pass() {
+    for inside in [
+        "<forward mode='hostdev'><pf dev='a'/><pf dev='b'/></forward><vlan><tag id='1'/></vlan>",
+        "<forward mode='bridge'/><bridge name='br0'/><bandwidth><inbound average='1'/></bandwidth>",
+        "<forward mode='bridge'/><bridge name='br0'/><vlan><tag id='1'/></vlan>\
+         <virtualport type='openvswitch'/>",
+        "<ip address='10.0.0.1' prefix='24'/><route address='10.9.0.0' prefix='16' \
+         gateway='10.0.0.9'/>",
+    ] {
+        assert_eq!(network(inside).validate(), Ok(()), "{inside}");
+    }
+}

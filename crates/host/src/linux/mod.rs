@@ -1,0 +1,246 @@
+//! The real kernel.
+
+mod alias;
+mod driver;
+mod netlink;
+mod paths;
+mod sysfs;
+mod uevent;
+mod usage;
+mod watch;
+
+use std::fs::OpenOptions;
+use std::io;
+
+use conf::{MacAddress, PciAddress};
+use rustix::fs::{Gid, Uid};
+
+pub use paths::Paths;
+
+use crate::{
+    Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
+    Usage, VfSetting, VfState, VirtualFunction,
+};
+use alias::Variants;
+use netlink::Connections;
+use sysfs::{Reading, Sysfs};
+use watch::LinuxEvents;
+
+/// The host that this runs on.
+///
+/// Network devices are those of the network namespace in which it runs; it must not change
+/// namespaces once it is in use.
+#[derive(Debug)]
+pub struct LinuxHost {
+    paths: Paths,
+    sysfs: Sysfs,
+    netlink: Connections,
+    variants: Variants,
+}
+
+impl LinuxHost {
+    /// The host whose kernel shows itself there.
+    #[must_use]
+    pub fn new(paths: Paths) -> Self {
+        Self {
+            sysfs: Sysfs::new(paths.sysfs.clone()),
+            paths,
+            netlink: Connections::default(),
+            variants: Variants::default(),
+        }
+    }
+
+    /// The function's vfio group, if a process holds it.
+    fn open_vfio_group(&self, address: PciAddress) -> Result<Option<u32>, HostError> {
+        const EBUSY: i32 = 16;
+        let Some(group) = self.sysfs.iommu_group(address)? else {
+            return Ok(None);
+        };
+        let file = self.paths.dev.join(format!("vfio/{}", group.number));
+        // The kernel lets one process at a time open a group.
+        match OpenOptions::new().read(true).write(true).open(file) {
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.raw_os_error() == Some(EBUSY) => Ok(Some(group.number)),
+            Err(source) => Err(HostError::Kernel {
+                operation: Operation::ReadUsage,
+                target: format!("vfio group {} ({address})", group.number),
+                source,
+            }),
+        }
+    }
+
+    fn refused_vf(vf: &VirtualFunction, operation: Operation, source: io::Error) -> HostError {
+        HostError::Kernel {
+            operation,
+            target: format!("VF {} of '{}' ({})", vf.number, vf.pf_netdev, vf.address),
+            source,
+        }
+    }
+}
+
+impl Host for LinuxHost {
+    fn physical_functions(&self) -> Result<Vec<PhysicalFunction>, HostError> {
+        self.sysfs.physical_functions()
+    }
+
+    fn physical_function(&self, netdev: &str) -> Result<PhysicalFunction, HostError> {
+        self.sysfs.physical_function(netdev)
+    }
+
+    fn virtual_functions(&self, pf: &PhysicalFunction) -> Result<Vec<VirtualFunction>, HostError> {
+        self.sysfs.virtual_functions(pf)
+    }
+
+    fn virtual_function(&self, address: PciAddress) -> Result<VirtualFunction, HostError> {
+        self.sysfs.virtual_function(address)
+    }
+
+    fn pci_address_of(&self, netdev: &str) -> Result<PciAddress, HostError> {
+        self.sysfs.pci_address_of(netdev)
+    }
+
+    fn pci_device(&self, address: PciAddress) -> Result<PciDevice, HostError> {
+        self.sysfs.pci_device(address)
+    }
+
+    fn iommu_group(&self, address: PciAddress) -> Result<Option<IommuGroup>, HostError> {
+        self.sysfs.iommu_group(address)
+    }
+
+    fn pf_link(&self, pf: &PhysicalFunction) -> Result<LinkState, HostError> {
+        let link = self.netlink.link(pf.ifindex);
+        let link = link.map_err(|source| HostError::Kernel {
+            operation: Operation::ReadLink,
+            target: format!("'{}' ({})", pf.netdev, pf.address),
+            source,
+        })?;
+        Ok(link.state)
+    }
+
+    fn vf_state(&self, vf: &VirtualFunction) -> Result<VfState, HostError> {
+        self.sysfs.existing(vf.address)?;
+        let record = self.netlink.vf(vf.pf_ifindex, vf.number);
+        let record = record.map_err(|error| Self::refused_vf(vf, Operation::ReadVf, error))?;
+        let record = record.ok_or_else(|| HostError::VfNotListed {
+            pf: vf.pf_netdev.clone(),
+            number: vf.number,
+        })?;
+        let netdev = match self.sysfs.netdevs(vf.address)?.into_iter().next() {
+            Some(netdev) => self.sysfs.mac(&netdev)?.map(|mac| (netdev, mac)),
+            None => None,
+        };
+        Ok(VfState {
+            mac: record.mac,
+            vlan: record.vlan,
+            qos: record.qos,
+            vlan_protocol: record.protocol,
+            spoof_check: record.spoof_check,
+            trust: record.trust,
+            link: record.link,
+            min_rate: record.min_rate,
+            max_rate: record.max_rate,
+            driver: self.sysfs.driver(vf.address)?,
+            netdev,
+        })
+    }
+
+    fn set_vf(&self, vf: &VirtualFunction, setting: VfSetting) -> Result<(), HostError> {
+        let set = self.netlink.set_vf(vf.pf_ifindex, vf.number, setting);
+        set.map_err(|error| Self::refused_vf(vf, setting.operation(), error))
+    }
+
+    fn set_netdev_mac(&self, netdev: &str, mac: MacAddress) -> Result<(), HostError> {
+        let set = self.netlink.set_mac(self.sysfs.ifindex(netdev)?, mac);
+        set.map_err(|source| HostError::Kernel {
+            operation: Operation::SetNetdevMac,
+            target: format!("'{netdev}'"),
+            source,
+        })
+    }
+
+    fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError> {
+        self.usage_of(vf.address).map_err(|error| match error {
+            HostError::Kernel { source, .. } => Self::refused_vf(vf, Operation::ReadUsage, source),
+            error => error,
+        })
+    }
+
+    fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError> {
+        let variant = self.modalias_driver(address)?;
+        Ok(variant
+            .filter(|name| name != "vfio_pci")
+            .unwrap_or_else(|| String::from("vfio-pci")))
+    }
+
+    fn bind(&self, address: PciAddress, driver: &str) -> Result<(), HostError> {
+        self.bind_to(address, driver)
+    }
+
+    fn unbind(&self, address: PciAddress, expect: Option<&str>) -> Result<(), HostError> {
+        self.give_back(address, expect)
+    }
+
+    fn reset(&self, address: PciAddress) -> Result<(), HostError> {
+        let target = address.to_string();
+        let writing = Reading {
+            operation: Operation::Reset,
+            target: &target,
+        };
+        let file = self.sysfs.existing(address)?.join("reset");
+        let holder = self.sysfs.driver(address)?;
+        // vfio resets by itself when the group is opened and closed.
+        if holder.as_deref().is_some_and(is_vfio) || !file.exists() {
+            return Ok(());
+        }
+        writing.write(&file, "1")
+    }
+
+    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Result<(), HostError> {
+        let file = self.paths.dev.join(format!("vfio/{group}"));
+        let granted = rustix::fs::chown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        granted.map_err(|error| HostError::Kernel {
+            operation: Operation::GrantVfio,
+            target: file.display().to_string(),
+            source: error.into(),
+        })
+    }
+
+    fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Result<(), HostError> {
+        let target = format!("'{}' ({})", pf.netdev, pf.address);
+        let writing = Reading {
+            operation: Operation::SetVfCount,
+            target: &target,
+        };
+        if self.sysfs.vf_count(pf.address)? == count {
+            return Ok(());
+        }
+        let file = self.sysfs.device_dir(pf.address).join("sriov_numvfs");
+        writing.write(&file, &count.to_string())
+    }
+
+    fn boot_id(&self) -> Result<String, HostError> {
+        let target = "the kernel's boot id";
+        let file = self.paths.proc.join("sys/kernel/random/boot_id");
+        let text = sysfs::inventory(target).text(&file)?;
+        text.filter(|text| !text.is_empty())
+            .ok_or_else(|| HostError::Malformed {
+                target: target.to_owned(),
+                what: format!("{} is not there", file.display()),
+            })
+    }
+
+    fn watch(&self) -> Result<Box<dyn HostEvents>, HostError> {
+        let events = LinuxEvents::open().map_err(|source| HostError::Kernel {
+            operation: Operation::Watch,
+            target: String::from("the host"),
+            source,
+        })?;
+        Ok(Box::new(events))
+    }
+}
+
+/// vfio-pci, or one of its variants (`mlx5_vfio_pci`).
+fn is_vfio(driver: &str) -> bool {
+    driver.contains("vfio")
+}

@@ -1,0 +1,77 @@
+//! Who uses a VF, as the kernel sees it.
+
+use conf::PciAddress;
+
+use super::{LinuxHost, is_vfio};
+use crate::{HostError, Operation, Usage};
+
+impl LinuxHost {
+    /// What uses the function now.
+    ///
+    /// A network device that is merely up is not in use: drivers and network managers bring VFs up
+    /// unasked, and the kernel then gives each an IPv6 link-local address. It is in use when it is
+    /// up and somebody gave it an address, when a default route leaves through it, and, up or down,
+    /// when another device is built on it.
+    pub(super) fn usage_of(&self, address: PciAddress) -> Result<Vec<Usage>, HostError> {
+        self.sysfs.existing(address)?;
+        let Some(driver) = self.sysfs.driver(address)? else {
+            return Ok(Vec::new());
+        };
+        if is_vfio(&driver) {
+            let open = self.open_vfio_group(address)?;
+            return Ok(open
+                .map(|group| Usage::VfioOpen { group })
+                .into_iter()
+                .collect());
+        }
+        let netdevs = self.sysfs.netdevs(address)?;
+        if netdevs.is_empty() && self.makes_netdev(address, &driver)? {
+            return Ok(vec![Usage::OtherNamespace]);
+        }
+        let mut usages = Vec::new();
+        for netdev in netdevs {
+            usages.extend(self.netdev_usage(&netdev)?);
+        }
+        Ok(usages)
+    }
+
+    /// What uses a network device now; see [`crate::Host::vf_usage`].
+    pub fn netdev_usage(&self, netdev: &str) -> Result<Vec<Usage>, HostError> {
+        let refused = |source| HostError::Kernel {
+            operation: Operation::ReadUsage,
+            target: format!("'{netdev}'"),
+            source,
+        };
+        let ifindex = self.sysfs.ifindex(netdev)?;
+        let link = self.netlink.link(ifindex).map_err(refused)?;
+        let mut usages = Vec::new();
+        if link.state.up {
+            if let Some(address) = self.netlink.first_address(ifindex).map_err(refused)? {
+                let netdev = netdev.to_owned();
+                usages.push(Usage::Addressed { netdev, address });
+            }
+            if self.netlink.has_default_route(ifindex).map_err(refused)? {
+                let netdev = netdev.to_owned();
+                usages.push(Usage::DefaultRoute { netdev });
+            }
+        }
+        let master = match link.master {
+            Some(index) => {
+                let name = self.sysfs.master(netdev)?;
+                Some(name.unwrap_or_else(|| format!("device {index}")))
+            }
+            None => None,
+        };
+        for upper in self.sysfs.uppers(netdev)? {
+            if master.as_ref() != Some(&upper) {
+                let netdev = netdev.to_owned();
+                usages.push(Usage::Lower { netdev, upper });
+            }
+        }
+        if let Some(master) = master {
+            let netdev = netdev.to_owned();
+            usages.push(Usage::Enslaved { netdev, master });
+        }
+        Ok(usages)
+    }
+}

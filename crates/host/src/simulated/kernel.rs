@@ -1,0 +1,395 @@
+//! The simulated host as a [`Host`].
+
+use conf::{MacAddress, PciAddress};
+
+use super::state::{
+    EBUSY, Place, State, Stop, is_vfio, parse_netdev, pf_ifindex, pf_netdev, vf_netdev,
+};
+use super::{Effect, PF_DRIVER, SimulatedHost, VF_DRIVER};
+use crate::{
+    Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
+    Sriov, Usage, VfSetting, VfState, VirtualFunction, VlanProtocol,
+};
+
+const EINVAL: i32 = 22;
+const ERANGE: i32 = 34;
+const EPROTONOSUPPORT: i32 = 93;
+const EOPNOTSUPP: i32 = 95;
+
+impl Host for SimulatedHost {
+    fn physical_functions(&self) -> Result<Vec<PhysicalFunction>, HostError> {
+        self.call(Operation::ReadInventory, None, |state, _| {
+            Ok((0..state.shape.pfs).map(|pf| physical(state, pf)).collect())
+        })
+    }
+
+    fn physical_function(&self, netdev: &str) -> Result<PhysicalFunction, HostError> {
+        self.call(
+            Operation::ReadInventory,
+            None,
+            |state, _| match find_netdev(state, netdev)? {
+                (pf, None) => Ok(physical(state, pf)),
+                (_, Some(_)) => Err(HostError::NotPhysicalFunction(netdev.to_owned()).into()),
+            },
+        )
+    }
+
+    fn virtual_functions(&self, pf: &PhysicalFunction) -> Result<Vec<VirtualFunction>, HostError> {
+        let address = Some(pf.address);
+        self.call(Operation::ReadInventory, address, |state, _| {
+            let index = find_pf(state, pf.address)?;
+            let vfs = state.pfs[usize::from(index)].vfs.iter();
+            let present = (0_u16..).zip(vfs).filter(|(_, vf)| vf.is_some());
+            Ok(present
+                .map(|(number, _)| virtual_function(state, index, number))
+                .collect())
+        })
+    }
+
+    fn virtual_function(&self, address: PciAddress) -> Result<VirtualFunction, HostError> {
+        self.call(Operation::ReadInventory, Some(address), |state, _| {
+            let (pf, number) = state.vf_place(address)?;
+            Ok(virtual_function(state, pf, number))
+        })
+    }
+
+    fn pci_address_of(&self, netdev: &str) -> Result<PciAddress, HostError> {
+        self.call(Operation::ReadInventory, None, |state, _| {
+            Ok(match find_netdev(state, netdev)? {
+                (pf, None) => state.pfs[usize::from(pf)].address,
+                (pf, Some(number)) => state.shape.vf_address(pf, number),
+            })
+        })
+    }
+
+    fn pci_device(&self, address: PciAddress) -> Result<PciDevice, HostError> {
+        self.call(Operation::ReadInventory, Some(address), |state, _| {
+            Ok(pci_device(state, address)?)
+        })
+    }
+
+    fn iommu_group(&self, address: PciAddress) -> Result<Option<IommuGroup>, HostError> {
+        self.call(Operation::ReadGroup, Some(address), |state, _| {
+            let number = state.group(address)?;
+            if !state.iommu {
+                return Ok(None);
+            }
+            let mut members = Vec::new();
+            for member in state.group_members(number, address) {
+                members.push((member, state.driver(member)?.map(Into::into)));
+            }
+            Ok(Some(IommuGroup { number, members }))
+        })
+    }
+
+    fn pf_link(&self, pf: &PhysicalFunction) -> Result<LinkState, HostError> {
+        self.call(Operation::ReadLink, Some(pf.address), |state, _| {
+            let index = find_pf(state, pf.address)?;
+            Ok(state.pfs[usize::from(index)].link)
+        })
+    }
+
+    fn vf_state(&self, vf: &VirtualFunction) -> Result<VfState, HostError> {
+        self.call(Operation::ReadVf, Some(vf.address), |state, _| {
+            Ok(state.vf_state(vf.address)?)
+        })
+    }
+
+    fn set_vf(&self, vf: &VirtualFunction, setting: VfSetting) -> Result<(), HostError> {
+        let operation = setting.operation();
+        self.call(operation, Some(vf.address), |state, _| {
+            let (pf, _) = state.vf_place(vf.address)?;
+            let carrier = state.pfs[usize::from(pf)].link.carrier;
+            if let Some(errno) = refusal(state, setting, carrier) {
+                return Err(state.kernel(operation, Some(vf.address), errno).into());
+            }
+            let at_once = state.quirks.mac_at_once;
+            let device = state.vf(vf.address)?;
+            match setting {
+                VfSetting::Mac(mac) => {
+                    device.admin_mac = mac;
+                    device.mac_given = !mac.is_zero();
+                    if at_once && !mac.is_zero() && device.netdev_mac.is_some() {
+                        device.netdev_mac = Some(mac);
+                    }
+                }
+                VfSetting::Vlan { id: 0, .. } => device.vlan = (0, 0, VlanProtocol::Dot1q),
+                VfSetting::Vlan { id, qos, protocol } => device.vlan = (id, qos, protocol),
+                VfSetting::SpoofCheck(on) => device.spoof_check = on,
+                VfSetting::Trust(on) => device.trust = on,
+                VfSetting::Link(link) => device.link = link,
+                VfSetting::Rate { min, max } => device.rate = (min, max),
+            }
+            state.effect(Effect::Set(vf.address, setting))
+        })
+    }
+
+    fn set_netdev_mac(&self, netdev: &str, mac: MacAddress) -> Result<(), HostError> {
+        let found = match parse_netdev(netdev) {
+            Some((pf, Some(number))) => Some(self.lock().shape.vf_address(pf, number)),
+            _ => None,
+        };
+        self.call(Operation::SetNetdevMac, found, |state, _| {
+            let (pf, Some(number)) = find_netdev(state, netdev)? else {
+                return Err(state
+                    .kernel(Operation::SetNetdevMac, None, EOPNOTSUPP)
+                    .into());
+            };
+            let address = state.shape.vf_address(pf, number);
+            if mac.is_zero() || mac.is_multicast() {
+                let refusal = state.kernel(Operation::SetNetdevMac, Some(address), EADDRNOTAVAIL);
+                return Err(refusal.into());
+            }
+            let told = state.quirks.mailbox && state.pfs[usize::from(pf)].link.up;
+            let vf = state.vf(address)?;
+            // igb refuses a VF's own wish where the PF gave it a MAC.
+            if vf.mac_given && vf.admin_mac != mac && !vf.trust {
+                let refusal = state.kernel(Operation::SetNetdevMac, Some(address), EADDRNOTAVAIL);
+                return Err(refusal.into());
+            }
+            vf.netdev_mac = Some(mac);
+            if told {
+                vf.admin_mac = mac;
+            }
+            state.link_changed(pf, number);
+            state.effect(Effect::NetdevMac(address, mac))
+        })
+    }
+
+    fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError> {
+        self.call(Operation::ReadUsage, Some(vf.address), |state, _| {
+            let group = state.group(vf.address)?;
+            let mut usages = state.usages.get(&vf.address).cloned().unwrap_or_default();
+            if state.held_groups.contains(&group) {
+                usages.push(Usage::VfioOpen { group });
+            }
+            Ok(usages)
+        })
+    }
+
+    fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError> {
+        self.call(Operation::ChooseDriver, Some(address), |state, _| {
+            let variant = match state.place(address)? {
+                Place::Vf(..) => state.variant.clone(),
+                Place::Pf(_) | Place::Plain => None,
+            };
+            Ok(variant.unwrap_or_else(|| String::from("vfio-pci")))
+        })
+    }
+
+    fn bind(&self, address: PciAddress, driver: &str) -> Result<(), HostError> {
+        self.call(Operation::Bind, Some(address), |state, partial| {
+            bind(state, address, driver, partial)
+        })
+    }
+
+    fn unbind(&self, address: PciAddress, expect: Option<&str>) -> Result<(), HostError> {
+        self.call(Operation::Unbind, Some(address), |state, partial| {
+            if let Some(driver) = expect.filter(|driver| is_vfio(driver)) {
+                return bind(state, address, driver, partial);
+            }
+            let holder = state.driver(address)?;
+            state.override_driver(address, None)?;
+            if holder.as_deref() == expect {
+                return Ok(());
+            }
+            state.take_from_driver(address)?;
+            let Some(expect) = expect.filter(|_| !partial) else {
+                return Ok(());
+            };
+            state.probe(address)?;
+            taken(state, address, expect)
+        })
+    }
+
+    fn reset(&self, address: PciAddress) -> Result<(), HostError> {
+        self.call(Operation::Reset, Some(address), |state, _| {
+            state.place(address)?;
+            state.effect(Effect::Reset(address))
+        })
+    }
+
+    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Result<(), HostError> {
+        self.call(Operation::GrantVfio, None, |state, _| {
+            state.granted.insert(group, (uid, gid));
+            state.effect(Effect::Granted { group, uid, gid })
+        })
+    }
+
+    fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Result<(), HostError> {
+        let address = Some(pf.address);
+        self.call(Operation::SetVfCount, address, |state, _| {
+            let index = find_pf(state, pf.address)?;
+            let now = state.vf_count(index);
+            let held = (0..now)
+                .filter_map(|number| state.group(state.shape.vf_address(index, number)).ok())
+                .any(|group| state.held_groups.contains(&group));
+            let refusal = if count > state.shape.max_vfs() {
+                Some(ERANGE)
+            } else if count == now {
+                return Ok(());
+            } else if (now > 0 && count > 0) || held {
+                Some(EBUSY)
+            } else {
+                None
+            };
+            if let Some(errno) = refusal {
+                return Err(state.kernel(Operation::SetVfCount, address, errno).into());
+            }
+            state.make_vfs(index, count);
+            state.effect(Effect::VfCount(pf.address, count))
+        })
+    }
+
+    fn boot_id(&self) -> Result<String, HostError> {
+        let boot = self.lock().boot;
+        Ok(format!("51300000-0000-4000-8000-{boot:012x}"))
+    }
+
+    fn watch(&self) -> Result<Box<dyn HostEvents>, HostError> {
+        self.call(Operation::Watch, None, |state, _| {
+            Ok(state.watchers.watch())
+        })
+    }
+}
+
+const EADDRNOTAVAIL: i32 = 99;
+
+fn bind(state: &mut State, address: PciAddress, driver: &str, partial: bool) -> Result<(), Stop> {
+    if state.driver(address)?.as_deref() == Some(driver) {
+        return Ok(());
+    }
+    let known = [VF_DRIVER, PF_DRIVER, "vfio-pci"].contains(&driver)
+        || state.variant.as_deref() == Some(driver);
+    if !known {
+        let (driver, reason) = (
+            driver.to_owned(),
+            String::from("the simulated host has no such driver"),
+        );
+        return Err(HostError::NoDriver { driver, reason }.into());
+    }
+    state.override_driver(address, Some(driver))?;
+    state.take_from_driver(address)?;
+    if partial {
+        return Ok(());
+    }
+    state.probe(address)?;
+    taken(state, address, driver)
+}
+
+fn taken(state: &mut State, address: PciAddress, driver: &str) -> Result<(), Stop> {
+    let holder = state.driver(address)?;
+    if holder.as_deref() == Some(driver) {
+        return Ok(());
+    }
+    Err(Stop::Error(HostError::NotTaken {
+        address,
+        driver: driver.to_owned(),
+        holder: holder.map(Into::into),
+    }))
+}
+
+/// What the kernel or the PF's driver says to a setting.
+fn refusal(state: &State, setting: VfSetting, carrier: bool) -> Option<i32> {
+    let quirks = state.quirks;
+    match setting {
+        VfSetting::Mac(mac) if mac.is_multicast() || (mac.is_zero() && !quirks.zero_mac) => {
+            Some(EINVAL)
+        }
+        VfSetting::Vlan { id, qos, .. } if id > 4095 || qos > 7 => Some(EINVAL),
+        VfSetting::Vlan { protocol, .. }
+            if protocol == VlanProtocol::Dot1ad && !quirks.outer_vlan =>
+        {
+            Some(EPROTONOSUPPORT)
+        }
+        VfSetting::Trust(_) if !quirks.trust => Some(EOPNOTSUPP),
+        VfSetting::Link(_) if !quirks.link_state => Some(EOPNOTSUPP),
+        VfSetting::Rate { .. } if !carrier && !quirks.rate_without_link => Some(EINVAL),
+        VfSetting::Rate { min, .. } if min > 0 && !quirks.min_rate => Some(EINVAL),
+        VfSetting::Rate { min, max } if max > 0 && min > max => Some(EINVAL),
+        _ => None,
+    }
+}
+
+fn find_pf(state: &State, address: PciAddress) -> Result<u16, HostError> {
+    match state.place(address)? {
+        Place::Pf(pf) => Ok(pf),
+        Place::Vf(..) | Place::Plain => Err(HostError::NotPhysicalFunction(address.to_string())),
+    }
+}
+
+/// The PF, and the VF's number, of a network device that exists now.
+fn find_netdev(state: &State, name: &str) -> Result<(u16, Option<u16>), HostError> {
+    let found = parse_netdev(name).filter(|(pf, number)| {
+        let pf = state.pfs.get(usize::from(*pf));
+        match number {
+            None => pf.is_some(),
+            Some(number) => pf
+                .and_then(|pf| pf.vfs.get(usize::from(*number)))
+                .and_then(Option::as_ref)
+                .is_some_and(|vf| vf.netdev_mac.is_some()),
+        }
+    });
+    found.ok_or_else(|| HostError::NoNetdev(name.to_owned()))
+}
+
+fn numa_node(pf: u16) -> Option<u16> {
+    Some(pf % 2)
+}
+
+fn physical(state: &State, pf: u16) -> PhysicalFunction {
+    PhysicalFunction {
+        address: state.pfs[usize::from(pf)].address,
+        netdev: pf_netdev(pf),
+        ifindex: pf_ifindex(pf),
+        max_vfs: state.shape.max_vfs(),
+        vf_count: state.vf_count(pf),
+        numa_node: numa_node(pf),
+    }
+}
+
+fn virtual_function(state: &State, pf: u16, number: u16) -> VirtualFunction {
+    VirtualFunction {
+        address: state.shape.vf_address(pf, number),
+        pf_address: state.pfs[usize::from(pf)].address,
+        pf_netdev: pf_netdev(pf),
+        pf_ifindex: pf_ifindex(pf),
+        number,
+        numa_node: numa_node(pf),
+    }
+}
+
+fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostError> {
+    let driver = state.driver(address)?.map(Into::into);
+    let iommu_group = state.iommu.then_some(state.group(address)?);
+    // The ids are those of an Intel 82576, its VF, and an 82574.
+    let (device, netdevs, sriov, numa) = match state.place(address)? {
+        Place::Pf(pf) => {
+            let vfs = (0..state.vf_count(pf)).map(|number| state.shape.vf_address(pf, number));
+            let vfs = vfs.filter(|vf| state.places.contains_key(vf)).collect();
+            let max = state.shape.max_vfs();
+            let sriov = Sriov::Physical { vfs, max };
+            (0x10c9, vec![pf_netdev(pf)], sriov, numa_node(pf))
+        }
+        Place::Vf(pf, number) => {
+            let has_netdev = state.vf(address)?.netdev_mac.is_some();
+            let netdevs = has_netdev.then(|| vf_netdev(pf, number));
+            let pf_address = state.pfs[usize::from(pf)].address;
+            let sriov = Sriov::Virtual { pf: pf_address };
+            (0x10ca, netdevs.into_iter().collect(), sriov, numa_node(pf))
+        }
+        Place::Plain => (0x10d3, Vec::new(), Sriov::None, None),
+    };
+    Ok(PciDevice {
+        address,
+        vendor: 0x8086,
+        device,
+        class: 0x02_0000,
+        driver,
+        netdevs,
+        iommu_group,
+        numa_node: numa,
+        is_express: true,
+        sriov,
+    })
+}

@@ -1,0 +1,148 @@
+//! A whole host in memory, with chosen failures.
+//!
+//! It behaves as the emulated igb card was seen to: a VF's network device takes up the MAC that
+//! the PF gave it only when its driver is bound anew, and makes one up where there is none.
+//! [`Quirks`] are what drivers differ in.
+
+mod control;
+mod events;
+mod fault;
+mod kernel;
+mod shape;
+mod snapshot;
+mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use conf::PciAddress;
+
+pub use fault::{Effect, Fault, SimulatedCrash};
+pub use shape::{ParseShapeError, SimulatedShape};
+pub use snapshot::{DeviceSnapshot, Snapshot};
+
+use crate::{HostError, Operation};
+use state::{State, Stop};
+
+const PF_DRIVER: &str = SimulatedHost::PF_DRIVER;
+const VF_DRIVER: &str = SimulatedHost::VF_DRIVER;
+
+/// A host in memory: PFs `sim0`, `sim1` …, their VFs' network devices `sim0v0`, `sim0v1` ….
+///
+/// Clones are the same host, as several daemons one after the other see the same machine.
+#[derive(Debug, Clone)]
+pub struct SimulatedHost {
+    state: Arc<Mutex<State>>,
+}
+
+/// What drivers of PFs differ in. The default can do all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quirks {
+    /// Takes an all-zero MAC as "none"; else EINVAL.
+    pub zero_mac: bool,
+    /// A VF's network device has the MAC that the PF gives at once, not only after a new bind.
+    pub mac_at_once: bool,
+    /// Sets 802.1ad; else EPROTONOSUPPORT.
+    pub outer_vlan: bool,
+    /// Sets link states; else EOPNOTSUPP, while the kernel tells "auto" all the same.
+    pub link_state: bool,
+    /// Sets and tells trust; else EOPNOTSUPP and silence.
+    pub trust: bool,
+    /// Guarantees rates; else EINVAL.
+    pub min_rate: bool,
+    /// Sets rates while the PF has no carrier; else EINVAL.
+    pub rate_without_link: bool,
+    /// The VF's driver tells the PF its MAC: the PF then lists the one that the VF made up as if it
+    /// had been given, and a VF bound while the PF is down does not hear of the one that it was
+    /// given.
+    pub mailbox: bool,
+}
+
+impl Default for Quirks {
+    fn default() -> Self {
+        Self {
+            zero_mac: true,
+            mac_at_once: false,
+            outer_vlan: true,
+            link_state: true,
+            trust: true,
+            min_rate: true,
+            rate_without_link: true,
+            mailbox: false,
+        }
+    }
+}
+
+impl Quirks {
+    /// As igb (Intel 82576) is.
+    #[must_use]
+    pub fn igb() -> Self {
+        Self {
+            outer_vlan: false,
+            link_state: false,
+            min_rate: false,
+            rate_without_link: false,
+            mailbox: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl SimulatedHost {
+    /// The driver of simulated PFs.
+    pub const PF_DRIVER: &str = "simpf";
+    /// The ordinary driver of simulated VFs; it makes a network device.
+    pub const VF_DRIVER: &str = "simvf";
+
+    /// A host of that shape: PFs up, VFs on their ordinary driver, each in an IOMMU group of its
+    /// own.
+    #[must_use]
+    pub fn new(shape: SimulatedShape) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State::new(shape))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A crash test unwinds through here on purpose; the state stays whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One call of the kernel: crashes and faults first, then what it does. `carry_out` hears
+    /// whether a fault lets it happen in part.
+    fn call<T>(
+        &self,
+        operation: Operation,
+        target: Option<PciAddress>,
+        carry_out: impl FnOnce(&mut State, bool) -> Result<T, Stop>,
+    ) -> Result<T, HostError> {
+        let mut state = self.lock();
+        let outcome = if state.crashed {
+            Err(Stop::Crash)
+        } else {
+            match state.faults.check(operation, target) {
+                None => carry_out(&mut state, false),
+                Some(hit) => {
+                    let refusal = state.kernel(operation, target, hit.errno);
+                    match hit.partial.then(|| carry_out(&mut state, true)) {
+                        Some(Err(Stop::Crash)) => Err(Stop::Crash),
+                        _ => Err(Stop::Error(refusal)),
+                    }
+                }
+            }
+        };
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(Stop::Error(error)) => Err(error),
+            // A second panic would abort: what runs during the first one gets an error.
+            Err(Stop::Crash) if std::thread::panicking() => {
+                Err(state.kernel(operation, target, ESHUTDOWN))
+            }
+            Err(Stop::Crash) => {
+                drop(state);
+                std::panic::resume_unwind(Box::new(SimulatedCrash))
+            }
+        }
+    }
+}
+
+const ESHUTDOWN: i32 = 108;

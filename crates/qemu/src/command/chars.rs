@@ -1,0 +1,69 @@
+//! Serial ports and consoles.
+
+use conf::{CharBackend, CharDevice};
+
+use super::json::Object;
+use super::{Builder, Problem, doubled};
+
+impl Builder<'_> {
+    pub(super) fn character_devices(&mut self) {
+        for serial in &self.domain.devices.serials {
+            let Some(alias) = self.alias(&serial.info, "serial") else {
+                continue;
+            };
+            if self.backend(serial, &alias) {
+                let device = self.serial_device(serial, &alias);
+                self.device(device);
+            }
+        }
+        for console in &self.domain.devices.consoles {
+            // A console of type serial is the serial port, said again.
+            match console.target_type.as_deref() {
+                None | Some("serial") => {}
+                Some(other) => self.refuse(format!("<console> with target type '{other}'")),
+            }
+        }
+    }
+
+    /// Adds the host's end; `false` if it can't be.
+    fn backend(&mut self, device: &CharDevice, alias: &str) -> bool {
+        let id = format!("id=char{}", doubled(alias));
+        match &device.backend {
+            CharBackend::Pty(_) => self.option("-chardev", format!("pty,{id}")),
+            CharBackend::Null => self.option("-chardev", format!("null,{id}")),
+            CharBackend::File { path, append } => {
+                let set = self.file_set(alias);
+                // A file that we opened begins where we say, so QEMU always appends to it.
+                let append = set.is_some() || *append == Some(true);
+                let path = doubled(set.as_deref().unwrap_or(path));
+                let append = if append { ",append=on" } else { "" };
+                self.option("-chardev", format!("file,{id},path={path}{append}"));
+            }
+            CharBackend::Other { kind, .. } => {
+                self.refuse(format!("<serial type='{kind}'>"));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn serial_device(&self, serial: &CharDevice, alias: &str) -> Result<Object, Problem> {
+        let default = match serial.target_type.as_deref() {
+            Some("pci-serial") => "pci-serial",
+            Some("usb-serial") => "usb-serial",
+            _ => "isa-serial",
+        };
+        let model = serial.target_model.as_deref().unwrap_or(default);
+        let device = Object::driver(model)
+            .with("chardev", format!("char{alias}"))
+            .with("id", alias);
+        match model {
+            "isa-serial" => Ok(device.with("index", serial.target_port.unwrap_or(0))),
+            "pci-serial" => Ok(device.and(self.pci_address(&serial.info, alias)?)),
+            "usb-serial" => Ok(device.and(self.usb_address(&serial.info, alias)?)),
+            other => Err(Problem::Unsupported(format!(
+                "<serial> with target model '{other}'"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The arguments for interfaces, host devices and PCI controllers, against cases that are files:
+//! `NAME.out.xml`, a document with all addresses, and `NAME.args`, the command line for it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use conf::Domain;
+use serde_json::Value;
+
+use super::{Problem, Resources, Taps, arguments};
+
+/// Cases whose arguments differ, and why.
+const EXCEPTIONS: [(&str, &str); 11] = [
+    ("hostdev-pci-display-ramfb", "a mediated display (display, ramfb) is refused by name"),
+    ("net-client", "type 'client' is refused by name"),
+    ("net-eth-hostip", "taps that QEMU's own scripts set up are refused by name"),
+    ("net-mcast", "type 'mcast' is refused by name"),
+    ("net-server", "type 'server' is refused by name"),
+    ("net-udp", "type 'udp' is refused by name"),
+    ("net-vhostuser", "type 'vhostuser' is refused by name"),
+    ("net-vhostuser-passt", "type 'vhostuser' is refused by name"),
+    ("net-virtio-device", "a machine without PCI (microvm) is refused by name"),
+    ("virtio-non-transitional", "vsock is refused by name"),
+    ("virtio-options", "options of other devices are refused by name"),
+];
+
+fn cases() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/tests/corpus/domain"))
+}
+
+/// The values of `-netdev` and `-device` that this is about.
+fn relevant(args: &[String]) -> Vec<String> {
+    let pairs = args.iter().zip(args.iter().skip(1));
+    let wanted = pairs.filter(|(option, value)| match option.as_str() {
+        "-netdev" => true,
+        "-device" => is_relevant(value),
+        _ => false,
+    });
+    wanted.map(|(option, value)| format!("{option} {value}")).collect()
+}
+
+fn is_relevant(device: &str) -> bool {
+    const DRIVERS: [&str; 14] = [
+        "dmi-to-pci-bridge",
+        "i82801b11-bridge",
+        "ioh3420",
+        "pci-bridge",
+        "pcie-pci-bridge",
+        "pcie-root-port",
+        "pxb",
+        "pxb-pcie",
+        "usb-host",
+        "vfio-pci",
+        "vfio-pci-nohotplug",
+        "x3130-upstream",
+        "xio3130-downstream",
+        "qemu-xhci",
+    ];
+    let device: Value = serde_json::from_str(device).unwrap();
+    device.get("netdev").is_some() || DRIVERS.contains(&device["driver"].as_str().unwrap())
+}
+
+/// The words of a command line as a shell would split it.
+fn split(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = None::<String>;
+    let mut quoted = false;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' if !quoted => match chars.next() {
+                Some('\n') | None => {}
+                Some(c) => word.get_or_insert_default().push(c),
+            },
+            c if c.is_whitespace() && !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The descriptors that the expected command line has, by the alias of their interface.
+fn taps(args: &[String]) -> BTreeMap<String, Taps> {
+    let netdevs = args.iter().zip(args.iter().skip(1));
+    let netdevs = netdevs.filter(|(option, _)| *option == "-netdev");
+    let netdevs = netdevs.map(|(_, value)| serde_json::from_str::<Value>(value).unwrap());
+    netdevs
+        .filter(|netdev| netdev["type"] == "tap")
+        .map(|netdev| {
+            let numbers = |one: &str, several: &str| {
+                let text = netdev.get(one).or_else(|| netdev.get(several));
+                let text = text.and_then(Value::as_str).unwrap_or("");
+                text.split(':').filter_map(|n| n.parse().ok()).collect()
+            };
+            let alias = netdev["id"].as_str().unwrap().strip_prefix("host").unwrap();
+            let taps = Taps {
+                taps: numbers("fd", "fds"),
+                vhosts: numbers("vhostfd", "vhostfds"),
+            };
+            (alias.to_owned(), taps)
+        })
+        .collect()
+}
+
+#[test]
+fn arguments_are_those_of_the_cases() {
+    let mut names: Vec<String> = std::fs::read_dir(cases())
+        .unwrap()
+        .filter_map(|entry| {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            Some(name.strip_suffix(".args")?.to_owned())
+        })
+        .collect();
+    names.sort();
+    assert!(!names.is_empty(), "no cases in {}", cases().display());
+
+    let mut failures = String::new();
+    for name in &names {
+        let read = |suffix| std::fs::read_to_string(cases().join(format!("{name}.{suffix}")));
+        let expected = split(&read("args").unwrap());
+        let result = compare(&read("out.xml").unwrap(), &expected);
+        let excepted = EXCEPTIONS.iter().any(|(other, _)| other == name);
+        match result {
+            Ok(()) if excepted => failures += &format!("{name}: passes, and is excepted\n"),
+            Err(difference) if !excepted => failures += &format!("{name}: {difference}\n"),
+            _ => {}
+        }
+    }
+    for (name, reason) in EXCEPTIONS {
+        assert!(names.iter().any(|other| other == name), "{name} ({reason}) is no case");
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+fn compare(document: &str, expected: &[String]) -> Result<(), String> {
+    let mut domain = Domain::parse(document).map_err(|error| error.to_string())?;
+    domain.assign_aliases();
+    let resources = Resources {
+        taps: taps(expected),
+        ..Resources::default()
+    };
+    let (made, problems) = arguments(&domain, &resources);
+    let (made, expected) = (relevant(&made), relevant(expected));
+    if made == expected {
+        return Ok(());
+    }
+    let lines = |prefix: &str, these: &[String], those: &[String]| -> String {
+        let only = these.iter().filter(|line| !those.contains(line));
+        only.map(|line| format!("\n    {prefix} {line}")).collect()
+    };
+    let problems: Vec<_> = problems.iter().map(Problem::to_string).collect();
+    Err(format!(
+        "{}{}\n    {}",
+        lines("made", &made, &expected),
+        lines("want", &expected, &made),
+        problems.join("; ")
+    ))
+}

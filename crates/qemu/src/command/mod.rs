@@ -1,0 +1,323 @@
+//! The command line of a guest's QEMU: a pure function of the guest and of what was opened for it.
+
+mod address;
+mod chars;
+mod controllers;
+#[cfg(test)]
+mod corpus;
+mod disks;
+mod error;
+mod hostdevs;
+mod json;
+mod machine;
+mod nics;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use conf::{DeviceInfo, Domain, PciAddress};
+
+pub use error::{CommandLineError, Problem};
+pub use hostdevs::hostdev_device;
+pub use nics::{nic_device, nic_netdev};
+
+use json::Object;
+
+/// QEMU for x86-64 where the document names none.
+pub const DEFAULT_EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
+
+/// What was opened or resolved for a guest before its command line is made; all by alias.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    /// The listening monitor socket.
+    pub monitor: RawFd,
+    /// The taps of interfaces that have any.
+    pub taps: BTreeMap<String, Taps>,
+    /// Which host PCI function a device is, where the document doesn't say it by address.
+    pub pci_devices: BTreeMap<String, PciAddress>,
+    /// Which host USB device (bus, device) it is, where the document says it by ids.
+    pub usb_devices: BTreeMap<String, (u32, u32)>,
+    /// The file behind a disk or a character device, opened by us: QEMU needs no right to it.
+    /// A disk that is written to has one descriptor for reading and one for both.
+    pub files: BTreeMap<String, Vec<RawFd>>,
+}
+
+/// The descriptors of an interface's taps, one a queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taps {
+    /// Taps or macvtaps.
+    pub taps: Vec<RawFd>,
+    /// `/dev/vhost-net`, as many; none without vhost.
+    pub vhosts: Vec<RawFd>,
+}
+
+/// A program and its arguments. Displayed as a line for a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandLine {
+    /// The QEMU.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+}
+
+/// The command line that starts this guest, halted (`-S`).
+///
+/// The guest's defaults, aliases and addresses are filled in. Everything that can't be done is
+/// collected, not just the first of it.
+pub fn command_line(
+    domain: &Domain,
+    resources: &Resources,
+) -> Result<CommandLine, CommandLineError> {
+    let unsupported = domain.unsupported();
+    let (args, mut problems) = arguments(domain, resources);
+    if !unsupported.is_empty() {
+        // What the document has too much of explains what is missing.
+        problems = unsupported
+            .iter()
+            .map(|item| Problem::Unsupported(item.to_string()))
+            .collect();
+    }
+    if !problems.is_empty() {
+        return Err(CommandLineError { problems });
+    }
+    Ok(CommandLine {
+        program: domain
+            .devices
+            .emulator
+            .as_deref()
+            .unwrap_or(DEFAULT_EMULATOR)
+            .into(),
+        args,
+    })
+}
+
+/// The arguments, as far as they can be made, and what stands in the way of the others.
+fn arguments(domain: &Domain, resources: &Resources) -> (Vec<String>, Vec<Problem>) {
+    let mut builder = Builder {
+        domain,
+        resources,
+        args: Vec::new(),
+        problems: Vec::new(),
+        boot: BootOrder::of(domain),
+        next_set: 0,
+    };
+    builder.machine();
+    builder.controllers();
+    builder.disks();
+    builder.nics();
+    builder.character_devices();
+    builder.hostdevs();
+    builder.balloon();
+    builder.rngs();
+    builder.closing();
+    (builder.args, builder.problems)
+}
+
+/// What the parts of this module add to.
+struct Builder<'a> {
+    domain: &'a Domain,
+    resources: &'a Resources,
+    args: Vec<String>,
+    problems: Vec<Problem>,
+    boot: BootOrder,
+    next_set: u32,
+}
+
+impl Builder<'_> {
+    /// Adds an option and its value.
+    fn option(&mut self, name: &str, value: impl fmt::Display) {
+        self.args.push(name.to_owned());
+        self.args.push(value.to_string());
+    }
+
+    fn flag(&mut self, name: &str) {
+        self.args.push(name.to_owned());
+    }
+
+    /// Adds a device, or the reasons why it can't be.
+    fn device(&mut self, device: Result<Object, Problem>) {
+        match device {
+            Ok(device) => self.option("-device", device),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn refuse(&mut self, what: impl Into<String>) {
+        self.problems.push(Problem::Unsupported(what.into()));
+    }
+
+    /// The device's alias; without one it can't be told apart.
+    fn alias(&mut self, info: &DeviceInfo, what: &str) -> Option<String> {
+        if info.alias.is_none() {
+            self.problems.push(Problem::NoAlias(what.to_owned()));
+        }
+        info.alias.clone()
+    }
+
+    /// Hands over the opened files of a device as a set, and returns the path that stands for it.
+    fn file_set(&mut self, alias: &str) -> Option<String> {
+        let files = self.resources.files.get(alias)?;
+        let set = self.next_set;
+        self.next_set += 1;
+        for fd in files {
+            self.option("-add-fd", format!("set={set},fd={fd},opaque={}", doubled(alias)));
+        }
+        Some(format!("/dev/fdset/{set}"))
+    }
+
+    fn rngs(&mut self) {
+        for rng in &self.domain.devices.rngs {
+            let Some(alias) = self.alias(&rng.info, "rng") else {
+                continue;
+            };
+            let backend = format!("obj{alias}");
+            let object = Object::new()
+                .with("qom-type", "rng-random")
+                .with("id", &backend)
+                .with("filename", rng.source.as_deref().unwrap_or("/dev/urandom"));
+            self.option("-object", object);
+            let device = self.pci_address(&rng.info, &alias).map(|address| {
+                Object::driver(virtio("virtio-rng", &rng.model))
+                    .with("rng", backend)
+                    .with("id", alias)
+                    .maybe("max-bytes", rng.rate.map(|(bytes, _)| bytes))
+                    // QEMU wants a period with a limit; a second is libvirt's.
+                    .maybe("period", rng.rate.map(|(_, period)| period.unwrap_or(1000)))
+                    .and(address)
+            });
+            self.device(device);
+        }
+    }
+
+    fn balloon(&mut self) {
+        let Some(balloon) = &self.domain.devices.memballoon else {
+            return;
+        };
+        if balloon.model == "none" {
+            return;
+        }
+        let Some(alias) = self.alias(&balloon.info, "memballoon") else {
+            return;
+        };
+        let device = self.pci_address(&balloon.info, &alias).map(|address| {
+            Object::driver(virtio("virtio-balloon", &balloon.model))
+                .with("id", alias)
+                .and(address)
+        });
+        self.device(device);
+    }
+
+    /// What closes every command line.
+    fn closing(&mut self) {
+        self.option(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+        self.option("-msg", "timestamp=on");
+    }
+}
+
+/// The PCI form of a virtio device: `virtio`, `virtio-transitional` or `virtio-non-transitional`.
+fn virtio(device: &str, model: &str) -> String {
+    let suffix = model.strip_prefix("virtio").unwrap_or("");
+    format!("{device}-pci{suffix}")
+}
+
+/// A text inside of QEMU's `key=value,…`: its commas are doubled.
+fn doubled(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+/// The boot order in effect, with `<boot dev=…>` of the system applied to the devices.
+#[derive(Debug, Default)]
+struct BootOrder {
+    disk: Option<u32>,
+    cdrom: Option<u32>,
+    network: Option<u32>,
+    disk_alias: Option<String>,
+    cdrom_alias: Option<String>,
+    network_alias: Option<String>,
+}
+
+impl BootOrder {
+    fn of(domain: &Domain) -> Self {
+        let place = |device: &str| {
+            let index = domain.os.boot.iter().position(|dev| dev == device)?;
+            u32::try_from(index + 1).ok()
+        };
+        let first_disk = |kind: &str| {
+            let mut disks = domain.devices.disks.iter();
+            let disk = disks.find(|disk| disk.device == kind)?;
+            disk.info.alias.clone()
+        };
+        Self {
+            disk: place("hd"),
+            cdrom: place("cdrom"),
+            network: place("network"),
+            disk_alias: first_disk("disk"),
+            cdrom_alias: first_disk("cdrom"),
+            network_alias: domain
+                .devices
+                .interfaces
+                .first()
+                .and_then(|interface| interface.info.alias.clone()),
+        }
+    }
+
+    /// The device's place, from 1; its own `<boot order>` counts before the system's.
+    fn index(&self, info: &DeviceInfo) -> Option<u32> {
+        let is = |first: &Option<String>| first.is_some() && *first == info.alias;
+        info.boot_order.or(match () {
+            () if is(&self.disk_alias) => self.disk,
+            () if is(&self.cdrom_alias) => self.cdrom,
+            () if is(&self.network_alias) => self.network,
+            () => None,
+        })
+    }
+}
+
+/// As a shell would take it: a line that can be copied from the log and run.
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", quoted(&self.program.to_string_lossy()))?;
+        for arg in &self.args {
+            // An option begins a line, so that people can read it.
+            let gap = if arg.starts_with('-') { " \\\n" } else { " " };
+            write!(f, "{gap}{}", quoted(arg))?;
+        }
+        Ok(())
+    }
+}
+
+fn quoted(arg: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%^".contains(c);
+    if !arg.is_empty() && arg.chars().all(plain) {
+        return arg.to_owned();
+    }
+    format!("'{}'", arg.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_gets_back_each_argument() {
+        let line = CommandLine {
+            program: "/usr/bin/printf".into(),
+            args: ["%s|", "-a", "it's", "", "{\"a\":\"b c\"}", "$HOME `x` \\ \n"]
+                .map(str::to_owned)
+                .into(),
+        };
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &line.to_string()])
+            .output()
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            "-a|it's||{\"a\":\"b c\"}|$HOME `x` \\ \n|"
+        );
+    }
+}

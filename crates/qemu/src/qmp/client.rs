@@ -1,0 +1,493 @@
+//! The connection.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde_json::{Map, Value, json};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+
+use super::message::{self, Event, Message, Refusal};
+use crate::QmpError;
+use crate::socket;
+
+/// Longest line that is read, bytes. Longer ones are skipped.
+pub const LINE_LIMIT: usize = 16 << 20;
+
+/// How many events wait for whoever reads them; more are dropped, and that is logged.
+pub const EVENT_QUEUE: usize = 4096;
+
+/// Most descriptors in one message; the kernel's limit is 253.
+const DESCRIPTORS_A_MESSAGE: usize = 64;
+
+/// A connection to a QEMU, past the handshake. Clones share it; it ends with the last of them.
+///
+/// A caller may drop any call at any point: the command is still sent whole, and its answer is
+/// thrown away.
+#[derive(Debug, Clone)]
+pub struct Qmp {
+    shared: Arc<Shared>,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+}
+
+/// The events of a connection, in QEMU's order. Ends when the connection does.
+pub type QmpEvents = mpsc::Receiver<Event>;
+
+/// What a command waits for.
+type Waiting = oneshot::Sender<Result<Value, Refusal>>;
+
+#[derive(Debug)]
+struct Shared {
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    last_id: u64,
+    /// `None` once the connection has ended.
+    waiting: Option<HashMap<u64, Waiting>>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Qmp {
+    /// Connects to QEMU's monitor socket and greets.
+    ///
+    /// `deadline` covers both: a QEMU that hangs, or that serves another client, doesn't greet.
+    pub async fn connect(path: &Path, deadline: Duration) -> Result<(Self, QmpEvents), QmpError> {
+        let stream = socket::connect(path)
+            .and_then(UnixStream::from_std)
+            .map_err(|source| QmpError::Connect {
+                path: path.display().to_string(),
+                source,
+            })?;
+        Self::greet(stream, deadline).await
+    }
+
+    /// Greets on a connection that stands.
+    pub async fn greet(
+        stream: UnixStream,
+        deadline: Duration,
+    ) -> Result<(Self, QmpEvents), QmpError> {
+        let stream = Arc::new(stream);
+        let shared = Arc::new(Shared {
+            pending: Mutex::new(Pending {
+                last_id: 0,
+                waiting: Some(HashMap::new()),
+            }),
+        });
+        let (outgoing, queue) = mpsc::unbounded_channel();
+        let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(write(Arc::clone(&stream), queue));
+        tokio::spawn(read(stream, Arc::clone(&shared), events));
+        let qmp = Self { shared, outgoing };
+        // QEMU answers it after its own greeting: no need to wait for that first.
+        qmp.execute("qmp_capabilities", Value::Null, Vec::new(), deadline)
+            .await?;
+        Ok((qmp, event_queue))
+    }
+
+    /// Sends a command, with its arguments (an object, or null for none) and descriptors, and
+    /// returns QEMU's answer.
+    pub async fn execute(
+        &self,
+        command: &str,
+        arguments: Value,
+        descriptors: Vec<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<Value, QmpError> {
+        let mut message = Map::new();
+        message.insert("execute".to_owned(), command.into());
+        if !arguments.is_null() {
+            message.insert("arguments".to_owned(), arguments);
+        }
+        let answer = self
+            .exchange(command, message, descriptors, deadline)
+            .await?;
+        answer.map_err(|refusal| QmpError::Refused {
+            command: command.to_owned(),
+            class: refusal.class,
+            description: refusal.description,
+        })
+    }
+
+    /// Passes a command through as text, and returns QEMU's answer as text, refusals included:
+    /// what `virsh qemu-monitor-command` wants. An `id` in it is given back.
+    pub async fn pass_through(&self, text: &str, deadline: Duration) -> Result<String, QmpError> {
+        let not_a_command = || QmpError::NotACommand {
+            text: text.chars().take(80).collect(),
+        };
+        let Ok(Value::Object(mut message)) = serde_json::from_str(text) else {
+            return Err(not_a_command());
+        };
+        let command = ["execute", "exec-oob"]
+            .iter()
+            .find_map(|key| message.get(*key)?.as_str())
+            .ok_or_else(not_a_command)?
+            .to_owned();
+        let id = message.remove("id");
+        let mut answer = match self
+            .exchange(&command, message, Vec::new(), deadline)
+            .await?
+        {
+            Ok(value) => json!({ "return": value }),
+            Err(refusal) => json!({
+                "error": { "class": refusal.class, "desc": refusal.description }
+            }),
+        };
+        if let Some(id) = id {
+            answer["id"] = id;
+        }
+        Ok(answer.to_string())
+    }
+
+    /// Whether QEMU still answers on this connection, as far as is known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().waiting.is_some()
+    }
+
+    async fn exchange(
+        &self,
+        command: &str,
+        mut message: Map<String, Value>,
+        descriptors: Vec<OwnedFd>,
+        deadline: Duration,
+    ) -> Result<Result<Value, Refusal>, QmpError> {
+        let closed = || QmpError::Closed {
+            command: command.to_owned(),
+        };
+        let (id, answer) = self.shared.register().ok_or_else(closed)?;
+        // Forgets the command if this call is dropped.
+        let _forget = Forget {
+            shared: &self.shared,
+            id,
+        };
+        message.insert("id".to_owned(), id.into());
+        let mut bytes = Value::Object(message).to_string().into_bytes();
+        bytes.push(b'\n');
+        self.outgoing
+            .send(Outgoing { bytes, descriptors })
+            .map_err(|_| closed())?;
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(closed()),
+            Err(_) => Err(QmpError::Deadline {
+                command: command.to_owned(),
+                after: deadline,
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
+        // Nothing panics while it is held.
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self) -> Option<(u64, oneshot::Receiver<Result<Value, Refusal>>)> {
+        let mut pending = self.lock();
+        let id = pending.last_id + 1;
+        let (sender, receiver) = oneshot::channel();
+        pending.waiting.as_mut()?.insert(id, sender);
+        pending.last_id = id;
+        Some((id, receiver))
+    }
+
+    fn take(&self, id: u64) -> Option<Waiting> {
+        self.lock().waiting.as_mut()?.remove(&id)
+    }
+}
+
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.take(self.id);
+    }
+}
+
+/// Sends whole messages in order, until the last [`Qmp`] is gone or QEMU is.
+async fn write(stream: Arc<UnixStream>, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
+    while let Some(message) = queue.recv().await {
+        if let Err(error) = send(&stream, &message).await {
+            tracing::debug!(%error, "writing to QEMU's monitor");
+            break;
+        }
+    }
+    // Ends the reader, too. It may have ended already.
+    let _ = rustix::net::shutdown(&*stream, rustix::net::Shutdown::Both);
+}
+
+async fn send(stream: &UnixStream, message: &Outgoing) -> io::Result<()> {
+    let borrowed: Vec<_> = message.descriptors.iter().map(AsFd::as_fd).collect();
+    if borrowed.len() > DESCRIPTORS_A_MESSAGE {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut rest = &message.bytes[..];
+    let mut descriptors = &borrowed[..];
+    while !rest.is_empty() {
+        let sent = stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = [std::mem::MaybeUninit::uninit();
+                    rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_MESSAGE))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                if !descriptors.is_empty() {
+                    control.push(SendAncillaryMessage::ScmRights(descriptors));
+                }
+                let sent = rustix::net::sendmsg(
+                    stream,
+                    &[IoSlice::new(rest)],
+                    &mut control,
+                    SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+                )?;
+                Ok(sent)
+            })
+            .await?;
+        descriptors = &[]; // they went with the first byte
+        rest = &rest[sent..];
+    }
+    Ok(())
+}
+
+/// Reads until QEMU closes; then every waiting command is told so.
+async fn read(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc::Sender<Event>) {
+    let mut lines = Lines::default();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let count = loop {
+            if let Err(error) = stream.readable().await {
+                break Err(error);
+            }
+            match stream.try_read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result,
+            }
+        };
+        match count {
+            Ok(0) => break,
+            Ok(count) => lines.push(&chunk[..count], |line| dispatch(line, &shared, &events)),
+            Err(error) => {
+                tracing::debug!(%error, "reading from QEMU's monitor");
+                break;
+            }
+        }
+    }
+    shared.lock().waiting = None;
+}
+
+fn dispatch(line: &[u8], shared: &Shared, events: &mpsc::Sender<Event>) {
+    match message::parse(line) {
+        Ok(Message::Greeting) => {}
+        Ok(Message::Answer(id, answer)) => {
+            // A caller that no longer waits is fine.
+            if let Some(waiting) = shared.take(id) {
+                let _ = waiting.send(answer);
+            }
+        }
+        Ok(Message::Event(event)) => {
+            if let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) {
+                tracing::warn!(event = event.name, "too many events of QEMU wait: dropped");
+            }
+        }
+        Err(reason) => {
+            let beginning = String::from_utf8_lossy(&line[..line.len().min(200)]);
+            tracing::warn!(%beginning, reason, "a line from QEMU that is no QMP message: skipped");
+        }
+    }
+}
+
+/// Splits bytes into lines, and skips those that are too long.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+    skipping: bool,
+}
+
+impl Lines {
+    fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
+        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
+            let (head, tail) = bytes.split_at(end);
+            bytes = &tail[1..];
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if self.partial.is_empty() {
+                finish(head, &mut each);
+            } else {
+                self.partial.extend_from_slice(head);
+                finish(&self.partial, &mut each);
+                self.partial.clear();
+            }
+        }
+        if self.skipping {
+            return;
+        }
+        self.partial.extend_from_slice(bytes);
+        if self.partial.len() > LINE_LIMIT {
+            tracing::warn!("a line of QEMU's is longer than {LINE_LIMIT} bytes: skipped");
+            self.partial = Vec::new();
+            self.skipping = true;
+        }
+    }
+}
+
+fn finish(line: &[u8], each: &mut impl FnMut(&[u8])) {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if !line.is_empty() {
+        each(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+    use std::io::{IoSliceMut, Write};
+
+    /// A connected pair of ends, and what the other side reads of one command.
+    async fn greeted() -> (Qmp, QmpEvents, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (qmp, events, theirs) = {
+            let answering = tokio::task::spawn_blocking(move || {
+                let (line, _) = receive(&theirs);
+                assert!(line.contains("qmp_capabilities"));
+                reply(&theirs, r#"{"QMP": {}}"#);
+                reply(&theirs, r#"{"return": {}, "id": 1}"#);
+                theirs
+            });
+            let stream = UnixStream::from_std(ours).unwrap();
+            let (qmp, events) = Qmp::greet(stream, Duration::from_secs(20)).await.unwrap();
+            (qmp, events, answering.await.unwrap())
+        };
+        (qmp, events, theirs)
+    }
+
+    fn reply(stream: &std::os::unix::net::UnixStream, line: &str) {
+        let mut stream = stream;
+        writeln!(stream, "{line}").unwrap();
+    }
+
+    /// One message, and the descriptors that came with it.
+    fn receive(stream: &std::os::unix::net::UnixStream) -> (String, Vec<OwnedFd>) {
+        let mut text = Vec::new();
+        let mut descriptors = Vec::new();
+        while !text.ends_with(b"\n") {
+            let mut bytes = [0; 4096];
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let received = rustix::net::recvmsg(
+                stream,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+            .unwrap();
+            text.extend_from_slice(&bytes[..received.bytes]);
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(fds) = message {
+                    descriptors.extend(fds);
+                }
+            }
+        }
+        (String::from_utf8(text).unwrap(), descriptors)
+    }
+
+    #[tokio::test]
+    async fn a_descriptor_goes_with_its_command() {
+        let (qmp, _events, theirs) = greeted().await;
+        let (reader, writer) = std::io::pipe().unwrap();
+        let qemu = tokio::task::spawn_blocking(move || {
+            let (line, descriptors) = receive(&theirs);
+            reply(&theirs, r#"{"return": {}, "id": 2}"#);
+            (line, descriptors)
+        });
+        qmp.give_descriptor("tap0", writer.into()).await.unwrap();
+        let (line, mut descriptors) = qemu.await.unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["execute"], "getfd");
+        assert_eq!(line["arguments"]["fdname"], "tap0");
+        assert_eq!(descriptors.len(), 1);
+        let mut received = std::fs::File::from(descriptors.remove(0));
+        received.write_all(b"through").unwrap();
+        drop(received);
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "through");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_qemu_ends_every_call() {
+        let (qmp, mut events, theirs) = greeted().await;
+        let waiting = tokio::spawn({
+            let qmp = qmp.clone();
+            async move { qmp.status().await }
+        });
+        let theirs = tokio::task::spawn_blocking(move || {
+            receive(&theirs);
+            drop(theirs);
+        });
+        theirs.await.unwrap();
+        assert!(matches!(waiting.await.unwrap(), Err(QmpError::Closed { .. })));
+        assert_eq!(events.recv().await, None);
+        assert!(!qmp.is_open());
+        assert!(matches!(qmp.stop().await, Err(QmpError::Closed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_long_command_is_sent_whole_though_its_caller_is_gone() {
+        let (qmp, _events, theirs) = greeted().await;
+        let long = "x".repeat(4 << 20);
+        tokio::select! {
+            biased;
+            answer = qmp.human(&long, Duration::from_secs(20)) => panic!("{answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let qemu = tokio::task::spawn_blocking(move || {
+            let mut lines = std::io::BufRead::lines(std::io::BufReader::new(&theirs));
+            let first = lines.next().unwrap().unwrap();
+            let second = lines.next().unwrap().unwrap();
+            reply(&theirs, r#"{"return": {"status": "running"}, "id": 3}"#);
+            (first.len(), second)
+        });
+        assert_eq!(qmp.status().await.unwrap(), super::super::RunState::Running);
+        let (first, second) = qemu.await.unwrap();
+        assert!(first > 4 << 20);
+        assert!(second.contains("query-status"), "{second}");
+    }
+
+    fn split(pieces: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        let mut found = Vec::new();
+        for piece in pieces {
+            lines.push(piece, |line| {
+                found.push(String::from_utf8_lossy(line).into_owned());
+            });
+        }
+        found
+    }
+
+    #[test]
+    fn lines_are_found_wherever_the_bytes_are_cut() {
+        assert_eq!(split(&[b"a\r\nb", b"c\n\n", b"d", b"e\nrest"]), ["a", "bc", "de"]);
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_skipped_and_the_next_is_read() {
+        let chunk = vec![b'x'; LINE_LIMIT / 2 + 1];
+        assert_eq!(split(&[&chunk, &chunk, b"more\nnext\n"]), ["next"]);
+    }
+}

@@ -1,0 +1,14 @@
+//! QMP, QEMU's machine protocol: JSON, one message a line, over a unix socket.
+//!
+//! What QEMU sends is not trusted: lines are capped, unknown messages are kept or skipped, and
+//! nothing that it says ends the connection but its end.
+
+mod client;
+mod commands;
+mod error;
+mod message;
+
+pub use client::{EVENT_QUEUE, LINE_LIMIT, Qmp, QmpEvents};
+pub use commands::{BalloonInfo, CharDeviceInfo};
+pub use error::QmpError;
+pub use message::{Event, RunState, Timestamp};

@@ -1,0 +1,56 @@
+//! Unix sockets whose paths may be longer than the 107 bytes that an address holds.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+/// Listens at that path; replaces what an earlier start left there.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    through_directory(path, |short| UnixListener::bind(short))
+}
+
+/// Connects, without blocking afterwards.
+pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
+    let stream = through_directory(path, |short| UnixStream::connect(short))?;
+    stream.set_nonblocking(true)?;
+    Ok(stream)
+}
+
+/// Calls with a short path to the same place, by way of an open directory.
+fn through_directory<T>(path: &Path, call: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = rustix::fs::open(
+        directory,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+    short.push(name);
+    call(&short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_longer_than_an_address_works() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let path = deep.join("monitor.sock");
+        drop(listen(&path).unwrap());
+        let listener = listen(&path).unwrap();
+        connect(&path).unwrap();
+        listener.accept().unwrap();
+    }
+}

@@ -1,0 +1,211 @@
+//! The same life with a real QEMU, where one is installed: what it is told, it understands.
+
+use std::path::Path;
+use std::time::Duration;
+
+use conf::Domain;
+use qemu::{DEFAULT_EMULATOR, ExitReason, Guest, GuestState, LaunchSpec, Launched, PauseReason};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn is_there() -> bool {
+    let is_there = Path::new(DEFAULT_EMULATOR).exists();
+    if !is_there {
+        eprintln!("SKIPPED: {DEFAULT_EMULATOR} is not installed");
+    }
+    is_there
+}
+
+/// A guest of that machine type with one of each device.
+fn domain(machine: &str, root: &str, devices: &str, image: &Path) -> Domain {
+    let xml = format!(
+        "<domain type='qemu'>
+           <name>all, of it</name>
+           <uuid>1ccfd97d-5eb4-478a-bbe6-88d254c16db7</uuid>
+           <memory>131072</memory>
+           <currentMemory>65536</currentMemory>
+           <vcpu current='1'>2</vcpu>
+           <os><type arch='x86_64' machine='{machine}'>hvm</type><boot dev='hd'/></os>
+           <features><acpi/></features>
+           <cpu mode='custom' match='exact' check='none'>
+             <model fallback='forbid'>qemu64</model>
+             <topology sockets='1' dies='1' clusters='1' cores='2' threads='1'/>
+             <feature policy='disable' name='svm'/>
+           </cpu>
+           <clock offset='utc'/>
+           <devices>
+             <emulator>{DEFAULT_EMULATOR}</emulator>
+             {root}
+             <disk type='file' device='disk'>
+               <driver name='qemu' type='raw' cache='none' discard='unmap'/>
+               <source file='{image}'/>
+               <target dev='sda' bus='sata'/>
+               <alias name='sata1-0-0'/>
+               <address type='drive' controller='1' bus='0' target='0' unit='0'/>
+             </disk>
+             <interface type='user'>
+               <mac address='52:54:00:09:a4:37'/><model type='virtio'/>
+               <driver><host csum='off'/></driver>
+               <link state='down'/>
+               <alias name='net0'/>{nic}
+             </interface>
+             <serial type='pty'>
+               <target type='isa-serial' port='0'/><alias name='serial0'/>
+             </serial>
+             <serial type='file'>
+               <source path='{image}.log'/>
+               <target type='isa-serial' port='1'/><alias name='serial1'/>
+             </serial>
+             {devices}
+           </devices>
+         </domain>",
+        image = image.display(),
+        nic = if machine == "q35" {
+            "<address type='pci' bus='1' slot='0'/>"
+        } else {
+            "<address type='pci' bus='0' slot='3'/>"
+        },
+    );
+    Domain::parse_status(&xml).unwrap()
+}
+
+fn q35(image: &Path) -> Domain {
+    let port = |index: u32, function: u32, more: &str| {
+        format!(
+            "<controller type='pci' index='{index}' model='pcie-root-port'>
+               <target chassis='{index}' port='{}'/><alias name='pci.{index}'/>
+               <address type='pci' bus='0' slot='2' function='{function}'{more}/>
+             </controller>",
+            format_args!("{:#x}", 16 + function)
+        )
+    };
+    let root = [
+        "<controller type='pci' index='0' model='pcie-root'><alias name='pcie.0'/></controller>",
+        &port(1, 0, " multifunction='on'"),
+        &port(2, 1, ""),
+        &port(3, 2, ""),
+        &port(4, 3, ""),
+        &port(5, 4, ""),
+        "<controller type='usb' index='0' model='qemu-xhci'><alias name='usb'/>
+           <address type='pci' bus='2' slot='0'/></controller>
+         <controller type='sata' index='0'><alias name='ide'/>
+           <address type='pci' bus='0' slot='31' function='2'/></controller>
+         <controller type='sata' index='1'><alias name='sata1'/>
+           <address type='pci' bus='0' slot='4'/></controller>
+         <controller type='virtio-serial' index='0'><alias name='virtio-serial0'/>
+           <address type='pci' bus='5' slot='0'/></controller>",
+    ]
+    .concat();
+    let devices = "<memballoon model='virtio'><alias name='balloon0'/>
+           <address type='pci' bus='3' slot='0'/></memballoon>
+         <rng model='virtio'><rate bytes='1024' period='500'/>
+           <backend model='random'>/dev/urandom</backend>
+           <alias name='rng0'/><address type='pci' bus='4' slot='0'/></rng>";
+    domain("q35", &root, devices, image)
+}
+
+fn pc(image: &Path) -> Domain {
+    let root = "<controller type='pci' index='0' model='pci-root'><alias name='pci.0'/></controller>
+         <controller type='usb' index='0' model='piix3-uhci'><alias name='usb'/>
+           <address type='pci' bus='0' slot='1' function='2'/></controller>
+         <controller type='ide' index='0'><alias name='ide'/>
+           <address type='pci' bus='0' slot='1' function='1'/></controller>
+         <controller type='sata' index='1'><alias name='sata1'/>
+           <address type='pci' bus='0' slot='4'/></controller>
+         <controller type='pci' index='1' model='pci-bridge'><target chassisNr='1'/>
+           <alias name='pci.1'/><address type='pci' bus='0' slot='5'/></controller>";
+    let devices = "<memballoon model='virtio'><alias name='balloon0'/>
+           <address type='pci' bus='1' slot='1'/></memballoon>";
+    domain("pc", root, devices, image)
+}
+
+#[tokio::test]
+async fn every_device_is_understood() {
+    if !is_there() {
+        return;
+    }
+    for make in [q35, pc] {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("disk, one.img");
+        std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+        let run = directory.path().join("r".repeat(120));
+        let mut spec = LaunchSpec::new(make(&image), run, directory.path().join("log"));
+        spec.paused = true;
+        let Launched { guest, ptys, .. } = Guest::launch(spec).await.unwrap();
+        assert_eq!(guest.state(), GuestState::Paused(PauseReason::Starting));
+
+        let qmp = guest.qmp().unwrap();
+        assert_eq!(qmp.status().await.unwrap().to_string(), "prelaunch");
+        let network = qmp.human("info network", SOON).await.unwrap();
+        assert!(network.contains("52:54:00:09:a4:37"), "{network}");
+        guest.resume().await.unwrap();
+        assert_eq!(guest.state(), GuestState::Running);
+
+        let mut console = qemu::open_console(Path::new(&ptys["serial0"])).unwrap();
+        console.write_all(b"nobody reads this").await.unwrap();
+
+        let exit = guest.destroy().await.unwrap();
+        assert_eq!(exit.reason, ExitReason::Destroyed);
+        // The terminal ends with the guest.
+        let mut rest = Vec::new();
+        console.read_to_end(&mut rest).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn its_own_words_explain_a_refusal() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.img");
+    let log = directory.path().join("log");
+    let spec = LaunchSpec::new(q35(&missing), directory.path().join("run"), log);
+    let error = Guest::launch(spec).await.unwrap_err().to_string();
+    assert!(error.starts_with("QEMU refused to start (exit status 1): "), "{error}");
+    assert!(error.contains("missing.img': No such file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_qemu_of_another_user_is_handed_its_files() {
+    if !is_there() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: changing identity needs root");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let log = directory.path().join("log");
+    let mut spec = LaunchSpec::new(q35(&image), directory.path().join("run"), log);
+    spec.run_as = Some(host::RunAs {
+        uid: 64321,
+        gid: 64321,
+        groups: Vec::new(),
+    });
+    let guest = Guest::launch(spec).await.unwrap().guest;
+    let pid = guest.pid().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("Uid:\t64321\t64321\t64321\t64321"), "{status}");
+    assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
+    guest.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_of_its_own_ends_it() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let log = directory.path().join("log");
+    let spec = LaunchSpec::new(q35(&image), directory.path().join("run"), log);
+    let guest = Guest::launch(spec).await.unwrap().guest;
+    guest.qmp().unwrap().human("quit", SOON).await.ok();
+    let exit = tokio::time::timeout(SOON, guest.exited()).await.unwrap();
+    assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: false });
+}

@@ -1,0 +1,265 @@
+//! A socket as a source and a sink of frames, file descriptors included.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use crate::frame::{FDS_MAX, FRAME_MIN, Header, Kind, length_is_legal};
+use crate::xdr::{Reader, Xdr};
+
+/// What the read buffer starts with, in bytes, and shrinks back to.
+const BUFFER: usize = 8 * 1024;
+
+/// Why no more frames come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error("can't read from the peer")]
+    Io(#[from] io::Error),
+    #[error("a frame claims to have {0} bytes")]
+    Length(usize),
+    #[error("the rest of a frame did not come in time")]
+    Stalled,
+    #[error("a frame promises {0} file descriptors")]
+    FdCount(usize),
+    #[error("a promised file descriptor did not come")]
+    FdMissing,
+    #[error("more file descriptors came than any frame may have")]
+    FdFlood,
+}
+
+/// A frame as it came in.
+#[derive(Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) header: Header,
+    pub(crate) payload: &'a [u8],
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+/// Cuts what comes in into frames.
+///
+/// Every read may bring file descriptors, which a plain `read` would lose. The kernel ends a read
+/// at the byte that one belongs to, so they are in the order of the frames that announce them.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    buffer: Vec<u8>,
+    /// The part of `buffer` that was received and not used yet.
+    start: usize,
+    end: usize,
+    fds: VecDeque<OwnedFd>,
+    /// How long a frame may take from its first byte to its last.
+    patience: Duration,
+}
+
+impl Inbox {
+    pub(crate) fn new(patience: Duration) -> Inbox {
+        Inbox {
+            buffer: vec![0; BUFFER],
+            start: 0,
+            end: 0,
+            fds: VecDeque::new(),
+            patience,
+        }
+    }
+
+    /// Waits for the next frame.
+    pub(crate) async fn next(&mut self, stream: &UnixStream) -> Result<Incoming<'_>, ReadError> {
+        if self.start == self.end {
+            // Nobody announced these.
+            self.fds.clear();
+            self.rewind();
+            self.read(stream).await?;
+        }
+        // From here on a frame has begun.
+        let deadline = Instant::now() + self.patience;
+        self.fill(4, stream, deadline).await?;
+        let length = Reader::new(self.pending())
+            .word()
+            .map_or(0, |word| word as usize);
+        if !length_is_legal(length) {
+            return Err(ReadError::Length(length));
+        }
+        self.fill(length, stream, deadline).await?;
+
+        // A frame of legal length has a whole header.
+        let mut r = Reader::new(&self.pending()[4..length]);
+        let header = Header::decode(&mut r).map_err(|_| ReadError::Length(length))?;
+        let mut payload_at = FRAME_MIN;
+        let mut fds = Vec::new();
+        let mut used = length;
+        if matches!(header.kind, Kind::CallWithFds | Kind::ReplyWithFds) {
+            let count = r.word().map_err(|_| ReadError::Length(length))? as usize;
+            if count > FDS_MAX {
+                return Err(ReadError::FdCount(count));
+            }
+            payload_at += 4;
+            used += count;
+            // One byte follows for each, and carries it.
+            self.fill(used, stream, deadline).await?;
+            for _ in 0..count {
+                fds.push(self.fds.pop_front().ok_or(ReadError::FdMissing)?);
+            }
+        }
+        let start = self.start;
+        self.start += used;
+        let payload = &self.buffer[start + payload_at..start + length];
+        Ok(Incoming {
+            header,
+            payload,
+            fds,
+        })
+    }
+
+    fn pending(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Moves what is pending to the front, and gives back what a large frame took.
+    fn rewind(&mut self) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() > BUFFER && self.end < BUFFER {
+            self.buffer.truncate(BUFFER);
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    /// Reads until `length` bytes are pending.
+    async fn fill(
+        &mut self,
+        length: usize,
+        stream: &UnixStream,
+        deadline: Instant,
+    ) -> Result<(), ReadError> {
+        while self.end - self.start < length {
+            if self.start + length > self.buffer.len() {
+                if self.start > 0 {
+                    self.rewind();
+                }
+                // What a frame claims is believed step by step: the buffer is at most doubled.
+                if self.end == self.buffer.len() {
+                    let len = length.min(2 * self.buffer.len());
+                    self.buffer.resize(len, 0);
+                }
+            }
+            match tokio::time::timeout_at(deadline, self.read(stream)).await {
+                Ok(read) => read?,
+                Err(_) => return Err(ReadError::Stalled),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for some bytes. Room for them must be left.
+    async fn read(&mut self, stream: &UnixStream) -> Result<(), ReadError> {
+        loop {
+            let space = &mut self.buffer[self.end..];
+            let fds = &mut self.fds;
+            match stream.try_io(Interest::READABLE, || receive(stream, space, fds)) {
+                Ok(0) => return Err(ReadError::Closed),
+                Ok(count) => {
+                    self.end += count;
+                    // The one frame in progress has at most this many, and the kernel ends a read
+                    // at each, so that at most one of the next frame is here already.
+                    if self.fds.len() > FDS_MAX + 1 {
+                        return Err(ReadError::FdFlood);
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.readable().await?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Err(ReadError::Closed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// A frame on its way out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: VecDeque<OwnedFd>,
+}
+
+impl Outgoing {
+    pub(crate) fn new(bytes: Vec<u8>, fds: Vec<OwnedFd>) -> Outgoing {
+        Outgoing {
+            bytes,
+            sent: 0,
+            fds: fds.into(),
+        }
+    }
+
+    /// How many bytes are left to send.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.sent + self.fds.len()
+    }
+
+    /// Sends what the socket takes now; `WouldBlock` if that is not all.
+    pub(crate) fn send(&mut self, stream: &UnixStream) -> io::Result<()> {
+        while self.left() > 0 {
+            match stream.try_io(Interest::WRITABLE, || self.send_some(stream)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn send_some(&mut self, stream: &UnixStream) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        if self.sent < self.bytes.len() {
+            self.sent += rustix::net::send(stream, &self.bytes[self.sent..], flags)?;
+        } else if let Some(fd) = self.fds.front() {
+            let rights = [fd.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&rights));
+            rustix::net::sendmsg(stream, &[IoSlice::new(&[0])], &mut control, flags)?;
+            self.fds.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn receive(
+    stream: &UnixStream,
+    space: &mut [u8],
+    fds: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
+    let mut control_space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut control_space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received =
+        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(space)], &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "more file descriptors came at once than any frame may have",
+        ));
+    }
+    Ok(received.bytes)
+}

@@ -1,0 +1,59 @@
+//! The command line: help, man page and completions all come from this one definition.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::commands::{man::Man, status::Status, who::Who};
+
+/// Shows what virtnicd lends to guests: virtual functions of network cards, and who has them
+///
+/// Networks and guests themselves are made and started with virsh.
+#[derive(Debug, Parser)]
+#[command(name = "virtnic", version, after_help = EXIT_STATUS)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all is well
+  1  the daemon refused, in the words on standard error; or the output could not be written
+  2  the command line is wrong
+  3  no daemon answers";
+
+/// Where the daemon is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct DaemonArgs {
+    /// The daemon's socket [default: virtnic-sock-ro in /run/virtnic, else virtnic-sock there]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "VIRTNIC_SOCKET",
+        hide_env_values = true
+    )]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// The root of the daemon, as given to virtnicd --root; stands over VIRTNIC_SOCKET
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Who(Who),
+    Status(Status),
+    /// Write completions for a shell to standard output
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    Man(Man),
+}

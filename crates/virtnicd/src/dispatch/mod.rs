@@ -1,0 +1,223 @@
+//! Calls: each goes to the object that it is about.
+
+mod connect;
+mod flags;
+
+use std::sync::Arc;
+
+use rpc::server::{Call, Connection, Limits, Service};
+use rpc::{Listing, Reply, Request};
+use tokio::task::block_in_place;
+
+use crate::daemon::Daemon;
+use crate::fault::Result;
+use crate::listen::Socket;
+
+/// Takes clients in until it is cancelled.
+pub(crate) async fn accept(daemon: Arc<Daemon>, socket: Socket) {
+    let api = Arc::new(Api(daemon));
+    loop {
+        match socket.listener.accept().await {
+            Ok((stream, _)) => {
+                let api = Arc::clone(&api);
+                tokio::spawn(rpc::server::serve(api, stream, socket.read_only, Limits::default()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: clients that leave make room.
+                tracing::warn!(%error, "can't take a client in");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// How long to leave clients waiting when there is no room for them.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The daemon, as clients see it.
+struct Api(Arc<Daemon>);
+
+/// One arm a procedure: its arguments, and what it gives.
+macro_rules! answer {
+    ($request:expr; $( $name:ident($args:pat) => $body:expr, )*) => {
+        match $request {
+            $( Request::$name($args) => Reply::$name($body), )*
+            other => return Err(other.info().no_support()),
+        }
+    };
+}
+
+impl Service for Api {
+    fn opened(&self, connection: &Arc<Connection>) {
+        self.0.events.add(connection);
+    }
+
+    fn closed(&self, connection: &Arc<Connection>) {
+        self.0.destroy_guests_of(connection.id());
+    }
+
+    async fn call(&self, call: Call, request: Request) -> Result<Reply> {
+        let daemon = &self.0;
+        Ok(answer! { request;
+            // The connection and the host
+            ConnectOpen(args) => connect::open(&args)?,
+            ConnectSupportsFeature(args) => connect::supports(args.feature),
+            ConnectGetUri(_) => connect::DEFAULT_URI.to_owned(),
+            ConnectIsSecure(_) => true,
+            ConnectGetType(_) => "QEMU".to_owned(),
+            ConnectGetVersion(_) => daemon.emulator_version().await,
+            ConnectGetLibVersion(_) => connect::API_VERSION,
+            ConnectGetHostname(_) => daemon.node.hostname.clone(),
+            ConnectGetCapabilities(_) => daemon.capabilities(),
+            NodeGetInfo(_) => connect::node_info(&daemon.node),
+            NodeGetCpuMap(args) => connect::cpu_map(&daemon.node, &args),
+            ConnectGetMaxVcpus(_) => connect::MAX_VCPUS,
+            NodeGetSecurityModel(_) => connect::no_security_model(),
+            ConnectSetIdentity(_) => (),
+
+            // Networks
+            ConnectListAllNetworks(args) => Listing::new(
+                flags::networks(daemon, args.flags),
+                args.need_results,
+            ),
+            ConnectNumOfNetworks(_) => flags::count(&flags::networks(daemon, flags::ACTIVE)),
+            ConnectListNetworks(args) => flags::names(flags::networks(daemon, flags::ACTIVE), args.maxnames),
+            ConnectNumOfDefinedNetworks(_) => flags::count(&flags::networks(daemon, flags::INACTIVE)),
+            ConnectListDefinedNetworks(args) => flags::names(flags::networks(daemon, flags::INACTIVE), args.maxnames),
+            NetworkLookupByName(args) => daemon.network_by_name(&args.name)?.net(),
+            NetworkLookupByUuid(args) => daemon.network_by_uuid(args.uuid)?.net(),
+            NetworkDefineXml(args) => block_in_place(|| daemon.define_network(&args.xml))?,
+            NetworkDefineXmlFlags(args) => block_in_place(|| daemon.define_network(&args.xml))?,
+            NetworkCreateXml(args) => block_in_place(|| daemon.create_network(&args.xml))?,
+            NetworkCreateXmlFlags(args) => block_in_place(|| daemon.create_network(&args.xml))?,
+            NetworkCreate(args) => block_in_place(|| daemon.start_network(&daemon.network(&args.net)?))?,
+            NetworkDestroy(args) => block_in_place(|| daemon.stop_network(&daemon.network(&args.net)?))?,
+            NetworkUndefine(args) => block_in_place(|| daemon.undefine_network(&daemon.network(&args.net)?))?,
+            NetworkGetXmlDesc(args) => daemon.network_xml(
+                &*daemon.network(&args.net)?,
+                args.flags & flags::XML_INACTIVE != 0,
+            )?,
+            NetworkGetAutostart(args) => daemon.network_autostart(&*daemon.network(&args.net)?)?,
+            NetworkSetAutostart(args) => block_in_place(|| {
+                daemon.set_network_autostart(&*daemon.network(&args.net)?, args.autostart)
+            })?,
+            NetworkGetBridgeName(args) => daemon.network(&args.net)?.bridge()?,
+            NetworkIsActive(args) => daemon.network(&args.net)?.is_active(),
+            NetworkIsPersistent(args) => daemon.network(&args.net)?.is_persistent(),
+            NetworkGetMetadata(args) => daemon.network_metadata(&args)?,
+            NetworkGetDhcpLeases(args) => {
+                daemon.network(&args.net)?;
+                Listing::new(Vec::new(), args.need_results)
+            },
+            NetworkListAllPorts(args) => {
+                let network = daemon.network(&args.network)?;
+                let ports = network.ports()?;
+                let handles = ports.into_iter().map(|uuid| network.port_handle(uuid)).collect();
+                Listing::new(handles, args.need_results)
+            },
+            NetworkPortLookupByUuid(args) => {
+                let network = daemon.network(&args.network)?;
+                network.port(args.uuid)?;
+                network.port_handle(args.uuid)
+            },
+            NetworkPortCreateXml(args) => daemon.create_port(
+                &daemon.network(&args.network)?,
+                &args.xml,
+                args.flags,
+            ).await?,
+            NetworkPortGetXmlDesc(args) => {
+                daemon.network(&args.port.net)?.port(args.port.uuid)?.port.to_xml()
+            },
+            NetworkPortDelete(args) => daemon.delete_port(
+                &*daemon.network(&args.port.net)?,
+                args.port.uuid,
+            )?,
+
+            // Node devices
+            ConnectListAllNodeDevices(args) => Listing::new(
+                daemon.node_devices(args.flags).await?,
+                args.need_results,
+            ),
+            NodeDeviceLookupByName(args) => daemon.node_device(args.name).await?,
+            NodeDeviceGetXmlDesc(args) => daemon.node_device_xml(args.name).await?,
+            NodeDeviceGetParent(args) => daemon.node_device_parent(args.name).await?,
+            NodeDeviceIsActive(args) => daemon.node_device(args.name).await.map(|_| true)?,
+            NodeDeviceIsPersistent(args) => daemon.node_device(args.name).await.map(|_| false)?,
+            NodeDeviceGetAutostart(args) => daemon.node_device(args.name).await.map(|_| false)?,
+
+            // Guests
+            ConnectListAllDomains(args) => Listing::new(
+                flags::domains(daemon, args.flags),
+                args.need_results,
+            ),
+            ConnectNumOfDomains(_) => flags::count(&flags::domains(daemon, flags::ACTIVE)),
+            ConnectListDomains(args) => flags::ids(&flags::domains(daemon, flags::ACTIVE), args.maxids),
+            ConnectNumOfDefinedDomains(_) => flags::count(&flags::domains(daemon, flags::INACTIVE)),
+            ConnectListDefinedDomains(args) => flags::names(flags::domains(daemon, flags::INACTIVE), args.maxnames),
+            DomainLookupById(args) => daemon.domain_by_id(args.id)?.dom(),
+            DomainLookupByName(args) => daemon.domain_by_name(&args.name)?.dom(),
+            DomainLookupByUuid(args) => daemon.domain_by_uuid(args.uuid)?.dom(),
+            DomainDefineXml(args) => daemon.define_domain(&args.xml).await?,
+            DomainDefineXmlFlags(args) => daemon.define_domain(&args.xml).await?,
+            DomainCreateXml(args) => daemon.create_domain(&args.xml_desc, args.flags, call.conn.id()).await?,
+            DomainCreate(args) => {
+                daemon.start_domain(&daemon.domain(&args.dom)?, 0, call.conn.id()).await?;
+            },
+            DomainCreateWithFlags(args) => {
+                let domain = daemon.domain(&args.dom)?;
+                daemon.start_domain(&domain, args.flags, call.conn.id()).await?;
+                domain.dom()
+            },
+            DomainDestroy(args) => daemon.destroy_domain(&daemon.domain(&args.dom)?, false).await?,
+            DomainDestroyFlags(args) => daemon.destroy_domain(
+                &daemon.domain(&args.dom)?,
+                args.flags & flags::DESTROY_GRACEFUL != 0,
+            ).await?,
+            DomainShutdown(args) => daemon.shut_domain_down(&daemon.domain(&args.dom)?).await?,
+            DomainShutdownFlags(args) => {
+                flags::only_acpi(args.flags)?;
+                daemon.shut_domain_down(&daemon.domain(&args.dom)?).await?;
+            },
+            DomainReboot(args) => {
+                flags::only_acpi(args.flags)?;
+                daemon.reboot_domain(&daemon.domain(&args.dom)?).await?;
+            },
+            DomainReset(args) => daemon.reset_domain(&daemon.domain(&args.dom)?).await?,
+            DomainSuspend(args) => daemon.suspend_domain(&daemon.domain(&args.dom)?).await?,
+            DomainResume(args) => daemon.resume_domain(&daemon.domain(&args.dom)?).await?,
+            DomainUndefine(args) => daemon.undefine_domain(&daemon.domain(&args.dom)?).await?,
+            DomainUndefineFlags(args) => daemon.undefine_domain(&daemon.domain(&args.dom)?).await?,
+            DomainIsActive(args) => daemon.domain(&args.dom)?.is_active(),
+            DomainIsPersistent(args) => daemon.domain(&args.dom)?.is_persistent(),
+            DomainHasManagedSaveImage(args) => daemon.domain(&args.dom).map(|_| false)?,
+            DomainSnapshotNum(args) => daemon.domain(&args.dom).map(|_| 0)?,
+            DomainGetAutostart(args) => daemon.domain_autostart(&*daemon.domain(&args.dom)?),
+            DomainSetAutostart(args) => block_in_place(|| {
+                daemon.set_domain_autostart(&*daemon.domain(&args.dom)?, args.autostart)
+            })?,
+            DomainGetAutostartOnce(args) => daemon.domain(&args.dom).map(|_| false)?,
+            DomainGetXmlDesc(args) => daemon.domain_xml(&*daemon.domain(&args.dom)?, args.flags),
+            DomainGetInfo(args) => daemon.domain(&args.dom)?.info(),
+            DomainGetState(args) => daemon.domain(&args.dom)?.state_and_reason(),
+            DomainGetOsType(args) => daemon.domain(&args.dom).map(|_| "hvm".to_owned())?,
+            DomainGetMessages(args) => daemon.domain(&args.dom)?.messages(),
+            DomainGetVcpusFlags(args) => daemon.domain(&args.dom)?.vcpus(args.flags),
+            DomainGetMetadata(args) => daemon.domain_metadata(&args)?,
+            DomainOpenConsole(args) => daemon.open_console(
+                &daemon.domain(&args.dom)?,
+                args.dev_name.as_deref(),
+                args.flags,
+                call,
+            ).await?,
+            QemuDomainMonitorCommand(args) => daemon.monitor_command(
+                &daemon.domain(&args.dom)?,
+                &args.cmd,
+                args.flags & flags::MONITOR_HMP != 0,
+            ).await?,
+
+            // virtnic's own
+            VirtnicStatus(_) => daemon.status(),
+            VirtnicWho(args) => daemon.who(args.filter.as_deref()),
+        })
+    }
+}

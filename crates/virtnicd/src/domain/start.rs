@@ -1,0 +1,291 @@
+//! A guest's start: plan everything, record it, lend its devices, run QEMU; and the reverse, from
+//! wherever it stopped.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use assign::Generation;
+use conf::Uuid;
+use qemu::{Guest, LaunchSpec, Launched};
+use rpc::{Code, Dom, DomainChange, Error};
+
+use super::plan::PlannedDevice;
+use super::{DomainObject, QEMU, StopReason};
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+use crate::lender::NotLent;
+use crate::sync::lock;
+
+/// `VIR_DOMAIN_START_PAUSED`.
+const PAUSED: u32 = 1;
+/// `VIR_DOMAIN_START_AUTODESTROY`.
+const AUTODESTROY: u32 = 2;
+
+/// A guest that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Counts up with each start; what `virsh list` shows.
+    pub(crate) id: i32,
+    /// The document with all that was resolved.
+    pub(crate) domain: conf::Domain,
+    pub(crate) guest: Guest,
+    pub(crate) borrowed: Borrowed,
+    /// Somebody resumed it since its start.
+    pub(crate) resumed: bool,
+    /// What the user should know.
+    pub(crate) messages: Vec<String>,
+    /// The connection with whose end it ends.
+    pub(crate) autodestroy: Option<u64>,
+}
+
+/// What a guest has from the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Borrowed {
+    /// Network and port.
+    pub(crate) ports: Vec<(Uuid, Uuid)>,
+    /// The claims on its devices.
+    pub(crate) lent: Vec<Generation>,
+}
+
+impl Daemon {
+    /// Starts a guest that is not kept.
+    pub(crate) async fn create_domain(
+        self: &Arc<Self>,
+        xml: &str,
+        flags: u32,
+        connection: u64,
+    ) -> Result<Dom> {
+        let domain = self.read_domain(xml)?;
+        let object = self.with_domain(&domain, |object, status| {
+            status.begin(object)?;
+            Ok(())
+        })?;
+        self.start_as(&object, domain, flags, connection).await?;
+        Ok(object.dom())
+    }
+
+    /// Starts a defined guest.
+    pub(crate) async fn start_domain(
+        self: &Arc<Self>,
+        object: &Arc<DomainObject>,
+        flags: u32,
+        connection: u64,
+    ) -> Result<()> {
+        let domain = {
+            let mut status = lock(&object.state);
+            status.begin(object)?;
+            status.defined.clone()
+        };
+        match domain {
+            Some(domain) => self.start_as(object, domain, flags, connection).await,
+            None => {
+                lock(&object.state).starting = false;
+                Err(object.not_running())
+            }
+        }
+    }
+
+    /// Runs to its end even if the client that asked for it goes away.
+    async fn start_as(
+        self: &Arc<Self>,
+        object: &Arc<DomainObject>,
+        domain: conf::Domain,
+        flags: u32,
+        connection: u64,
+    ) -> Result<()> {
+        let (daemon, object) = (Arc::clone(self), Arc::clone(object));
+        let started = tokio::spawn(async move {
+            let job = object.job.lock().await;
+            let autodestroy = (flags & AUTODESTROY != 0).then_some(connection);
+            let started = daemon.run(&object, domain, flags & PAUSED != 0, autodestroy).await;
+            let mut status = lock(&object.state);
+            status.starting = false;
+            if started.is_err() {
+                status.stopped = StopReason::Failed;
+            }
+            daemon.forget_domain_if_unused(&object, &mut status);
+            drop(status);
+            drop(job);
+            started
+        });
+        started.await.unwrap_or_else(|_| {
+            let detail = "the start broke off; the log says why";
+            Err(Error::new(Code::InternalError, QEMU, detail))
+        })
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        object: &Arc<DomainObject>,
+        mut domain: conf::Domain,
+        paused: bool,
+        autodestroy: Option<u64>,
+    ) -> Result<()> {
+        super::plan::refuse_unsupported(&domain)?;
+        let id = self.next_domain_id();
+        let mut borrowed = Borrowed::default();
+        let started = self.run_with(object, &mut domain, id, paused, &mut borrowed).await;
+        let Launched { guest, events, ptys } = match started {
+            Ok(launched) => launched,
+            Err(error) => {
+                let left = self.give_all_back(object, &borrowed).await;
+                return Err(and_left_behind(error, &left));
+            }
+        };
+        qemu::fill_ptys(&mut domain, &ptys);
+        let running = Running {
+            id,
+            domain,
+            guest,
+            borrowed,
+            resumed: false,
+            messages: Vec::new(),
+            autodestroy,
+        };
+        if let Err(error) = self.record_running(object, &running) {
+            // A guest that the next daemon would not find must not run.
+            let left = self.abandon(object, running).await;
+            return Err(and_left_behind(error, &left));
+        }
+        lock(&object.state).running = Some(running);
+        tracing::info!(guest = object.name, id, "started");
+        if !paused {
+            self.tell_domain(object, DomainChange::ResumedUnpaused);
+        }
+        self.tell_domain(object, DomainChange::StartedBooted);
+        if paused {
+            self.tell_domain(object, DomainChange::SuspendedPaused);
+        }
+        self.watch_guest(object, id, events);
+        Ok(())
+    }
+
+    /// All that can fail. What was borrowed until then is in `borrowed`.
+    async fn run_with(
+        self: &Arc<Self>,
+        object: &Arc<DomainObject>,
+        domain: &mut conf::Domain,
+        id: i32,
+        paused: bool,
+        borrowed: &mut Borrowed,
+    ) -> Result<Launched> {
+        let planned = self.plan(domain, borrowed).await?;
+        // Only now is it known which interfaces are host devices.
+        domain.assign_aliases();
+        self.record_start(object, id, domain, borrowed)?;
+        for device in planned.devices {
+            self.prepare(object, id, domain, device, borrowed).await?;
+        }
+        if self.simulated {
+            let (guest, events) = Guest::stub(&object.name, paused);
+            return Ok(Launched { guest, events, ptys: Default::default() });
+        }
+        let log = self.paths.guest_log(&object.name);
+        let mut spec = LaunchSpec::new(domain.clone(), self.paths.guest(object.uuid), log);
+        spec.pci_devices = planned
+            .resolved
+            .into_iter()
+            .filter_map(|(place, address)| {
+                let interface = domain.devices.interfaces.get(place)?;
+                Some((interface.info.alias.clone()?, address))
+            })
+            .collect();
+        spec.run_as = self.qemu_user.clone();
+        spec.paused = paused;
+        Guest::launch(spec).await.map_err(|error| launch_error(&error))
+    }
+
+    /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
+    async fn prepare(
+        &self,
+        object: &DomainObject,
+        id: i32,
+        domain: &mut conf::Domain,
+        mut device: PlannedDevice,
+        borrowed: &mut Borrowed,
+    ) -> Result<()> {
+        let mut excluded = BTreeMap::new();
+        loop {
+            let refused = self.lender.prepare(device.claim, device.preparation).await;
+            let Err(NotLent { error, try_another }) = refused else { return Ok(()) };
+            let (Some((place, port)), Some(fault)) = (device.chosen_for, try_another) else {
+                return Err(error);
+            };
+            tracing::warn!(guest = object.name, device = %device.address, fault, "trying another");
+            excluded.insert(device.address, fault);
+            borrowed.lent.retain(|claim| *claim != device.claim);
+            borrowed.ports.retain(|other| *other != port);
+            if let Some(network) = self.networks.by_uuid(port.0) {
+                // Gone with its network, if it is.
+                let _ = self.remove_port(&network, port.1);
+            }
+            device = self.plan_port(domain, place, borrowed, excluded.clone()).await?;
+            self.record_start(object, id, domain, borrowed)?;
+        }
+    }
+
+    /// Ends a guest that nobody knows of yet, and takes back what it had.
+    async fn abandon(&self, object: &Arc<DomainObject>, running: Running) -> Vec<String> {
+        if let Err(error) = running.guest.destroy().await {
+            // Its devices can't be taken back while it has them.
+            return vec![fault::chain(&error)];
+        }
+        self.give_all_back(object, &running.borrowed).await
+    }
+
+    /// Takes back whatever a guest had, as far as that goes; what was left behind.
+    pub(super) async fn give_all_back(
+        &self,
+        object: &DomainObject,
+        borrowed: &Borrowed,
+    ) -> Vec<String> {
+        let mut left = Vec::new();
+        for generation in borrowed.lent.iter().rev() {
+            if let Err(error) = self.lender.give_back(*generation).await {
+                tracing::error!(guest = object.name, %error, "a device was not given back");
+                left.push(error);
+            }
+        }
+        for (network, port) in borrowed.ports.iter().rev() {
+            // A network that was stopped meanwhile has no ports any more.
+            if let Some(network) = self.networks.by_uuid(*network) {
+                let _ = self.remove_port(&network, *port);
+            }
+        }
+        if let Err(error) = self.records.domains.remove(object.uuid) {
+            tracing::warn!(guest = object.name, %error, "its record stays");
+        }
+        left
+    }
+}
+
+impl super::DomainStatus {
+    /// Reserves the guest for a start.
+    fn begin(&mut self, object: &DomainObject) -> Result<()> {
+        if self.running.is_some() || self.starting {
+            let detail = format!("domain '{}' is already active", object.name);
+            return Err(fault::invalid(QEMU, detail));
+        }
+        self.starting = true;
+        Ok(())
+    }
+}
+
+/// A start's error, with what could not be undone after it.
+fn and_left_behind(error: Error, left: &[String]) -> Error {
+    if left.is_empty() {
+        return error;
+    }
+    let detail = format!("{}\nNot undone: {}", error.detail(), left.join("; "));
+    Error::new(error.code(), error.domain(), detail)
+}
+
+fn launch_error(error: &qemu::LaunchError) -> Error {
+    let code = match error {
+        qemu::LaunchError::CommandLine(_) | qemu::LaunchError::NoEmulator { .. } => {
+            Code::ConfigUnsupported
+        }
+        _ => Code::InternalError,
+    };
+    Error::new(code, QEMU, fault::chain(error))
+}

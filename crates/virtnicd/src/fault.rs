@@ -1,0 +1,70 @@
+//! Errors as clients get them: what went wrong elsewhere, in libvirt's codes.
+
+use conf::ErrorKind;
+use rpc::{Code, Domain, Error};
+
+/// What a call gives.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// A document's fault.
+pub(crate) fn document(domain: Domain) -> impl Fn(conf::Error) -> Error {
+    move |error| {
+        let code = match error.kind {
+            ErrorKind::Internal => Code::InternalError,
+            ErrorKind::InvalidArgument => Code::InvalidArg,
+            ErrorKind::OperationFailed => Code::OperationFailed,
+            ErrorKind::OsType => Code::OsType,
+            ErrorKind::NoName => Code::NoName,
+            ErrorKind::Xml => Code::XmlError,
+            ErrorKind::XmlDetail => Code::Other(35),
+            ErrorKind::ConfigUnsupported => Code::ConfigUnsupported,
+            ErrorKind::Overflow => Code::Overflow,
+        };
+        Error::new(code, domain, error.to_string())
+    }
+}
+
+/// A refusal of the host.
+pub(crate) fn host(domain: Domain) -> impl Fn(host::HostError) -> Error {
+    move |error| {
+        use host::HostError as H;
+        match &error {
+            H::Kernel { source, .. } => match source.raw_os_error() {
+                Some(errno) => Error::system(domain, errno, &error),
+                None => Error::new(Code::InternalError, domain, chain(&error)),
+            },
+            H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
+                Error::new(Code::ConfigUnsupported, domain, error.to_string())
+            }
+            H::NoPciDevice(_) | H::NoNetdev(_) => {
+                Error::new(Code::DeviceMissing, domain, error.to_string())
+            }
+            _ => Error::new(Code::InternalError, domain, chain(&error)),
+        }
+    }
+}
+
+/// A file that can't be written or read.
+pub(crate) fn file(domain: Domain, what: impl std::fmt::Display) -> impl Fn(std::io::Error) -> Error {
+    move |error| match error.raw_os_error() {
+        Some(errno) => Error::system(domain, errno, &what),
+        None => Error::new(Code::InternalError, domain, format!("{what}: {error}")),
+    }
+}
+
+/// An error with its sources, outermost first. Each says its own part only.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// A wrong state for what is asked.
+pub(crate) fn invalid(domain: Domain, detail: impl Into<String>) -> Error {
+    Error::new(Code::OperationInvalid, domain, detail)
+}

@@ -1,0 +1,71 @@
+//! Where the daemon keeps what.
+
+use std::path::{Path, PathBuf};
+
+/// All paths of one daemon, below one root.
+#[derive(Debug, Clone)]
+pub(crate) struct Paths {
+    definitions: PathBuf,
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn below(root: &Path) -> Self {
+        Self {
+            definitions: root.join("etc/virtnic"),
+            run: root.join("run/virtnic"),
+            log: root.join("var/log/virtnic"),
+        }
+    }
+
+    /// Definitions of networks.
+    pub(crate) fn networks(&self) -> PathBuf {
+        self.definitions.join("networks")
+    }
+
+    /// Definitions of guests.
+    pub(crate) fn domains(&self) -> PathBuf {
+        self.definitions.join("domains")
+    }
+
+    /// A directory of records of one kind: `networks`, `ports`, `devices` or `domains`.
+    pub(crate) fn records(&self, kind: &str) -> PathBuf {
+        self.run.join(kind)
+    }
+
+    /// Sockets of one running guest.
+    pub(crate) fn guest(&self, uuid: conf::Uuid) -> PathBuf {
+        self.run.join("guests").join(uuid.to_string())
+    }
+
+    /// The log of one guest's QEMU.
+    pub(crate) fn guest_log(&self, name: &str) -> PathBuf {
+        self.log.join("qemu").join(format!("{name}.log"))
+    }
+
+    /// The directory of what lasts until the next boot.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// Held while a daemon uses this root.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.run.join("virtnicd.lock")
+    }
+
+    /// Says in which boot the guests marked for it were started.
+    pub(crate) fn autostarted(&self) -> PathBuf {
+        self.run.join("autostarted")
+    }
+
+    /// The read-write socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.run.join("virtnic-sock")
+    }
+
+    /// The read-only socket.
+    pub(crate) fn read_only_socket(&self) -> PathBuf {
+        self.run.join("virtnic-sock-ro")
+    }
+}

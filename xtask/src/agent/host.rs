@@ -1,0 +1,168 @@
+//! What an init system would do, and the VFs.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::sethostname;
+
+use super::{AgentError, cant};
+
+/// Modules for everything that a host lends and guests use. Nobody else loads them: there is no udev.
+const MODULES: &[&str] = &[
+    "igb",
+    "igbvf",
+    "vfio-pci",
+    "macvtap",
+    "vhost_net",
+    "tun",
+    "bridge",
+    "veth",
+    "8021q",
+    "bonding",
+    "dummy",
+];
+
+/// A physical function with VFs.
+#[derive(Debug)]
+pub(crate) struct Pf {
+    /// Its netdev.
+    pub(crate) netdev: String,
+    /// Its PCI address.
+    pub(crate) address: String,
+    /// Its VFs, made and not made.
+    pub(crate) vfs: u8,
+}
+
+/// File systems, links and names that programs count on.
+pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
+    for (kind, dir, options) in [
+        ("devpts", "/dev/pts", Some(c"mode=620,ptmxmode=666")),
+        ("tmpfs", "/dev/shm", None),
+        ("tmpfs", "/run", Some(c"mode=755")),
+        ("tmpfs", "/tmp", Some(c"mode=1777")),
+        ("cgroup2", "/sys/fs/cgroup", None),
+    ] {
+        fs::create_dir_all(dir).map_err(cant(format!("make {dir}")))?;
+        mount(kind, dir, kind, MountFlags::empty(), options)
+            .map_err(cant(format!("mount {dir}")))?;
+    }
+    for (link, target) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ] {
+        symlink(target, link).map_err(cant(format!("link {link}")))?;
+    }
+    sethostname(hostname.as_bytes()).map_err(cant("set the host's name"))?;
+    fs::write("/etc/hosts", format!("127.0.0.1 localhost {hostname}\n"))
+        .map_err(cant("write /etc/hosts"))?;
+    program("modprobe", &[&["--all"], MODULES].concat())?;
+    program("ip", &["link", "set", "lo", "up"])
+}
+
+/// Makes `vfs` VFs on each igb card, on all cards at once: each takes a second or more.
+pub(crate) fn make_vfs(vfs: u8) -> Result<Vec<Pf>, AgentError> {
+    let mut pfs = Vec::new();
+    let driver = Path::new("/sys/bus/pci/drivers/igb");
+    for entry in fs::read_dir(driver).map_err(cant("list igb's devices"))? {
+        let address = entry
+            .map_err(cant("list igb's devices"))?
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
+        let net = driver.join(&address).join("net");
+        let Ok(mut netdevs) = fs::read_dir(net) else {
+            continue;
+        };
+        if let Some(Ok(netdev)) = netdevs.next() {
+            let netdev = netdev.file_name().to_string_lossy().into_owned();
+            pfs.push(Pf {
+                netdev,
+                address,
+                vfs,
+            });
+        }
+    }
+    pfs.sort_by(|a, b| a.address.cmp(&b.address));
+    std::thread::scope(|scope| {
+        let made: Vec<_> = pfs
+            .iter()
+            .map(|pf| scope.spawn(|| make_vfs_of(pf)))
+            .collect();
+        made.into_iter().try_for_each(|made| match made.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    Ok(pfs)
+}
+
+fn make_vfs_of(pf: &Pf) -> Result<(), AgentError> {
+    if pf.vfs > 0 {
+        let attribute = Path::new("/sys/bus/pci/devices")
+            .join(&pf.address)
+            .join("sriov_numvfs");
+        fs::write(attribute, pf.vfs.to_string())
+            .map_err(cant(format!("make {} VFs on {}", pf.vfs, pf.netdev)))?;
+    }
+    program("ip", &["link", "set", &pf.netdev, "up"])
+}
+
+/// Waits until every PF has its link back, which making VFs takes away.
+pub(crate) fn wait_for_links(pfs: &[Pf]) -> Result<(), AgentError> {
+    let is_up = |pf: &Pf| {
+        let state = PathBuf::from("/sys/class/net")
+            .join(&pf.netdev)
+            .join("operstate");
+        fs::read_to_string(state).is_ok_and(|state| state.trim() == "up")
+    };
+    // Listening before looking: no change is missed.
+    let mut monitor = Command::new("ip")
+        .args(["-oneline", "monitor", "link"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(cant("watch the links"))?;
+    let mut changes = BufReader::new(monitor.stdout.take().ok_or(AgentError::NoJob)?).lines();
+    while !pfs.iter().all(is_up) {
+        let Some(Ok(_)) = changes.next() else {
+            return Err(cant("watch the links")(std::io::ErrorKind::UnexpectedEof));
+        };
+    }
+    // PID 1 buries it; its end is what matters.
+    let _ = monitor.kill();
+    Ok(())
+}
+
+/// One line for a person.
+pub(crate) fn summary(pfs: &[Pf]) -> String {
+    let cards: Vec<String> = pfs
+        .iter()
+        .map(|pf| format!("{} ({}, {} VFs)", pf.netdev, pf.address, pf.vfs))
+        .collect();
+    if cards.is_empty() {
+        "no SR-IOV cards".to_owned()
+    } else {
+        cards.join(", ")
+    }
+}
+
+/// Runs a program that says nothing when all is well.
+pub(crate) fn program(name: &str, arguments: &[&str]) -> Result<(), AgentError> {
+    let what = format!("{name} {}", arguments.join(" "));
+    let output = Command::new(name)
+        .args(arguments)
+        .output()
+        .map_err(cant(format!("run {what}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(AgentError::Program {
+        what,
+        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}

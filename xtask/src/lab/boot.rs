@@ -1,0 +1,325 @@
+//! QEMU as a host with an IOMMU and SR-IOV cards.
+//!
+//! QEMU is the Debian root's own, run in that root (`chroot`), in a mount namespace that also holds this checkout, the
+//! guest and the run's own directory. All of it goes when QEMU ends.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::accel::Accel;
+use super::cache::Cache;
+use super::setup::Lab;
+use super::wire::PORT;
+use crate::run::privileged;
+
+/// Why an emulated host did not come up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootError {
+    /// The run's own directory could not be made.
+    #[error("can't make {}", path.display())]
+    RunDir {
+        /// What was to be made.
+        path: PathBuf,
+        /// The kernel's refusal.
+        source: io::Error,
+    },
+    /// QEMU could not be started or watched.
+    #[error("can't start the emulated host")]
+    Start(#[source] io::Error),
+    /// QEMU ended before its agent answered.
+    #[error("the emulated host ended before it was up; its last words:\n{0}")]
+    Ended(String),
+}
+
+/// What to emulate.
+#[derive(Debug, Clone)]
+pub(crate) struct HostSpec {
+    /// SR-IOV cards, each with up to seven VFs.
+    pub(crate) pfs: u8,
+    /// MiB of memory.
+    pub(crate) memory: u32,
+}
+
+/// A directory of one run: the socket, the programs, the console's log. It goes with the value.
+#[derive(Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes one, and removes those whose process has ended without doing so.
+    fn new(cache: &Cache) -> Result<Self, BootError> {
+        let runs = cache.dir().join("runs");
+        let make = |path: &Path| {
+            fs::create_dir_all(path).map_err(|source| BootError::RunDir {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        make(&runs)?;
+        for entry in fs::read_dir(&runs).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // A leftover that can't be removed harms nobody.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let pid = std::process::id();
+        let path = (0_u32..)
+            .map(|number| runs.join(format!("{pid}-{number}")))
+            .find(|path| !path.exists())
+            .unwrap_or(runs);
+        make(&path.join("bin"))?;
+        Ok(Self { path })
+    }
+
+    /// The serial console's log.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.path.join("console.log")
+    }
+
+    fn messages(&self) -> PathBuf {
+        self.path.join("qemu.log")
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        // The next run tries again.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A running emulated host. Dropping it ends QEMU.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    qemu: Child,
+    /// The way to the agent.
+    pub(crate) agent: UnixStream,
+    /// The run's directory.
+    pub(crate) run: RunDir,
+}
+
+impl Machine {
+    /// Starts a host whose agent and programs are copies of `programs`, and waits for QEMU to be there.
+    pub(crate) fn boot(
+        lab: &Lab,
+        spec: &HostSpec,
+        programs: &[PathBuf],
+    ) -> Result<Self, BootError> {
+        let run = RunDir::new(&lab.cache)?;
+        for program in programs {
+            let copy = run
+                .path
+                .join("bin")
+                .join(program.file_name().unwrap_or_default());
+            // Copies, so that a build meanwhile does not change a running host.
+            fs::copy(program, &copy).map_err(|source| BootError::RunDir { path: copy, source })?;
+        }
+        let socket = run.path.join("agent.sock");
+        let listener = UnixListener::bind(&socket).map_err(|source| BootError::RunDir {
+            path: socket,
+            source,
+        })?;
+        let messages = File::create(run.messages()).map_err(BootError::Start)?;
+        let mut qemu = qemu_command(lab, Some(&run.path), &arguments(lab.accel, spec))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(messages)
+            .spawn()
+            .map_err(BootError::Start)?;
+        let ended = watch(&qemu).map_err(BootError::Start)?;
+        let mut fds = [
+            PollFd::new(&listener, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
+        poll(&mut fds, None).map_err(|errno| BootError::Start(errno.into()))?;
+        if fds[0].revents().is_empty() {
+            let _ = qemu.wait();
+            return Err(BootError::Ended(last_lines(&run.messages(), 20)));
+        }
+        let (agent, _) = listener.accept().map_err(BootError::Start)?;
+        Ok(Self { qemu, agent, run })
+    }
+
+    /// Lets the host power off, for at most so long.
+    pub(crate) fn power_off(self, patience: Duration) {
+        if let Ok(ended) = watch(&self.qemu) {
+            let patience = Timespec {
+                tv_sec: patience.as_secs().cast_signed(),
+                tv_nsec: patience.subsec_nanos().into(),
+            };
+            // Whatever comes of it, the drop makes sure of the end.
+            let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience));
+        }
+    }
+
+    /// What the host and QEMU said last, to explain an end.
+    pub(crate) fn last_words(&self) -> String {
+        let mut words = last_lines(&self.run.console(), 25);
+        words.push_str(&last_lines(&self.run.messages(), 5));
+        words
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Without its host's other end the agent powers off; this is for a host that no longer runs its agent. The
+        // process is `unshare`, or sudo, which passes the signal on.
+        if matches!(self.qemu.try_wait(), Ok(None)) {
+            if let Some(pid) = Pid::from_raw(self.qemu.id().cast_signed()) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            let _ = self.qemu.wait();
+        }
+    }
+}
+
+/// A descriptor that is readable once the child has ended.
+pub(crate) fn watch(child: &Child) -> io::Result<std::os::fd::OwnedFd> {
+    let pid = Pid::from_raw(child.id().cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// QEMU in the Debian root, with what it needs mounted in its own namespace. The paths inside are those of the arguments.
+pub(crate) fn qemu_command(lab: &Lab, run: Option<&Path>, arguments: &[String]) -> Command {
+    // `--kill-child` and the parent's death signal: QEMU never outlives this process.
+    let mut command = privileged("setpriv");
+    command
+        .args([
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--kill-child",
+            "sh",
+            "-ec",
+        ])
+        .arg(
+            "root=$1 guest=$2 early=$3 checkout=$4 run=$5; shift 5
+             mount --bind \"$root\" \"$root/lab/root\"
+             mount --bind \"$guest\" \"$root/lab/guest\"
+             mount --bind \"$checkout\" \"$root/checkout\"
+             [ -z \"$run\" ] || mount --bind \"$run\" \"$root/lab/run\"
+             mount --bind /dev \"$root/dev\"
+             mount --bind \"$early\" \"$root/mnt\"
+             mount -t proc proc \"$root/proc\"
+             exec chroot \"$root\" qemu-system-x86_64 \"$@\"",
+        )
+        .arg("sh")
+        .arg(&lab.root)
+        .arg(&lab.guest_dir)
+        .arg(&lab.early_dir)
+        .arg(&lab.checkout)
+        .arg(run.unwrap_or(Path::new("")))
+        .args(arguments);
+    command
+}
+
+/// What every emulated host has: machine, kernel, console.
+pub(crate) fn base_arguments(
+    accel: Accel,
+    memory: u32,
+    console: &str,
+    cmdline: &str,
+) -> Vec<String> {
+    let (accel_option, cpu) = match accel {
+        Accel::Kvm => ("kvm", "host"),
+        Accel::Tcg => ("tcg,thread=multi", "qemu64,+x2apic"),
+    };
+    let memory = format!("{memory}M");
+    let cmdline = format!(
+        "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check intel_iommu=on iommu=pt {cmdline}"
+    );
+    [
+        "-M",
+        "q35,kernel-irqchip=split",
+        "-accel",
+        accel_option,
+        "-cpu",
+        cpu,
+        "-smp",
+        "2",
+        "-m",
+        &memory,
+        "-nodefaults",
+        "-nographic",
+        "-no-reboot",
+        "-serial",
+        console,
+        "-kernel",
+        "/mnt/vmlinuz",
+        "-initrd",
+        "/mnt/initrd",
+        "-append",
+        &cmdline,
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
+    let mut arguments = base_arguments(accel, spec.memory, "file:/lab/run/console.log", "");
+    let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+    add(
+        "-device",
+        "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on".to_owned(),
+    );
+    for (tag, path) in [
+        ("hostroot", "/lab/root"),
+        ("run", "/lab/run"),
+        ("guest", "/lab/guest"),
+        ("checkout", "/checkout"),
+    ] {
+        add(
+            "-fsdev",
+            format!("local,id={tag},path={path},security_model=none,readonly=on,multidevs=remap"),
+        );
+        add(
+            "-device",
+            format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"),
+        );
+    }
+    add(
+        "-chardev",
+        "socket,id=agent,path=/lab/run/agent.sock".to_owned(),
+    );
+    add("-device", "virtio-serial-pci".to_owned());
+    add(
+        "-device",
+        format!("virtserialport,chardev=agent,name={PORT}"),
+    );
+    for pf in 0..spec.pfs {
+        let number = pf + 1;
+        add(
+            "-device",
+            format!("pcie-root-port,id=port{number},bus=pcie.0,chassis={number}"),
+        );
+        // A user network without a way out: all that it gives the card is a carrier.
+        add("-netdev", format!("user,id=net{number},restrict=on"));
+        add(
+            "-device",
+            format!("igb,bus=port{number},netdev=net{number},mac=52:54:00:00:{number:02x}:00"),
+        );
+    }
+    arguments
+}
+
+/// The end of a text file.
+fn last_lines(path: &Path, count: usize) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..]
+        .iter()
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}

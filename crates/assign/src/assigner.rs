@@ -212,6 +212,14 @@ impl Assigner {
         (self.lock().entries.get(&device)).map(|entry| entry.line(device))
     }
 
+    /// The line of a generation, if its device is still on the list under it.
+    #[must_use]
+    pub fn find_generation(&self, generation: Generation) -> Option<Assignment> {
+        let list = self.lock();
+        let device = *list.by_generation.get(&generation)?;
+        (list.entries.get(&device)).map(|entry| entry.line(device))
+    }
+
     /// The devices of a guest, by device.
     #[must_use]
     pub fn of_guest(&self, guest: Uuid) -> Vec<Assignment> {

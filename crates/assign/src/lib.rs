@@ -15,7 +15,7 @@
 //!
 //! - A **claim** is in memory only, and quick: choosing and claiming share one lock of the
 //!   caller's. After a restart of the daemon whoever holds claims (a network's ports, by their own
-//!   records) claims again.
+//!   records) claims again, unless [`Assigner::find`] tells that its device is lent already.
 //! - From **preparing** on there is a record, until the device was verified to be as it was found.
 //! - A **dirty** device could not be restored. It stays on the list, with its record, out of every
 //!   pool, until [`Assigner::give_back`] of its generation succeeds.
@@ -36,7 +36,7 @@ mod settings;
 
 pub use assigner::{Assigner, Claim, VfioUser};
 pub use config::{AccessVlan, Preparation, VfConfig, VfConfigError};
-pub use device::{Assignment, DeviceId, Generation, Origin, Owner, Phase};
+pub use device::{Assignment, DeviceId, Generation, Origin, Owner, ParseGenerationError, Phase};
 pub use error::{
     Blocker, ClaimError, ErrorKind, Obstacle, OpenError, PrepareError, ReturnError, UndoFault,
     describe_usage,

@@ -177,10 +177,12 @@ const EAGAIN: i32 = 11;
 const EBUSY: i32 = 16;
 
 /// Tries again where the driver says "not now": a VF in reset (i40e, ice) refuses its settings
-/// for some milliseconds, and no event tells when that is over.
+/// for some milliseconds, and no event tells when that is over; or where udev has just given a
+/// network device another name.
 pub(crate) fn insist(mut attempt: impl FnMut() -> Result<(), HostError>) -> Result<(), HostError> {
     for pause in PAUSES {
         match attempt() {
+            Err(HostError::NoNetdev(_)) => wait(pause),
             Err(error) if matches!(error.errno(), Some(EAGAIN | EBUSY)) => wait(pause),
             settled => return settled,
         }

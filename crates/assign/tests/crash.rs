@@ -95,6 +95,24 @@ fn a_running_guest_keeps_its_device_over_a_restart() {
 }
 
 #[test]
+fn a_device_that_is_still_open_is_not_touched_though_its_guest_is_said_to_be_gone() {
+    let machine = Machine::new("vfs=1");
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    let lent = lend(&assigner, machine.vf(0), 1, &ordinary(1)).unwrap();
+    let as_lent = machine.host.snapshot();
+    drop(assigner);
+    machine.host.hold_vfio(machine.vf(0), true);
+    let (assigner, findings) = machine.restart(|_| false);
+    let text = findings[0].to_string();
+    assert!(text.contains("a process has its vfio group"), "{text}");
+    assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
+    machine.host.hold_vfio(machine.vf(0), false);
+    assigner.give_back(lent.generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+#[test]
 fn what_is_not_as_it_was_lent_is_told_and_not_papered_over() {
     let machine = Machine::new("vfs=2");
     let assigner = machine.start();

@@ -5,11 +5,11 @@ mod common;
 
 use std::sync::{Arc, Barrier};
 
-use assign::{DeviceId, ErrorKind, Obstacle, Origin, Phase, Preparation, ReturnError};
+use assign::{DeviceId, Origin, Phase, Preparation, ReturnError};
 use common::hooked::Hooked;
 use common::{Machine, USER, chain, claim, everything, guest, lend, mac, managed, ordinary};
 use conf::{HostDriver, MacAddress, VfLink};
-use host::{Effect, Fault, Host, Operation, Quirks, Usage, VfSetting, VlanProtocol};
+use host::{Effect, Fault, Host, Operation, Quirks, VfSetting, VlanProtocol};
 
 #[test]
 fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
@@ -41,9 +41,18 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
     assert_eq!(line.vf.as_ref().unwrap().number, 1);
     assert_eq!(line.host_driver.as_deref(), Some("simvf"));
     assert_eq!(assigner.find(DeviceId::Pci(vf)).as_ref(), Some(line));
-    assert_eq!(assigner.of_guest(guest(1).guest), [line.clone()]);
+    assert_eq!(
+        assigner.of_guest(guest(1).guest),
+        std::slice::from_ref(line)
+    );
+
+    assert_eq!(
+        assigner.find_generation(lent.generation).as_ref(),
+        Some(line)
+    );
 
     let returned = assigner.give_back(lent.generation).unwrap();
+    assert_eq!(assigner.find_generation(lent.generation), None);
     assert_eq!((returned.owner, returned.vanished), (guest(1), false));
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
@@ -176,9 +185,15 @@ fn a_group_member_without_a_host_driver_is_no_obstacle() {
 fn an_igb_card_lends_with_ordinary_settings() {
     let machine = Machine::new("vfs=1");
     machine.host.set_quirks(Quirks::igb());
-    let found = machine.host.snapshot();
     let assigner = machine.start();
+    let vf = machine.host.virtual_function(machine.vf(0)).unwrap();
+    let netdev = machine.host.vf_state(&vf).unwrap().netdev;
+    // Its PF lists the MAC that the VF's driver made up, from the first time on that it hears it.
     let lent = lend(&assigner, machine.vf(0), 1, &ordinary(1)).unwrap();
+    assigner.give_back(lent.generation).unwrap();
+    let found = machine.host.snapshot();
+    assert_eq!(machine.host.vf_state(&vf).unwrap().netdev, netdev);
+    let lent = lend(&assigner, machine.vf(0), 2, &ordinary(2)).unwrap();
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
 }

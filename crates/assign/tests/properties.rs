@@ -183,7 +183,7 @@ impl Life {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn no_device_is_lent_twice_none_forgotten_and_each_is_as_found(
         steps in prop::collection::vec(step(), 1..40)

@@ -127,13 +127,14 @@ impl Rate {
                 format!("<{name}> needs the attribute {expected}"),
             ));
         }
-        // libvirt can't tell 0 from absent.
+        // 0 is no limit, and without an average a peak says nothing.
         let positive = |value: Option<u64>| value.filter(|&value| value > 0);
+        let average = positive(rate.average);
         Ok(Self {
-            average: positive(rate.average),
-            peak: positive(rate.peak),
+            average,
+            peak: average.and(positive(rate.peak)),
             floor: positive(rate.floor),
-            burst: positive(rate.burst),
+            burst: average.and(positive(rate.burst)),
         })
     }
 }

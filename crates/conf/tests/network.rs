@@ -167,3 +167,29 @@ fn possible_networks_pass() {
         assert_eq!(network(inside).validate(), Ok(()), "{inside}");
     }
 }
+
+#[test]
+fn a_bridge_of_its_own_gets_a_free_name_and_a_mac() {
+    let taken = |name: &str| ["virbr0", "virbr1", "br-0-%d"].contains(&name);
+    let mut plain = network("");
+    plain.fill_defaults(taken).unwrap();
+    let name = |network: &Network| network.ip.bridge.clone().unwrap().name.unwrap();
+    assert_eq!(name(&plain), "virbr2");
+    assert!(plain.ip.mac.unwrap().to_string().starts_with("52:54:00:"));
+
+    let mut pattern = network("<bridge name='br-%d-%d'/><mac address='52:54:00:00:00:01'/>");
+    pattern.fill_defaults(taken).unwrap();
+    assert_eq!(name(&pattern), "br-1-%d");
+    assert_eq!(pattern.ip.mac.unwrap().to_string(), "52:54:00:00:00:01");
+
+    let error = network("").fill_defaults(|_| true).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "network 'n': all bridge names of the pattern 'virbr%d' are taken"
+    );
+
+    let mut pool = network("<forward mode='hostdev'/>");
+    let before = pool.clone();
+    pool.fill_defaults(|_| true).unwrap();
+    assert_eq!(pool, before);
+}

@@ -53,8 +53,7 @@ impl AsyncRead for Console {
         loop {
             let mut ready = ready!(self.0.poll_read_ready(cx))?;
             let unfilled = buffer.initialize_unfilled();
-            let result =
-                ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *unfilled)?));
+            let result = ready.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *unfilled)?));
             match result {
                 Ok(Ok(count)) => {
                     buffer.advance(count);
@@ -109,7 +108,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn pty() -> (File, PathBuf) {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let path = ptsname(&master, Vec::new()).unwrap();

@@ -1,28 +1,29 @@
 //! Starting a guest.
 
+mod error;
+mod start;
+
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{CharBackend, Disk, DiskSource, Domain, HostSource, PciAddress};
-use host::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep};
+use conf::{CharBackend, Domain, HostSource, PciAddress};
+use host::{MemoryLock, RunAs};
 use rustix::process::Signal;
+
+pub use error::LaunchError;
 
 use crate::guest::Real;
 use crate::log::Log;
 use crate::process::Process;
-use crate::record::boot_id;
 use crate::{
-    CommandLine, CommandLineError, ExitStatus, Guest, GuestEvents, GuestRecord, GuestState,
-    Lifecycle, PauseReason, Qmp, QmpError, QmpEvents, Resources, Taps, command_line, socket,
+    Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError, QmpEvents,
 };
+use start::{Started, start};
 
 /// From the start of QEMU's process to its monitor's greeting.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -72,76 +73,6 @@ pub struct Launched {
     pub events: GuestEvents,
     /// Its pseudo-terminals, by the alias of their device; see [`fill_ptys`].
     pub ptys: BTreeMap<String, String>,
-}
-
-/// A guest that was not started; nothing of it is left but its log.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LaunchError {
-    /// Its document asks for what can't be.
-    #[error(transparent)]
-    CommandLine(#[from] CommandLineError),
-    /// There is no such QEMU.
-    #[error(
-        "there is no emulator {}\nInstall QEMU (Debian: qemu-system-x86), or correct <emulator>.",
-        program.display()
-    )]
-    NoEmulator {
-        /// Where it should be.
-        program: PathBuf,
-    },
-    /// A directory, socket, log or image could not be opened.
-    #[error("cannot prepare {}", path.display())]
-    Prepare {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The process could not be made.
-    #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// QEMU ended before its monitor was there.
-    #[error("QEMU refused to start ({}): {}", ending(status), words_or_log(words, log))]
-    Refused {
-        /// How it ended.
-        status: Option<ExitStatus>,
-        /// Its last words in this start.
-        words: String,
-        /// Its log.
-        log: PathBuf,
-    },
-    /// QEMU runs and can't be controlled; it was killed.
-    #[error("QEMU started, but its monitor did not work: {}", words_or_log(words, log))]
-    Monitor {
-        /// Its last words in this start.
-        words: String,
-        /// Its log.
-        log: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: QmpError,
-    },
-    /// A last setting was refused; it was killed.
-    #[error("QEMU started, but the guest could not be set going")]
-    Setting {
-        /// What went wrong.
-        #[source]
-        source: QmpError,
-    },
-}
-
-fn ending(status: &Option<ExitStatus>) -> String {
-    status.map_or("unknown status".to_owned(), |status| status.to_string())
-}
-
-fn words_or_log(words: &str, log: &Path) -> String {
-    if words.is_empty() {
-        format!("it said nothing; see {}", log.display())
-    } else {
-        words.to_owned()
-    }
 }
 
 impl LaunchSpec {
@@ -222,157 +153,6 @@ pub(crate) async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
     })
 }
 
-/// A process that is connected to, and not yet greeted.
-struct Started {
-    process: Process,
-    connection: UnixStream,
-    log: Log,
-    monitor: PathBuf,
-    boot_id: String,
-}
-
-/// All that is done before QEMU runs, and QEMU's start.
-fn start(spec: &LaunchSpec) -> Result<Started, LaunchError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LaunchError::Prepare { path, source }
-    };
-    let boot_id = boot_id().map_err(failed(Path::new("/proc")))?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&spec.run_dir)
-        .map_err(failed(&spec.run_dir))?;
-    let monitor = spec.run_dir.join("monitor.sock");
-    let listener = socket::listen(&monitor).map_err(failed(&monitor))?;
-    // It listens already, so nobody has to wait for QEMU to make it.
-    let connection = socket::connect(&monitor).map_err(failed(&monitor))?;
-
-    let mut resources = Resources {
-        monitor: listener.as_raw_fd(),
-        pci_devices: spec.pci_devices.clone(),
-        usb_devices: spec.usb_devices.clone(),
-        ..Resources::default()
-    };
-    let mut inherited: Vec<OwnedFd> = vec![listener.into()];
-    if spec.run_as.is_some() {
-        open_files(&spec.domain, &mut resources, &mut inherited)?;
-    }
-    for (alias, fds) in &spec.taps {
-        let mut taps = Taps::default();
-        for (from, to) in [(&fds.taps, &mut taps.taps), (&fds.vhosts, &mut taps.vhosts)] {
-            for fd in from {
-                let copy = fd.try_clone().map_err(failed(Path::new("a tap")))?;
-                to.push(copy.as_raw_fd());
-                inherited.push(copy);
-            }
-        }
-        resources.taps.insert(alias.clone(), taps);
-    }
-
-    let command = command_line(&spec.domain, &resources)?;
-    let log = Log::begin(&spec.log, &command).map_err(failed(&spec.log))?;
-    let output = log.output().map_err(failed(&spec.log))?;
-    let process = spawn(spec, command, output.into(), inherited)?;
-    Ok(Started {
-        process,
-        connection,
-        log,
-        monitor,
-        boot_id,
-    })
-}
-
-fn spawn(
-    spec: &LaunchSpec,
-    command: CommandLine,
-    output: OwnedFd,
-    inherited: Vec<OwnedFd>,
-) -> Result<Process, LaunchError> {
-    let program = command.program.clone();
-    let spawn = Spawn {
-        program: command.program,
-        args: command.args.into_iter().map(OsString::from).collect(),
-        environment: vec![
-            // QEMU's words are shown to people and read by programs.
-            ("LC_ALL".into(), "C".into()),
-            ("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into()),
-            ("HOME".into(), spec.run_dir.clone().into_os_string()),
-        ],
-        output,
-        inherited,
-        memory_lock: memory_lock(&spec.domain),
-        run_as: spec.run_as.clone(),
-    };
-    match spawn.spawn() {
-        Ok(spawned) => Process::started(spawned).map_err(|source| LaunchError::Prepare {
-            path: program,
-            source,
-        }),
-        Err(error)
-            if error.step == SpawnStep::Execute
-                && error.source.kind() == io::ErrorKind::NotFound =>
-        {
-            Err(LaunchError::NoEmulator { program })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Opens what a QEMU without our rights could not.
-fn open_files(
-    domain: &Domain,
-    resources: &mut Resources,
-    inherited: &mut Vec<OwnedFd>,
-) -> Result<(), LaunchError> {
-    let mut open = |alias: &Option<String>, path: &str, options: &[&OpenOptions]| {
-        let Some(alias) = alias else {
-            return Ok::<_, LaunchError>(()); // refused when the command line is made
-        };
-        for options in options {
-            let file: File = options.open(path).map_err(|source| LaunchError::Prepare {
-                path: path.into(),
-                source,
-            })?;
-            let numbers = resources.files.entry(alias.clone()).or_default();
-            numbers.push(file.as_raw_fd());
-            inherited.push(file.into());
-        }
-        Ok(())
-    };
-    let (mut read, mut both) = (OpenOptions::new(), OpenOptions::new());
-    read.read(true);
-    both.read(true).write(true);
-    for disk in &domain.devices.disks {
-        let Some(DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
-            continue;
-        };
-        if is_written_to(disk) {
-            // QEMU opens an image for reading first, to look at it.
-            open(&disk.info.alias, path, &[&read, &both])?;
-        } else {
-            open(&disk.info.alias, path, &[&read])?;
-        }
-    }
-    for serial in &domain.devices.serials {
-        if let CharBackend::File { path, append } = &serial.backend {
-            let mut write = OpenOptions::new();
-            write.write(true).create(true).mode(0o600);
-            if *append == Some(true) {
-                write.append(true);
-            } else {
-                write.truncate(true);
-            }
-            open(&serial.info.alias, path, &[&write])?;
-        }
-    }
-    Ok(())
-}
-
-fn is_written_to(disk: &Disk) -> bool {
-    !disk.read_only && disk.device != "cdrom"
-}
-
 /// Waits for QEMU's greeting or its end, whichever comes first.
 async fn greet(
     process: &Process,
@@ -385,12 +165,11 @@ async fn greet(
         words: log.last_words(),
         log: log.path().to_owned(),
     };
-    let stream = tokio::net::UnixStream::from_std(connection).map_err(|source| {
-        LaunchError::Prepare {
+    let stream =
+        tokio::net::UnixStream::from_std(connection).map_err(|source| LaunchError::Prepare {
             path: "the monitor".into(),
             source,
-        }
-    })?;
+        })?;
     let error = tokio::select! {
         greeted = Qmp::greet(stream, deadline) => match greeted {
             Ok(greeted) => return Ok(greeted),

@@ -176,6 +176,10 @@ impl Observed {
     /// Waits until the state is as wanted.
     pub(crate) async fn reached(&self, wanted: impl Fn(GuestState) -> bool) {
         // An error would mean that the sender, which is ours, is gone.
-        let _ = self.state.subscribe().wait_for(|state| wanted(*state)).await;
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| wanted(*state))
+            .await;
     }
 }

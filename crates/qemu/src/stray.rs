@@ -37,7 +37,10 @@ fn find(guest: Uuid) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let pid = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let pid = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(Pid::from_raw);
         if let Some(pid) = pid.filter(|pid| is_of(*pid, guest)) {
             found.push(pid);
         }

@@ -1,9 +1,7 @@
 //! A guest that is none, for a simulated host.
 
 use crate::state::Observed;
-use crate::{
-    ControlError, Exit, ExitReason, GuestEvent, GuestEvents, GuestState, PauseReason,
-};
+use crate::{ControlError, Exit, ExitReason, GuestEvent, GuestEvents, GuestState, PauseReason};
 
 /// States, and nothing behind them.
 #[derive(Debug)]

@@ -1,10 +1,12 @@
 //! A guest's life, with a stand-in for QEMU.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use std::time::Duration;
 
-use common::{Bench, pid_in, runs};
+use common::{Bench, pid_in, runs, wait_for_end};
 use qemu::{
     Exit, ExitReason, ExitStatus, Guest, GuestEvent, GuestEvents, GuestRecord, GuestState,
     LaunchError, Launched, PauseReason, QmpError, ReconnectError,
@@ -71,7 +73,10 @@ async fn a_guest_starts_halted_runs_halts_and_is_destroyed() {
     assert_eq!(guest.state(), GuestState::Paused(PauseReason::Starting));
     assert_eq!(ptys["serial0"], "/dev/pts/99");
     let log = std::fs::read_to_string(bench.log()).unwrap();
-    assert!(log.contains("-stand-in \\\n-name guest=web,debug-threads=on \\\n-S"), "{log}");
+    assert!(
+        log.contains("-stand-in \\\n-name guest=web,debug-threads=on \\\n-S"),
+        "{log}"
+    );
 
     guest.resume().await.unwrap();
     assert_eq!(guest.state(), GuestState::Running);
@@ -84,7 +89,14 @@ async fn a_guest_starts_halted_runs_halts_and_is_destroyed() {
     assert!(!runs(guest.pid().unwrap()));
     assert_eq!(exited(&rest(&mut events).await), exit);
     assert!(!bench.path("run/monitor.sock").exists());
-    assert!(guest.resume().await.unwrap_err().to_string().contains("not running"));
+    assert!(
+        guest
+            .resume()
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("not running")
+    );
     assert_eq!(guest.destroy().await.unwrap(), exit, "twice is fine");
 }
 
@@ -94,12 +106,17 @@ async fn raw_commands_pass_through_in_both_languages() {
     let guest = Guest::launch(bench.spec()).await.unwrap().guest;
     let qmp = guest.qmp().unwrap();
 
-    let answer = qmp.pass_through(r#"{"execute":"query-status","id":"mine"}"#, SOON).await;
+    let answer = qmp
+        .pass_through(r#"{"execute":"query-status","id":"mine"}"#, SOON)
+        .await;
     let answer: Value = serde_json::from_str(&answer.unwrap()).unwrap();
     assert_eq!(answer["return"]["status"], "running");
     assert_eq!(answer["id"], "mine");
 
-    let answer = qmp.pass_through(r#"{"execute":"fly"}"#, SOON).await.unwrap();
+    let answer = qmp
+        .pass_through(r#"{"execute":"fly"}"#, SOON)
+        .await
+        .unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["error"]["class"], "CommandNotFound");
 
@@ -107,7 +124,10 @@ async fn raw_commands_pass_through_in_both_languages() {
         let error = qmp.pass_through(text, SOON).await.unwrap_err();
         assert!(matches!(error, QmpError::NotACommand { .. }), "{error}");
     }
-    assert_eq!(qmp.human("info status", SOON).await.unwrap(), "you said info status\r\n");
+    assert_eq!(
+        qmp.human("info status", SOON).await.unwrap(),
+        "you said info status\r\n"
+    );
     guest.destroy().await.unwrap();
 }
 
@@ -134,7 +154,12 @@ async fn strange_lines_and_dropped_calls_do_not_end_the_connection() {
     }
     let qmp = guest.qmp().unwrap();
     let late = qmp
-        .execute("be-silent", Value::Null, Vec::new(), Duration::from_millis(50))
+        .execute(
+            "be-silent",
+            Value::Null,
+            Vec::new(),
+            Duration::from_millis(50),
+        )
         .await;
     assert!(matches!(late, Err(QmpError::Deadline { .. })), "{late:?}");
     assert_eq!(qmp.status().await.unwrap().to_string(), "running");
@@ -162,7 +187,10 @@ async fn a_qemu_that_refuses_is_quoted() {
 async fn a_qemu_without_a_word_points_to_its_log() {
     let bench = Bench::with_script("kill -9 $$");
     let error = Guest::launch(bench.spec()).await.unwrap_err().to_string();
-    assert!(error.starts_with("QEMU refused to start (signal 9): it said nothing"), "{error}");
+    assert!(
+        error.starts_with("QEMU refused to start (signal 9): it said nothing"),
+        "{error}"
+    );
     assert!(error.contains("web.log"), "{error}");
 }
 
@@ -181,23 +209,18 @@ async fn a_qemu_that_hangs_is_killed() {
 async fn a_start_that_nobody_waits_for_leaves_nothing() {
     let bench = Bench::with_script("echo $$ >\"${0%/*}/pid\"\nexec sleep 1000");
     let mark = bench.path("pid");
-    let launch = Guest::launch(bench.spec());
-    let started = async {
-        while std::fs::read_to_string(&mark).is_ok_and(|text| text.ends_with('\n')) == false {
-            tokio::task::yield_now().await;
-        }
+    // Reading it waits for the script.
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &mark, fifo, mode, 0).unwrap();
+    let started = tokio::task::spawn_blocking(move || pid_in(&mark));
+    let pid = tokio::select! {
+        launched = Guest::launch(bench.spec()) => panic!("{launched:?}"),
+        pid = started => pid.unwrap(),
     };
-    tokio::select! {
-        launched = launch => panic!("{launched:?}"),
-        () = started => {}
-    }
-    let pid = pid_in(&mark);
-    let gone = async {
-        while runs(pid) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, gone).await.unwrap();
+    tokio::task::spawn_blocking(move || wait_for_end(pid))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -207,7 +230,11 @@ async fn a_missing_qemu_is_said_to_be_missing() {
     spec.domain.devices.emulator = Some("/nonexistent/qemu".to_owned());
     let error = Guest::launch(spec).await.unwrap_err();
     assert!(matches!(error, LaunchError::NoEmulator { .. }));
-    assert!(error.to_string().starts_with("there is no emulator /nonexistent/qemu\n"));
+    assert!(
+        error
+            .to_string()
+            .starts_with("there is no emulator /nonexistent/qemu\n")
+    );
 }
 
 #[tokio::test]
@@ -217,7 +244,9 @@ async fn a_qemu_that_dies_is_noticed_at_once() {
         guest, mut events, ..
     } = Guest::launch(bench.spec()).await.unwrap();
     let qmp = guest.qmp().unwrap();
-    let lost = qmp.execute("exit", json!({ "code": 3 }), Vec::new(), SOON).await;
+    let lost = qmp
+        .execute("exit", json!({ "code": 3 }), Vec::new(), SOON)
+        .await;
     assert!(matches!(lost, Err(QmpError::Closed { .. })), "{lost:?}");
     let exit = exited(&rest(&mut events).await);
     assert_eq!(exit.reason, ExitReason::Died);
@@ -241,8 +270,15 @@ async fn a_guest_that_switches_itself_off_ends() {
             to: GuestState::ShuttingDown
         }
     );
-    assert_eq!(exited(&happened).reason, ExitReason::Shutdown { by_guest: true });
-    assert_eq!(happened.len(), 3, "shutting down, ended, exited: {happened:?}");
+    assert_eq!(
+        exited(&happened).reason,
+        ExitReason::Shutdown { by_guest: true }
+    );
+    assert_eq!(
+        happened.len(),
+        3,
+        "shutting down, ended, exited: {happened:?}"
+    );
 }
 
 #[tokio::test]
@@ -290,7 +326,11 @@ async fn a_guest_s_own_reboot_can_be_its_end() {
     let Launched {
         guest, mut events, ..
     } = Guest::launch(spec).await.unwrap();
-    assert!(std::fs::read_to_string(bench.log()).unwrap().contains("-no-reboot"));
+    assert!(
+        std::fs::read_to_string(bench.log())
+            .unwrap()
+            .contains("-no-reboot")
+    );
     have(&guest, "guest-reboots").await.unwrap();
     let exit = exited(&rest(&mut events).await);
     assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: true });
@@ -305,7 +345,13 @@ async fn a_panic_is_a_crash() {
     } = Guest::launch(spec).await.unwrap();
     have(&guest, "guest-panics").await.unwrap();
     let happened = rest(&mut events).await;
-    assert!(matches!(happened[0], GuestEvent::State { to: GuestState::Crashed, .. }));
+    assert!(matches!(
+        happened[0],
+        GuestEvent::State {
+            to: GuestState::Crashed,
+            ..
+        }
+    ));
     assert_eq!(exited(&happened).reason, ExitReason::Crashed);
 
     let bench = Bench::serving();
@@ -418,9 +464,15 @@ async fn a_stub_plays_the_states() {
     assert_eq!(guest.record(), None);
     guest.resume().await.unwrap();
     let error = guest.qmp().unwrap_err();
-    assert_eq!(error.to_string(), "guest 'web' is simulated: it has no monitor");
+    assert_eq!(
+        error.to_string(),
+        "guest 'web' is simulated: it has no monitor"
+    );
     guest.shutdown().await.unwrap();
     let happened = rest(&mut events).await;
-    assert_eq!(exited(&happened).reason, ExitReason::Shutdown { by_guest: true });
+    assert_eq!(
+        exited(&happened).reason,
+        ExitReason::Shutdown { by_guest: true }
+    );
     assert!(guest.suspend().await.is_err());
 }

@@ -1,5 +1,7 @@
 //! The same life with a real QEMU, where one is installed: what it is told, it understands.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,7 +108,8 @@ fn q35(image: &Path) -> Domain {
 }
 
 fn pc(image: &Path) -> Domain {
-    let root = "<controller type='pci' index='0' model='pci-root'><alias name='pci.0'/></controller>
+    let root =
+        "<controller type='pci' index='0' model='pci-root'><alias name='pci.0'/></controller>
          <controller type='usb' index='0' model='piix3-uhci'><alias name='usb'/>
            <address type='pci' bus='0' slot='1' function='2'/></controller>
          <controller type='ide' index='0'><alias name='ide'/>
@@ -163,7 +166,10 @@ async fn its_own_words_explain_a_refusal() {
     let log = directory.path().join("log");
     let spec = LaunchSpec::new(q35(&missing), directory.path().join("run"), log);
     let error = Guest::launch(spec).await.unwrap_err().to_string();
-    assert!(error.starts_with("QEMU refused to start (exit status 1): "), "{error}");
+    assert!(
+        error.starts_with("QEMU refused to start (exit status 1): "),
+        "{error}"
+    );
     assert!(error.contains("missing.img': No such file"), "{error}");
 }
 
@@ -189,7 +195,10 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
     let guest = Guest::launch(spec).await.unwrap().guest;
     let pid = guest.pid().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(status.contains("Uid:\t64321\t64321\t64321\t64321"), "{status}");
+    assert!(
+        status.contains("Uid:\t64321\t64321\t64321\t64321"),
+        "{status}"
+    );
     assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
     guest.destroy().await.unwrap();
 }

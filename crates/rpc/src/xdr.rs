@@ -1,6 +1,6 @@
 //! XDR: big-endian four-byte units, as libvirt uses them.
 //!
-//! Each message is declared once, with [`wire_struct!`](crate::macros) or as a row of the procedure
+//! Each message is declared once, with `wire_struct!` or as a row of the procedure
 //! table; the codec here knows only the building blocks. Decoding checks every count against both
 //! its maximum and the bytes that are left before it allocates, so a short message can't claim much
 //! memory. It is lenient where libvirt is: any non-zero word means "present", padding is not

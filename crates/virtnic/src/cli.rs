@@ -40,7 +40,7 @@ pub(crate) struct DaemonArgs {
     )]
     pub(crate) socket: Option<PathBuf>,
 
-    /// The root of the daemon, as given to virtnicd --root; stands over VIRTNIC_SOCKET
+    /// The root of the daemon, as given to virtnicd --root; stands over --socket and VIRTNIC_SOCKET
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
 }

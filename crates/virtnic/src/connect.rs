@@ -8,12 +8,9 @@ use rpc::client::{Client, OpenError};
 use crate::cli::DaemonArgs;
 use crate::failure::Failure;
 
-/// What a command needs to be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Only to look: any user may.
-    Read,
-}
+/// The daemon's sockets below its root. Commands that only look are content with the first, which
+/// any user may use.
+const SOCKETS: [&str; 2] = ["run/virtnic/virtnic-sock-ro", "run/virtnic/virtnic-sock"];
 
 /// Where a daemon may be, in the order in which to look; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,14 +21,8 @@ pub(crate) struct Places {
 }
 
 /// The places that the command line, or else the defaults, name.
-pub(crate) fn places(daemon: &DaemonArgs, access: Access) -> Places {
-    let below = |root: &Path| {
-        let names = match access {
-            Access::Read => ["virtnic-sock-ro", "virtnic-sock"],
-        };
-        let run = root.join("run/virtnic");
-        names.map(|name| run.join(name)).to_vec()
-    };
+pub(crate) fn places(daemon: &DaemonArgs) -> Places {
+    let below = |root: &Path| SOCKETS.map(|socket| root.join(socket)).to_vec();
     let sockets = match (&daemon.root, &daemon.socket) {
         (Some(root), _) => below(root),
         (None, Some(socket)) => vec![socket.clone()],
@@ -43,11 +34,11 @@ pub(crate) fn places(daemon: &DaemonArgs, access: Access) -> Places {
     }
 }
 
-/// Connects to the first of the places where somebody listens.
-pub(crate) async fn open(places: &Places, access: Access) -> Result<Client, Failure> {
+/// Connects, only to look, to the first of the places where somebody listens.
+pub(crate) async fn open(places: &Places) -> Result<Client, Failure> {
     let mut tried = Vec::new();
     for socket in &places.sockets {
-        match Client::open(socket, "", access == Access::Read).await {
+        match Client::open(socket, "", true).await {
             Ok((client, _events)) => return Ok(client),
             Err(OpenError::Connect { path, source }) => tried.push((path, source)),
             Err(OpenError::Authentication) => return Err(Failure::Authentication),
@@ -114,7 +105,7 @@ mod tests {
     }
 
     fn sockets(args: &DaemonArgs) -> Vec<String> {
-        let places = places(args, Access::Read);
+        let places = places(args);
         let text = |path: &PathBuf| path.display().to_string();
         places.sockets.iter().map(text).collect()
     }

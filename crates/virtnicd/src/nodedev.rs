@@ -214,10 +214,7 @@ impl Devices {
     }
 
     /// The VF's own network device and its MAC.
-    fn vf_netdev(
-        &self,
-        address: PciAddress,
-    ) -> Seen<Option<(String, MacAddress)>> {
+    fn vf_netdev(&self, address: PciAddress) -> Seen<Option<(String, MacAddress)>> {
         let Some(vf) = unless_gone(self.host.virtual_function(address))? else {
             return Ok(None);
         };
@@ -248,7 +245,9 @@ impl Devices {
         for interface in without_mac.into_iter().chain([rest]) {
             if let Some(address) = unless_gone(self.host.pci_address_of(interface))? {
                 let netdevs = self.netdevs(address)?;
-                let found = netdevs.into_iter().find(|netdev| netdev.node_name() == name);
+                let found = netdevs
+                    .into_iter()
+                    .find(|netdev| netdev.node_name() == name);
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -260,7 +259,9 @@ impl Devices {
         }
         for address in self.functions()? {
             let netdevs = self.netdevs(address)?;
-            let found = netdevs.into_iter().find(|netdev| netdev.node_name() == name);
+            let found = netdevs
+                .into_iter()
+                .find(|netdev| netdev.node_name() == name);
             if found.is_some() {
                 return Ok(found);
             }
@@ -268,11 +269,7 @@ impl Devices {
         Ok(None)
     }
 
-    fn describe(
-        &self,
-        found: &Found,
-        name: &str,
-    ) -> Seen<NodeDevice> {
+    fn describe(&self, found: &Found, name: &str) -> Seen<NodeDevice> {
         let (path, driver, capability) = match found {
             Found::Computer => (None, None, NodeCapability::System(self.system())),
             Found::Pci(device) => (
@@ -326,7 +323,11 @@ impl Devices {
             other: Vec::new(),
             iommu_group: group.map(|group| NodeIommuGroup {
                 number: group.number,
-                members: group.members.into_iter().map(|(member, _)| member).collect(),
+                members: group
+                    .members
+                    .into_iter()
+                    .map(|(member, _)| member)
+                    .collect(),
             }),
             numa_node: device.numa_node.map(u32::from),
             express: device.is_express.then(PciExpress::default),
@@ -347,10 +348,7 @@ impl Devices {
         })
     }
 
-    fn link_state(
-        &self,
-        pf: &PhysicalFunction,
-    ) -> Seen<InterfaceState> {
+    fn link_state(&self, pf: &PhysicalFunction) -> Seen<InterfaceState> {
         let link = self.host.pf_link(pf)?;
         Ok(if link.up && link.carrier {
             InterfaceState::Up
@@ -361,9 +359,7 @@ impl Devices {
 }
 
 /// None for a device that is not there, or not there any more, or not of that kind.
-fn unless_gone<T>(
-    outcome: Seen<T>,
-) -> Seen<Option<T>> {
+fn unless_gone<T>(outcome: Seen<T>) -> Seen<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(

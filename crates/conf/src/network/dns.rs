@@ -120,7 +120,7 @@ impl FromXml for Dns {
             services: all(element, "srv")?,
             hosts: all(element, "host")?,
         };
-        if dns.enable == Some(false) && dns.says_more_than_enable() {
+        if dns.enable == Some(false) && dns.has_records() {
             return Err(element.error(
                 ErrorKind::Xml,
                 "<dns enable='no'> can have nothing else in it",
@@ -172,9 +172,10 @@ impl ToXml for Dns {
 }
 
 impl Dns {
-    fn says_more_than_enable(&self) -> bool {
+    fn has_records(&self) -> bool {
         Self {
             enable: None,
+            forward_plain_names: None,
             ..self.clone()
         } != Self::default()
     }

@@ -1,5 +1,6 @@
 //! `<network>`.
 
+mod defaults;
 mod dhcp;
 mod dns;
 mod extension;

@@ -78,6 +78,9 @@ impl FromXml for Network {
         };
         if network.makes_bridge() {
             network.ip.bridge.get_or_insert_default();
+        } else {
+            let silent = NetworkBridge::default();
+            network.ip.bridge = network.ip.bridge.filter(|bridge| *bridge != silent);
         }
         network.check_mode(element)?;
         Ok(network)
@@ -143,7 +146,7 @@ impl FromXml for PortGroup {
             vlan: element.parse_child("vlan")?,
             virtual_port: virtual_port(element, VirtualPortRules::Open)?,
             bandwidth: bandwidth(element)?,
-            vf: VfSettings::of(element)?,
+            vf: VfSettings::of(element)?.filter(|vf| *vf != VfSettings::default()),
         })
     }
 }

@@ -11,14 +11,17 @@ impl Builder<'_> {
         pci_address(&self.domain.devices.controllers, info, alias)
     }
 
-    /// `bus` and `port` of a USB device.
+    /// `bus` and `port` of a USB device. Without a place it gets a free port of the first bus,
+    /// which QEMU finds.
     pub(super) fn usb_address(&self, info: &DeviceInfo, alias: &str) -> Result<Object, Problem> {
-        let Some(GuestAddress::Usb { bus, port }) = &info.address else {
-            return Err(Problem::NoAddress(alias.to_owned()));
+        let (bus, port) = match &info.address {
+            Some(GuestAddress::Usb { bus, port }) => (*bus, port.as_deref()),
+            None => (0, None),
+            Some(_) => return Err(Problem::NoAddress(alias.to_owned())),
         };
         let master = self
             .controllers_of("usb")
-            .find(|c| c.index == *bus && !is_usb_companion(c))
+            .find(|c| c.index == bus && !is_usb_companion(c))
             .and_then(|c| c.info.alias.as_deref())
             .ok_or_else(|| Problem::NoController {
                 device: alias.to_owned(),
@@ -26,7 +29,7 @@ impl Builder<'_> {
             })?;
         Ok(Object::new()
             .with("bus", format!("{master}.0"))
-            .maybe("port", port.as_deref()))
+            .maybe("port", port))
     }
 
     pub(super) fn controllers_of(&self, kind: &str) -> impl Iterator<Item = &Controller> {

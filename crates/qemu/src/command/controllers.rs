@@ -124,7 +124,14 @@ impl Builder<'_> {
                     .with("masterbus", format!("{master}.0"))
                     .with("firstport", port)
             }
-            None => Object::driver(driver).with("id", alias),
+            None => {
+                // As many ports of either speed.
+                let ports = ports(controller).filter(|_| driver.ends_with("xhci"));
+                Object::driver(driver)
+                    .maybe("p2", ports)
+                    .maybe("p3", ports)
+                    .with("id", alias)
+            }
         };
         Ok(device.and(self.pci_address(&controller.info, alias)?))
     }
@@ -147,8 +154,14 @@ impl Builder<'_> {
                 return Err(Problem::Unsupported(what));
             }
         };
+        let max_ports = ports(controller).filter(|_| controller.kind == "virtio-serial");
         Ok(Object::driver(driver)
             .with("id", alias)
+            .maybe("max_ports", max_ports)
             .and(self.pci_address(&controller.info, alias)?))
     }
+}
+
+fn ports(controller: &Controller) -> Option<u32> {
+    controller.unused.attribute("ports")?.parse().ok()
 }

@@ -62,7 +62,10 @@ impl Builder<'_> {
         }
         let node = node
             .maybe("discard", options.discard.as_deref())
-            .maybe("detect-zeroes", options.detect_zeroes.as_deref().filter(|_| raw))
+            .maybe(
+                "detect-zeroes",
+                options.detect_zeroes.as_deref().filter(|_| raw),
+            )
             .maybe("cache", options.cache());
         self.option("-blockdev", node);
         if raw {
@@ -155,9 +158,7 @@ impl Builder<'_> {
                 .with("lun", unit),
             "sata" if built_in && self.is_q35() => device.with("bus", format!("ide.{unit}")),
             "sata" => device.with("bus", format!("{controller_alias}.{unit}")),
-            _ => device
-                .with("bus", format!("ide.{bus}"))
-                .with("unit", unit),
+            _ => device.with("bus", format!("ide.{bus}")).with("unit", unit),
         })
     }
 }

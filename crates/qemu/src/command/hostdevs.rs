@@ -55,7 +55,12 @@ impl Builder<'_> {
         }
     }
 
-    fn vfio(&self, device: &Assigned<'_>, alias: &str, host: PciAddress) -> Result<Object, Problem> {
+    fn vfio(
+        &self,
+        device: &Assigned<'_>,
+        alias: &str,
+        host: PciAddress,
+    ) -> Result<Object, Problem> {
         hostdev_object(
             &self.domain.devices.controllers,
             device.info,
@@ -66,7 +71,12 @@ impl Builder<'_> {
         )
     }
 
-    fn usb(&self, device: &Assigned<'_>, alias: &str, source: &UsbSource) -> Result<Object, Problem> {
+    fn usb(
+        &self,
+        device: &Assigned<'_>,
+        alias: &str,
+        source: &UsbSource,
+    ) -> Result<Object, Problem> {
         let place = source
             .place
             .or_else(|| self.resources.usb_devices.get(alias).copied());
@@ -148,12 +158,12 @@ pub(super) fn rom(info: &DeviceInfo) -> Object {
 /// became one by their network: the order in which their aliases are given.
 fn all(domain: &Domain) -> impl Iterator<Item = Assigned<'_>> {
     let interfaces = &domain.devices.interfaces;
-    let by_themselves = interfaces.iter().filter_map(|interface| {
-        match &interface.source {
+    let by_themselves = interfaces
+        .iter()
+        .filter_map(|interface| match &interface.source {
             InterfaceSource::Hostdev { source, .. } => Some((interface, Source::from(source))),
             _ => None,
-        }
-    });
+        });
     let by_network = interfaces
         .iter()
         .filter(|interface| !matches!(interface.source, InterfaceSource::Hostdev { .. }))

@@ -11,7 +11,10 @@ const RAM: &str = "pc.ram";
 impl Builder<'_> {
     pub(super) fn machine(&mut self) {
         let domain = self.domain;
-        self.option("-name", format!("guest={},debug-threads=on", doubled(&domain.name)));
+        self.option(
+            "-name",
+            format!("guest={},debug-threads=on", doubled(&domain.name)),
+        );
         self.flag("-S");
         if domain.os.arch != "x86_64" {
             self.refuse(format!("architecture '{}'", domain.os.arch));

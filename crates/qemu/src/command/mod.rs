@@ -162,7 +162,10 @@ impl Builder<'_> {
         let set = self.next_set;
         self.next_set += 1;
         for fd in files {
-            self.option("-add-fd", format!("set={set},fd={fd},opaque={}", doubled(alias)));
+            self.option(
+                "-add-fd",
+                format!("set={set},fd={fd},opaque={}", doubled(alias)),
+            );
         }
         Some(format!("/dev/fdset/{set}"))
     }
@@ -307,9 +310,16 @@ mod tests {
     fn a_shell_gets_back_each_argument() {
         let line = CommandLine {
             program: "/usr/bin/printf".into(),
-            args: ["%s|", "-a", "it's", "", "{\"a\":\"b c\"}", "$HOME `x` \\ \n"]
-                .map(str::to_owned)
-                .into(),
+            args: [
+                "%s|",
+                "-a",
+                "it's",
+                "",
+                "{\"a\":\"b c\"}",
+                "$HOME `x` \\ \n",
+            ]
+            .map(str::to_owned)
+            .into(),
         };
         let output = std::process::Command::new("/bin/sh")
             .args(["-c", &line.to_string()])

@@ -1,9 +1,7 @@
 //! Network interfaces that QEMU plays itself: a `-netdev` for the host's side, a `-device` for
 //! the guest's.
 
-use conf::{
-    Domain, GuestAddress, Interface, InterfaceSource, NicDriver, Plug, Teaming, TxMode,
-};
+use conf::{Domain, GuestAddress, Interface, InterfaceSource, NicDriver, Plug, Teaming, TxMode};
 
 use super::address::pci_address;
 use super::hostdevs::rom;

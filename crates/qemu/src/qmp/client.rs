@@ -441,7 +441,10 @@ mod tests {
             drop(theirs);
         });
         theirs.await.unwrap();
-        assert!(matches!(waiting.await.unwrap(), Err(QmpError::Closed { .. })));
+        assert!(matches!(
+            waiting.await.unwrap(),
+            Err(QmpError::Closed { .. })
+        ));
         assert_eq!(events.recv().await, None);
         assert!(!qmp.is_open());
         assert!(matches!(qmp.stop().await, Err(QmpError::Closed { .. })));
@@ -482,7 +485,10 @@ mod tests {
 
     #[test]
     fn lines_are_found_wherever_the_bytes_are_cut() {
-        assert_eq!(split(&[b"a\r\nb", b"c\n\n", b"d", b"e\nrest"]), ["a", "bc", "de"]);
+        assert_eq!(
+            split(&[b"a\r\nb", b"c\n\n", b"d", b"e\nrest"]),
+            ["a", "bc", "de"]
+        );
     }
 
     #[test]

@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A directory with an emulator in it.
-pub struct Bench {
-    pub directory: TempDir,
+pub(crate) struct Bench {
+    directory: TempDir,
     emulator: PathBuf,
 }
 
 impl Bench {
     /// An emulator that is this script. `$MONITOR` is the number of the monitor's descriptor.
-    pub fn with_script(script: &str) -> Self {
+    pub(crate) fn with_script(script: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let emulator = directory.path().join("qemu-stand-in");
         let text = format!(
@@ -37,7 +37,7 @@ impl Bench {
     }
 
     /// An emulator that serves QMP as QEMU would.
-    pub fn serving() -> Self {
+    pub(crate) fn serving() -> Self {
         let program = std::env::current_exe().unwrap();
         Self::with_script(&format!(
             "exec 0<&\"$MONITOR\"\n\
@@ -46,12 +46,12 @@ impl Bench {
         ))
     }
 
-    pub fn spec(&self) -> LaunchSpec {
+    pub(crate) fn spec(&self) -> LaunchSpec {
         self.spec_with("")
     }
 
     /// A start of a guest with these elements more.
-    pub fn spec_with(&self, more: &str) -> LaunchSpec {
+    pub(crate) fn spec_with(&self, more: &str) -> LaunchSpec {
         let xml = format!(
             "<domain type='qemu'>
                <name>web</name>
@@ -80,17 +80,17 @@ impl Bench {
         LaunchSpec::new(domain, root.join("run"), self.log())
     }
 
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.directory.path().join("web.log")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 }
 
 /// Whether a process runs: not gone, and not waiting to be collected.
-pub fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         let (_, rest) = stat.rsplit_once(')').unwrap();
         !rest.trim_start().starts_with('Z')
@@ -98,12 +98,33 @@ pub fn runs(pid: u32) -> bool {
 }
 
 /// The number that a script wrote to a file, once it has.
-pub fn pid_in(path: &Path) -> u32 {
-    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+pub(crate) fn pid_in(path: &Path) -> u32 {
+    std::fs::read_to_string(path)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// Waits until a process has ended.
+pub(crate) fn wait_for_end(pid: u32) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return; // and was collected
+    };
+    let soon = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&soon)).unwrap();
+    assert_eq!(ended, 1, "process {pid:?} goes on");
 }
 
 /// Serves one connection after the other on the listening socket that is our standard input.
-pub fn serve() {
+pub(crate) fn serve() {
     let listener = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let listener = UnixListener::from(listener);
     let mut guest = Guest {

@@ -424,7 +424,7 @@ impl Connection {
             }
         };
         if let Some(flags) = open_flags {
-            if flags & guard::OPEN_READ_ONLY != 0 {
+            if result.is_ok() && flags & guard::OPEN_READ_ONLY != 0 {
                 self.read_only.store(true, Ordering::Relaxed);
             }
             *self.stage() = if result.is_ok() {

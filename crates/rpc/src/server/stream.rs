@@ -40,6 +40,8 @@ struct Entry {
     started: bool,
     /// The end was sent; the client is to say that it is done.
     ended: bool,
+    /// It broke before the reply was queued; the client is told after the reply.
+    broken: Option<Error>,
 }
 
 /// What a client sends over a stream.
@@ -181,6 +183,7 @@ impl Streams {
             pieces: sender,
             started: false,
             ended: false,
+            broken: None,
         };
         self.open().insert(id(&header), entry);
         if self.out.is_closed() {
@@ -199,8 +202,13 @@ impl Streams {
     pub(crate) fn answered(&self, header: &Header, good: bool) {
         let mut open = self.open();
         if good {
-            if let Some(entry) = open.get_mut(&id(header)) {
+            let broken = open.get_mut(&id(header)).and_then(|entry| {
                 entry.started = true;
+                entry.broken.take()
+            });
+            if let Some(error) = broken {
+                open.remove(&id(header));
+                self.send_error(header, &error);
             }
         } else {
             open.remove(&id(header));
@@ -286,17 +294,24 @@ impl Streams {
     /// Ends a stream with an error, unless it is over already.
     fn fail(&self, header: &Header, error: &Error) {
         let mut open = self.open();
-        if let Some(entry) = open.remove(&id(header))
-            && entry.started
-        {
-            let packet = header.answer(Kind::Stream, Status::Error);
-            if let Ok(bytes) = frame(&packet, |w| error.encode(w)) {
-                // If the client is gone there is nobody to tell.
-                let _ = self.out.push(bytes);
+        match open.get_mut(&id(header)) {
+            Some(entry) if entry.started => {
+                open.remove(&id(header));
+                self.send_error(header, error);
             }
+            Some(entry) => entry.broken = Some(error.clone()),
+            None => {}
         }
         drop(open);
         self.changed.notify_waiters();
+    }
+
+    fn send_error(&self, header: &Header, error: &Error) {
+        let packet = header.answer(Kind::Stream, Status::Error);
+        if let Ok(bytes) = frame(&packet, |w| error.encode(w)) {
+            // If the client is gone there is nobody to tell.
+            let _ = self.out.push(bytes);
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<StreamId, Entry>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rpc::Procedure;
 
 use crate::cli::{Cli, Command, DaemonArgs};
-use crate::connect::{self, Access, Places};
+use crate::connect::{self, Places};
 use crate::failure::Failure;
 
 /// How long a question to the daemon may take, opening included.
@@ -32,13 +32,13 @@ fn ask<P: Procedure>(daemon: &DaemonArgs, question: &P) -> Result<P::Reply, Fail
         .enable_all()
         .build()
         .map_err(Failure::Runtime)?;
-    let places = connect::places(daemon, Access::Read);
+    let places = connect::places(daemon);
     runtime.block_on(answer(&places, question))
 }
 
 async fn answer<P: Procedure>(places: &Places, question: &P) -> Result<P::Reply, Failure> {
     let asked = async {
-        let client = connect::open(places, Access::Read).await?;
+        let client = connect::open(places).await?;
         Ok(client.call(question).await?)
     };
     tokio::time::timeout(PATIENCE, asked)
@@ -60,7 +60,7 @@ mod tests {
             socket: Some(socket),
             root: None,
         };
-        let places = connect::places(&daemon, Access::Read);
+        let places = connect::places(&daemon);
         let failure = answer(&places, &rpc::VirtnicStatus {}).await.unwrap_err();
         assert_eq!(
             failure.to_string(),

@@ -1,0 +1,85 @@
+//! Why a guest was not started.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use host::SpawnError;
+
+use crate::{CommandLineError, ExitStatus, QmpError};
+
+/// A guest that was not started; nothing of it is left but its log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// Its document asks for what can't be.
+    #[error(transparent)]
+    CommandLine(#[from] CommandLineError),
+    /// There is no such QEMU.
+    #[error(
+        "there is no emulator {}\nInstall QEMU (Debian: qemu-system-x86), or correct <emulator>.",
+        program.display()
+    )]
+    NoEmulator {
+        /// Where it should be.
+        program: PathBuf,
+    },
+    /// A directory, socket, log or image could not be opened.
+    #[error("cannot prepare {}", path.display())]
+    Prepare {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process could not be made.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// QEMU ended before its monitor was there.
+    #[error(
+        "QEMU refused to start ({}): {}",
+        ending(status),
+        words_or_log(words, log)
+    )]
+    Refused {
+        /// How it ended.
+        status: Option<ExitStatus>,
+        /// Its last words in this start.
+        words: String,
+        /// Its log.
+        log: PathBuf,
+    },
+    /// QEMU runs and can't be controlled; it was killed.
+    #[error(
+        "QEMU started, but its monitor did not work: {}",
+        words_or_log(words, log)
+    )]
+    Monitor {
+        /// Its last words in this start.
+        words: String,
+        /// Its log.
+        log: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: QmpError,
+    },
+    /// A last setting was refused; it was killed.
+    #[error("QEMU started, but the guest could not be set going")]
+    Setting {
+        /// What went wrong.
+        #[source]
+        source: QmpError,
+    },
+}
+
+fn ending(status: &Option<ExitStatus>) -> String {
+    status.map_or("unknown status".to_owned(), |status| status.to_string())
+}
+
+fn words_or_log(words: &str, log: &Path) -> String {
+    if words.is_empty() {
+        format!("it said nothing; see {}", log.display())
+    } else {
+        words.to_owned()
+    }
+}

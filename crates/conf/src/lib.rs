@@ -9,6 +9,7 @@ mod domain;
 mod driver;
 mod error;
 mod forward;
+pub mod grammar;
 mod hostdev;
 mod interface;
 mod kept;

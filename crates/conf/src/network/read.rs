@@ -11,7 +11,7 @@ use crate::xml::{Document, Element, FromXml};
 use crate::{Bandwidth, Error, ErrorKind, ForwardMode, MacAddress, PoolMembers, VirtualPort};
 
 /// What libvirt's dnsmasq options live in.
-pub(super) const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
+pub(crate) const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
 
 impl Network {
     /// Reads a `<network>` document. A uuid is made up where it has none.

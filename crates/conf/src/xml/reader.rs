@@ -84,7 +84,6 @@ impl<'d> Element<'d> {
     }
 
     /// Its name with the document's prefix; in virtnic's own namespace the prefix is `virtnic`.
-    #[allow(dead_code)]
     pub(crate) fn qualified_name(self) -> std::borrow::Cow<'d, str> {
         if self.namespace() == Some(super::VIRTNIC_NAMESPACE) {
             return format!("virtnic:{}", self.name()).into();
@@ -95,14 +94,16 @@ impl<'d> Element<'d> {
         name[..end.unwrap_or(name.len())].into()
     }
 
-    /// Its attributes with the document's prefixes, namespace declarations included.
-    #[allow(dead_code)]
+    /// Its attributes with the document's prefixes, namespace declarations included; that of
+    /// virtnic's own namespace is left out, being written where it is needed.
     pub(crate) fn all_attributes(self) -> Vec<(String, &'d str)> {
         let text = self.0.document().input_text();
         let outer = self.0.parent_element();
         let declared = self.0.namespaces().filter(|namespace| {
             let inherited = outer.and_then(|outer| outer.lookup_namespace_uri(namespace.name()));
-            namespace.name() != Some("xml") && inherited != Some(namespace.uri())
+            namespace.name() != Some("xml")
+                && namespace.uri() != super::VIRTNIC_NAMESPACE
+                && inherited != Some(namespace.uri())
         });
         let declarations = declared.map(|namespace| match namespace.name() {
             Some(prefix) => (format!("xmlns:{prefix}"), namespace.uri()),

@@ -1,0 +1,120 @@
+//! The tables of the grammar, the documents that are written, and `docs/xml.md` say the same.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use conf::grammar::{grammar, markdown, unread};
+use conf::xml::{Document, Element};
+
+fn crate_path(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The documents that are written: outputs, and inputs that are canonical already.
+fn written() -> Vec<(PathBuf, String)> {
+    ["network", "networkport", "nodedev", "own"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(crate_path("tests/corpus").join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.to_string_lossy();
+            let beside = |end: &str| Path::new(&name.replace(".in.xml", end)).exists();
+            name.ends_with(".out.xml")
+                || name.ends_with(".in.xml") && !beside(".out.xml") && !beside(".err")
+        })
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            (path, text)
+        })
+        .collect()
+}
+
+#[test]
+fn all_that_is_written_is_in_the_tables() {
+    for (path, text) in written() {
+        assert_eq!(unread(&text), Ok(vec![]), "{}", path.display());
+    }
+}
+
+#[test]
+fn all_that_is_in_the_tables_is_written() {
+    fn collect(element: Element<'_>, path: &str, seen: &mut BTreeSet<String>) {
+        seen.insert(path.to_owned());
+        for (name, _) in element.attributes() {
+            seen.insert(format!("{path}/@{name}"));
+        }
+        for child in element.children() {
+            let prefix = match child.namespace() {
+                None => "",
+                Some("urn:virtnic:1") => "virtnic:",
+                Some(_) => "dnsmasq:",
+            };
+            collect(child, &format!("{path}/{prefix}{}", child.name()), seen);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (_, text) in written() {
+        let document = Document::parse(&text).unwrap();
+        let root = document.root();
+        collect(root, &format!("/{}", root.name()), &mut seen);
+    }
+    let mut missing = Vec::new();
+    for root in ["network", "networkport", "device"] {
+        for rule in grammar(root).unwrap() {
+            if !seen.contains(rule.path) {
+                missing.push(rule.path.to_owned());
+            }
+            for attribute in rule.attributes {
+                let path = format!("{}/@{}", rule.path, attribute.name);
+                // Live documents only.
+                if attribute.name != "connections" && !seen.contains(&path) {
+                    missing.push(path);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no case of the corpus has {missing:#?}");
+}
+
+#[test]
+fn what_nobody_reads_is_named_with_its_place() {
+    let text = "<network xmlns:x='urn:x'>\n <name>n</name>\n <forward mod='nat'>\n  <fp/>\n \
+        </forward>\n <x:y/>\n <metadata><any/></metadata>\n</network>";
+    let found: Vec<_> = unread(text)
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "<forward> has no attribute 'mod' (/network/forward/@mod, line 3, column 11)",
+            "<fp> is not known here (/network/forward/fp, line 4, column 3)",
+            "<{urn:x}y> is not known here (/network/y, line 6, column 2)",
+        ]
+    );
+    assert_eq!(unread("<domain><any/></domain>"), Ok(vec![]));
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = crate_path("../../docs/xml.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let mut renewed = document.clone();
+    for root in ["network", "networkport", "device"] {
+        let (start, end) = (format!("<!-- {root} -->\n"), format!("<!-- /{root} -->"));
+        let (before, rest) = renewed.split_once(&start).unwrap();
+        let (_, after) = rest.split_once(&end).unwrap();
+        let table = markdown(grammar(root).unwrap());
+        renewed = format!("{before}{start}{table}{end}{after}");
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, &renewed).unwrap();
+        return;
+    }
+    assert!(
+        renewed == document,
+        "docs/xml.md is behind the code: UPDATE_DOCS=1 cargo test -p conf --test grammar renews it"
+    );
+}

@@ -1,0 +1,119 @@
+# What the tests share. Sourced by each, in bash.
+set -euo pipefail
+export LIBVIRT_DEFAULT_URI=qemu:///system
+work=$(mktemp -d)
+cd "$work"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# network_xml NAME PF [CHILDREN]: a pool of a PF's VFs
+network_xml() {
+    cat <<END
+<network>
+  <name>$1</name>
+  <forward mode='hostdev' managed='yes'><pf dev='$2'/></forward>
+  ${3:-}
+</network>
+END
+}
+
+# guest_xml NAME MAC NETWORK [IP] [DEVICES] [CHILDREN OF ITS INTERFACE]: a small guest with a VF
+guest_xml() {
+    cat <<END
+<domain type='qemu'>
+  <name>$1</name>
+  <memory unit='MiB'>128</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>$LAB_GUEST_KERNEL</kernel>
+    <initrd>$LAB_GUEST_INITRD</initrd>
+    <cmdline>console=ttyS0 quiet${4:+ ip.$2=$4}</cmdline>
+  </os>
+  <devices>
+    <controller type='usb' model='none'/>
+    <interface type='network'>
+      <mac address='$2'/>
+      <source network='$3'/>
+      ${6:-}
+    </interface>
+    ${5:-}
+    <memballoon model='none'/>
+  </devices>
+</domain>
+END
+}
+
+# start_network NAME PF [CHILDREN]: defines and starts it
+start_network() {
+    network_xml "$@" >"$1.xml"
+    virsh -q net-define "$1.xml"
+    virsh -q net-start "$1"
+}
+
+# vf_state PF NUMBER: what the kernel tells of a VF, in one line
+vf_state() {
+    ip link show "$1" | sed -n "s/^ *vf $2 *//p"
+}
+
+# vf_address PF NUMBER
+vf_address() {
+    basename "$(readlink -f "/sys/class/net/$1/device/virtfn$2")"
+}
+
+# vf_driver PF NUMBER
+vf_driver() {
+    basename "$(readlink -f "/sys/class/net/$1/device/virtfn$2/driver")"
+}
+
+# vf_netdev PF NUMBER
+vf_netdev() {
+    ls "/sys/class/net/$1/device/virtfn$2/net"
+}
+
+# as_found PF NUMBER: all that a user of the host would notice of a VF
+as_found() {
+    echo "$(vf_driver "$1" "$2") $(cat "/sys/class/net/$1/device/virtfn$2/net/"*/address)" \
+        "$(vf_state "$1" "$2" | grep -o 'vlan.*\|spoof.*')"
+}
+
+# refused TEXT COMMAND…: the command fails, and says that
+refused() {
+    local wanted=$1
+    shift
+    if "$@" >refused.out 2>&1; then
+        fail "'$*' should be refused with '$wanted', and was carried out"
+    fi
+    grep -qF -- "$wanted" refused.out ||
+        fail "'$*' should say '$wanted', and says: $(cat refused.out)"
+}
+
+# nothing_lent: no device is with anybody
+nothing_lent() {
+    [ "$(virtnic who --json)" = "[]" ] || fail "still lent: $(virtnic who)"
+}
+
+# daemon_pid: the process of the daemon
+daemon_pid() {
+    virtnic status --json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'
+}
+
+# kill_daemon: ends the daemon as a crash would, and waits until it is gone
+kill_daemon() {
+    local pid
+    pid=$(daemon_pid)
+    kill -9 "$pid"
+    tail --pid="$pid" -f /dev/null
+}
+
+# start_daemon: starts the daemon as the lab did, and waits until it is ready
+start_daemon() {
+    coproc NOTIFY { socat -u UNIX-RECVFROM:"$work/notify" STDOUT; }
+    until [ -S "$work/notify" ]; do read -rt 0.1 <> <(:) || :; done
+    NOTIFY_SOCKET="$work/notify" virtnicd --libvirt-sockets /run/libvirt >>/var/log/virtnicd.log 2>&1 &
+    read -rt 60 -u "${NOTIFY[0]}" ready || fail "the daemon was not ready within 60 s: $(tail -5 /var/log/virtnicd.log)"
+    wait "$NOTIFY_PID" 2>/dev/null || :
+}

@@ -60,7 +60,7 @@ guest = conn.createXML(GUEST, libvirt.VIR_DOMAIN_START_PAUSED)
 assert guest.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
 assert guest.ID() > 0 and guest.info()[1] == 64 * 1024
 assert len(network.listAllPorts()) == 1
-refused(libvirt.VIR_ERR_OPERATION_INVALID, conn.createXML, GUEST, 0)
+refused(libvirt.VIR_ERR_OPERATION_FAILED, conn.createXML, GUEST, 0)
 guest.destroy()
 refused(libvirt.VIR_ERR_NO_DOMAIN, conn.lookupByName, "py")
 

@@ -30,8 +30,7 @@ echo "A guest that died meanwhile gives its VF back at once"
 virsh -q create --paused g1.xml
 qemu=$(pgrep -f 'guest=g1')
 kill_daemon
-kill -9 "$qemu"
-tail --pid="$qemu" -f /dev/null
+crash "$qemu"
 start_daemon
 nothing_lent
 virsh domstate g1 >/dev/null 2>&1 && fail "g1 is still known"
@@ -39,10 +38,15 @@ virsh domstate g1 >/dev/null 2>&1 && fail "g1 is still known"
 
 echo "A guest that crashes gives its VF back, and its end is told"
 virsh -q create --paused g1.xml
-virsh event --event lifecycle --loop --timeout 60 >events 2>&1 &
+virsh event --event lifecycle --loop --timeout 100 >events 2>&1 &
 events=$!
-kill -9 "$(pgrep -f 'guest=g1')"
-until grep -q Stopped events; do
+# The listener is there when it hears of something.
+until grep -q Resumed events; do
+    virsh -q resume g1
+    virsh -q suspend g1
+done
+crash "$(pgrep -f 'guest=g1')"
+until grep -q 'Stopped Failed' events; do
     kill -0 "$events" || fail "no event told of its end: $(cat events)"
     read -rt 0.2 <> <(:) || :
 done
@@ -54,8 +58,7 @@ echo "A record from before a reboot is not believed"
 virsh -q create --paused g1.xml
 qemu=$(pgrep -f 'guest=g1')
 kill_daemon
-kill -9 "$qemu"
-tail --pid="$qemu" -f /dev/null
+crash "$qemu"
 sed -i 's/"boot[^"]*": *"[^"]*"/"boot": "00000000-0000-0000-0000-000000000000"/' /run/virtnic/domains/*.json
 start_daemon
 virsh domstate g1 >/dev/null 2>&1 && fail "g1 is still known"

@@ -101,12 +101,17 @@ daemon_pid() {
     virtnic status --json | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'
 }
 
-# kill_daemon: ends the daemon as a crash would, and waits until it is gone
+# crash PID: ends a process as a crash would, and waits until it is gone, or waits for its parent only
+crash() {
+    kill -9 "$1"
+    while [ -e "/proc/$1" ] && ! grep -qs '^State:.*Z' "/proc/$1/status"; do
+        read -rt 0.05 <> <(:) || :
+    done
+}
+
+# kill_daemon: ends the daemon as a crash would
 kill_daemon() {
-    local pid
-    pid=$(daemon_pid)
-    kill -9 "$pid"
-    tail --pid="$pid" -f /dev/null
+    crash "$(daemon_pid)"
 }
 
 # start_daemon: starts the daemon as the lab did, and waits until it is ready

@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask lab`, and what is built on it.
 
 mod agent;
+mod demo;
 mod lab;
 mod run;
 mod test;
@@ -20,6 +21,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the main job, step by step, in an emulated host
+    Demo,
     /// Emulated SR-IOV hosts
     #[command(subcommand)]
     Lab(lab::LabCommand),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Error> {
     Ok(match command {
+        Command::Demo => demo::main()?,
         Command::Lab(command) => lab::main(command)?,
         Command::Test(options) => test::main(&options)?,
         Command::LabTests { names } => {

@@ -118,7 +118,13 @@ impl FromXml for NetworkPort {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
         let owner = needed(element, element.child("owner"), "owner")?;
         let mac = needed(element, element.child("mac"), "mac")?;
-        let bandwidth = element.child("bandwidth");
+        let (bandwidth, class_id) = match element.child("bandwidth") {
+            Some(bandwidth) => (
+                Bandwidth::parse(bandwidth, true)?,
+                bandwidth.number::<u32>("classID")?,
+            ),
+            None => (None, None),
+        };
         let port = |name| element.child("port").map(|port| port.yes_no(name));
         let filters = |name| {
             element
@@ -136,14 +142,9 @@ impl FromXml for NetworkPort {
             virtual_port: element
                 .parse_child("virtualport")?
                 .filter(|port| *port != VirtualPort::default()),
-            bandwidth: match bandwidth {
-                Some(bandwidth) => Bandwidth::parse(bandwidth, true)?,
-                None => None,
-            },
-            class_id: match bandwidth {
-                Some(bandwidth) => bandwidth.number("classID")?.filter(|&id: &u32| id > 0),
-                None => None,
-            },
+            // A class without limits is a class of nothing.
+            class_id: class_id.filter(|&id| id > 0 && bandwidth.is_some()),
+            bandwidth,
             vlan: element.parse_child("vlan")?,
             isolated: port("isolated").transpose()?.flatten(),
             trust_guest_rx_filters: filters("trustGuest").transpose()?.flatten(),

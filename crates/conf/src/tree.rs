@@ -1,5 +1,6 @@
 //! An element as it will be written: modelled parts first, then what was kept, each in its place.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use crate::kept::{Kept, Shape};
@@ -117,15 +118,24 @@ impl<'a> Tree<'a> {
                 self.attribute(name, value);
             }
         }
+        let mut trees: HashMap<String, Vec<usize>> = HashMap::new();
+        for (position, node) in self.children.iter().enumerate() {
+            if let Node::Tree(tree) = node {
+                trees
+                    .entry(tree.name.to_owned())
+                    .or_default()
+                    .push(position);
+            }
+        }
         for (sibling, rest) in &kept.inside {
             let Some((_, shape)) = shape.child(&sibling.name) else {
                 continue;
             };
-            let mut trees = self.children.iter_mut().filter_map(|node| match node {
-                Node::Tree(tree) if tree.name == sibling.name => Some(tree),
-                _ => None,
-            });
-            if let Some(tree) = trees.nth(sibling.nth) {
+            let position = trees
+                .get(&sibling.name)
+                .and_then(|all| all.get(sibling.nth));
+            let tree = position.and_then(|&position| self.children.get_mut(position));
+            if let Some(Node::Tree(tree)) = tree {
                 tree.keep(rest, shape);
             } else {
                 let mut tree = Tree::new(&sibling.name);

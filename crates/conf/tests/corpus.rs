@@ -1,5 +1,7 @@
 //! Documents in, documents out: each case is a file in `tests/corpus`.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by it")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

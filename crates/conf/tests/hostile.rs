@@ -4,7 +4,9 @@ use conf::xml::{Document, MAX_ATTRIBUTES, MAX_BYTES, MAX_DEPTH, MAX_NAMESPACES, 
 use conf::{Error, ErrorKind, Network};
 
 fn refused(text: &str) -> Error {
-    let error = Document::parse(text).expect_err("it was read");
+    let Err(error) = Document::parse(text) else {
+        panic!("it was read: {:.200}", text);
+    };
     assert_eq!(error.kind, ErrorKind::Xml);
     assert!(error.message.len() < 300, "{error}");
     error

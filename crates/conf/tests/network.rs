@@ -1,5 +1,7 @@
 //! Running networks, and what makes a network impossible.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by it")]
+
 use conf::{DeviceStatus, Form, Network, NetworkStatus, PoolDevice};
 
 fn network(inside: &str) -> Network {

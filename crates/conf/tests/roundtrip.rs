@@ -1,5 +1,7 @@
 //! What is written is read back as it was.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by it")]
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;

@@ -2,11 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use conf::Domain;
-use qemu::{DEFAULT_EMULATOR, ExitReason, Guest, GuestState, LaunchSpec, Launched, PauseReason};
+use qemu::{
+    DEFAULT_EMULATOR, ExitReason, Guest, GuestEvent, GuestEvents, GuestState, LaunchSpec, Launched,
+    PauseReason,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -201,6 +204,117 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
     );
     assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
     guest.destroy().await.unwrap();
+}
+
+/// A disk whose boot sector is these instructions.
+fn bootable(directory: &Path, code: &[u8]) -> PathBuf {
+    let mut image = vec![0; 1 << 20];
+    image[..code.len()].copy_from_slice(code);
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let path = directory.join("disk.img");
+    std::fs::write(&path, image).unwrap();
+    path
+}
+
+/// `mov dx, 0x604; mov ax, 0x2000; out dx, ax; hlt`: off, by ACPI.
+const POWER_OFF: [u8; 8] = [0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4];
+
+/// `mov al, 0xfe; out 0x64, al; hlt`: reset, by the keyboard controller.
+const RESET: [u8; 5] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4];
+
+/// Starts a guest that runs these instructions, with that change of its document.
+async fn running(directory: &Path, code: &[u8], change: impl FnOnce(&mut Domain)) -> Launched {
+    let mut domain = q35(&bootable(directory, code));
+    change(&mut domain);
+    let spec = LaunchSpec::new(domain, directory.join("run"), directory.join("log"));
+    Guest::launch(spec).await.unwrap()
+}
+
+async fn reach(events: &mut GuestEvents, wanted: GuestState) {
+    loop {
+        let event = tokio::time::timeout(SOON, events.recv()).await.unwrap();
+        if matches!(event.unwrap(), GuestEvent::State { to, .. } if to == wanted) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_switches_itself_off_ends() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let launched = running(directory.path(), &POWER_OFF, |_| {}).await;
+    let exit = tokio::time::timeout(SOON, launched.guest.exited())
+        .await
+        .unwrap();
+    assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: true });
+}
+
+#[tokio::test]
+async fn a_guest_that_is_to_start_anew_does() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let restart = |domain: &mut Domain| domain.lifecycle.on_poweroff = "restart".to_owned();
+    let Launched {
+        guest, mut events, ..
+    } = running(directory.path(), &POWER_OFF, restart).await;
+    for _ in 0..3 {
+        reach(&mut events, GuestState::ShuttingDown).await;
+        reach(&mut events, GuestState::Running).await;
+    }
+    guest.destroy().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_s_own_reboot_can_be_its_end() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let destroy = |domain: &mut Domain| domain.lifecycle.on_reboot = "destroy".to_owned();
+    let launched = running(directory.path(), &RESET, destroy).await;
+    let exit = tokio::time::timeout(SOON, launched.guest.exited())
+        .await
+        .unwrap();
+    assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: true });
+
+    let Launched {
+        guest, mut events, ..
+    } = running(directory.path(), &RESET, |_| {}).await;
+    loop {
+        let event = tokio::time::timeout(SOON, events.recv()).await.unwrap();
+        if event == Some(GuestEvent::Rebooted { by_guest: true }) {
+            break;
+        }
+    }
+    guest.destroy().await.unwrap();
+}
+
+#[test]
+fn the_next_daemon_takes_the_guest_up() {
+    if !is_there() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let in_a_daemon_s_life = || tokio::runtime::Runtime::new().unwrap();
+
+    let first = in_a_daemon_s_life();
+    let code = [0xeb, 0xfe]; // jmp to itself
+    let launched = first.block_on(running(directory.path(), &code, |_| {}));
+    let record = launched.guest.record().unwrap().clone();
+    first.shutdown_background();
+
+    in_a_daemon_s_life().block_on(async {
+        let (guest, _events) = Guest::reconnect(&record).await.unwrap();
+        assert_eq!(guest.state(), GuestState::Running);
+        guest.suspend().await.unwrap();
+        guest.resume().await.unwrap();
+        assert_eq!(guest.destroy().await.unwrap().reason, ExitReason::Destroyed);
+    });
 }
 
 #[tokio::test]

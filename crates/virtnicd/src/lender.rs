@@ -30,8 +30,8 @@ struct State {
     pool: Pool,
     /// The PFs of each running network.
     networks: HashMap<String, Vec<PciAddress>>,
-    /// PFs by their network devices' indexes, for news of these.
-    pfs: HashMap<u32, PhysicalFunction>,
+    /// The PFs of all networks that ran so far, as they were last seen.
+    pfs: HashMap<PciAddress, PhysicalFunction>,
     /// Claims that nothing was done with yet.
     claims: HashMap<Generation, Claim>,
 }
@@ -167,7 +167,7 @@ impl Lender {
         state.pool.set_network(&network.name, spec);
         let addresses = pfs.iter().map(|pf| pf.address).collect();
         state.networks.insert(network.name.clone(), addresses);
-        state.pfs.extend(pfs.into_iter().map(|pf| (pf.ifindex, pf)));
+        state.pfs.extend(pfs.into_iter().map(|pf| (pf.address, pf)));
         Ok(())
     }
 
@@ -340,16 +340,18 @@ impl Lender {
     /// Makes the pool agree with the list about one device.
     fn settle(&self, address: PciAddress) {
         let mut state = lock(&self.state);
+        let pool = &mut state.pool;
+        pool.release(address);
+        pool.readmit(address);
         match self.assigner.find(address.into()) {
-            None => {
-                state.pool.release(address);
-                state.pool.readmit(address);
-            }
+            None => {}
             Some(Assignment { phase: Phase::Dirty(reasons), .. }) => {
-                state.pool.release(address);
-                state.pool.withhold(address, reasons.join("; "));
+                pool.withhold(address, reasons.join("; "));
             }
-            Some(_) => {}
+            // Another has it already.
+            Some(Assignment { owner, origin, .. }) => {
+                let _ = pool.claim(address, Borrower { owner, origin }.holder());
+            }
         }
     }
 
@@ -365,31 +367,41 @@ impl Lender {
 
     /// Whether a claim's device is with its guest, or on its way there or back.
     pub(crate) fn is_in_use(&self, generation: Generation) -> bool {
-        let claimed = lock(&self.state).claims.contains_key(&generation);
-        !claimed && self.list().iter().any(|line| line.generation == generation)
+        self.assigner.find_generation(generation).is_some_and(|line| line.phase != Phase::Claimed)
     }
 
     /// Keeps the pool up to date with the host, until the host says no more. Blocks.
     pub(crate) fn follow(&self, mut events: Box<dyn host::HostEvents>) {
         use host::HostEvent as E;
         while let Some(event) = events.next() {
-            let pfs: Vec<PhysicalFunction> = {
-                let state = lock(&self.state);
-                match &event {
-                    E::LinkChanged { ifindex, .. } => {
-                        state.pfs.get(ifindex).cloned().into_iter().collect()
+            let mut pfs: Vec<PhysicalFunction> = lock(&self.state).pfs.values().cloned().collect();
+            match &event {
+                E::LinkChanged { ifindex, netdev } => {
+                    pfs.retain(|pf| pf.ifindex == *ifindex || pf.netdev == *netdev);
+                    for pf in &mut pfs {
+                        self.look_again(pf, netdev);
                     }
-                    E::PciAdded(_) | E::PciRemoved(_) | E::Lost => {
-                        state.pfs.values().cloned().collect()
-                    }
-                    E::PciDriverChanged(_) => Vec::new(),
                 }
-            };
+                E::PciAdded(_) | E::PciRemoved(_) | E::Lost => {}
+                E::PciDriverChanged(_) => continue,
+            }
             for pf in pfs {
                 if let Err(error) = self.look_at(&pf) {
                     tracing::debug!(pf = pf.netdev, error = fault::chain(&error), "not looked at");
                 }
             }
+        }
+    }
+
+    /// A PF's network device was renamed, or is another one since its driver was loaded anew.
+    fn look_again(&self, pf: &mut PhysicalFunction, netdev: &str) {
+        match self.host.physical_function(netdev) {
+            Ok(now) if now.address == pf.address => {
+                *pf = now.clone();
+                lock(&self.state).pfs.insert(now.address, now);
+            }
+            // Gone, or another card's: looking at it tells.
+            _ => {}
         }
     }
 

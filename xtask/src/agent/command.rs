@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -155,12 +156,22 @@ fn prepare(job: &Job, pfs: &[Pf]) -> io::Result<Command> {
         .env("RUST_BACKTRACE", "1")
         .env("LAB_GUEST_KERNEL", "/lab/guest/vmlinux")
         .env("LAB_GUEST_INITRD", "/lab/guest/initrd")
+        .env("LAB_GUEST_TYPE", guest_type())
         .env("LAB_DAEMON", job.daemon.name());
     for (number, pf) in pfs.iter().enumerate() {
         command.env(format!("LAB_PF{number}"), &pf.netdev);
     }
     command.envs(job.env.iter().map(|(key, value)| (key, value)));
     Ok(command)
+}
+
+/// The quickest kind of domain that works here.
+fn guest_type() -> &'static str {
+    if Path::new("/dev/kvm").exists() {
+        "kvm"
+    } else {
+        "qemu"
+    }
 }
 
 fn open_terminal(rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {

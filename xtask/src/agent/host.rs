@@ -62,6 +62,9 @@ pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
     fs::write("/etc/hosts", format!("127.0.0.1 localhost {hostname}\n"))
         .map_err(cant("write /etc/hosts"))?;
     program("modprobe", &[&["--all"], MODULES].concat())?;
+    // The emulated processor has AMD's virtualisation, so that guests need not be emulated twice. A real one passed on
+    // may have either, or none.
+    let _ = program("modprobe", &["kvm_amd"]).or_else(|_| program("modprobe", &["kvm_intel"]));
     program("ip", &["link", "set", "lo", "up"])
 }
 

@@ -233,7 +233,7 @@ pub(crate) fn base_arguments(
 ) -> Vec<String> {
     let (accel_option, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg => ("tcg,thread=multi", "qemu64,+x2apic"),
+        Accel::Tcg => ("tcg,thread=multi", "qemu64,+x2apic,+npt"),
     };
     let memory = format!("{memory}M");
     let cmdline = format!(

@@ -1,5 +1,7 @@
 //! `<cpu>`.
 
+use std::collections::HashSet;
+
 use super::shapes::CPU;
 use crate::kept::Kept;
 use crate::tree::Tree;
@@ -64,9 +66,10 @@ impl Cpu {
             None => None,
         };
         let mut features = Vec::new();
+        let mut seen = HashSet::new();
         for feature in element.children_named("feature") {
             let name = feature.require("name")?.to_owned();
-            if features.iter().any(|(_, other)| *other == name) {
+            if !seen.insert(name.clone()) {
                 return Err(feature.attribute_error(
                     ErrorKind::Xml,
                     "name",

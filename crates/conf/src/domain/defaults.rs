@@ -7,7 +7,7 @@ mod drives;
 pub(crate) use controllers::pci_device_name;
 pub(super) use drives::number_of;
 
-use super::{Cpu, CpuModel, DeviceInfo, Domain, MemBalloon, OtherDevice};
+use super::{Cpu, CpuModel, DeviceInfo, Domain, MemBalloon, OtherDevice, VirtType};
 use crate::kept::Kept;
 use crate::xml::RawXml;
 use crate::{Interface, InterfaceSource};
@@ -83,7 +83,8 @@ impl Domain {
         self.infos().any(|info| info.boot_order.is_some())
     }
 
-    /// What every device has, in no particular order.
+    /// What every device has, in no particular order. Consoles are left out: they have no place
+    /// of their own, and the first shares its serial port's alias.
     pub(super) fn infos(&self) -> impl Iterator<Item = &DeviceInfo> {
         let devices = &self.devices;
         (devices.disks.iter().map(|d| &d.info))
@@ -91,7 +92,6 @@ impl Domain {
             .chain(devices.interfaces.iter().map(|d| &d.info))
             .chain(devices.hostdevs.iter().map(|d| &d.info))
             .chain(devices.serials.iter().map(|d| &d.info))
-            .chain(devices.consoles.iter().map(|d| &d.info))
             .chain(devices.rngs.iter().map(|d| &d.info))
             .chain(devices.memballoon.iter().map(|d| &d.info))
             .chain(devices.others.iter().map(|d| &d.info))
@@ -109,16 +109,21 @@ impl Domain {
         }
         let mode = cpu.mode.get_or_insert_with(|| "custom".to_owned()).as_str();
         let check = match mode {
-            "host-passthrough" | "maximum" => {
+            "host-passthrough" => {
                 cpu.migratable.get_or_insert(true);
                 "none"
             }
+            "maximum" => "none",
             "custom" => {
                 cpu.match_.get_or_insert_with(|| "exact".to_owned());
                 if let Some(model) = &mut cpu.model {
                     model.fallback.get_or_insert_with(|| "allow".to_owned());
                 }
-                "partial"
+                // An emulated CPU is not compared with the host's.
+                match self.virt_type {
+                    VirtType::Kvm => "partial",
+                    VirtType::Qemu => "none",
+                }
             }
             _ => "partial",
         };

@@ -147,7 +147,7 @@ impl Rom {
         };
         if rom.enabled == Some(false) && (rom.bar.is_some() || rom.file.is_some()) {
             return Err(element.error(
-                ErrorKind::Xml,
+                ErrorKind::ConfigUnsupported,
                 "ROM tuning is not supported when ROM is disabled",
             ));
         }

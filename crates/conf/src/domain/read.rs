@@ -143,6 +143,10 @@ fn vcpus(element: Element<'_>) -> Result<(u32, Option<u32>), Error> {
     let text = text.trim();
     let count = match text {
         "" => 1,
+        "0" => {
+            let message = "<vcpu> is 0: a guest needs one at least";
+            return Err(child.error(ErrorKind::Internal, message));
+        }
         _ => parse_unsigned(text, Base::Ten)
             .filter(|count| (1..=u64::from(u16::MAX)).contains(count))
             .ok_or_else(|| {
@@ -246,8 +250,8 @@ impl LifecycleActions {
             ("on_reboot", &self.on_reboot),
             ("on_crash", &self.on_crash),
         ] {
-            let known = plain.contains(&action.as_str());
-            if !known && !(name == "on_crash" && crash.contains(&action.as_str())) {
+            let of_crash = name == "on_crash" && crash.contains(&action.as_str());
+            if !of_crash && !plain.contains(&action.as_str()) {
                 let action: String = action.chars().take(40).collect();
                 return Err(domain.error(
                     ErrorKind::Internal,

@@ -245,7 +245,7 @@ pub(crate) const CONTROLLER: Shape = parts(
         carried("driver"),
         parts("boot", &["order"], &[]),
         parts("alias", &["name"], &[]),
-        carried("master"),
+        harmless("master"),
         parts("rom", &["enabled", "bar", "file"], &[]),
         parts("acpi", &["index"], &[]),
         whole("address"),

@@ -8,6 +8,17 @@ use super::shapes::{
 use super::{CharBackend, DiskSource, Domain};
 use crate::InterfaceSource;
 
+/// Attributes of a disk's `<driver>` that QEMU is told.
+const DISK_DRIVER_DONE: [&str; 7] = [
+    "cache",
+    "io",
+    "discard",
+    "detect_zeroes",
+    "error_policy",
+    "rerror_policy",
+    "queues",
+];
+
 /// An element, attribute or value that a guest would have to do without.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
@@ -43,6 +54,13 @@ impl Domain {
             found.push(Unsupported::at("/domain/os/type", &name));
         }
         self.unused.report("/domain", &DOMAIN, &mut found);
+        if self.os.bios_use_serial == Some(true) {
+            found.push(Unsupported::at("/domain/os/bios", "@useserial='yes'"));
+        }
+        if !["utc", "localtime"].contains(&self.clock_offset.as_str()) {
+            let name = format!("@offset='{}'", self.clock_offset);
+            found.push(Unsupported::at("/domain/clock", &name));
+        }
         if let Some(cpu) = &self.cpu {
             cpu.unused.report("/domain/cpu", &CPU, &mut found);
         }
@@ -51,11 +69,17 @@ impl Domain {
         let devices = &self.devices;
         for (number, controller) in devices.controllers.iter().enumerate() {
             let path = path("controller", number);
-            if !["pci", "usb", "ide", "sata", "virtio-serial"].contains(&controller.kind.as_str()) {
-                found.push(Unsupported::at(
-                    &path,
-                    &format!("@type='{}'", controller.kind),
-                ));
+            let lacking = match (controller.kind.as_str(), controller.model.as_deref()) {
+                ("pci" | "usb" | "ide" | "sata" | "virtio-serial", _) => None,
+                (
+                    "scsi",
+                    Some("virtio-scsi" | "virtio-transitional" | "virtio-non-transitional"),
+                ) => None,
+                ("scsi", Some(model)) => Some(format!("@model='{model}'")),
+                (kind, _) => Some(format!("@type='{kind}'")),
+            };
+            if let Some(name) = lacking {
+                found.push(Unsupported::at(&path, &name));
             }
             controller.unused.report(&path, &CONTROLLER, &mut found);
         }
@@ -72,6 +96,9 @@ impl Domain {
                 if given.is_some() {
                     found.push(Unsupported::at(&path, name));
                 }
+            }
+            if interface.backend.is_some() {
+                found.push(Unsupported::at(&path, "backend"));
             }
             interface.unused.report(&path, &INTERFACE, &mut found);
         }
@@ -103,7 +130,7 @@ impl Domain {
                 let name = format!("@device='{}'", disk.device);
                 found.push(Unsupported::at(&path, &name));
             }
-            if !["virtio", "sata"].contains(&disk.bus.as_str()) {
+            if !["virtio", "sata", "ide", "scsi"].contains(&disk.bus.as_str()) {
                 let name = format!("target/@bus='{}'", disk.bus);
                 found.push(Unsupported::at(&path, &name));
             }
@@ -112,7 +139,7 @@ impl Domain {
                 found.push(Unsupported::at(&path, &name));
             }
             for (name, _) in &disk.driver_attributes {
-                if !["cache", "io", "discard", "detect_zeroes"].contains(&name.as_str()) {
+                if !DISK_DRIVER_DONE.contains(&name.as_str()) {
                     found.push(Unsupported::at(&path, &format!("driver/@{name}")));
                 }
             }
@@ -127,6 +154,12 @@ impl Domain {
                 let path = path(name, number);
                 if let CharBackend::Other { kind, .. } = &device.backend {
                     found.push(Unsupported::at(&path, &format!("@type='{kind}'")));
+                }
+                let target = device.target_type.as_deref();
+                if name == "console" && target.is_some_and(|target| target != "serial") {
+                    let target = target.unwrap_or_default();
+                    let what = format!("target/@type='{target}'");
+                    found.push(Unsupported::at(&path, &what));
                 }
                 device.unused.report(&path, &CHARACTER_DEVICE, found);
             }

@@ -20,6 +20,12 @@ impl Domain {
     /// # Errors
     /// The first contradiction, in libvirt's class.
     pub fn validate(&self) -> Result<(), Error> {
+        if !self.is_q35() && !self.is_i440fx() {
+            return Err(xml(format!(
+                "No PCI buses available: machine '{}' is neither a q35 nor a pc",
+                self.os.machine
+            )));
+        }
         self.check_boot()?;
         self.check_controllers()?;
         self.check_disks()?;
@@ -46,7 +52,7 @@ impl Domain {
         let mut seen = HashSet::new();
         for order in self.infos().filter_map(|info| info.boot_order) {
             if !seen.insert(order) {
-                return Err(xml(format!(
+                return Err(unsupported(format!(
                     "boot order '{order}' used for more than one device"
                 )));
             }
@@ -90,16 +96,16 @@ impl Domain {
 
     fn check_pci_controller(&self, index: u32, model: &str) -> Result<(), Error> {
         let (express, conventional) = (self.is_q35(), self.is_i440fx());
+        // That no bus takes another kind is found when it is given its place.
         let fits = match model {
             "pci-root" | "pci-expander-bus" => !express,
-            "pcie-root"
-            | "pcie-root-port"
+            "pcie-root" | "pcie-expander-bus" => !conventional,
+            "pcie-root-port"
             | "pcie-switch-upstream-port"
             | "pcie-switch-downstream-port"
-            | "pcie-expander-bus"
             | "dmi-to-pci-bridge"
-            | "pcie-to-pci-bridge" => !conventional,
-            "pci-bridge" => true,
+            | "pcie-to-pci-bridge"
+            | "pci-bridge" => true,
             _ => {
                 return Err(Error::new(
                     ErrorKind::Internal,
@@ -126,7 +132,7 @@ impl Domain {
         for disk in &self.devices.disks {
             if !seen.insert(&disk.target) {
                 return Err(xml(format!(
-                    "target '{}' duplicated for disks",
+                    "target '{}' duplicated for disk sources",
                     disk.target
                 )));
             }
@@ -155,18 +161,12 @@ impl Domain {
     }
 
     fn check_aliases(&self) -> Result<(), Error> {
-        // A console that mirrors a serial port shares its alias.
-        let consoles = self.devices.consoles.iter().map(|console| &console.info);
-        let consoles: Vec<_> = consoles.map(std::ptr::from_ref).collect();
         let mut seen = HashSet::new();
         for info in self.infos() {
-            if consoles.contains(&std::ptr::from_ref(info)) {
-                continue;
-            }
             if let Some(alias) = &info.alias
                 && !seen.insert(alias)
             {
-                return Err(xml(format!("non unique alias detected: {alias}")));
+                return Err(unsupported(format!("non unique alias detected: {alias}")));
             }
         }
         Ok(())
@@ -260,10 +260,30 @@ impl Interface {
         let actual = self.actual.as_ref();
         let bandwidth = actual.map_or(&self.bandwidth, |actual| &actual.bandwidth);
         let hostdev = kind == "hostdev";
+        let multiqueue = [
+            "network",
+            "bridge",
+            "direct",
+            "ethernet",
+            "vhostuser",
+            "vdpa",
+        ];
         let refuse = |what: &str| Err(unsupported(format!("interface {} - {what}", self.mac)));
         if hostdev {
             if bandwidth.is_some() {
                 return refuse("bandwidth settings are not supported for hostdev interfaces");
+            }
+            for (given, what) in [
+                (self.mtu.is_some(), "setting MTU"),
+                (self.link_up == Some(false), "link state 'down'"),
+                (self.coalesce_rx_frames.is_some(), "coalesce settings"),
+                (self.send_buffer.is_some(), "sndbuf"),
+            ] {
+                if given {
+                    return refuse(&format!(
+                        "{what} is not supported for network interfaces of type hostdev"
+                    ));
+                }
             }
             if self.backend.as_ref().is_some_and(|b| b.tap.is_some()) {
                 return refuse(
@@ -273,14 +293,15 @@ impl Interface {
             if self.unused.children("filterref").next().is_some() {
                 return refuse("filterref is not supported for network interfaces of type hostdev");
             }
-            if self.driver.as_ref().is_some_and(|d| d.queues.is_some()) {
-                return refuse(
-                    "multiqueue is not supported for network interfaces of type hostdev",
-                );
-            }
         } else if let Some(Teaming::Transient { .. }) = self.teaming {
             return refuse(&format!(
                 "teaming transient device must be type='hostdev', not '{kind}'"
+            ));
+        }
+        let queues = self.driver.as_ref().and_then(|driver| driver.queues);
+        if queues.is_some() && !multiqueue.contains(&kind) {
+            return refuse(&format!(
+                "multiqueue is not supported for network interfaces of type {kind}"
             ));
         }
         Ok(())

@@ -3,12 +3,20 @@
 use super::shapes::DOMAIN;
 use super::{Domain, Written};
 use crate::tree::Tree;
-use crate::xml::Keyword;
+use crate::xml::{Keyword, VIRTNIC_NAMESPACE};
 
 impl Domain {
     pub(super) fn tree(&self, form: Written) -> Tree<'_> {
         let mut tree = Tree::new("domain").with("type", self.virt_type.word());
         tree.optional("id", self.id.filter(|_| form.is_running()));
+        if self
+            .devices
+            .interfaces
+            .iter()
+            .any(|interface| interface.vf.is_some())
+        {
+            tree.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
+        }
         tree.child(Tree::of_text("name", &self.name));
         tree.child(Tree::of_text("uuid", self.uuid));
         tree.text_child("title", self.title.as_ref());

@@ -11,7 +11,7 @@ impl Devices {
     pub(super) fn tree(&self, form: Written) -> Tree<'_> {
         let mut tree = Tree::new("devices");
         tree.text_child("emulator", self.emulator.as_ref());
-        for (_, shape) in DEVICES.children.iter().enumerate() {
+        for shape in DEVICES.children.iter() {
             let modelled: Vec<Tree<'_>> = match shape.name {
                 "disk" => self.disks.iter().map(|disk| disk.tree(form)).collect(),
                 "controller" => trees(&self.controllers, |c| c.tree(form)),
@@ -90,19 +90,14 @@ impl Disk {
         }
         tree.child_unless_empty(driver);
         match &self.source {
-            None => {}
-            Some(DiskSource::File(path)) => {
-                tree.child(Tree::new("source").with("file", path));
-            }
-            Some(DiskSource::Block(path)) => {
-                tree.child(Tree::new("source").with("dev", path));
-            }
-            Some(DiskSource::Other { source, .. }) => {
-                if let Some(source) = source {
-                    tree.raw(source);
-                }
-            }
-        }
+            None | Some(DiskSource::Other { source: None, .. }) => &mut tree,
+            Some(DiskSource::File(path)) => tree.child(Tree::new("source").with("file", path)),
+            Some(DiskSource::Block(path)) => tree.child(Tree::new("source").with("dev", path)),
+            Some(DiskSource::Other {
+                source: Some(source),
+                ..
+            }) => tree.raw(source),
+        };
         let target = Tree::new("target").with("dev", &self.target);
         tree.child(target.with("bus", &self.bus));
         if self.read_only {

@@ -167,8 +167,8 @@ pub fn markdown(rules: &[ElementRule]) -> String {
         let _ = writeln!(text, "| `{}` | | | | {}{effect} |", rule.path, rule.about);
         for attribute in rule.attributes {
             let default = match attribute.default {
-                "" => String::new(),
-                default => format!("`{default}`"),
+                prose if prose.is_empty() || prose.contains(' ') => prose.to_owned(),
+                word => format!("`{word}`"),
             };
             let _ = writeln!(
                 text,

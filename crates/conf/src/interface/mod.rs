@@ -171,11 +171,7 @@ impl Interface {
     /// What is wrong, in libvirt's class, with its place.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        let mut interface = Self::read(document.root_named("interface")?, Origin::Definition)?;
-        if let Some(port) = &mut interface.virtual_port {
-            port.generate_missing();
-        }
-        Ok(interface)
+        Self::read(document.root_named("interface")?, Origin::Definition)
     }
 
     /// libvirt's canonical document. The live form shows what the interface was resolved to.

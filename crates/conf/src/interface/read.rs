@@ -126,18 +126,6 @@ impl Interface {
                 "coalesce settings on interface type '{kind}' are not supported"
             ));
         }
-        let queues = self.driver.as_ref().and_then(|driver| driver.queues);
-        let multiqueue = [
-            "network",
-            "bridge",
-            "direct",
-            "ethernet",
-            "vhostuser",
-            "vdpa",
-        ];
-        if queues.is_some() && !multiqueue.contains(&kind) {
-            return unsupported(format!("Multiqueue network is not supported for: {kind}"));
-        }
         if passt == Some(NicBackendKind::Passt) && !matches!(kind, "user" | "vhostuser") {
             return unsupported(format!(
                 "<backend type='passt'> is for interfaces of type 'user' and 'vhostuser', not \
@@ -379,7 +367,8 @@ impl InterfaceSource {
                 ));
             }
         };
-        let port = VirtualPort::parse(child, rules)?;
+        let mut port = VirtualPort::parse(child, rules)?;
+        port.generate_missing();
         Ok((port != VirtualPort::default()).then_some(port))
     }
 

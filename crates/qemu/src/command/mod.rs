@@ -11,6 +11,8 @@ mod hostdevs;
 mod json;
 mod machine;
 mod nics;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -300,34 +302,4 @@ fn quoted(arg: &str) -> String {
         return arg.to_owned();
     }
     format!("'{}'", arg.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_gets_back_each_argument() {
-        let line = CommandLine {
-            program: "/usr/bin/printf".into(),
-            args: [
-                "%s|",
-                "-a",
-                "it's",
-                "",
-                "{\"a\":\"b c\"}",
-                "$HOME `x` \\ \n",
-            ]
-            .map(str::to_owned)
-            .into(),
-        };
-        let output = std::process::Command::new("/bin/sh")
-            .args(["-c", &line.to_string()])
-            .output()
-            .unwrap();
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            "-a|it's||{\"a\":\"b c\"}|$HOME `x` \\ \n|"
-        );
-    }
 }

@@ -152,11 +152,6 @@ impl DomainObject {
         i32::try_from(count).unwrap_or(i32::MAX)
     }
 
-    /// What a user should know about it, as `virsh dominfo` shows it.
-    pub(crate) fn messages(&self) -> Vec<String> {
-        lock(&self.state).running.as_ref().map_or_else(Vec::new, |running| running.messages.clone())
-    }
-
     fn not_running(&self) -> Error {
         fault::invalid(DOMAIN, "domain is not running")
     }
@@ -196,10 +191,11 @@ impl Daemon {
 
     /// Keeps a definition. A running guest goes on as it is, and has it at its next start.
     pub(crate) async fn define_domain(self: &Arc<Self>, xml: &str) -> Result<Dom> {
-        let domain = self.read_domain(xml)?;
         let daemon = Arc::clone(self);
+        let xml = xml.to_owned();
         // Synced to the disk, which takes its time.
         let kept = tokio::task::spawn_blocking(move || {
+            let domain = daemon.read_domain(&xml)?;
             let mut change = DomainChange::DefinedAdded;
             let object = daemon.with_domain(&domain, |_, status| {
                 daemon
@@ -218,7 +214,7 @@ impl Daemon {
     }
 
     /// Forgets the definition. A running guest goes on until it stops.
-    pub(crate) async fn undefine_domain(&self, object: &Arc<DomainObject>) -> Result<()> {
+    pub(crate) fn undefine_domain(&self, object: &Arc<DomainObject>) -> Result<()> {
         let mut status = lock(&object.state);
         if status.defined.is_none() {
             return Err(fault::invalid(QEMU, "cannot undefine transient domain"));
@@ -325,7 +321,6 @@ impl Daemon {
                     lent: record.lent.clone(),
                 },
                 resumed: record.resumed,
-                messages: Vec::new(),
                 autodestroy: None,
             });
             Ok(())
@@ -379,7 +374,7 @@ impl Daemon {
         self.events.tell(DomainLifecycle { dom: object.dom(), change });
     }
 
-    /// A document as a user gave it, filled in as libvirt would.
+    /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
     fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
         let mut domain = conf::Domain::parse(xml).map_err(fault::document(QEMU))?;
         domain.fill_defaults();

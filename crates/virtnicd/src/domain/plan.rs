@@ -9,6 +9,7 @@ use conf::{
     VfSettings,
 };
 use rpc::{Code, Error};
+use tokio::task::block_in_place;
 
 use super::start::Borrowed;
 use super::QEMU;
@@ -52,12 +53,13 @@ impl Daemon {
                     Some(self.plan_port(domain, place, borrowed, BTreeMap::new()).await?)
                 }
                 InterfaceSource::Hostdev { managed, driver, source } => {
-                    let address = self.resolve(source)?;
+                    let address = block_in_place(|| self.resolve(source))?;
                     if let HostSource::NetDevice(_) = source {
                         planned.resolved.insert(place, address);
                     }
                     // Only a VF can be given its MAC.
-                    self.host.virtual_function(address).map_err(fault::host(QEMU))?;
+                    block_in_place(|| self.host.virtual_function(address))
+                        .map_err(fault::host(QEMU))?;
                     let own = interface.vf.unwrap_or_default();
                     let network = vf_config(interface, interface.vlan.as_ref(), &own)?;
                     let borrower = Borrower::interface(&name, uuid, interface);
@@ -72,7 +74,7 @@ impl Daemon {
             planned.devices.extend(device);
         }
         for hostdev in &domain.devices.hostdevs {
-            let address = self.resolve(&hostdev.source)?;
+            let address = block_in_place(|| self.resolve(&hostdev.source))?;
             let borrower = Borrower::host_device(&name, uuid, hostdev.info.alias.clone());
             let claim = self.lender.claim(address, &borrower)?;
             borrowed.lent.push(claim);

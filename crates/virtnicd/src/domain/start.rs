@@ -11,6 +11,8 @@ use rpc::{Code, Dom, DomainChange, Error};
 
 use super::plan::PlannedDevice;
 use super::{DomainObject, QEMU, StopReason};
+use tokio::task::block_in_place;
+
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::NotLent;
@@ -32,8 +34,6 @@ pub(crate) struct Running {
     pub(crate) borrowed: Borrowed,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
-    /// What the user should know.
-    pub(crate) messages: Vec<String>,
     /// The connection with whose end it ends.
     pub(crate) autodestroy: Option<u64>,
 }
@@ -55,7 +55,7 @@ impl Daemon {
         flags: u32,
         connection: u64,
     ) -> Result<Dom> {
-        let domain = self.read_domain(xml)?;
+        let domain = block_in_place(|| self.read_domain(xml))?;
         let object = self.with_domain(&domain, |object, status| {
             status.begin(object)?;
             Ok(())
@@ -139,7 +139,6 @@ impl Daemon {
             guest,
             borrowed,
             resumed: false,
-            messages: Vec::new(),
             autodestroy,
         };
         if let Err(error) = self.record_running(object, &running) {

@@ -290,9 +290,10 @@ impl Buses {
 
     /// Makes the bus that such a device goes to; its index.
     fn grow(&mut self, wish: &Wish) -> Result<usize, Error> {
-        if wish.connect == Connect::PciDevice && self.express_root {
+        if wish.connect == Connect::PciDevice && self.lacks_conventional_bus() {
             // A conventional bus hangs on a bridge, and the bridge on a port of its own.
             self.push(Model::RootPort)?;
+            return self.push(Model::PcieToPciBridge);
         }
         let model = self.model_for(wish)?;
         self.push(model)
@@ -300,14 +301,22 @@ impl Buses {
 
     /// Makes all buses up to one that the document names.
     fn grow_to(&mut self, index: usize, wish: &Wish) -> Result<(), Error> {
-        let model = self.model_for(wish)?;
-        while self.buses.len() < index && self.express_root {
-            self.push(Model::RootPort)?;
+        if wish.connect == Connect::PciDevice && self.lacks_conventional_bus() {
+            if self.buses.len() < index {
+                self.push(Model::RootPort)?;
+            }
+            self.push(Model::PcieToPciBridge)?;
         }
+        let model = self.model_for(wish)?;
         while self.buses.len() <= index {
             self.push(model)?;
         }
         Ok(())
+    }
+
+    fn lacks_conventional_bus(&self) -> bool {
+        let bridge = Connect::PciBridge.bit();
+        self.express_root && self.buses.iter().all(|bus| bus.accepts & bridge == 0)
     }
 
     fn push(&mut self, model: Model) -> Result<usize, Error> {
@@ -323,7 +332,6 @@ impl Buses {
 
     fn model_for(&self, wish: &Wish) -> Result<Model, Error> {
         match wish.connect {
-            Connect::PciDevice if self.express_root => Ok(Model::PcieToPciBridge),
             Connect::PciDevice | Connect::PciBridge => Ok(Model::PciBridge),
             Connect::PcieDevice | Connect::SwitchUpstream | Connect::PcieToPciBridge
                 if self.express_root =>
@@ -336,11 +344,17 @@ impl Buses {
 }
 
 fn no_bus_for(wish: &Wish) -> Error {
+    let what = match wish.connect {
+        Connect::PciDevice | Connect::PcieDevice => {
+            format!("a {}", wish.connect.description())
+        }
+        controller => format!("a PCI controller model='{}'", controller.description()),
+    };
     Error::new(
         ErrorKind::Internal,
         format!(
-            "no PCI controller of the guest has room for a {}, and none can be added for it",
-            wish.connect.description()
+            "a PCI slot is needed to connect {what}, but none is available, and it cannot be \
+             automatically added"
         ),
     )
 }

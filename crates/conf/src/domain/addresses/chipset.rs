@@ -56,7 +56,7 @@ impl Pass<'_> {
         let wish = Wish::endpoint(Connect::PciDevice).by_hand();
         // ISA bridge, IDE, USB, power management.
         for function in 0..4 {
-            buses.reserve(place(1, function), &wish, false)?;
+            buses.reserve(place(1, function), &wish, true)?;
         }
         self.primary_video(domain, buses, 2)
     }
@@ -106,7 +106,7 @@ impl Pass<'_> {
                 continue;
             };
             let wish = Wish::of_controller(model).unwrap_or(wish);
-            buses.reserve(address, &wish, false)?;
+            buses.reserve(address, &wish, true)?;
             let multifunction = (kind == "usb" && address.function() == 0).then_some(true);
             if let Some(controller) = domain.devices.controllers.get_mut(i) {
                 controller.info.address = Some(GuestAddress::Pci {
@@ -117,7 +117,7 @@ impl Pass<'_> {
         }
         // LPC bridge and SMBus.
         for function in [0, 3] {
-            buses.reserve(place(0x1f, function), &wish, false)?;
+            buses.reserve(place(0x1f, function), &wish, true)?;
         }
         self.primary_video(domain, buses, 1)?;
         let sounds = domain.devices.others.iter_mut();
@@ -127,7 +127,7 @@ impl Pass<'_> {
         if let Some(sound) = ich9
             && !buses.slot_in_use(0, 0x1b)
         {
-            buses.reserve(place(0x1b, 0), &wish, false)?;
+            buses.reserve(place(0x1b, 0), &wish, true)?;
             sound.info.address = Some(at(place(0x1b, 0)));
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Pass<'_> {
         } else {
             Connect::PciDevice
         };
-        buses.reserve(place(slot, 0), &Wish::endpoint(endpoint).by_hand(), false)?;
+        buses.reserve(place(slot, 0), &Wish::endpoint(endpoint).by_hand(), true)?;
         video.info.address = Some(at(place(slot, 0)));
         Ok(())
     }

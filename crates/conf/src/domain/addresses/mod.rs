@@ -9,6 +9,7 @@ mod buses;
 mod chipset;
 mod connect;
 mod order;
+mod usb;
 
 use buses::{Buses, Model};
 use connect::{Connect, Wish};

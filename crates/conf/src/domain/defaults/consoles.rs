@@ -5,7 +5,9 @@ use crate::domain::{CharBackend, CharDevice, Domain};
 impl Domain {
     pub(super) fn fill_consoles(&mut self) {
         let devices = &mut self.devices;
-        for (number, serial) in devices.serials.iter_mut().enumerate() {
+        number_ports(&mut devices.serials);
+        number_ports(&mut devices.consoles);
+        for serial in &mut devices.serials {
             let kind = serial
                 .target_type
                 .get_or_insert_with(|| "isa-serial".to_owned());
@@ -19,20 +21,16 @@ impl Domain {
             if let Some(model) = model {
                 serial.target_model.get_or_insert_with(|| model.to_owned());
             }
-            serial.target_port = serial.target_port.or(u32::try_from(number).ok());
         }
-        for (number, console) in devices.consoles.iter_mut().enumerate() {
+        for console in &mut devices.consoles {
             console
                 .target_type
                 .get_or_insert_with(|| "serial".to_owned());
-            console.target_port = console.target_port.or(u32::try_from(number).ok());
         }
         match (devices.serials.first(), devices.consoles.first_mut()) {
-            (Some(serial), None) => {
-                if serial.target_type.as_deref() == Some("isa-serial") {
-                    let console = mirror(serial);
-                    devices.consoles.push(console);
-                }
+            (Some(serial), None) if serial.target_type.as_deref() == Some("isa-serial") => {
+                let console = mirror(serial);
+                devices.consoles.push(console);
             }
             (None, Some(console)) if console.target_type.as_deref() == Some("serial") => {
                 let serial = CharDevice {
@@ -55,6 +53,18 @@ impl Domain {
     }
 }
 
+/// A device without a port gets the one after the highest.
+fn number_ports(devices: &mut [CharDevice]) {
+    let highest = devices.iter().filter_map(|device| device.target_port).max();
+    let mut next = highest.map_or(0, |port| port.saturating_add(1));
+    for device in devices {
+        if device.target_port.is_none() {
+            device.target_port = Some(next);
+            next = next.saturating_add(1);
+        }
+    }
+}
+
 /// The console that stands for a serial port.
 fn mirror(serial: &CharDevice) -> CharDevice {
     let backend = match &serial.backend {
@@ -64,7 +74,7 @@ fn mirror(serial: &CharDevice) -> CharDevice {
     CharDevice {
         backend,
         target_type: Some("serial".to_owned()),
-        target_port: Some(0),
+        target_port: serial.target_port,
         target_model: None,
         info: crate::DeviceInfo::default(),
         unused: serial.unused.clone(),

@@ -1,5 +1,7 @@
 //! Controllers that a machine has, and those that its devices need.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::domain::read_devices::NO_INDEX;
 use crate::domain::{Controller, Devices, Domain, GuestAddress};
 
@@ -57,19 +59,19 @@ impl Domain {
 
     /// Controllers without an index get the first of their kind that is free.
     fn number_controllers(&mut self) {
-        for position in 0..self.devices.controllers.len() {
-            let Some(controller) = self.devices.controllers.get(position) else {
-                return;
-            };
-            if controller.index != NO_INDEX {
-                continue;
-            }
-            let kind = controller.kind.clone();
-            let free = (0..NO_INDEX).find(|&index| !self.devices.has_controller(&kind, index));
-            if let (Some(free), Some(controller)) =
-                (free, self.devices.controllers.get_mut(position))
-            {
-                controller.index = free;
+        let mut taken: HashSet<(String, u32)> = HashSet::new();
+        for controller in &self.devices.controllers {
+            taken.insert((controller.kind.clone(), controller.index));
+        }
+        let mut next: HashMap<String, u32> = HashMap::new();
+        for controller in &mut self.devices.controllers {
+            if controller.index == NO_INDEX {
+                let next = next.entry(controller.kind.clone()).or_default();
+                while taken.contains(&(controller.kind.clone(), *next)) {
+                    *next += 1;
+                }
+                controller.index = *next;
+                *next += 1;
             }
         }
     }

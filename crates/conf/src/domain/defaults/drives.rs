@@ -44,11 +44,8 @@ fn place(bus: &str, target: &str) -> Option<GuestAddress> {
         "ide" => (number / 4, number % 4 / 2, number % 2),
         "fdc" => (number / 2, 0, number % 2),
         "sata" => (number / 6, 0, number % 6),
-        // The controller itself is unit 7 of its 16.
-        "scsi" => {
-            let unit = number % 15;
-            (number / 15, 0, unit + u32::from(unit >= 7))
-        }
+        // A narrow bus has eight units, the controller being the last.
+        "scsi" => (number / 7, 0, number % 7),
         _ => return None,
     };
     Some(GuestAddress::Drive {
@@ -86,7 +83,7 @@ mod tests {
         };
         assert_eq!(place("ide", "hdc"), drive(0, 1, 0));
         assert_eq!(place("sata", "sdh"), drive(1, 0, 1));
-        assert_eq!(place("scsi", "sdh"), drive(0, 0, 8));
+        assert_eq!(place("scsi", "sdi"), drive(1, 0, 1));
         assert_eq!(place("virtio", "vda"), None);
     }
 }

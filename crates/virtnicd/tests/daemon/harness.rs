@@ -1,0 +1,409 @@
+//! A daemon of a test's own, and a client of it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rpc::client::CallError;
+use rpc::*;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// A test that waits this long for anything has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two PFs, `sim0` and `sim1`, of four VFs each.
+pub(crate) const SHAPE: &str = "pfs=2,vfs=8";
+
+/// Where a daemon keeps everything. Outlives the daemons that run on it.
+pub(crate) struct Root(TempDir);
+
+impl Root {
+    pub(crate) fn new() -> Root {
+        Root(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.0.path().join(below)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("run/virtnic/virtnic-sock")
+    }
+
+    pub(crate) fn read_only_socket(&self) -> PathBuf {
+        self.path("run/virtnic/virtnic-sock-ro")
+    }
+
+    /// The program, told to keep everything here, on a simulated host of that shape.
+    pub(crate) fn command(&self, shape: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_virtnicd"));
+        command.arg("--root").arg(self.0.path()).args(["--simulate", shape]);
+        // What a service manager may have told the test's own process is not for the daemon.
+        command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// A daemon that is ready.
+    pub(crate) fn start(&self) -> Daemon {
+        self.start_on(SHAPE)
+    }
+
+    pub(crate) fn start_on(&self, shape: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(self.command(shape));
+        daemon.wait_for_line("ready");
+        daemon
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client::open(&self.socket(), false).await
+    }
+
+    pub(crate) async fn read_only_client(&self) -> Client {
+        Client::open(&self.read_only_socket(), true).await
+    }
+
+    /// The one record of a kind, and its path.
+    pub(crate) fn record(&self, kind: &str) -> (PathBuf, serde_json::Value) {
+        let dir = self.path("run/virtnic").join(kind);
+        let mut paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let is_record = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "json");
+        let path = paths.find(is_record).unwrap();
+        let value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        (path, value)
+    }
+
+    /// How many records of a kind there are.
+    pub(crate) fn records(&self, kind: &str) -> usize {
+        let suffix = ".json";
+        let names = files_below(&self.path("run/virtnic").join(kind));
+        names.iter().filter(|(name, _)| name.ends_with(suffix)).count()
+    }
+}
+
+/// Every file below a directory with its text, sockets and the lock apart.
+fn files_below(dir: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if path.is_file() || path.is_symlink() {
+            let text = fs::read(&path).unwrap_or_default();
+            found.push((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A running program. Ends with the test.
+pub(crate) struct Daemon {
+    child: Child,
+    log: Receiver<String>,
+    /// All of the log that was looked at.
+    seen: Vec<String>,
+}
+
+impl Daemon {
+    pub(crate) fn spawn(mut command: Command) -> Daemon {
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, log) = channel();
+        // Reads to the end, so that the daemon never waits for its log.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Daemon { child, log, seen: Vec::new() }
+    }
+
+    /// Waits for a line of the log that holds `part`; lines before it are passed over.
+    pub(crate) fn wait_for_line(&mut self, part: &str) -> String {
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("no line with {part:?}: {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("ended without a line with {part:?}: {:#?}", self.seen)
+                }
+            }
+        }
+    }
+
+    /// The log until it was ready.
+    pub(crate) fn seen(&self) -> String {
+        self.seen.join("\n")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end; how it ended, and the log.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        // The log ends with the process.
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("does not end: {:#?}", self.seen),
+            }
+        }
+        (self.child.wait().unwrap(), self.seen())
+    }
+
+    /// Asks it to stop, and waits.
+    pub(crate) fn stop(self) -> String {
+        self.signal(Signal::TERM);
+        let (status, log) = self.ended();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    /// As a crash: it gets to do nothing more.
+    pub(crate) fn crash(self) {
+        self.signal(Signal::KILL);
+        let (status, _) = self.ended();
+        assert!(!status.success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection, and what it heard.
+pub(crate) struct Client {
+    pub(crate) rpc: rpc::client::Client,
+    events: rpc::client::Events,
+}
+
+impl Client {
+    async fn open(socket: &Path, read_only: bool) -> Client {
+        let opened = rpc::client::Client::open(socket, "qemu:///system", read_only).await;
+        let (rpc, events) = opened.unwrap();
+        Client { rpc, events }
+    }
+
+    /// Makes a call that must succeed.
+    pub(crate) async fn ok<P: Procedure>(&self, args: P) -> P::Reply {
+        match tokio::time::timeout(PATIENCE, self.rpc.call(&args)).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => panic!("{}: {error}", P::INFO.api),
+            Err(_) => panic!("{} gets no answer", P::INFO.api),
+        }
+    }
+
+    /// Makes a call that must be refused.
+    pub(crate) async fn refused<P: Procedure>(&self, args: P) -> Error {
+        match tokio::time::timeout(PATIENCE, self.rpc.call(&args)).await {
+            Ok(Err(CallError::Refused(error))) => error,
+            Ok(Ok(_)) => panic!("{} is not refused", P::INFO.api),
+            Ok(Err(error)) => panic!("{}: {error}", P::INFO.api),
+            Err(_) => panic!("{} gets no answer", P::INFO.api),
+        }
+    }
+
+    /// Makes a call that must be refused with that code and all those parts in its text, and must
+    /// change nothing.
+    pub(crate) async fn refuses<P: Procedure>(
+        &self,
+        root: &Root,
+        args: P,
+        code: Code,
+        parts: &[&str],
+    ) -> String {
+        let before = self.picture(root).await;
+        let error = self.refused(args).await;
+        let text = error.message().to_owned();
+        assert_eq!(error.code(), code, "{text}");
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
+        let after = self.picture(root).await;
+        assert_eq!(before, after, "after: {text}");
+        text
+    }
+
+    pub(crate) async fn define_network(&self, xml: &str) -> Net {
+        self.ok(NetworkDefineXml { xml: xml.to_owned() }).await
+    }
+
+    /// Defines and starts a network that lends the VFs of a PF.
+    pub(crate) async fn running_network(&self, name: &str, pf: &str) -> Net {
+        let net = self.define_network(&network_xml(name, pf)).await;
+        self.ok(NetworkCreate { net: net.clone() }).await;
+        net
+    }
+
+    pub(crate) async fn network_dump(&self, net: &Net, flags: u32) -> String {
+        self.ok(NetworkGetXmlDesc { net: net.clone(), flags }).await
+    }
+
+    pub(crate) async fn define_guest(&self, xml: &str) -> Dom {
+        self.ok(DomainDefineXmlFlags { xml: xml.to_owned(), flags: 0 }).await
+    }
+
+    /// Defines and starts a guest with an interface on a network.
+    pub(crate) async fn running_guest(&self, name: &str, network: &str) -> Dom {
+        let dom = self.define_guest(&guest_xml(name, &on_network(network))).await;
+        self.start(&dom).await
+    }
+
+    pub(crate) async fn start(&self, dom: &Dom) -> Dom {
+        self.ok(DomainCreateWithFlags { dom: dom.clone(), flags: 0 }).await
+    }
+
+    pub(crate) async fn guest_dump(&self, dom: &Dom, flags: u32) -> String {
+        self.ok(DomainGetXmlDesc { dom: dom.clone(), flags }).await
+    }
+
+    pub(crate) async fn create_port(&self, net: &Net, xml: &str) -> Port {
+        let (network, xml) = (net.clone(), xml.to_owned());
+        self.ok(NetworkPortCreateXml { network, xml, flags: 0 }).await
+    }
+
+    pub(crate) async fn ports(&self, net: &Net) -> Vec<Port> {
+        let (network, need_results) = (net.clone(), true);
+        self.ok(NetworkListAllPorts { network, need_results, flags: 0 }).await.into_items()
+    }
+
+    pub(crate) async fn network_names(&self, flags: u32) -> Vec<String> {
+        let nets = self.ok(ConnectListAllNetworks { need_results: true, flags }).await;
+        nets.into_items().into_iter().map(|net| net.name).collect()
+    }
+
+    pub(crate) async fn guest_names(&self, flags: u32) -> Vec<String> {
+        let doms = self.ok(ConnectListAllDomains { need_results: true, flags }).await;
+        doms.into_items().into_iter().map(|dom| dom.name).collect()
+    }
+
+    pub(crate) async fn who(&self) -> Vec<Lent> {
+        self.ok(VirtnicWho { filter: None }).await
+    }
+
+    /// Registers for what becomes of networks and of guests.
+    pub(crate) async fn listen(&self) {
+        self.ok(ConnectNetworkEventRegisterAny { event_id: 0, net: None }).await;
+        self.ok(ConnectDomainEventCallbackRegisterAny { event_id: 0, dom: None }).await;
+    }
+
+    /// The next event, in a few words.
+    pub(crate) async fn event(&mut self) -> String {
+        let event = tokio::time::timeout(PATIENCE, self.events.next()).await;
+        let (_, event) = event.expect("no event comes").expect("the daemon is gone");
+        match event {
+            Event::NetworkLifecycle(event) => format!("{} {:?}", event.net.name, event.change),
+            Event::DomainLifecycle(DomainLifecycle { dom, change }) => {
+                format!("{} {} {change:?}", dom.name, dom.id)
+            }
+            Event::DomainRebooted(event) => format!("{} rebooted", event.dom.name),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// The next events must be these.
+    pub(crate) async fn hears(&mut self, expected: &[&str]) {
+        let mut heard = Vec::new();
+        for _ in expected {
+            heard.push(self.event().await);
+        }
+        assert_eq!(heard, expected);
+    }
+
+    /// All that a user can see of a daemon, and all that it keeps.
+    pub(crate) async fn picture(&self, root: &Root) -> Picture {
+        let status = self.ok(VirtnicStatus {}).await;
+        let mut lines = vec![format!(
+            "networks {} ({} active), guests {} ({} running), lent {}",
+            status.networks,
+            status.active_networks,
+            status.guests,
+            status.running_guests,
+            status.lent
+        )];
+        let nets = self.ok(ConnectListAllNetworks { need_results: true, flags: 0 }).await;
+        for net in nets.into_items() {
+            lines.push(format!("{net:?}"));
+            lines.push(self.network_dump(&net, 0).await);
+            lines.push(self.network_dump(&net, NETWORK_XML_INACTIVE).await);
+        }
+        let doms = self.ok(ConnectListAllDomains { need_results: true, flags: 0 }).await;
+        for dom in doms.into_items() {
+            lines.push(format!("{dom:?}"));
+            lines.push(self.guest_dump(&dom, 0).await);
+            lines.push(self.guest_dump(&dom, DOMAIN_XML_INACTIVE).await);
+        }
+        let mut who: Vec<_> = self.who().await.iter().map(|lent| format!("{lent:?}")).collect();
+        who.sort();
+        lines.extend(who);
+        let mut files = files_below(&root.path("etc"));
+        files.extend(files_below(&root.path("run")));
+        // It counts the claims that were ever made, so that none is taken for another.
+        files.retain(|(name, _)| !name.ends_with("devices/starts"));
+        Picture { lines, files }
+    }
+}
+
+/// See [`Client::picture`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Picture {
+    lines: Vec<String>,
+    files: Vec<(String, String)>,
+}
+
+/// `VIR_NETWORK_XML_INACTIVE`.
+pub(crate) const NETWORK_XML_INACTIVE: u32 = 1;
+/// `VIR_DOMAIN_XML_INACTIVE`.
+pub(crate) const DOMAIN_XML_INACTIVE: u32 = 2;
+
+pub(crate) fn network_xml(name: &str, pf: &str) -> String {
+    format!(
+        "<network><name>{name}</name>\
+         <forward mode='hostdev' managed='yes'><pf dev='{pf}'/></forward></network>"
+    )
+}
+
+/// A small guest with those devices.
+pub(crate) fn guest_xml(name: &str, devices: &str) -> String {
+    format!(
+        "<domain type='kvm'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='q35'>hvm</type></os>\
+         <devices>{devices}</devices></domain>"
+    )
+}
+
+/// An interface on a network.
+pub(crate) fn on_network(network: &str) -> String {
+    format!("<interface type='network'><source network='{network}'/></interface>")
+}
+
+/// A port of an interface of the guest `guest`, with the last byte of its MAC.
+pub(crate) fn port_xml(uuid: Uuid, guest: &str, mac: u8) -> String {
+    let owner = Uuid::from_u128(0xbeef_0000 + u128::from(mac));
+    format!(
+        "<networkport><uuid>{uuid}</uuid>\
+         <owner><name>{guest}</name><uuid>{owner}</uuid></owner>\
+         <mac address='52:54:00:00:00:{mac:02x}'/></networkport>"
+    )
+}

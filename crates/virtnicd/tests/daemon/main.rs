@@ -1,0 +1,19 @@
+//! The daemon as its clients and its admin see it: the built program on a simulated host, each test
+//! with a root of its own, and a client of the wire protocol.
+//!
+//! One program for all of them, so that it is linked once.
+
+#![expect(clippy::unwrap_used, reason = "a helper that panics is a test that fails")]
+
+mod harness;
+
+mod bad_documents;
+mod bad_frames;
+mod crowd;
+mod events;
+mod guests;
+mod networks;
+mod ports;
+mod process;
+mod refusals;
+mod restart;

@@ -62,7 +62,7 @@ shows() { grep -qiF -- "$1" <<<"$output"; }
 # fails COMMAND…: shows a command that must not succeed
 fails() {
     echo "\$ $*"
-    ! "$@" 2>&1
+    ! "$@" 2>&1 | sed '/^$/d'
 }
 
 # wait_for_line FILE TEXT: waits until a line of a growing file has it, and shows the line
@@ -70,7 +70,8 @@ wait_for_line() {
     grep -m1 -- "$2" < <(exec timeout "$patience" tail -n +1 -F "$1" 2>/dev/null)
 }
 
-# vf_state: all that a user of the host would notice of its VFs, one line for each
+# vf_state: all that a user of the host would notice of its VFs, two lines for each. The card's own note of a VF's MAC is
+# looked at apart: it begins empty, and later holds what the VF's driver told the card.
 vf_state() {
     local device name
     for device in "/sys/class/net/$pf/device/virtfn"*; do
@@ -78,7 +79,7 @@ vf_state() {
         echo "${device##*virtfn} $(basename "$(readlink "$device/driver")") override=$(<"$device/driver_override")" \
             "$name $(cat "$device/net/$name/address" 2>/dev/null)"
     done
-    ip link show dev "$pf" | grep ' vf '
+    ip link show dev "$pf" | sed -n 's/ link\/ether .*:ff,//; / vf /p'
 }
 
 give_up() {
@@ -113,6 +114,9 @@ title "1. The host: a card ($pf) with seven VFs, each an ordinary network device
 run "lspci | grep -i ethernet"
 run "ip link show dev $pf"
 run "readlink $vf/driver"
+netdev=$(ls "$vf/net")
+vf_mac=$(<"$vf/net/$netdev/address")
+run "ip -brief link show dev $netdev"
 before=$(vf_state)
 
 title "2. A network: a pool of that card's VFs, on VLAN 42"
@@ -196,7 +200,9 @@ done
 title "8. The guest goes; the VF comes back as it was"
 run "virsh destroy guest"
 run "readlink $vf/driver"
-run "ip link show dev $pf"
+run "ip -brief link show dev $netdev"
+run "ip link show dev $pf | grep 'vf 0 '"
+check "the card knows the VF by its own MAC again, or by none" grep -qE "$vf_mac|00:00:00:00:00:00" <<<"$output"
 run "virtnic who"
 check "nothing is lent any more" test "$(virtnic who --json)" = "[]"
 after=$(vf_state)

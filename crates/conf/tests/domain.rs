@@ -162,6 +162,20 @@ fn a_running_guest_shows_what_its_pool_lent() {
     );
 }
 
+/// `virsh dumpxml` of a running guest, defined again.
+#[test]
+fn a_live_document_can_be_defined() {
+    let again = defined(&running().to_xml(Form::Live));
+    assert_eq!(again.unsupported(), []);
+    let HostSource::Pci(address) = (match &again.devices.interfaces[0].source {
+        InterfaceSource::Hostdev { source, .. } => source,
+        other => panic!("{other:?}"),
+    }) else {
+        panic!("no PCI device");
+    };
+    assert_eq!(*address, pci("0000:03:10.0"));
+}
+
 /// A daemon that comes back must find network, port and device of every interface.
 #[test]
 fn the_status_of_a_running_guest_is_whole() {

@@ -282,6 +282,17 @@ async fn a_guest_that_switches_itself_off_ends() {
 }
 
 #[tokio::test]
+async fn who_switched_off_first_counts() {
+    let bench = Bench::serving();
+    let Launched {
+        guest, mut events, ..
+    } = Guest::launch(bench.spec()).await.unwrap();
+    have(&guest, "shut-down-and-be-told-to-go").await.unwrap();
+    let exit = exited(&rest(&mut events).await);
+    assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: true });
+}
+
+#[tokio::test]
 async fn what_is_asked_for_after_a_power_off_is_done() {
     let bench = Bench::serving();
     let spec = bench.spec_with("<on_poweroff>restart</on_poweroff>");

@@ -3,6 +3,7 @@
 //! QEMU is the Debian root's own, run in that root (`chroot`), in a mount namespace that also holds this checkout, the
 //! guest and the run's own directory. All of it goes when QEMU ends.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -109,18 +110,20 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts a host whose agent and programs are copies of `programs`, and waits for QEMU to be there.
+    /// Starts a host with copies of `programs` and of this one, which is its agent, and waits for QEMU to be there.
     pub(crate) fn boot(
         lab: &Lab,
         spec: &HostSpec,
         programs: &[PathBuf],
     ) -> Result<Self, BootError> {
         let run = RunDir::new(&lab.cache)?;
-        for program in programs {
-            let copy = run
-                .path
-                .join("bin")
-                .join(program.file_name().unwrap_or_default());
+        // The agent is this very program, whatever a build has made of its file since it started.
+        let agent = (Path::new("/proc/self/exe"), OsStr::new("xtask"));
+        let built = programs
+            .iter()
+            .map(|path| (path.as_path(), path.file_name().unwrap_or_default()));
+        for (program, name) in std::iter::once(agent).chain(built) {
+            let copy = run.path.join("bin").join(name);
             // Copies, so that a build meanwhile does not change a running host.
             fs::copy(program, &copy).map_err(|source| BootError::RunDir { path: copy, source })?;
         }

@@ -69,9 +69,9 @@ pub(crate) fn checkout() -> PathBuf {
     xtask.parent().unwrap_or(xtask).to_owned()
 }
 
-/// Builds the project's programs; returns where they are, this one included: it is the agent, too.
+/// Builds the project's programs; returns where they are.
 pub(crate) fn build_programs(packages: &[&str], release: bool) -> Result<Vec<PathBuf>, SetupError> {
-    let mut programs = vec![std::env::current_exe().map_err(SetupError::Cargo)?];
+    let mut programs = Vec::new();
     if packages.is_empty() {
         return Ok(programs);
     }

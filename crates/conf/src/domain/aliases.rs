@@ -1,5 +1,7 @@
 //! Aliases: the names of a running guest's devices, for clients and QEMU alike.
 
+use std::collections::HashSet;
+
 use super::defaults::number_of;
 use super::info::is_user_alias;
 use super::{DeviceInfo, Disk, Domain, GuestAddress};
@@ -9,8 +11,13 @@ impl Domain {
     /// Gives every device of a guest that is to start its alias. A user's own (`ua-…`) stays. An
     /// interface that was resolved to a host device counts as one.
     pub fn assign_aliases(&mut self) {
+        let controllers = self.devices.controllers.iter();
+        let narrow: HashSet<u32> = controllers
+            .filter(|c| c.kind == "scsi" && c.model.as_deref() == Some("lsilogic"))
+            .map(|controller| controller.index)
+            .collect();
         for disk in &mut self.devices.disks {
-            let alias = disk_alias(disk);
+            let alias = disk_alias(disk, &narrow);
             set(&mut disk.info, alias);
         }
         let q35 = self.is_q35();
@@ -71,19 +78,13 @@ impl Domain {
         let mut counts: Vec<(String, usize)> = vec![("rng".to_owned(), self.devices.rngs.len())];
         for other in &mut self.devices.others {
             let prefix = match other.name.as_str() {
-                "graphics" | "lease" | "redirfilter" => continue,
+                "graphics" | "audio" | "panic" | "lease" | "redirfilter" => continue,
                 "filesystem" => "fs",
                 "redirdev" => "redir",
                 "memory" => "dimm",
                 "hostdev" => {
                     set(&mut other.info, format!("hostdev{hostdevs}"));
                     hostdevs += 1;
-                    continue;
-                }
-                "audio" => {
-                    let id = other.attribute("id").unwrap_or("1");
-                    let alias = format!("audio{id}");
-                    set(&mut other.info, alias);
                     continue;
                 }
                 name => name,
@@ -110,14 +111,17 @@ fn set(info: &mut DeviceInfo, alias: String) {
     }
 }
 
-fn disk_alias(disk: &Disk) -> String {
+/// The alias of a disk; those on `narrow` SCSI controllers have no target.
+fn disk_alias(disk: &Disk, narrow: &HashSet<u32>) -> String {
     match &disk.info.address {
         Some(GuestAddress::Drive {
             controller,
             bus,
             target,
             unit,
-        }) if disk.bus == "scsi" => format!("scsi{controller}-{bus}-{target}-{unit}"),
+        }) if disk.bus == "scsi" && !narrow.contains(controller) => {
+            format!("scsi{controller}-{bus}-{target}-{unit}")
+        }
         Some(GuestAddress::Drive {
             controller,
             bus,

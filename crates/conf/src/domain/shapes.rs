@@ -226,7 +226,7 @@ pub(crate) const DISK_DRIVER: [&str; 19] = [
 ];
 
 /// `<disk>`.
-pub(crate) const DISK: Shape = disk!(parts("source", &["file", "dev"], &[]));
+pub(crate) const DISK: Shape = disk!(parts("source", &["file", "dev", "index"], &[]));
 
 /// `<disk>` whose source is kept as it stands.
 pub(crate) const DISK_ELSEWHERE: Shape = disk!(whole("source"));

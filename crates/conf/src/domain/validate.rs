@@ -96,11 +96,20 @@ impl Domain {
 
     fn check_pci_controller(&self, index: u32, model: &str) -> Result<(), Error> {
         let (express, conventional) = (self.is_q35(), self.is_i440fx());
+        let root = if express { "pcie-root" } else { "pci-root" };
+        if index == 0 && model != root {
+            return Err(xml(format!(
+                "The PCI controller with index='0' must be model='{root}' for this machine type, \
+                 but model='{model}' was found instead"
+            )));
+        }
         // That no bus takes another kind is found when it is given its place.
         let fits = match model {
-            "pci-root" | "pci-expander-bus" => !express,
-            "pcie-root" | "pcie-expander-bus" => !conventional,
-            "pcie-root-port"
+            "pci-expander-bus" => !express,
+            "pcie-expander-bus" => !conventional,
+            "pci-root"
+            | "pcie-root"
+            | "pcie-root-port"
             | "pcie-switch-upstream-port"
             | "pcie-switch-downstream-port"
             | "dmi-to-pci-bridge"

@@ -11,6 +11,9 @@ use crate::Error;
 use crate::ErrorKind;
 use crate::xml::{Document, Element};
 
+/// How many unread parts are named: each costs a look for its line.
+const MAX_FOUND: usize = 100;
+
 /// An element, by its place in the document.
 #[derive(Debug, Clone, Copy)]
 pub struct ElementRule {
@@ -102,7 +105,7 @@ pub fn grammar(root: &str) -> Option<&'static [ElementRule]> {
 }
 
 /// What a document says that nobody reads, as libvirt ignores it too: an error for each, with its
-/// place. None for documents without a table.
+/// place; the first hundred or so of them. None for documents without a table.
 ///
 /// # Errors
 /// The document is not well-formed.
@@ -118,6 +121,9 @@ pub fn unread(text: &str) -> Result<Vec<Error>, Error> {
 
 /// Depth is bounded by [`crate::xml::MAX_DEPTH`].
 fn visit(element: Element<'_>, path: &str, rules: &[ElementRule], found: &mut Vec<Error>) {
+    if found.len() >= MAX_FOUND {
+        return;
+    }
     let Some(rule) = rules.iter().find(|rule| rule.path == path) else {
         let message = format!("<{}> is not known here", last(path));
         found.push(element.error(ErrorKind::Xml, message));

@@ -1,5 +1,9 @@
 //! Reading `<forward>`.
 
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::hash::Hash;
+
 use super::extension::vf_count;
 use super::{Nat, PfVfs};
 use crate::xml::{Base, Element, FromXml, Keyword, parse_unsigned};
@@ -123,19 +127,18 @@ fn address(element: Element<'_>) -> Result<PciAddress, Error> {
     }
 }
 
-fn distinct<T: PartialEq + std::fmt::Display>(
+fn distinct<T: Eq + Hash + Display>(
     forward: Element<'_>,
     name: &str,
     devices: &[T],
 ) -> Result<(), Error> {
-    for (index, device) in devices.iter().enumerate() {
-        if devices[..index].contains(device) {
-            let place = forward.children_named(name).nth(index).unwrap_or(forward);
-            let message = format!("<forward> names the <{name}> {device} twice");
-            return Err(place.error(ErrorKind::Xml, message));
-        }
-    }
-    Ok(())
+    let mut seen = HashSet::new();
+    let Some(index) = devices.iter().position(|device| !seen.insert(device)) else {
+        return Ok(());
+    };
+    let place = forward.children_named(name).nth(index).unwrap_or(forward);
+    let message = format!("<forward> names the <{name}> {} twice", devices[index]);
+    Err(place.error(ErrorKind::Xml, message))
 }
 
 fn nat(forward: Element<'_>, mode: ForwardMode) -> Result<Option<Nat>, Error> {

@@ -99,18 +99,22 @@ impl IpNetwork {
         })
     }
 
+    /// The network that the address is in, and the length of its part in bits.
+    pub(super) fn network(&self) -> Option<(IpAddr, u8)> {
+        let prefix = self.prefix()?;
+        Some((network_part(self.address?, prefix), prefix))
+    }
+
     /// Whether an address is in this network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, self.prefix()) {
-            (Some(own), Some(prefix)) => network_part(own, prefix) == network_part(address, prefix),
-            _ => false,
-        }
+        self.network()
+            .is_some_and(|(network, prefix)| network_part(address, prefix) == network)
     }
 }
 
 /// An address with the bits behind the prefix cleared.
-fn network_part(address: IpAddr, prefix: u8) -> IpAddr {
+pub(super) fn network_part(address: IpAddr, prefix: u8) -> IpAddr {
     let prefix = u32::from(prefix);
     match address {
         IpAddr::V4(address) => {

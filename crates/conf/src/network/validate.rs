@@ -1,6 +1,9 @@
 //! What a network must be, beyond being well-spelt, to be defined.
 
-use super::{Network, PortGroup};
+use std::collections::HashSet;
+
+use super::ip::network_part;
+use super::{IpNetwork, Network, PortGroup};
 use crate::xml::Keyword;
 use crate::{Error, ErrorKind, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
 
@@ -106,16 +109,18 @@ impl Network {
     }
 
     fn check_groups(&self) -> Result<(), Error> {
-        for (index, group) in self.port_groups.iter().enumerate() {
-            let before = &self.port_groups[..index];
-            if before.iter().any(|other| other.name == group.name) {
+        let (mut names, mut default) = (HashSet::new(), None);
+        for group in &self.port_groups {
+            if !names.insert(&group.name) {
                 return Err(self.refuse(format_args!("portgroup '{}' is there twice", group.name)));
             }
-            let other = before.iter().find(|other| other.is_default);
-            if let (true, Some(other)) = (group.is_default, other) {
+            if !group.is_default {
+                continue;
+            }
+            if let Some(other) = default.replace(&group.name) {
                 return Err(self.refuse(format_args!(
-                    "portgroups '{}' and '{}' are both the default",
-                    other.name, group.name
+                    "portgroups '{other}' and '{}' are both the default",
+                    group.name
                 )));
             }
         }
@@ -172,9 +177,19 @@ impl Network {
     }
 
     fn check_routes(&self) -> Result<(), Error> {
+        let networks: HashSet<_> = self
+            .ip
+            .addresses
+            .iter()
+            .filter_map(IpNetwork::network)
+            .collect();
+        let mut prefixes: Vec<u8> = networks.iter().map(|(_, prefix)| *prefix).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
         for route in &self.ip.routes {
             let gateway = route.gateway;
-            if !self.ip.addresses.iter().any(|ip| ip.contains(gateway)) {
+            let inside = |&prefix: &u8| networks.contains(&(network_part(gateway, prefix), prefix));
+            if !prefixes.iter().any(inside) {
                 return Err(self.refuse(format_args!(
                     "the gateway {gateway} of the <route> to {} is in none of its <ip> networks",
                     route.address

@@ -1,5 +1,7 @@
 //! Writing `<network>`.
 
+use std::collections::HashMap;
+
 use super::read::DNSMASQ_NAMESPACE;
 use super::{Nat, Network, NetworkBridge, PortGroup};
 use crate::xml::{ToXml, VIRTNIC_NAMESPACE, Writer};
@@ -31,6 +33,9 @@ pub enum PoolDevice {
     /// A PCI function.
     Address(PciAddress),
 }
+
+/// How many guests' interfaces are on each network device.
+type Connections<'s> = HashMap<&'s str, u32>;
 
 impl Network {
     /// The definition as libvirt's canonical document; all forms are alike but for what
@@ -142,56 +147,66 @@ impl Network {
         }
         w.write_optional(forward.driver.as_ref());
         w.write_optional(forward.nat.as_ref());
+        let devices = status.map_or(&[][..], |status| &status.devices);
+        let connections: Connections<'_> = devices
+            .iter()
+            .filter_map(|device| match &device.device {
+                PoolDevice::Interface(name) => Some((name.as_str(), device.connections)),
+                // libvirt counts the guests of network devices only.
+                PoolDevice::Address(_) => None,
+            })
+            .collect();
         match &forward.members {
             PoolMembers::None => {}
             PoolMembers::PhysicalFunctions(names) => {
+                let counts: HashMap<_, _> = self
+                    .extension
+                    .vfs
+                    .iter()
+                    .map(|vfs| (&vfs.pf, vfs.count))
+                    .collect();
                 for name in names {
-                    self.write_pf(name, w);
+                    w.element("pf", |w| {
+                        w.attribute("dev", name);
+                        if let Some(count) = counts.get(name) {
+                            w.element("virtnic:vfs", |w| w.attribute("count", count));
+                        }
+                    });
                 }
-                let devices = status.map_or(&[][..], |status| &status.devices);
                 for device in devices {
-                    write_device(&device.device, w, status);
+                    match &device.device {
+                        PoolDevice::Interface(name) => write_interface(name, w, &connections),
+                        PoolDevice::Address(address) => write_address(*address, w),
+                    }
                 }
             }
             PoolMembers::Interfaces(names) => {
                 for name in names {
-                    write_device(&PoolDevice::Interface(name.clone()), w, status);
+                    write_interface(name, w, &connections);
                 }
             }
             PoolMembers::Addresses(addresses) => {
                 for &address in addresses {
-                    write_device(&PoolDevice::Address(address), w, status);
+                    write_address(address, w);
                 }
             }
         }
     }
-
-    fn write_pf(&self, name: &str, w: &mut Writer) {
-        w.element("pf", |w| {
-            w.attribute("dev", name);
-            let vfs = self.extension.vfs.iter().find(|vfs| vfs.pf == name);
-            if let Some(vfs) = vfs {
-                w.element("virtnic:vfs", |w| w.attribute("count", vfs.count));
-            }
-        });
-    }
 }
 
-/// libvirt counts the guests of network devices only.
-fn write_device(device: &PoolDevice, w: &mut Writer, status: Option<&NetworkStatus>) {
-    match device {
-        PoolDevice::Interface(name) => w.element("interface", |w| {
-            w.attribute("dev", name);
-            let devices = status.map_or(&[][..], |status| &status.devices);
-            let own = devices.iter().find(|other| other.device == *device);
-            let connections = own.map_or(0, |own| own.connections);
-            w.optional_attribute("connections", (connections > 0).then_some(connections));
-        }),
-        PoolDevice::Address(address) => w.element("address", |w| {
-            w.attribute("type", "pci");
-            address.write_attributes(w);
-        }),
-    }
+fn write_interface(name: &str, w: &mut Writer, connections: &Connections<'_>) {
+    w.element("interface", |w| {
+        w.attribute("dev", name);
+        let connections = connections.get(name).filter(|&&count| count > 0);
+        w.optional_attribute("connections", connections);
+    });
+}
+
+fn write_address(address: PciAddress, w: &mut Writer) {
+    w.element("address", |w| {
+        w.attribute("type", "pci");
+        address.write_attributes(w);
+    });
 }
 
 impl ToXml for Network {

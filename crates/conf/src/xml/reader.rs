@@ -1,5 +1,6 @@
 //! Documents and their elements, with typed attributes.
 
+use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::number::{Base, Unsigned, parse_unsigned};
@@ -399,21 +400,21 @@ impl<'d> Element<'d> {
         let Some(parent) = self.0.parent_element() else {
             return Vec::new();
         };
-        let used = |uri: &str| {
-            self.0.descendants().any(|node| {
-                node.tag_name().namespace() == Some(uri)
-                    || node
-                        .attributes()
-                        .any(|attribute| attribute.namespace() == Some(uri))
-            })
-        };
+        let mut used = HashSet::new();
+        for node in self.0.descendants() {
+            used.extend(node.tag_name().namespace());
+            used.extend(
+                node.attributes()
+                    .filter_map(|attribute| attribute.namespace()),
+            );
+        }
         parent
             .namespaces()
-            .filter(|outer| outer.name() != Some("xml"))
+            .filter(|outer| outer.name() != Some("xml") && used.contains(outer.uri()))
             .filter(|outer| {
                 // Declared here, whether anew or inherited: only the latter is the same one.
                 let here = self.0.lookup_namespace_uri(outer.name());
-                here == Some(outer.uri()) && !self.declares(outer.name()) && used(outer.uri())
+                here == Some(outer.uri()) && !self.declares(outer.name())
             })
             .map(|outer| (outer.name(), outer.uri()))
             .collect()

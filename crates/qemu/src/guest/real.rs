@@ -248,7 +248,8 @@ impl Real {
                 drop(causes);
                 return self.after_panic();
             }
-            causes.shutdown = Some(by_guest);
+            // A second one is QEMU's answer to being told to go.
+            causes.shutdown.get_or_insert(by_guest);
             // On its way out already.
             if causes.destroyed || matches!(reason, "host-signal" | "host-qmp-quit" | "host-ui") {
                 return;

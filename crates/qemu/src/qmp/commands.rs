@@ -121,7 +121,7 @@ impl Qmp {
             .map(drop)
     }
 
-    /// `netdev_add`, with the arguments that [`crate::netdev_arguments`] makes.
+    /// `netdev_add`, with the arguments that [`crate::nic_netdev`] makes.
     pub async fn netdev_add(&self, arguments: Value) -> Result<(), QmpError> {
         self.plain("netdev_add", arguments).await
     }
@@ -131,7 +131,8 @@ impl Qmp {
         self.plain("netdev_del", json!({ "id": id })).await
     }
 
-    /// `device_add`, with the arguments that [`crate::device_arguments`] makes.
+    /// `device_add`, with the arguments that [`crate::nic_device`] and
+    /// [`crate::hostdev_device`] make.
     pub async fn device_add(&self, arguments: Value) -> Result<(), QmpError> {
         self.plain("device_add", arguments).await
     }

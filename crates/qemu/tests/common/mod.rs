@@ -125,6 +125,12 @@ pub(crate) fn wait_for_end(pid: u32) {
 
 /// Serves one connection after the other on the listening socket that is our standard input.
 pub(crate) fn serve() {
+    // A test that fails leaves its guest alone, which is not to outlive the tests by much.
+    std::thread::spawn(|| {
+        let (_kept, never) = std::sync::mpsc::channel::<()>();
+        let _ = never.recv_timeout(std::time::Duration::from_secs(120));
+        std::process::exit(9);
+    });
     let listener = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     let listener = UnixListener::from(listener);
     let mut guest = Guest {
@@ -187,6 +193,12 @@ impl Guest {
             "system_powerdown" => {
                 after.push(event("POWERDOWN", json!({})));
                 after.extend(self.shut_down("guest-shutdown"));
+                done
+            }
+            "shut-down-and-be-told-to-go" => {
+                after.extend(self.shut_down("guest-shutdown"));
+                let told = json!({ "guest": false, "reason": "host-signal" });
+                after.push(event("SHUTDOWN", told));
                 done
             }
             "guest-reboots" => {

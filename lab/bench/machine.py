@@ -1,0 +1,86 @@
+"""The bench on the build machine itself, in a Debian root with namespaces of its own: ports, and memory.
+
+Usage: machine.py PORTS MEMORY-PORTS
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import libvirt
+from common import Ports, compare_ports, port_xml, say, start_libvirtd, start_virtnicd, tell, timed
+
+POOL = 64
+MANY_PFS, VFS_EACH = 32, 64
+
+
+def make_veths(names):
+    """Makes a veth pair for each name, without which a passthrough network has nothing to lend."""
+    batch = "".join(f"link add {name} type veth peer name {name}p\n" for name in names)
+    subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+
+
+def hostdev_network(name, pfs):
+    lent = "".join(f"<pf dev='{pf}'/>" for pf in pfs)
+    return f"<network><name>{name}</name><forward mode='hostdev' managed='yes'>{lent}</forward></network>"
+
+
+def passthrough_network(name, devices):
+    lent = "".join(f"<interface dev='{device}'/>" for device in devices)
+    return f"<network><name>{name}</name><forward mode='passthrough'>{lent}</forward></network>"
+
+
+def tell_memory(when, who, pid):
+    """Resident memory, now and at most so far."""
+    fields = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    for field, what in (("VmRSS", "resident"), ("VmHWM", "peak")):
+        tell(f"memory {when}, {what}", who, [int(fields[field].split()[0]) / 1024], "MB")
+
+
+def fill(uri, network, ports):
+    """Makes many ports and keeps them; returns the connection, which keeps the daemon at work, and how long each took."""
+    connection = libvirt.open(uri)
+    network = connection.networkCreateXML(network)
+    return connection, [timed(network.portCreateXML, port_xml(number), 0)[0] for number in range(ports)]
+
+
+def main(count, kept):
+    os.makedirs("/run/lock", exist_ok=True)
+    many = [f"w{number}" for number in range(MANY_PFS * VFS_EACH)]
+    pool = [f"v{number}" for number in range(POOL)]
+    say(f"making {len(pool) + len(many)} veth pairs for libvirtd")
+    make_veths(pool + many)
+
+    say("memory at rest")
+    resting, _ = start_virtnicd("/tmp/resting")
+    tell_memory("at rest", "virtnicd", resting.pid)
+    resting.terminate()
+    libvirtd, libvirt_uri = start_libvirtd()
+    tell_memory("at rest", "libvirtd", libvirtd)
+
+    say(f"ports: {count} on each daemon")
+    small, uri = start_virtnicd("/tmp/small", "--simulate", f"pfs=1,vfs={POOL}")
+    sides = [
+        Ports("virtnicd", uri, hostdev_network("pool", ["sim0"])),
+        Ports("libvirtd", libvirt_uri, passthrough_network("pool", pool)),
+    ]
+    compare_ports(sides, count)
+    small.terminate()
+
+    devices = MANY_PFS * VFS_EACH
+    say(f"memory with {devices} devices and {kept} ports")
+    large, uri = start_virtnicd("/tmp/large", "--simulate", f"pfs={MANY_PFS},vfs={VFS_EACH}")
+    network = hostdev_network("many", [f"sim{number}" for number in range(MANY_PFS)])
+    for who, uri, network, pid in (
+        ("virtnicd", uri, network, large.pid),
+        ("libvirtd", libvirt_uri, passthrough_network("many", many), libvirtd),
+    ):
+        connection, times = fill(uri, network, kept)
+        tell(f"port create, {devices} devices", who, times)
+        tell_memory(f"with {devices} devices", who, pid)
+        connection.close()
+    large.terminate()
+
+
+main(*map(int, sys.argv[1:]))

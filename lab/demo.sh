@@ -138,7 +138,7 @@ check "the network is active" shows " vfs    active"
 
 title "3. A guest with an interface on that network"
 document guest.xml <<END
-<domain type='qemu'>
+<domain type='${LAB_GUEST_TYPE:-qemu}'>
   <name>guest</name>
   <memory unit='MiB'>128</memory>
   <os>
@@ -175,7 +175,7 @@ check "the VF is with vfio-pci" shows "/vfio-pci"
 run "virsh dumpxml guest | sed -n '/<interface/,/<\/interface/p'"
 check "the guest's document names the VF" shows "slot='0x${vf_address:8:2}' function='0x${vf_address: -1}'"
 
-title "5. In the guest: the VF is there, with its own driver (the guest is emulated twice; this takes a while)"
+title "5. In the guest: the VF is there, with its own driver"
 echo "\$ tail -F console"
 line=$(wait_for_line console 'NET .* igbvf up')
 echo "$line"

@@ -67,6 +67,7 @@ def port_xml(number):
     """A port of an interface that needs no particular device."""
     return f"""
 <networkport>
+  <uuid>{uuid.uuid4()}</uuid>
   <owner><name>bench{number}</name><uuid>{uuid.uuid4()}</uuid></owner>
   <mac address='52:54:00:00:{number // 256 % 256:02x}:{number % 256:02x}'/>
 </networkport>"""

@@ -13,7 +13,7 @@ NETWORK = f"""
 <forward mode='hostdev' managed='yes'><pf dev='{PF}'/></forward></network>
 """
 GUEST = f"""
-<domain type='qemu'><name>py</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<domain type='{os.environ.get("LAB_GUEST_TYPE", "qemu")}'><name>py</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type><kernel>{os.environ["LAB_GUEST_KERNEL"]}</kernel></os>
 <devices><controller type='usb' model='none'/>
 <interface type='network'><mac address='52:54:00:00:00:07'/><source network='py'/></interface>

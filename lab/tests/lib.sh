@@ -23,7 +23,7 @@ END
 # guest_xml NAME MAC NETWORK [IP] [DEVICES] [CHILDREN OF ITS INTERFACE]: a small guest with a VF
 guest_xml() {
     cat <<END
-<domain type='qemu'>
+<domain type='${LAB_GUEST_TYPE:-qemu}'>
   <name>$1</name>
   <memory unit='MiB'>128</memory>
   <vcpu>1</vcpu>

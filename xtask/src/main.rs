@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask lab`, and what is built on it.
 
 mod agent;
+mod bench;
 mod demo;
 mod lab;
 mod run;
@@ -28,6 +29,8 @@ enum Command {
     Lab(lab::LabCommand),
     /// Run all tests that this machine allows
     Test(test::TestOptions),
+    /// Measure virtnicd beside libvirtd
+    Bench(bench::BenchOptions),
     /// The lab tier's runner, inside an emulated host
     #[command(hide = true)]
     LabTests {
@@ -50,6 +53,8 @@ enum Error {
     Lab(#[from] lab::LabError),
     #[error(transparent)]
     Test(#[from] test::TestError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +69,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Demo => demo::main()?,
         Command::Lab(command) => lab::main(command)?,
         Command::Test(options) => test::main(&options)?,
+        Command::Bench(options) => bench::main(&options)?,
         Command::LabTests { names } => {
             match agent::tests::run(&names).map_err(test::TestError::from)? {
                 true => ExitCode::SUCCESS,

@@ -93,29 +93,13 @@ impl Rate {
                 None => Err(element.invalid(ErrorKind::Xml, name, expected)),
             }
         };
+        let name = element.name();
         let rate = Self {
             average: value("average", MAX_RATE, "KiB/s")?,
             peak: value("peak", MAX_RATE, "KiB/s")?,
             floor: value("floor", MAX_RATE, "KiB/s")?,
             burst: value("burst", MAX_BURST, "KiB")?,
         };
-        let name = element.name();
-        if rate.floor.is_some() && !floor_allowed {
-            return Err(element.attribute_error(
-                ErrorKind::ConfigUnsupported,
-                "floor",
-                format!(
-                    "floor on <{name}> is not possible here; it is for <inbound> of interfaces \
-                     of type 'network'"
-                ),
-            ));
-        }
-        if rate.average.is_none() && (rate.peak.is_some() || rate.burst.is_some()) {
-            return Err(element.error(
-                ErrorKind::ConfigUnsupported,
-                format!("<{name}> has a peak or a burst and no average"),
-            ));
-        }
         if rate.average.is_none() && rate.floor.is_none() {
             let expected = if floor_allowed {
                 "'average' or 'floor'"
@@ -125,6 +109,22 @@ impl Rate {
             return Err(element.error(
                 ErrorKind::XmlDetail,
                 format!("<{name}> needs the attribute {expected}"),
+            ));
+        }
+        if rate.average.is_none() && (rate.peak.is_some() || rate.burst.is_some()) {
+            return Err(element.error(
+                ErrorKind::ConfigUnsupported,
+                format!("<{name}> has a peak or a burst and no average"),
+            ));
+        }
+        if rate.floor.is_some() && !floor_allowed {
+            return Err(element.attribute_error(
+                ErrorKind::ConfigUnsupported,
+                "floor",
+                format!(
+                    "floor on <{name}> is not possible here; it is for <inbound> of interfaces \
+                     of type 'network'"
+                ),
             ));
         }
         // 0 is no limit, and without an average a peak says nothing.

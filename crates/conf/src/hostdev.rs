@@ -102,10 +102,32 @@ impl HostDevice {
         {
             return Ok(None);
         }
-        let source = element.require_child("source");
+        let source = || element.require_child("source");
         let source = match kind {
-            "pci" => HostSource::Pci(HostSource::read_pci(source?)?),
-            "usb" => HostSource::Usb(UsbSource::read(source?)?),
+            "pci" => {
+                let source = source()?;
+                for (name, what) in [
+                    (
+                        "startupPolicy",
+                        "Setting startupPolicy is only allowed for USB devices",
+                    ),
+                    (
+                        "writeFiltering",
+                        "Write filtering of PCI device configuration space is not supported by \
+                         qemu",
+                    ),
+                ] {
+                    if source.attribute(name).is_some() {
+                        return Err(source.attribute_error(
+                            ErrorKind::ConfigUnsupported,
+                            name,
+                            what,
+                        ));
+                    }
+                }
+                HostSource::Pci(HostSource::read_pci(source)?)
+            }
+            "usb" => HostSource::Usb(UsbSource::read(source()?)?),
             "scsi" | "scsi_host" | "mdev" => return Ok(None),
             _ => {
                 let expected = "pci, usb, scsi, scsi_host or mdev";
@@ -230,7 +252,7 @@ impl UsbSource {
             (None, None) => None,
             _ => {
                 let message = "a USB host device needs <vendor> and <product>, or neither";
-                return Err(source.error(ErrorKind::Xml, message));
+                return Err(source.error(ErrorKind::Internal, message));
             }
         };
         let place = match source.child("address") {

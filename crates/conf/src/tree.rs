@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 
 use crate::kept::{Kept, Shape};
-use crate::xml::{RawXml, ToXml, Writer};
+use crate::xml::{Document, Element, RawXml, ToXml, Writer};
 
 /// An element to be written.
 pub(crate) struct Tree<'a> {
@@ -17,7 +17,10 @@ pub(crate) struct Tree<'a> {
 enum Node<'a> {
     Tree(Tree<'a>),
     Noun(&'a str, Box<dyn Fn(&mut Writer) + 'a>),
+    /// Byte for byte.
     Raw(&'a RawXml),
+    /// An element of libvirt's own that is only carried: laid out as libvirt does.
+    Carried(&'a RawXml),
 }
 
 impl<'a> Tree<'a> {
@@ -106,6 +109,12 @@ impl<'a> Tree<'a> {
         self
     }
 
+    /// A child of libvirt's own format that is carried through.
+    pub(crate) fn carried(&mut self, raw: &'a RawXml) -> &mut Self {
+        self.children.push(Node::Carried(raw));
+        self
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.attributes.is_empty() && self.text.is_none() && self.children.is_empty()
     }
@@ -164,7 +173,11 @@ impl<'a> Tree<'a> {
                 (None, usize::MAX) => Place(0, 0, false),
                 (_, own) => Place(own, 0, false),
             };
-            placed.push((place, Node::Raw(&child.xml)));
+            let node = match own {
+                usize::MAX => Node::Raw(&child.xml),
+                _ => Node::Carried(&child.xml),
+            };
+            placed.push((place, node));
         }
         placed.sort_by_key(|(place, _)| *place);
         self.children = placed.into_iter().map(|(_, node)| node).collect();
@@ -184,6 +197,7 @@ impl<'a> Tree<'a> {
                     Node::Tree(tree) => tree.write(w),
                     Node::Noun(_, write) => write(w),
                     Node::Raw(raw) => w.raw(raw),
+                    Node::Carried(raw) => write_carried(w, raw),
                 }
             }
         });
@@ -196,6 +210,44 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Lays a carried piece out anew, unless that could change what it says.
+fn write_carried(writer: &mut Writer, raw: &RawXml) {
+    match Document::parse(raw.as_str()) {
+        Ok(document) if is_plain(document.root()) => write_plain(writer, document.root()),
+        _ => writer.raw(raw),
+    }
+}
+
+/// Whether it has neither text beside elements nor other namespaces.
+fn is_plain(element: Element<'_>) -> bool {
+    let leaf = element.children().next().is_none();
+    let own_text = || element.own_text().trim().is_empty();
+    element
+        .all_attributes()
+        .iter()
+        .all(|(name, _)| !name.contains([':']) && name != "xmlns")
+        && element.namespace().is_none()
+        && (leaf || own_text())
+        && element.children().all(is_plain)
+}
+
+fn write_plain(writer: &mut Writer, element: Element<'_>) {
+    writer.element(element.name(), |w| {
+        for (name, value) in element.attributes() {
+            w.attribute(name, value);
+        }
+        let mut leaf = true;
+        for child in element.children() {
+            leaf = false;
+            write_plain(w, child);
+        }
+        let text = element.text();
+        if leaf && !text.is_empty() {
+            w.text(text);
+        }
+    });
+}
+
 /// Rank of the name (its own or that of the sibling it follows), which of that name, and whether
 /// it only follows.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -206,7 +258,7 @@ impl Node<'_> {
         match self {
             Self::Tree(tree) => tree.name,
             Self::Noun(name, _) => name,
-            Self::Raw(raw) => raw.name(),
+            Self::Raw(raw) | Self::Carried(raw) => raw.name(),
         }
     }
 }

@@ -110,7 +110,10 @@ fn running() -> Domain {
         port: "66666666-7777-8888-9999-000000000000".parse().unwrap(),
         plug: Plug::HostdevPci {
             managed: true,
-            driver: None,
+            driver: Some(conf::HostDriver {
+                backend: Some(conf::HostBackend::Vfio),
+                model: None,
+            }),
             address: pci("0000:03:10.0"),
         },
         vlan: Some(conf::Vlan {
@@ -136,6 +139,7 @@ fn a_running_guest_shows_what_its_pool_lent() {
         live,
         "<interface type='hostdev' managed='yes' trustGuestRxFilters='yes'>
   <mac address='52:54:00:aa:00:01'/>
+  <driver name='vfio'/>
   <source>
     <address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x0'/>
   </source>
@@ -270,6 +274,29 @@ fn a_plain_guest_has_nothing_to_refuse() {
 }
 
 #[test]
+fn carried_elements_of_libvirts_are_laid_out_as_it_does() {
+    let text = guest(
+        "q35",
+        "<memoryBacking><source type=\"memfd\"/><access mode='shared'/></memoryBacking>",
+        "<channel type='unix'><source mode='bind' path='/a&amp;b'/>\n<target type='virtio'
+           name='x'/></channel>",
+    );
+    let xml = Domain::parse(&text).unwrap().to_xml(Form::Inactive);
+    let backing = "  <memoryBacking>
+    <source type='memfd'/>
+    <access mode='shared'/>
+  </memoryBacking>
+";
+    assert!(xml.contains(backing), "{xml}");
+    let channel = "    <channel type='unix'>
+      <source mode='bind' path='/a&amp;b'/>
+      <target type='virtio' name='x'/>
+    </channel>
+";
+    assert!(xml.contains(channel), "{xml}");
+}
+
+#[test]
 fn unknown_pieces_stay_where_they_were() {
     let text = guest(
         "q35",
@@ -383,8 +410,8 @@ fn a_full_bus_and_an_impossible_one_are_errors() {
         error.message,
         "Invalid PCI address 0000:01:01.0. slot must be <= 0"
     );
-    let far = "<controller type='pci' index='4000000000' model='pcie-root-port'/>";
-    assert_eq!(refused(&guest("q35", "", far)).kind, ErrorKind::Xml);
+    let far = "<controller type='pci' index='4000' model='pcie-root-port'/>";
+    assert_eq!(refused(&guest("q35", "", far)).kind, ErrorKind::Internal);
     let many = "<interface type='user'><model type='virtio'/></interface>".repeat(400);
     assert_eq!(refused(&guest("q35", "", &many)).kind, ErrorKind::Internal);
 }

@@ -1,4 +1,5 @@
-//! Every case of `corpus/domain`: what a definition becomes, or why it is refused.
+//! Every case of `corpus/domain` and `corpus/domain-own`: what a definition becomes, or why it is
+//! refused.
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
@@ -9,7 +10,11 @@ use std::path::{Path, PathBuf};
 use conf::{Domain, Error, ErrorKind, Form};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/domain")
+    corpus().join("domain")
+}
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus")
 }
 
 /// What a client gets that defines the document.
@@ -21,15 +26,20 @@ fn define(text: &str) -> Result<Domain, Error> {
     Ok(domain)
 }
 
-/// An error as libvirt's clients print it.
-fn told(error: &Error) -> String {
-    let prefix = match error.kind {
+/// The class of an error, as libvirt's clients print it.
+fn class(error: &Error) -> &'static str {
+    match error.kind {
         ErrorKind::Xml => "XML error",
         ErrorKind::ConfigUnsupported => "unsupported configuration",
         ErrorKind::Internal => "internal error",
+        ErrorKind::InvalidArgument => "invalid argument",
+        ErrorKind::Overflow => "numerical overflow",
         kind => panic!("no case has an error of kind {kind:?}: {error}"),
-    };
-    format!("{prefix}: {}", error.message)
+    }
+}
+
+fn told(error: &Error) -> String {
+    format!("{}: {}", class(error), error.message)
 }
 
 /// The lines of the parts that must be exact in every case.
@@ -115,16 +125,21 @@ fn check(case: &str, exceptions: &[String]) -> Option<String> {
     }
 }
 
-#[test]
-fn definitions() {
-    let exceptions = exceptions();
-    let mut cases: Vec<String> = fs::read_dir(folder())
+fn cases(folder: &Path) -> Vec<String> {
+    let mut cases: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".in.xml").map(str::to_owned))
         .collect();
     cases.sort();
     assert!(!cases.is_empty());
+    cases
+}
+
+#[test]
+fn definitions() {
+    let exceptions = exceptions();
+    let cases = cases(&folder());
     let mut faults = String::new();
     for case in &cases {
         if let Some(fault) = check(case, &exceptions) {
@@ -160,6 +175,36 @@ fn canonical_documents_stay() {
                 }
                 Err(error) => writeln!(faults, "{}: {error}", path.display()).unwrap(),
             }
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
+}
+
+/// A host without the devices that the documents name: they count as PCI Express.
+#[test]
+fn own_definitions() {
+    let folder = corpus().join("domain-own");
+    let mut faults = String::new();
+    for case in cases(&folder) {
+        let read = |end: &str| fs::read_to_string(folder.join(format!("{case}{end}")));
+        let defined = Domain::parse(&read(".in.xml").unwrap()).and_then(|mut domain| {
+            domain.fill_defaults_with(&|_| Some(false));
+            domain.assign_addresses(&|_| true)?;
+            domain.validate()?;
+            domain.assign_usb_addresses();
+            Ok(domain.to_xml(Form::Inactive))
+        });
+        let fault = match (defined, read(".out.xml"), read(".err")) {
+            (Ok(output), Ok(expected), _) => difference(
+                &expected.lines().collect::<Vec<_>>(),
+                &output.lines().collect::<Vec<_>>(),
+            ),
+            (Err(error), _, Ok(expected)) if class(&error) == expected.trim() => None,
+            (Err(error), ..) => Some(told(&error)),
+            (Ok(_), ..) => Some("accepted".to_owned()),
+        };
+        if let Some(fault) = fault {
+            writeln!(faults, "{case}: {fault}").unwrap();
         }
     }
     assert!(faults.is_empty(), "{faults}");

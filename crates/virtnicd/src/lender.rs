@@ -14,6 +14,7 @@ use conf::{Forward, Network, NetworkPort, PciAddress, Plug, PoolMembers, Uuid};
 use host::{HostError, PhysicalFunction, SharedHost};
 use pool::{Health, Holder, Members, NetworkSpec, PfInfo, Pool, Request, VfInfo};
 use rpc::{Code, Domain, Error};
+use tokio::task::block_in_place;
 
 use crate::fault::{self, Result};
 use crate::sync::lock;
@@ -195,7 +196,7 @@ impl Lender {
     ) -> Result<Chosen> {
         loop {
             let (address, claim) = self.choose_once(network, borrower, &excluded)?;
-            match self.usage(address).await {
+            match self.usage(address) {
                 Ok(usage) if usage.is_empty() => {
                     let forward = network.forward.as_ref();
                     let plug = Plug::HostdevPci {
@@ -437,20 +438,15 @@ impl Lender {
     }
 
     /// What uses a VF on the host, in words; empty: nothing.
-    async fn usage(&self, address: PciAddress) -> std::result::Result<String, String> {
-        let host = Arc::clone(&self.host);
-        let asked = tokio::task::spawn_blocking(move || {
-            let vf = host.virtual_function(address)?;
-            host.vf_usage(&vf)
+    fn usage(&self, address: PciAddress) -> std::result::Result<String, String> {
+        // Not on a thread for that: the way there and back takes longer than the answer.
+        let asked = block_in_place(|| {
+            let vf = self.host.virtual_function(address)?;
+            self.host.vf_usage(&vf)
         });
-        match asked.await {
-            Ok(Ok(usage)) => {
-                let words: Vec<_> = usage.iter().map(assign::describe_usage).collect();
-                Ok(words.join("; "))
-            }
-            Ok(Err(error)) => Err(fault::chain(&error)),
-            Err(_) => Err("whether it is in use can't be told".to_owned()),
-        }
+        let usage = asked.map_err(|error: HostError| fault::chain(&error))?;
+        let words: Vec<_> = usage.iter().map(assign::describe_usage).collect();
+        Ok(words.join("; "))
     }
 }
 

@@ -70,9 +70,10 @@ async fn run(options: Options) -> Result<(), StartError> {
 
     let daemon = Daemon::open(&options).await?;
     let sockets = daemon.listen(&options)?;
+    let room = dispatch::Room::of_this_process();
     let mut accepting = JoinSet::new();
     for socket in sockets {
-        accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket));
+        accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket, room.clone()));
     }
     daemon.autostart().await;
     // Fails where no service manager asked for it, which is fine.

@@ -12,6 +12,27 @@ pub(crate) struct Store {
     edit: &'static str,
 }
 
+/// A definition as it stands on the disk.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
+}
+
+/// A definition that can't be read, and was left where it is.
+#[derive(Debug, thiserror::Error)]
+#[error("the definition {} can't be read", path.display())]
+pub(crate) struct Unreadable {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// A file that defines something of another name.
+#[derive(Debug, thiserror::Error)]
+#[error("it defines '{0}', so the file has to be named {0}.xml")]
+pub(crate) struct Misnamed(String);
+
 impl Store {
     /// Opens, and makes if need be, the directory.
     pub(crate) fn open(dir: PathBuf, edit: &'static str) -> io::Result<Self> {
@@ -23,7 +44,7 @@ impl Store {
     pub(crate) fn write(&self, name: &str, xml: &str) -> io::Result<()> {
         let path = self.path(name);
         let new = path.with_extension("xml.new");
-        let written = write_synced(&new, self.edit, xml).and_then(|()| fs::rename(&new, &path));
+        let written = write_synced(&new, &self.document(xml)).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             // The old definition stands; what is left of the new one is of no use.
             let _ = fs::remove_file(&new);
@@ -57,8 +78,20 @@ impl Store {
         sync_dir(&self.dir.join("autostart"))
     }
 
+    /// Whether a file that was found has the name of what it defines; else nobody would find it
+    /// when that is to be changed or removed.
+    pub(crate) fn check_name(&self, found: &Found, name: &str) -> Result<(), Misnamed> {
+        if found.path == self.path(name) { Ok(()) } else { Err(Misnamed(name.to_owned())) }
+    }
+
+    /// Keeps what was found as it was understood. A definition that was written by hand gets its
+    /// identity, and all else that is chosen for it, once.
+    pub(crate) fn take_in(&self, found: &Found, name: &str, xml: &str) -> io::Result<()> {
+        if found.text == self.document(xml) { Ok(()) } else { self.write(name, xml) }
+    }
+
     /// Every definition's path and text, by name.
-    pub(crate) fn load(&self) -> io::Result<Vec<(PathBuf, io::Result<String>)>> {
+    pub(crate) fn load(&self) -> io::Result<Vec<Result<Found, Unreadable>>> {
         let mut paths: Vec<PathBuf> = fs::read_dir(&self.dir)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<_>>()?;
@@ -66,11 +99,16 @@ impl Store {
         paths.sort();
         Ok(paths
             .into_iter()
-            .map(|path| {
-                let text = fs::read_to_string(&path);
-                (path, text)
+            .map(|path| match fs::read_to_string(&path) {
+                Ok(text) => Ok(Found { path, text }),
+                Err(source) => Err(Unreadable { path, source }),
             })
             .collect())
+    }
+
+    /// What stands in the file of a definition.
+    fn document(&self, xml: &str) -> String {
+        format!("<!-- Kept by virtnicd: change it with `{}`. -->\n{xml}", self.edit)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -82,10 +120,9 @@ impl Store {
     }
 }
 
-fn write_synced(path: &Path, edit: &str, xml: &str) -> io::Result<()> {
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(path)?;
-    writeln!(file, "<!-- Kept by virtnicd: change it with `{edit}`. -->")?;
-    file.write_all(xml.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()
 }
 
@@ -119,7 +156,7 @@ mod tests {
         assert!(store.autostart("a") && !store.autostart("b.c"));
         let found = store.load().unwrap();
         assert_eq!(found.len(), 2);
-        assert!(found[0].1.as_ref().unwrap().ends_with("<network/>\n"));
+        assert!(found[0].as_ref().unwrap().text.ends_with("<network/>\n"));
         store.remove("a").unwrap();
         assert!(!store.autostart("a"));
         assert_eq!(store.load().unwrap().len(), 1);
@@ -132,7 +169,25 @@ mod tests {
         // The new file's name is taken by a directory, so that it can't be made.
         fs::create_dir(dir.path().join("networks/a.xml.new")).unwrap();
         store.write("a", "<other/>\n").unwrap_err();
-        assert!(store.load().unwrap()[0].1.as_ref().unwrap().ends_with("<network/>\n"));
+        assert!(store.load().unwrap()[0].as_ref().unwrap().text.ends_with("<network/>\n"));
+    }
+
+    #[test]
+    fn what_was_filled_in_is_kept_and_a_wrong_file_name_is_told() {
+        let (dir, store) = store();
+        let path = dir.path().join("networks/a.xml");
+        fs::write(&path, "<network><name>a</name></network>").unwrap();
+        let found = store.load().unwrap().remove(0).unwrap();
+        let error = store.check_name(&found, "b").unwrap_err();
+        assert_eq!(error.to_string(), "it defines 'b', so the file has to be named b.xml");
+        store.check_name(&found, "a").unwrap();
+        store.take_in(&found, "a", "<network full='yes'/>\n").unwrap();
+        let found = store.load().unwrap().remove(0).unwrap();
+        assert!(found.text.ends_with("<network full='yes'/>\n"));
+        // Whole already: not written again, so that its age tells of its last change.
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        store.take_in(&found, "a", "<network full='yes'/>\n").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     }
 
     #[test]

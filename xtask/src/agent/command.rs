@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::host::Pf;
+use super::host::{KVM, Pf};
 use crate::lab::boot::watch;
 use crate::lab::wire::{Frame, Job};
 
@@ -167,7 +167,7 @@ fn prepare(job: &Job, pfs: &[Pf]) -> io::Result<Command> {
 
 /// The quickest kind of domain that works here.
 fn guest_type() -> &'static str {
-    if Path::new("/dev/kvm").exists() {
+    if Path::new(KVM).exists() {
         "kvm"
     } else {
         "qemu"

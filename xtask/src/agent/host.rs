@@ -10,21 +10,10 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::sethostname;
 
 use super::{AgentError, cant};
+use crate::lab::debian::MODULES;
 
-/// Modules for everything that a host lends and guests use. Nobody else loads them: there is no udev.
-const MODULES: &[&str] = &[
-    "igb",
-    "igbvf",
-    "vfio-pci",
-    "macvtap",
-    "vhost_net",
-    "tun",
-    "bridge",
-    "veth",
-    "8021q",
-    "bonding",
-    "dummy",
-];
+/// Where programs find the kernel's virtualisation.
+pub(crate) const KVM: &str = "/dev/kvm";
 
 /// A physical function with VFs.
 #[derive(Debug)]
@@ -61,15 +50,46 @@ pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
     sethostname(hostname.as_bytes()).map_err(cant("set the host's name"))?;
     fs::write("/etc/hosts", format!("127.0.0.1 localhost {hostname}\n"))
         .map_err(cant("write /etc/hosts"))?;
-    program("modprobe", &[&["--all"], MODULES].concat())?;
-    // The emulated processor has AMD's virtualisation, so that guests need not be emulated twice. A real one passed on
-    // may have either, or none.
-    let _ = program("modprobe", &["kvm_amd"]).or_else(|_| program("modprobe", &["kvm_intel"]));
     program("ip", &["link", "set", "lo", "up"])
 }
 
+/// The modules of the cards: what is needed to make VFs.
+const CARD_MODULES: usize = 2;
+
+/// Loads the modules that nobody else loads, for there is no udev, and makes the VFs meanwhile.
+pub(crate) fn devices(vfs: u8) -> Result<Vec<Pf>, AgentError> {
+    let (cards, others) = MODULES.split_at(CARD_MODULES);
+    program("modprobe", &[&["--all"], cards].concat())?;
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| other_modules(others));
+        let pfs = make_vfs(vfs);
+        match others.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        pfs
+    })
+}
+
+fn other_modules(modules: &[&str]) -> Result<(), AgentError> {
+    let (kvm, others): (Vec<&str>, Vec<&str>) =
+        modules.iter().partition(|module| module.starts_with("kvm"));
+    program("modprobe", &[&["--all"], &others[..]].concat())?;
+    // The emulated processor has AMD's virtualisation, so that guests need not be emulated twice. A real one passed on
+    // may have either, or none.
+    for module in kvm {
+        let _ = program("modprobe", &[module]);
+    }
+    if Path::new(KVM).exists() {
+        // As udev's rules have it.
+        program("chgrp", &["kvm", KVM])?;
+        program("chmod", &["660", KVM])?;
+    }
+    Ok(())
+}
+
 /// Makes `vfs` VFs on each igb card, on all cards at once: each takes a second or more.
-pub(crate) fn make_vfs(vfs: u8) -> Result<Vec<Pf>, AgentError> {
+fn make_vfs(vfs: u8) -> Result<Vec<Pf>, AgentError> {
     let mut pfs = Vec::new();
     let driver = Path::new("/sys/bus/pci/drivers/igb");
     for entry in fs::read_dir(driver).map_err(cant("list igb's devices"))? {

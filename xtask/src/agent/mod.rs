@@ -96,7 +96,7 @@ fn serve(port: &mut File) -> Result<u8, AgentError> {
         Err(error) => return Err(cant("read the job")(error)),
     };
     host::mounts(&job.hostname)?;
-    let pfs = host::make_vfs(job.vfs)?;
+    let pfs = host::devices(job.vfs)?;
     let daemon = daemon::start(job.daemon)?;
     host::wait_for_links(&pfs)?;
     tell(port, Frame::Note(host::summary(&pfs)))?;

@@ -1,11 +1,13 @@
 //! Built things, kept between runs: the Debian root, the guest's kernel, the initial file systems.
 //!
 //! Each is a directory named after its recipe's hash. It is built under another name and renamed when it is whole, so a
-//! half-built one is never used and a changed recipe is built anew.
+//! half-built one is never used and a changed recipe is built anew. What a running host uses is never removed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -45,6 +47,39 @@ impl CacheError {
     }
 }
 
+/// A built thing, which nobody removes while this value lives.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    path: PathBuf,
+    _in_use: File,
+}
+
+impl Kept {
+    fn open(path: PathBuf) -> Result<Self, CacheError> {
+        let in_use = File::open(&path).map_err(CacheError::file("open", &path))?;
+        flock(&in_use, FlockOperation::LockShared)
+            .map_err(|errno| CacheError::file("lock", &path)(errno.into()))?;
+        Ok(Self {
+            path,
+            _in_use: in_use,
+        })
+    }
+}
+
+impl Deref for Kept {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<OsStr> for Kept {
+    fn as_ref(&self) -> &OsStr {
+        self.path.as_os_str()
+    }
+}
+
 /// The directory of cached things.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
@@ -76,12 +111,12 @@ impl Cache {
         name: &str,
         recipe: &impl Hash,
         build: impl FnOnce(&Path, &Path) -> Result<(), CacheError>,
-    ) -> Result<PathBuf, CacheError> {
+    ) -> Result<Kept, CacheError> {
         let mut hasher = DefaultHasher::new();
         recipe.hash(&mut hasher);
         let done = self.dir.join(format!("{name}-{:016x}", hasher.finish()));
         if done.is_dir() {
-            return Ok(done);
+            return Kept::open(done);
         }
         // Others who want the same wait here, and then find it.
         let lock_path = self.dir.join(format!("{name}.lock"));
@@ -89,17 +124,17 @@ impl Cache {
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| CacheError::file("lock", &lock_path)(errno.into()))?;
         if done.is_dir() {
-            return Ok(done);
+            return Kept::open(done);
         }
         self.remove(name)?;
         let partial = self.dir.join(format!("{name}-partial"));
         fs::create_dir(&partial).map_err(CacheError::file("make", &partial))?;
         build(&partial, &self.dir.join(format!("{name}.log")))?;
         fs::rename(&partial, &done).map_err(CacheError::file("rename", &partial))?;
-        Ok(done)
+        Kept::open(done)
     }
 
-    /// Removes every build of `name`.
+    /// Removes every build of `name` that nobody uses.
     fn remove(&self, name: &str) -> Result<(), CacheError> {
         let entries = fs::read_dir(&self.dir).map_err(CacheError::file("read", &self.dir))?;
         for entry in entries {
@@ -109,7 +144,7 @@ impl Cache {
                 .to_str()
                 .and_then(|file| file.strip_prefix(name)?.strip_prefix('-'))
                 .is_some_and(|rest| rest == "partial" || rest.len() == 16);
-            if is_build {
+            if is_build && is_free(&entry.path()) {
                 remove_tree(&entry.path(), &self.dir.join(format!("{name}.log")))?;
             }
         }
@@ -124,6 +159,11 @@ impl Cache {
         step.done();
         Ok(())
     }
+}
+
+/// Whether no host runs with this build.
+fn is_free(build: &Path) -> bool {
+    File::open(build).is_ok_and(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 /// Removes a tree that may belong to root. It stays on its own file system, so that nothing mounted inside is harmed.
@@ -159,12 +199,17 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert!(first.join("whole").exists());
+        assert!(first.path.join("whole").exists());
         let again = cache
             .get("thing", &1, |_, _| panic!("built twice"))
             .unwrap();
-        assert_eq!(first, again);
+        assert_eq!(first.path, again.path);
+        let first_path = first.path.clone();
+        drop((first, again));
         let second = cache.get("thing", &2, |_, _| Ok(())).unwrap();
-        assert!(second.exists() && !first.exists());
+        assert!(second.path.exists() && !first_path.exists());
+        // What somebody uses stays.
+        let third = cache.get("thing", &3, |_, _| Ok(())).unwrap();
+        assert!(second.path.exists() && third.path.exists());
     }
 }

@@ -1,9 +1,9 @@
 //! Debian 13 in a directory: the emulated host's root, and the tools that build the guest's kernel.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, CacheError, Kept};
 use crate::run::{RunError, find_program, logged, privileged};
 use crate::ui::Step;
 
@@ -47,6 +47,34 @@ const BUILD_PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
+/// Modules of the emulated host's kernel, beyond those that it starts with: for everything that a host lends and guests
+/// use. The cards' own come first.
+pub(crate) const MODULES: &[&str] = &[
+    "igb",
+    "igbvf",
+    "vfio-pci",
+    "macvtap",
+    "vhost_net",
+    "tun",
+    "bridge",
+    "veth",
+    "8021q",
+    "bonding",
+    "dummy",
+    "kvm_amd",
+    "kvm_intel",
+];
+
+/// Unpacks modules and what they need, for the emulated host to load: unpacking is slow there.
+const UNPACK: &str = "\
+cd /lib/modules/*
+version=${PWD##*/}
+for module; do modprobe --set-version $version --show-depends $module; done | while read insmod file; do
+    if [ -e $file ] && [ $insmod = insmod ]; then busybox unxz $file; fi
+done
+depmod $version
+";
+
 /// Where this machine's directories are mounted, in the emulated host's root.
 pub(crate) const MOUNT_POINTS: &[&str] = &["lab", "lab/root", "lab/run", "lab/guest", "checkout"];
 
@@ -60,8 +88,15 @@ cgroup_controllers = []
 ";
 
 /// The emulated host's root file system.
-pub(crate) fn host_root(cache: &Cache) -> Result<PathBuf, CacheError> {
-    let recipe = (SUITE, HOST_PACKAGES, MOUNT_POINTS, LIBVIRT_QEMU_CONF, 1);
+pub(crate) fn host_root(cache: &Cache) -> Result<Kept, CacheError> {
+    let recipe = (
+        SUITE,
+        HOST_PACKAGES,
+        MOUNT_POINTS,
+        LIBVIRT_QEMU_CONF,
+        MODULES,
+        UNPACK,
+    );
     cache.get("host-root", &recipe, |dir, log| {
         bootstrap(
             "Debian 13 root of the emulated host (about a minute, 0.6 GB)",
@@ -83,13 +118,19 @@ pub(crate) fn host_root(cache: &Cache) -> Result<PathBuf, CacheError> {
             .arg(&conf)
             .arg(dir.join("etc/libvirt/qemu.conf"));
         logged(&step, install, log)?;
+        let mut unpack = privileged("chroot");
+        unpack
+            .arg(dir)
+            .args(["sh", "-ec", UNPACK, "sh"])
+            .args(MODULES);
+        logged(&step, unpack, log)?;
         step.clear();
         Ok(())
     })
 }
 
 /// A root file system with a compiler and the kernel's source.
-pub(crate) fn build_root(cache: &Cache) -> Result<PathBuf, CacheError> {
+pub(crate) fn build_root(cache: &Cache) -> Result<Kept, CacheError> {
     cache.get("build-root", &(SUITE, BUILD_PACKAGES), |dir, log| {
         bootstrap(
             "Debian 13 with a compiler and the kernel's source (half a minute, 0.6 GB)",

@@ -2,10 +2,10 @@
 //! to the agent.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, CacheError, Kept};
 use super::cpio::Archive;
 use crate::run::{RunError, privileged};
 use crate::ui::Step;
@@ -40,7 +40,7 @@ exec switch_root /new /lab/run/bin/xtask lab-agent
 ";
 
 /// Makes it from the Debian root; returns a directory with the host's `vmlinuz` and `initrd`.
-pub(crate) fn early(cache: &Cache, root: &Path) -> Result<PathBuf, CacheError> {
+pub(crate) fn early(cache: &Cache, root: &Path) -> Result<Kept, CacheError> {
     cache.get("host-early", &(root, INIT, MODULES), |dir, log| {
         let step = Step::start("Initial file system of the emulated host");
         let modules_dir = root.join("lib/modules");

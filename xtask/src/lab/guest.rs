@@ -1,10 +1,10 @@
 //! The small guest: a kernel of only what is needed, and a root file system of one program.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, CacheError, Kept};
 use super::cpio::Archive;
 use super::debian;
 use crate::run::{logged, privileged};
@@ -32,11 +32,11 @@ rm -r source
 ";
 
 /// Builds whatever of the guest is not built yet; returns a directory with its `vmlinux` and `initrd`.
-pub(crate) fn guest(cache: &Cache, checkout: &Path) -> Result<PathBuf, CacheError> {
-    let kernel = kernel(cache)?.join("vmlinux");
-    let initrd = initrd(cache, checkout)?.join("initrd");
-    cache.get("guest", &(&kernel, &initrd), |dir, _| {
-        for file in [&kernel, &initrd] {
+pub(crate) fn guest(cache: &Cache, checkout: &Path) -> Result<Kept, CacheError> {
+    let (kernel, initrd) = (kernel(cache)?, initrd(cache, checkout)?);
+    let files = [kernel.join("vmlinux"), initrd.join("initrd")];
+    cache.get("guest", &files, |dir, _| {
+        for file in &files {
             let copy = dir.join(file.file_name().unwrap_or_default());
             fs::copy(file, &copy).map_err(CacheError::file("write", &copy))?;
         }
@@ -44,7 +44,7 @@ pub(crate) fn guest(cache: &Cache, checkout: &Path) -> Result<PathBuf, CacheErro
     })
 }
 
-fn kernel(cache: &Cache) -> Result<PathBuf, CacheError> {
+fn kernel(cache: &Cache) -> Result<Kept, CacheError> {
     cache.get("guest-kernel", &(KERNEL_CONFIG, KERNEL_SCRIPT), |dir, log| {
         let root = debian::build_root(cache)?;
         let step = Step::start("Guest kernel (about four minutes on two cores)");
@@ -65,7 +65,7 @@ fn kernel(cache: &Cache) -> Result<PathBuf, CacheError> {
     })
 }
 
-fn initrd(cache: &Cache, checkout: &Path) -> Result<PathBuf, CacheError> {
+fn initrd(cache: &Cache, checkout: &Path) -> Result<Kept, CacheError> {
     let project = checkout.join("lab/guest-init");
     let mut sources = vec![project.join("Cargo.toml"), project.join("Cargo.lock")];
     let src = project.join("src");

@@ -4,7 +4,7 @@ mod accel;
 pub(crate) mod boot;
 mod cache;
 mod cpio;
-mod debian;
+pub(crate) mod debian;
 mod early;
 mod guest;
 pub(crate) mod session;

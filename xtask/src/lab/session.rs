@@ -99,15 +99,28 @@ pub(crate) fn terminal_size() -> (u16, u16) {
     tcgetwinsize(io::stdin()).map_or((24, 80), |size| (size.ws_row, size.ws_col))
 }
 
-/// Boots a host, runs the job, powers off.
+/// Builds the programs that a host with this daemon has; returns where they are.
+pub(crate) fn programs(daemon: Daemon, release: bool) -> Result<Vec<PathBuf>, SetupError> {
+    match daemon {
+        Daemon::Virtnicd => build_programs(&["virtnicd", "virtnic"], release),
+        Daemon::Libvirtd | Daemon::None => Ok(Vec::new()),
+    }
+}
+
+/// Builds the programs, boots a host, runs the job, powers off.
 pub(crate) fn run(lab: &Lab, plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome, SessionError> {
-    let packages: &[&str] = match plan.job.daemon {
-        Daemon::Virtnicd => &["virtnicd", "virtnic"],
-        Daemon::Libvirtd | Daemon::None => &[],
-    };
-    let programs = build_programs(packages, plan.release)?;
+    run_with(lab, plan, &programs(plan.job.daemon, plan.release)?, sink)
+}
+
+/// As [`run`], with programs that are built already.
+pub(crate) fn run_with(
+    lab: &Lab,
+    plan: &Plan,
+    programs: &[PathBuf],
+    sink: &mut dyn Sink,
+) -> Result<Outcome, SessionError> {
     let step = Step::start(format!("Starting an emulated host ({})", lab.accel.name()));
-    let mut machine = Machine::boot(lab, &plan.host, &programs)?;
+    let mut machine = Machine::boot(lab, &plan.host, programs)?;
     let job = serde_json::to_vec(&plan.job).map_err(io::Error::from)?;
     Frame::Job(job).write(&mut machine.agent)?;
     let result = converse(&mut machine, plan, step, sink);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::accel::{self, Accel, AccelError};
-use super::cache::{Cache, CacheError};
+use super::cache::{Cache, CacheError, Kept};
 use super::{debian, early, guest};
 use crate::ui::Step;
 
@@ -31,11 +31,11 @@ pub(crate) enum SetupError {
 pub(crate) struct Lab {
     pub(crate) cache: Cache,
     /// The Debian root.
-    pub(crate) root: PathBuf,
+    pub(crate) root: Kept,
     /// Kernel and initial file system of the emulated host.
-    pub(crate) early_dir: PathBuf,
+    pub(crate) early_dir: Kept,
     /// Kernel and initial file system of the guest.
-    pub(crate) guest_dir: PathBuf,
+    pub(crate) guest_dir: Kept,
     /// This checkout.
     pub(crate) checkout: PathBuf,
     /// KVM or emulation.
@@ -72,9 +72,6 @@ pub(crate) fn checkout() -> PathBuf {
 /// Builds the project's programs; returns where they are.
 pub(crate) fn build_programs(packages: &[&str], release: bool) -> Result<Vec<PathBuf>, SetupError> {
     let mut programs = Vec::new();
-    if packages.is_empty() {
-        return Ok(programs);
-    }
     let step = Step::start(format!("Building {}", packages.join(" and ")));
     let mut cargo = Command::new(env!("CARGO"));
     cargo

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use super::scripts::{Script, find};
 use super::{TestError, TestOptions, Totals, skip};
@@ -50,9 +51,19 @@ pub(super) fn run(options: &TestOptions) -> Result<Totals, TestError> {
     for script in scripts {
         groups.entry(script.group.clone()).or_default().push(script);
     }
+    let programs = match session::programs(host_options(options).daemon(), false) {
+        Ok(programs) => programs,
+        Err(error) => {
+            say(&format!("FAILED: {}", with_sources(&error)));
+            return Ok(Totals {
+                failed: groups.values().map(Vec::len).sum(),
+                ..Totals::default()
+            });
+        }
+    };
     let mut totals = Totals::default();
     for (group, scripts) in groups {
-        totals += run_group(&lab, options, &group, &scripts);
+        totals += run_group(&lab, options, &programs, &group, &scripts);
     }
     Ok(totals)
 }
@@ -68,21 +79,42 @@ fn missing() -> Option<&'static str> {
     }
 }
 
-fn run_group(lab: &Lab, options: &TestOptions, group: &str, scripts: &[Script]) -> Totals {
-    let mut host = HostOptions::new(scripts.iter().map(|script| script.pfs).max().unwrap_or(1));
+fn host_options(options: &TestOptions) -> HostOptions {
+    let mut host = HostOptions::new(1);
+    host.with_libvirt = options.with_libvirt;
+    host
+}
+
+fn run_group(
+    lab: &Lab,
+    options: &TestOptions,
+    programs: &[PathBuf],
+    group: &str,
+    scripts: &[Script],
+) -> Totals {
+    let mut host = host_options(options);
+    host.pfs = scripts
+        .iter()
+        .map(|script| script.pfs)
+        .max()
+        .unwrap_or(host.pfs);
     host.memory = scripts
         .iter()
         .map(|script| script.memory)
         .max()
         .unwrap_or(host.memory);
-    host.with_libvirt = options.with_libvirt;
     let mut command = vec!["xtask".to_owned(), "lab-tests".to_owned()];
     command.extend(scripts.iter().map(|script| script.name.clone()));
     // Each script has its own limit; this one is for a runner that hangs.
     let timeout = scripts.iter().map(|script| script.timeout + 30).sum();
     say(&format!("-- {group}: {} tests", scripts.len()));
     let mut results = Results::default();
-    let outcome = session::run(lab, &host.plan(command, Some(timeout)), &mut results);
+    let outcome = session::run_with(
+        lab,
+        &host.plan(command, Some(timeout)),
+        programs,
+        &mut results,
+    );
     if let Err(error) = outcome {
         say(&format!(
             "FAILED: the host of {group}: {}",

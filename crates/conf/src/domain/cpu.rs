@@ -80,7 +80,10 @@ impl Cpu {
         }
         let topology = element.child("topology").map(topology).transpose()?;
         Ok(Self {
-            mode: one_of(element, "mode", &MODES)?,
+            mode: one_of(element, "mode", &MODES).map_err(|error| Error {
+                kind: ErrorKind::ConfigUnsupported,
+                ..error
+            })?,
             match_: one_of(element, "match", &MATCHES)?,
             check: one_of(element, "check", &CHECKS)?,
             migratable: element.on_off("migratable")?,

@@ -159,7 +159,7 @@ fn vcpus(element: Element<'_>) -> Result<(u32, Option<u32>), Error> {
     let current = child.number::<u32>("current")?;
     if let Some(current) = current.filter(|current| !(1..=count).contains(current)) {
         return Err(child.attribute_error(
-            ErrorKind::Xml,
+            ErrorKind::ConfigUnsupported,
             "current",
             format!("current='{current}' on <vcpu>: expected a number from 1 to {count}"),
         ));
@@ -177,7 +177,7 @@ fn clock_offset(element: Element<'_>) -> Result<String, Error> {
             Ok(offset.to_owned())
         }
         Some(_) => Err(clock.invalid(
-            ErrorKind::Xml,
+            ErrorKind::ConfigUnsupported,
             "offset",
             "utc, localtime, variable, timezone or absolute",
         )),
@@ -203,11 +203,7 @@ impl Os {
             match child.require("dev")? {
                 dev @ ("fd" | "hd" | "cdrom" | "network") => boot.push(dev.to_owned()),
                 _ => {
-                    return Err(child.invalid(
-                        ErrorKind::Internal,
-                        "dev",
-                        "fd, hd, cdrom, network",
-                    ));
+                    return Err(child.invalid(ErrorKind::Xml, "dev", "fd, hd, cdrom, network"));
                 }
             }
         }
@@ -254,7 +250,7 @@ impl LifecycleActions {
             if !of_crash && !plain.contains(&action.as_str()) {
                 let action: String = action.chars().take(40).collect();
                 return Err(domain.error(
-                    ErrorKind::Internal,
+                    ErrorKind::ConfigUnsupported,
                     format!("<{name}> is '{action}': expected {}", plain.join(", ")),
                 ));
             }

@@ -44,10 +44,10 @@ impl Devices {
                     None => devices.keep(child, devices.rngs.len(), origin)?,
                 },
                 "memballoon" => {
-                    let model = child.attribute("model").unwrap_or_default();
+                    let model = child.require("model")?;
                     if devices.memballoon.is_some() {
                         let message = "only a single memory balloon device is supported";
-                        return Err(child.error(ErrorKind::Xml, message));
+                        return Err(child.error(ErrorKind::Internal, message));
                     }
                     devices.memballoon = Some(MemBalloon {
                         model: model.to_owned(),
@@ -263,6 +263,22 @@ impl PciControllerTarget {
     }
 }
 
+/// Backends of character devices that are carried through.
+const OTHER_BACKENDS: [&str; 12] = [
+    "vc",
+    "dev",
+    "pipe",
+    "stdio",
+    "udp",
+    "tcp",
+    "unix",
+    "spicevmc",
+    "spiceport",
+    "nmdm",
+    "qemu-vdagent",
+    "dbus",
+];
+
 impl CharDevice {
     fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
         let sources = || element.children_named("source");
@@ -276,13 +292,17 @@ impl CharDevice {
             "file" => CharBackend::File {
                 path: path().ok_or_else(|| {
                     let message = "missing source path attribute for char device";
-                    element.error(ErrorKind::Xml, message)
+                    element.error(ErrorKind::Internal, message)
                 })?,
                 append: match sources().next() {
                     Some(source) => source.on_off("append")?,
                     None => None,
                 },
             },
+            kind if !OTHER_BACKENDS.contains(&kind) => {
+                let expected = format!("pty, null, file, {}", OTHER_BACKENDS.join(", "));
+                return Err(element.invalid(ErrorKind::ConfigUnsupported, "type", expected));
+            }
             kind => CharBackend::Other {
                 kind: kind.to_owned(),
                 source: sources().map(Element::raw).collect(),

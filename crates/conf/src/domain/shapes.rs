@@ -318,12 +318,13 @@ pub(crate) const HOSTDEV: Shape = device!(
 );
 
 macro_rules! interface {
-    ($source:expr) => {
+    ([$($before:expr),*], $source:expr) => {
         device!(
             "interface",
             &["type", "managed", "trustGuestRxFilters"],
             [
                 parts("mac", &["address", "type", "check", "currentAddress"], &[]),
+                $($before,)*
                 $source,
                 whole("vlan"),
                 whole("virtualport"),
@@ -339,14 +340,7 @@ macro_rules! interface {
                 parts("target", &["dev", "managed"], &[]),
                 carried("guest"),
                 parts("model", &["type"], &[]),
-                parts(
-                    "driver",
-                    &NIC_DRIVER,
-                    &[
-                        parts("host", &HOST_OFFLOADS, &[]),
-                        parts("guest", &GUEST_OFFLOADS, &[]),
-                    ]
-                ),
+                INTERFACE_DRIVER,
                 parts("backend", &["type", "tap", "vhost", "logFile"], &[]),
                 carried("filterref"),
                 parts("tune", &[], &[parts("sndbuf", &[], &[])]),
@@ -378,6 +372,16 @@ const NIC_DRIVER: [&str; 14] = [
     "model",
 ];
 
+/// `<driver>` of an interface; libvirt forgets what doesn't fit the interface's kind.
+const INTERFACE_DRIVER: Shape = parts(
+    "driver",
+    &NIC_DRIVER,
+    &[
+        parts("host", &HOST_OFFLOADS, &[]),
+        parts("guest", &GUEST_OFFLOADS, &[]),
+    ],
+);
+
 /// Attributes of `<driver><host>`, in their order.
 pub(crate) const HOST_OFFLOADS: [&str; 7] =
     ["csum", "gso", "tso4", "tso6", "ecn", "ufo", "mrg_rxbuf"];
@@ -385,16 +389,22 @@ pub(crate) const HOST_OFFLOADS: [&str; 7] =
 /// Attributes of `<driver><guest>`, in their order.
 pub(crate) const GUEST_OFFLOADS: [&str; 5] = ["csum", "tso4", "tso6", "ecn", "ufo"];
 
-/// `<interface>` whose source is modelled.
-pub(crate) const INTERFACE: Shape = interface!(parts(
+/// `<source>` of an interface, of all kinds that are modelled.
+const INTERFACE_SOURCE: Shape = parts(
     "source",
     &["network", "portgroup", "portid", "bridge", "dev", "mode"],
     &[
         whole("address"),
         parts("vendor", &["id"], &[]),
         parts("product", &["id"], &[]),
-    ]
-));
+    ],
+);
+
+/// `<interface>` whose source is modelled.
+pub(crate) const INTERFACE: Shape = interface!([], INTERFACE_SOURCE);
+
+/// `<interface>` that is a host device: how it is bound stands before which it is.
+pub(crate) const INTERFACE_HOSTDEV: Shape = interface!([INTERFACE_DRIVER], INTERFACE_SOURCE);
 
 /// `<interface>` whose source is kept as it stands.
-pub(crate) const INTERFACE_ELSEWHERE: Shape = interface!(whole("source"));
+pub(crate) const INTERFACE_ELSEWHERE: Shape = interface!([], whole("source"));

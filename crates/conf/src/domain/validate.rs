@@ -128,9 +128,10 @@ impl Domain {
             )));
         }
         if index > 255 {
-            return Err(xml(format!(
-                "PCI controller with index='{index}': at most 255 can be addressed"
-            )));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("PCI controller with index='{index}': at most 255 can be addressed"),
+            ));
         }
         Ok(())
     }

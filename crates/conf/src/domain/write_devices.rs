@@ -64,7 +64,7 @@ impl OtherDevice {
             tree.text(text);
         }
         for child in &self.children {
-            tree.raw(child);
+            tree.carried(child);
         }
         self.info.write_for(&mut tree, form);
         tree
@@ -96,7 +96,7 @@ impl Disk {
             Some(DiskSource::Other {
                 source: Some(source),
                 ..
-            }) => tree.raw(source),
+            }) => tree.carried(source),
         };
         let target = Tree::new("target").with("dev", &self.target);
         tree.child(target.with("bus", &self.bus));
@@ -158,7 +158,7 @@ impl CharDevice {
             CharBackend::Other { kind, source } => {
                 tree.attribute("type", kind);
                 for source in source {
-                    tree.raw(source);
+                    tree.carried(source);
                 }
             }
         }

@@ -338,7 +338,7 @@ pub(super) const RULES: &[ElementRule] = &[
                 "IPv6: this or `name` is needed; hex digits and colons",
                 "",
             ),
-            attribute("name", "starts with a letter", ""),
+            attribute("name", "starts with a letter or a digit", ""),
             attribute("ip", IP, ""),
         ],
     ),

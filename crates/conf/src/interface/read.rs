@@ -5,7 +5,7 @@ use super::{
     is_virtio_model,
 };
 use crate::domain::Origin;
-use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE};
+use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
 use crate::xml::{Base, Element, FromXml, parse_unsigned};
 use crate::{
@@ -206,7 +206,7 @@ fn read_link(link: Element<'_>) -> Result<Option<bool>, Error> {
         None => Ok(None),
         Some("up") => Ok(Some(true)),
         Some("down") => Ok(Some(false)),
-        Some(_) => Err(link.invalid(ErrorKind::Xml, "state", "up or down")),
+        Some(_) => Err(link.invalid(ErrorKind::ConfigUnsupported, "state", "up or down")),
     }
 }
 
@@ -312,7 +312,10 @@ impl InterfaceSource {
                 bridge: required("bridge")?,
             },
             "hostdev" => {
-                let source = element.require_child("source")?;
+                let source = element.child("source").ok_or_else(|| {
+                    let message = "an interface of type 'hostdev' needs a <source>";
+                    element.error(ErrorKind::ConfigUnsupported, message)
+                })?;
                 let driver = element.child("driver").map(HostDriver::from_xml);
                 Self::Hostdev {
                     managed: element.yes_no("managed")?.unwrap_or(false),
@@ -345,6 +348,7 @@ impl InterfaceSource {
     pub(super) fn shape(&self) -> &'static crate::kept::Shape {
         match self {
             Self::Other { .. } => &INTERFACE_ELSEWHERE,
+            Self::Hostdev { .. } => &INTERFACE_HOSTDEV,
             _ => &INTERFACE,
         }
     }

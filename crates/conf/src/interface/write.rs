@@ -3,6 +3,7 @@
 use super::{ActualDevice, Interface, InterfaceSource, Teaming};
 use crate::domain::Written;
 use crate::domain::info::pci_attributes;
+use crate::domain::shapes::INTERFACE_HOSTDEV;
 use crate::tree::Tree;
 use crate::xml::Keyword;
 use crate::{Form, Plug};
@@ -94,7 +95,13 @@ impl Interface {
             tree.written("virtnic:vf", |writer| vf.write(writer));
         }
         self.info.write_for(&mut tree, form);
-        tree.keep(&self.unused, self.source.shape());
+        let lent = shown.is_some_and(|actual| actual.kind().0 == "hostdev");
+        let shape = if lent {
+            &INTERFACE_HOSTDEV
+        } else {
+            self.source.shape()
+        };
+        tree.keep(&self.unused, shape);
         tree
     }
 
@@ -149,7 +156,7 @@ impl Interface {
             }
             InterfaceSource::Other { source, .. } => {
                 if let Some(source) = source {
-                    tree.raw(source);
+                    tree.carried(source);
                 }
                 return;
             }

@@ -35,7 +35,7 @@ pub struct DhcpHost {
     pub mac: Option<String>,
     /// Who, on IPv6: hex digits and colons.
     pub id: Option<String>,
-    /// The name it gets; starts with a letter.
+    /// The name it gets; starts with a letter or a digit.
     pub name: Option<String>,
     /// The address it gets.
     pub address: IpAddr,
@@ -181,9 +181,13 @@ impl DhcpHost {
             return Err(element.invalid(kind, "id", "hex digits and colons"));
         }
         let name = element.attribute_string("name");
-        let named = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic());
+        let named = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric());
         if !name.as_deref().is_none_or(named) {
-            return Err(element.invalid(kind, "name", "a name that starts with a letter"));
+            return Err(element.invalid(
+                kind,
+                "name",
+                "a name that starts with a letter or a digit",
+            ));
         }
         let who = if ipv6 { id.is_some() } else { mac.is_some() };
         if !who && name.is_none() {

@@ -179,6 +179,12 @@ impl<'d> Element<'d> {
         texts.filter_map(|node| node.text()).collect()
     }
 
+    /// The text directly inside it, between its children.
+    pub(crate) fn own_text(self) -> String {
+        let texts = self.0.children().filter(|node| node.is_text());
+        texts.filter_map(|node| node.text()).collect()
+    }
+
     /// The text of its first child of that name; none if the child is missing or empty.
     #[must_use]
     pub fn child_text(self, name: &str) -> Option<String> {

@@ -84,11 +84,15 @@ pub(super) fn networks(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Net> {
     let all = daemon.networks.all();
     let fits = all.into_iter().filter(|network| {
         let (active, persistent) = (network.is_active(), network.is_persistent());
-        let autostart = flags & (NETWORK_AUTOSTART | NETWORK_NO_AUTOSTART) == 0
-            || daemon.network_autostart(network).unwrap_or(false) == (flags & NETWORK_AUTOSTART != 0);
-        passes(flags, &[(NETWORK_ACTIVE, active), (NETWORK_INACTIVE, !active)])
-            && passes(flags, &[(PERSISTENT, persistent), (TRANSIENT, !persistent)])
-            && autostart
+        let autostart = flags & (NETWORK_AUTOSTART | NETWORK_NO_AUTOSTART) != 0
+            && daemon.network_autostart(network).unwrap_or(false);
+        [
+            &[(NETWORK_ACTIVE, active), (NETWORK_INACTIVE, !active)],
+            &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],
+            &[(NETWORK_AUTOSTART, autostart), (NETWORK_NO_AUTOSTART, !autostart)],
+        ]
+        .into_iter()
+        .all(|group| passes(flags, group))
     });
     fits.map(|network| network.net()).collect()
 }

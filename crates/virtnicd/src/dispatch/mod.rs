@@ -2,6 +2,7 @@
 
 mod connect;
 mod flags;
+mod room;
 
 use std::sync::Arc;
 
@@ -13,14 +14,21 @@ use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::listen::Socket;
 
-/// Takes clients in until it is cancelled.
-pub(crate) async fn accept(daemon: Arc<Daemon>, socket: Socket) {
+pub(crate) use room::Room;
+
+/// Takes clients in, as far as there is room for them, until it is cancelled.
+pub(crate) async fn accept(daemon: Arc<Daemon>, socket: Socket, room: Room) {
     let api = Arc::new(Api(daemon));
-    loop {
+    let read_only = socket.read_only;
+    // The place of the next client: those for whom there is none wait outside.
+    while let Some(place) = room.place(read_only).await {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
                 let api = Arc::clone(&api);
-                tokio::spawn(rpc::server::serve(api, stream, socket.read_only, Limits::default()));
+                tokio::spawn(async move {
+                    rpc::server::serve(api, stream, read_only, Limits::default()).await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of descriptors, most likely: clients that leave make room.

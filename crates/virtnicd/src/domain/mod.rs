@@ -21,6 +21,7 @@ use start::Running;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::{Clash, Named};
+use crate::store::Found;
 use crate::sync::lock;
 
 /// Errors of the hypervisor's side; libvirt keeps these apart from checks of the call itself.
@@ -278,22 +279,33 @@ impl Daemon {
 
     /// Reads the definitions that are not known yet.
     pub(crate) fn load_domains(&self) -> std::io::Result<()> {
-        for (path, text) in self.domain_store.load()? {
-            let read = text.map_err(|error| error.to_string()).and_then(|text| {
-                conf::Domain::parse(&text).map_err(|error| error.to_string())
-            });
-            let loaded = read.and_then(|domain| {
-                let known = self.with_domain(&domain, |_, status| {
-                    status.defined.get_or_insert_with(|| domain.clone());
-                    Ok(())
-                });
-                known.map(drop).map_err(|error| error.to_string())
-            });
-            if let Err(error) = loaded {
-                tracing::error!(file = %path.display(), error, "a definition is left out");
+        for found in self.domain_store.load()? {
+            match found {
+                Ok(found) => {
+                    if let Err(error) = self.load_domain(&found) {
+                        let file = found.path.display();
+                        tracing::error!(%file, error, "a definition is left out");
+                    }
+                }
+                Err(error) => tracing::error!("{}", fault::chain(&error)),
             }
         }
         Ok(())
+    }
+
+    fn load_domain(&self, found: &Found) -> std::result::Result<(), String> {
+        let domain = self.read_domain(&found.text).map_err(|error| error.to_string())?;
+        self.domain_store.check_name(found, &domain.name).map_err(|error| error.to_string())?;
+        let known = self.with_domain(&domain, |_, status| {
+            if status.defined.is_none() {
+                self.domain_store
+                    .take_in(found, &domain.name, &domain.to_xml(Form::Inactive))
+                    .map_err(fault::file(QEMU, format!("can't keep guest '{}'", domain.name)))?;
+                status.defined = Some(domain.clone());
+            }
+            Ok(())
+        });
+        known.map(drop).map_err(|error| error.to_string())
     }
 
     /// Takes up a guest that an earlier daemon started.

@@ -123,6 +123,7 @@ impl Daemon {
     ) -> Result<()> {
         super::plan::refuse_unsupported(&domain)?;
         let id = self.next_domain_id();
+        domain.id = u32::try_from(id).ok();
         let mut borrowed = Borrowed::default();
         let started = self.run_with(object, &mut domain, id, paused, &mut borrowed).await;
         let Launched { guest, events, ptys } = match started {

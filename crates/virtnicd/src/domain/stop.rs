@@ -52,6 +52,11 @@ impl Daemon {
         let (daemon, object) = (Arc::clone(self), Arc::clone(object));
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
+                // Whoever ended it may have told its end already; nothing comes after that.
+                let dom = object.dom();
+                if dom.id != id {
+                    break;
+                }
                 match event {
                     GuestEvent::State { from, to } => {
                         if let Some(change) = change(from, to) {
@@ -59,15 +64,20 @@ impl Daemon {
                         }
                     }
                     GuestEvent::Rebooted { .. } => {
-                        daemon.events.tell(DomainRebooted { dom: object.dom() });
+                        daemon.events.tell(DomainRebooted { dom });
                     }
-                    GuestEvent::Qmp(event) => daemon.events.tell(MonitorEvent {
-                        dom: object.dom(),
-                        seconds: event.timestamp.map_or(0, |time| time.seconds),
-                        micros: event.timestamp.map_or(0, |time| time.micros),
-                        details: details(&event),
-                        event: event.name,
-                    }),
+                    GuestEvent::Qmp(event) => {
+                        if event.name == "SHUTDOWN" {
+                            daemon.tell_domain(&object, shutdown(event.flag("guest")));
+                        }
+                        daemon.events.tell(MonitorEvent {
+                            dom,
+                            seconds: event.timestamp.map_or(0, |time| time.seconds),
+                            micros: event.timestamp.map_or(0, |time| time.micros),
+                            details: details(&event),
+                            event: event.name,
+                        });
+                    }
                     GuestEvent::Exited(exit) => {
                         let _job = object.job.lock().await;
                         if object.dom().id == id {
@@ -115,6 +125,15 @@ fn details(event: &qemu::Event) -> Option<String> {
     serde_json::to_string(&event.data).ok()
 }
 
+/// A guest is switched off: by itself, or by whoever ended it from outside.
+fn shutdown(by_guest: Option<bool>) -> DomainChange {
+    match by_guest {
+        Some(true) => DomainChange::ShutdownByGuest,
+        Some(false) => DomainChange::ShutdownByHost,
+        None => DomainChange::ShutdownFinished,
+    }
+}
+
 /// What clients are told of a change of state; the end is told when all is cleaned up.
 fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
     use GuestState as S;
@@ -126,7 +145,8 @@ fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
         (_, S::Paused(PauseReason::Watchdog)) => Some(DomainChange::SuspendedWatchdog),
         (_, S::Paused(PauseReason::Migration)) => Some(DomainChange::SuspendedMigrated),
         (_, S::Paused(_)) => Some(DomainChange::SuspendedPaused),
-        (_, S::ShuttingDown) => Some(DomainChange::ShutdownFinished),
+        // Told with QEMU's own event, which says by whom.
+        (_, S::ShuttingDown) => None,
         (_, S::Crashed) => Some(DomainChange::CrashedPanicked),
         (_, S::Asleep) => Some(DomainChange::PmSuspendedMemory),
         (_, S::Ended) => None,

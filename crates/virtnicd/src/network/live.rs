@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{ActiveNetwork, DOMAIN, NetworkObject, PortMaker, port::PortRecord};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
+use crate::store::Found;
 use crate::sync::lock;
 
 /// A running network, for the next daemon.
@@ -110,28 +111,33 @@ impl Daemon {
 
     /// Reads the definitions that are not known yet.
     pub(crate) fn load_networks(&self) -> std::io::Result<()> {
-        for (path, text) in self.network_store.load()? {
-            let read = text.map_err(|error| error.to_string()).and_then(|text| {
-                Network::parse(&text).map_err(|error| error.to_string())
-            });
-            let network = match read {
-                Ok(network) => network,
-                Err(error) => {
-                    tracing::error!(file = %path.display(), error, "a definition is left out");
-                    continue;
+        for found in self.network_store.load()? {
+            match found {
+                Ok(found) => {
+                    if let Err(error) = self.load_network(&found) {
+                        let file = found.path.display();
+                        tracing::error!(%file, error, "a definition is left out");
+                    }
                 }
-            };
-            let loaded = self.with_network(&network, |_, state| {
-                if state.defined.is_none() {
-                    state.defined = Some(network.clone());
-                }
-                Ok(())
-            });
-            if let Err(error) = loaded {
-                tracing::error!(file = %path.display(), %error, "a definition is left out");
+                Err(error) => tracing::error!("{}", fault::chain(&error)),
             }
         }
         Ok(())
+    }
+
+    fn load_network(&self, found: &Found) -> std::result::Result<(), String> {
+        let network = Network::parse(&found.text).map_err(|error| error.to_string())?;
+        self.network_store.check_name(found, &network.name).map_err(|error| error.to_string())?;
+        let known = self.with_network(&network, |_, state| {
+            if state.defined.is_none() {
+                self.network_store
+                    .take_in(found, &network.name, &network.to_xml(Form::Inactive))
+                    .map_err(fault::file(DOMAIN, format!("can't keep network '{}'", network.name)))?;
+                state.defined = Some(network.clone());
+            }
+            Ok(())
+        });
+        known.map(drop).map_err(|error| error.to_string())
     }
 
     /// Puts back the networks that ran when the daemon ended, and their ports. Ports of guests for

@@ -8,12 +8,48 @@ use crate::harness::*;
 /// A document is refused wherever a client can hand it in.
 async fn refused_everywhere(root: &Root, client: &Client, xml: &str, code: Code, parts: &[&str]) {
     let xml = || xml.to_owned();
-    client.refuses(root, NetworkDefineXml { xml: xml() }, code, parts).await;
-    client.refuses(root, NetworkCreateXmlFlags { xml: xml(), flags: 0 }, code, parts).await;
-    client.refuses(root, DomainDefineXmlFlags { xml: xml(), flags: 0 }, code, parts).await;
-    client.refuses(root, DomainCreateXml { xml_desc: xml(), flags: 0 }, code, parts).await;
+    client
+        .refuses(root, NetworkDefineXml { xml: xml() }, code, parts)
+        .await;
+    client
+        .refuses(
+            root,
+            NetworkCreateXmlFlags {
+                xml: xml(),
+                flags: 0,
+            },
+            code,
+            parts,
+        )
+        .await;
+    client
+        .refuses(
+            root,
+            DomainDefineXmlFlags {
+                xml: xml(),
+                flags: 0,
+            },
+            code,
+            parts,
+        )
+        .await;
+    client
+        .refuses(
+            root,
+            DomainCreateXml {
+                xml_desc: xml(),
+                flags: 0,
+            },
+            code,
+            parts,
+        )
+        .await;
     let network = client.ok(NetworkLookupByName { name: "on".into() }).await;
-    let port = NetworkPortCreateXml { network, xml: xml(), flags: 0 };
+    let port = NetworkPortCreateXml {
+        network,
+        xml: xml(),
+        flags: 0,
+    };
     client.refuses(root, port, code, parts).await;
 }
 
@@ -23,11 +59,25 @@ async fn what_is_not_well_formed() {
     let _daemon = root.start();
     let client = root.client().await;
     client.running_network("on", "sim0").await;
-    for xml in ["", "hello", "<network>", "<a></b>", "<network name='a' name='b'/>", "<x>&nosuch;</x>"] {
+    for xml in [
+        "",
+        "hello",
+        "<network>",
+        "<a></b>",
+        "<network name='a' name='b'/>",
+        "<x>&nosuch;</x>",
+    ] {
         refused_everywhere(&root, &client, xml, Code::XmlError, &[]).await;
     }
     let xml = "<network>\n  <name>n1</name>\n  <forward\n</network>";
-    let text = client.refuses(&root, NetworkDefineXml { xml: xml.into() }, Code::XmlError, &[]).await;
+    let text = client
+        .refuses(
+            &root,
+            NetworkDefineXml { xml: xml.into() },
+            Code::XmlError,
+            &[],
+        )
+        .await;
     assert!(text.contains("line 4"), "the place is told: {text}");
 }
 
@@ -43,10 +93,10 @@ async fn an_entity_bomb() {
         entities += &format!("<!ENTITY e{level} '{inner}'>");
     }
     let bomb = format!("<!DOCTYPE network [{entities}]><network><name>&e29;</name></network>");
-    refused_everywhere(&root, &client, &bomb, Code::XmlError, &["DTD"]).await;
+    refused_everywhere(&root, &client, &bomb, Code::XmlError, &["document type"]).await;
     let file = "<!DOCTYPE network [<!ENTITY f SYSTEM 'file:///etc/passwd'>]>\
                 <network><name>&f;</name></network>";
-    refused_everywhere(&root, &client, file, Code::XmlError, &["DTD"]).await;
+    refused_everywhere(&root, &client, file, Code::XmlError, &["document type"]).await;
 }
 
 #[tokio::test]
@@ -58,7 +108,14 @@ async fn documents_that_are_deep_or_long() {
     let deep = format!("{}{}", "<a>".repeat(100_000), "</a>".repeat(100_000));
     refused_everywhere(&root, &client, &deep, Code::XmlError, &[]).await;
     let attributes: String = (0..50_000).map(|n| format!(" a{n}='x'")).collect();
-    refused_everywhere(&root, &client, &format!("<network{attributes}/>"), Code::XmlError, &[]).await;
+    refused_everywhere(
+        &root,
+        &client,
+        &format!("<network{attributes}/>"),
+        Code::XmlError,
+        &[],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -68,7 +125,10 @@ async fn a_string_over_the_protocols_maximum_never_leaves_the_client() {
     let client = root.client().await;
     let xml = "x".repeat(5 * 1024 * 1024);
     let refused = client.rpc.call(&NetworkDefineXml { xml }).await;
-    assert!(matches!(refused, Err(CallError::Arguments(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(CallError::Arguments(_))),
+        "{refused:?}"
+    );
     // The connection is good for more.
     client.ok(ConnectGetHostname {}).await;
 }
@@ -79,7 +139,11 @@ async fn errors_tell_the_element() {
     let _daemon = root.start();
     let client = root.client().await;
     let no_name = "<network><forward mode='hostdev'><pf dev='sim0'/></forward></network>";
-    client.refused(NetworkDefineXml { xml: no_name.into() }).await;
+    client
+        .refused(NetworkDefineXml {
+            xml: no_name.into(),
+        })
+        .await;
     for (part, place) in [
         ("<forward mode='nosuch'/>", "nosuch"),
         ("<forward mode='hostdev'><pf/></forward>", "pf"),

@@ -25,7 +25,11 @@ impl Raw {
     /// One whose connection is open.
     fn open(root: &Root) -> Raw {
         let mut raw = Raw::connect(root);
-        raw.call(&ConnectOpen { name: None, flags: 0 }).unwrap();
+        raw.call(&ConnectOpen {
+            name: None,
+            flags: 0,
+        })
+        .unwrap();
         raw
     }
 
@@ -74,7 +78,14 @@ impl Raw {
 }
 
 fn call(program: u32, procedure: i32) -> Header {
-    Header { program, version: 1, procedure, kind: Kind::Call, serial: 7, status: Status::Ok }
+    Header {
+        program,
+        version: 1,
+        procedure,
+        kind: Kind::Call,
+        serial: 7,
+        status: Status::Ok,
+    }
 }
 
 const MAIN: u32 = 0x2000_8086;
@@ -88,13 +99,23 @@ fn an_unknown_call_gets_an_error_and_the_connection_lives() {
         (call(MAIN, 9999), "unknown procedure: 9999"),
         (call(MAIN, -1), "unknown procedure: -1"),
         (call(0x1234, 1), "Cannot find program 4660 version 1"),
-        (Header { version: 2, ..call(MAIN, 1) }, "version 2"),
+        (
+            Header {
+                version: 2,
+                ..call(MAIN, 1)
+            },
+            "version 2",
+        ),
         // Arguments that end early.
         (call(MAIN, 46), "decode"),
     ] {
         raw.send_call(&header, &[]);
         let error = raw.answer().unwrap_err();
-        assert_eq!((error.code(), error.domain()), (Code::Rpc, Domain::Rpc), "{error}");
+        assert_eq!(
+            (error.code(), error.domain()),
+            (Code::Rpc, Domain::Rpc),
+            "{error}"
+        );
         assert!(error.message().contains(part), "{error}");
         assert!(raw.is_alive());
     }
@@ -113,7 +134,11 @@ fn a_call_before_the_connection_is_open_is_refused() {
     let mut raw = Raw::connect(&root);
     let error = raw.call(&ConnectGetHostname {}).unwrap_err();
     assert!(error.message().contains("connection not open"), "{error}");
-    raw.call(&ConnectOpen { name: None, flags: 0 }).unwrap();
+    raw.call(&ConnectOpen {
+        name: None,
+        flags: 0,
+    })
+    .unwrap();
     assert!(raw.is_alive());
 }
 
@@ -157,7 +182,11 @@ async fn garbage_and_half_frames_do_no_harm() {
     let client = root.client().await;
     client.running_network("n1", "sim0").await;
     let before = client.picture(&root).await;
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], &[0, 0, 0, 28, 1, 2]] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        &[0, 0, 0, 28, 1, 2],
+    ] {
         let mut raw = Raw::connect(&root);
         raw.send(bytes);
     }
@@ -173,7 +202,9 @@ async fn garbage_and_half_frames_do_no_harm() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, until).await.expect("something is left");
+    tokio::time::timeout(PATIENCE, until)
+        .await
+        .expect("something is left");
 }
 
 #[tokio::test]
@@ -183,22 +214,34 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     let _daemon = root.start_on("pfs=1,vfs=2000");
     let client = root.client().await;
     let net = client.running_network("n1", "sim0").await;
-    let dump = NetworkGetXmlDesc { net: net.clone(), flags: 0 };
+    let dump = NetworkGetXmlDesc {
+        net: net.clone(),
+        flags: 0,
+    };
 
     // It asks for dumps until the daemon stops listening to it, and reads none.
     let mut greedy = Raw::open(&root);
-    let events = ConnectNetworkEventRegisterAny { event_id: 0, net: None };
+    let events = ConnectNetworkEventRegisterAny {
+        event_id: 0,
+        net: None,
+    };
     greedy.call(&events).unwrap();
     greedy.0.set_nonblocking(true).unwrap();
     let number = NetworkGetXmlDesc::INFO.number;
     let ask = frame(&call(MAIN, number), |w| dump.encode(w)).unwrap();
-    let asked = (0..100_000).take_while(|_| greedy.0.write_all(&ask).is_ok()).count();
+    let asked = (0..100_000)
+        .take_while(|_| greedy.0.write_all(&ask).is_ok())
+        .count();
     assert!(asked < 100_000, "the daemon takes calls without end");
 
     // Others see dumps, changes and their events as before.
     let mut other = root.client().await;
     other.listen().await;
-    let transient = other.ok(NetworkCreateXml { xml: network_xml("t1", "sim0") }).await;
+    let transient = other
+        .ok(NetworkCreateXml {
+            xml: network_xml("t1", "sim0"),
+        })
+        .await;
     other.ok(NetworkDestroy { net: transient }).await;
     other.hears(&["t1 Started", "t1 Stopped"]).await;
     assert!(other.ok(dump).await.len() > 100_000);
@@ -213,7 +256,11 @@ async fn a_client_that_leaves_its_events_unread_is_cut_off() {
     let mut deaf = Raw::open(&root);
     // As many registrations as it likes, each of which hears of everything.
     for _ in 0..500 {
-        deaf.call(&ConnectNetworkEventRegisterAny { event_id: 0, net: None }).unwrap();
+        deaf.call(&ConnectNetworkEventRegisterAny {
+            event_id: 0,
+            net: None,
+        })
+        .unwrap();
     }
     let net = client.define_network(&network_xml("n1", "sim0")).await;
     client.hears(&["n1 Defined"]).await;
@@ -231,12 +278,31 @@ async fn a_client_that_leaves_its_events_unread_is_cut_off() {
 }
 
 #[tokio::test]
+async fn readers_in_any_number_keep_no_writer_out() {
+    let root = Root::new();
+    let mut daemon = Daemon::spawn(root.command_with_descriptors(SHAPE, 128));
+    daemon.wait_for_line("ready");
+    let reader = || UnixStream::connect(root.read_only_socket()).unwrap();
+    // Those for whom there is no room wait where the kernel has room for them.
+    let mut crowd: Vec<_> = (0..120).map(|_| reader()).collect();
+    daemon.wait_for_line("no room for more clients");
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    client.running_guest("g1", "n1").await;
+    // Who waited gets in when others leave.
+    crowd.truncate(10);
+    root.read_only_client().await.picture(&root).await;
+}
+
+#[tokio::test]
 async fn readers_read_and_change_nothing() {
     let root = Root::new();
     let _daemon = root.start();
     let writer = root.client().await;
     let net = writer.running_network("n1", "sim0").await;
-    let port = writer.create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1)).await;
+    let port = writer
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1))
+        .await;
     let dom = writer.define_guest(&guest_xml("g1", "")).await;
     let reader = root.read_only_client().await;
     reader.picture(&root).await;
@@ -265,23 +331,44 @@ async fn readers_read_and_change_nothing() {
         QemuDomainMonitorCommand { dom: dom.clone(), cmd: "quit".into(), flags: 1 },
     }
     let secrets = DomainGetXmlDesc { dom, flags: 1 };
-    reader.refuses(&root, secrets, denied, &["virDomainGetXMLDesc with secure flag"]).await;
+    reader
+        .refuses(
+            &root,
+            secrets,
+            denied,
+            &["virDomainGetXMLDesc with secure flag"],
+        )
+        .await;
 
     // By its own wish on the socket for all, too.
     let open = rpc::client::Client::open(&root.socket(), "qemu:///system", true).await;
     let (careful, _events) = open.unwrap();
-    careful.call(&NetworkDefineXml { xml: network_xml("n3", "sim1") }).await.unwrap_err();
+    careful
+        .call(&NetworkDefineXml {
+            xml: network_xml("n3", "sim1"),
+        })
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]
 async fn only_uris_that_are_served_are_opened() {
     let root = Root::new();
     let _daemon = root.start();
-    for name in ["", "qemu:///system", "network:///system", "qemu:///system?socket=/nosuch"] {
-        rpc::client::Client::open(&root.socket(), name, false).await.unwrap();
+    for name in [
+        "",
+        "qemu:///system",
+        "network:///system",
+        "qemu:///system?socket=/nosuch",
+    ] {
+        rpc::client::Client::open(&root.socket(), name, false)
+            .await
+            .unwrap();
     }
     for name in ["xen:///system", "lxc:///", "qemu:///nosuch", "nonsense"] {
-        let error = rpc::client::Client::open(&root.socket(), name, false).await.unwrap_err();
+        let error = rpc::client::Client::open(&root.socket(), name, false)
+            .await
+            .unwrap_err();
         let OpenError::Call(rpc::client::CallError::Refused(error)) = error else {
             panic!("{error}");
         };
@@ -304,9 +391,20 @@ async fn the_connection_and_the_host_are_told() {
     assert!(node.cpus >= 1 && node.memory > 0, "{node:?}");
     let capabilities = client.ok(ConnectGetCapabilities {}).await;
     assert!(capabilities.starts_with("<capabilities>"), "{capabilities}");
-    let devices = ConnectListAllNodeDevices { need_results: true, flags: 0x8000_0000 };
+    let devices = ConnectListAllNodeDevices {
+        need_results: true,
+        flags: 0x8000_0000,
+    };
     let devices = client.ok(devices).await.into_items();
-    assert!(devices.iter().any(|device| device.name == "pci_0000_02_00_1"), "{devices:?}");
+    assert!(
+        devices
+            .iter()
+            .any(|device| device.name == "pci_0000_02_00_1"),
+        "{devices:?}"
+    );
     let status = client.ok(VirtnicStatus {}).await;
-    assert_eq!((status.version.as_str(), status.pid), (env!("CARGO_PKG_VERSION"), daemon.pid()));
+    assert_eq!(
+        (status.version.as_str(), status.pid),
+        (env!("CARGO_PKG_VERSION"), daemon.pid())
+    );
 }

@@ -17,7 +17,12 @@ const START_PAUSED: u32 = 1;
 const START_AUTODESTROY: u32 = 2;
 
 async fn state(client: &Client, dom: &Dom) -> (i32, i32) {
-    let state = client.ok(DomainGetState { dom: dom.clone(), flags: 0 }).await;
+    let state = client
+        .ok(DomainGetState {
+            dom: dom.clone(),
+            flags: 0,
+        })
+        .await;
     (state.state, state.reason)
 }
 
@@ -40,12 +45,21 @@ async fn a_kept_guest_has_a_vf_while_it_runs() {
     assert_eq!(client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await, kept);
 
     let running = client.start(&dom).await;
-    assert_eq!(running, Dom { id: 1, ..dom.clone() });
+    assert_eq!(
+        running,
+        Dom {
+            id: 1,
+            ..dom.clone()
+        }
+    );
     assert_eq!(state(&client, &dom).await, (1, 1));
     assert_eq!(client.ok(DomainLookupById { id: 1 }).await, running);
     let [lent] = client.who().await.try_into().unwrap();
     assert_eq!(lent.network.as_deref(), Some("n1"));
-    assert_eq!((lent.guest.as_deref(), lent.guest_uuid), (Some("g1"), Some(dom.uuid)));
+    assert_eq!(
+        (lent.guest.as_deref(), lent.guest_uuid),
+        (Some("g1"), Some(dom.uuid))
+    );
     assert_eq!(lent.mac.as_deref(), Some(mac));
     assert_eq!(lent.pf.as_deref(), Some("sim0"));
     assert_eq!(lent.driver.as_deref(), Some("vfio-pci"));
@@ -53,11 +67,19 @@ async fn a_kept_guest_has_a_vf_while_it_runs() {
     assert!(lent.since > 0);
     // The live document names the device, the other one does not change.
     let live = client.guest_dump(&dom, 0).await;
-    assert!(live.contains("<domain type='kvm' id='1'>") && live.contains("hostdev"), "{live}");
+    assert!(
+        live.contains("<domain type='kvm' id='1'>") && live.contains("hostdev"),
+        "{live}"
+    );
     assert_eq!(client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await, kept);
     let [port] = client.ports(&net).await.try_into().unwrap();
     assert_eq!(port.uuid, lent.port);
-    assert!(client.network_dump(&net, 0).await.contains("<network connections='1'>"));
+    assert!(
+        client
+            .network_dump(&net, 0)
+            .await
+            .contains("<network connections='1'>")
+    );
 
     client.ok(DomainDestroy { dom: dom.clone() }).await;
     assert_eq!(state(&client, &dom).await, (5, 2));
@@ -66,7 +88,12 @@ async fn a_kept_guest_has_a_vf_while_it_runs() {
     assert_eq!(client.guest_dump(&dom, 0).await, kept);
     // The next run has a new number.
     assert_eq!(client.start(&dom).await.id, 2);
-    client.ok(DomainShutdownFlags { dom: dom.clone(), flags: 0 }).await;
+    client
+        .ok(DomainShutdownFlags {
+            dom: dom.clone(),
+            flags: 0,
+        })
+        .await;
     gone(&client, 0).await;
     client.ok(DomainUndefineFlags { dom, flags: 0 }).await;
     assert_eq!(client.picture(&root).await, before);
@@ -81,7 +108,9 @@ async fn gone(client: &Client, lent: u32) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, until).await.expect("a guest stays");
+    tokio::time::timeout(PATIENCE, until)
+        .await
+        .expect("a guest stays");
 }
 
 #[tokio::test]
@@ -92,22 +121,42 @@ async fn a_transient_guest_is_gone_when_it_stops() {
     client.running_network("n1", "sim0").await;
     let before = client.picture(&root).await;
     let xml_desc = guest_xml("t1", &on_network("n1"));
-    let dom = client.ok(DomainCreateXml { xml_desc, flags: START_PAUSED }).await;
+    let dom = client
+        .ok(DomainCreateXml {
+            xml_desc,
+            flags: START_PAUSED,
+        })
+        .await;
     assert_eq!(dom.id, 1);
     assert_eq!(state(&client, &dom).await.0, 3);
     assert!(!client.ok(DomainIsPersistent { dom: dom.clone() }).await);
-    let set = DomainSetAutostart { dom: dom.clone(), autostart: true };
+    let set = DomainSetAutostart {
+        dom: dom.clone(),
+        autostart: true,
+    };
     let part = "cannot set autostart for transient domain";
-    client.refuses(&root, set, Code::OperationInvalid, &[part]).await;
-    let undefine = DomainUndefineFlags { dom: dom.clone(), flags: 0 };
+    client
+        .refuses(&root, set, Code::OperationInvalid, &[part])
+        .await;
+    let undefine = DomainUndefineFlags {
+        dom: dom.clone(),
+        flags: 0,
+    };
     let part = "cannot undefine transient domain";
-    client.refuses(&root, undefine, Code::OperationInvalid, &[part]).await;
+    client
+        .refuses(&root, undefine, Code::OperationInvalid, &[part])
+        .await;
 
     client.ok(DomainResume { dom: dom.clone() }).await;
     assert_eq!(state(&client, &dom).await, (1, 5));
     client.ok(DomainSuspend { dom: dom.clone() }).await;
     assert_eq!(state(&client, &dom).await, (3, 1));
-    client.ok(DomainDestroyFlags { dom: dom.clone(), flags: 1 }).await;
+    client
+        .ok(DomainDestroyFlags {
+            dom: dom.clone(),
+            flags: 1,
+        })
+        .await;
     let error = client.refused(DomainLookupByUuid { uuid: dom.uuid }).await;
     assert_eq!(error.code(), Code::NoDomain);
     assert_eq!(client.picture(&root).await, before);
@@ -120,7 +169,12 @@ async fn undefined_while_it_runs_a_guest_goes_on_until_it_stops() {
     let client = root.client().await;
     client.running_network("n1", "sim0").await;
     let dom = client.running_guest("g1", "n1").await;
-    client.ok(DomainUndefineFlags { dom: dom.clone(), flags: 0 }).await;
+    client
+        .ok(DomainUndefineFlags {
+            dom: dom.clone(),
+            flags: 0,
+        })
+        .await;
     assert!(client.ok(DomainIsActive { dom: dom.clone() }).await);
     assert!(!client.ok(DomainIsPersistent { dom: dom.clone() }).await);
     assert!(!root.path("etc/virtnic/domains/g1.xml").exists());
@@ -143,7 +197,10 @@ async fn a_definition_of_a_running_guest_waits_for_its_next_start() {
     assert_eq!(client.define_guest(&edited).await, dom);
     assert!(client.guest_dump(&dom, 0).await.contains(">65536<"));
     assert_eq!(client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await, edited);
-    assert_eq!(client.ok(DomainGetInfo { dom: dom.clone() }).await.max_mem, 65_536);
+    assert_eq!(
+        client.ok(DomainGetInfo { dom: dom.clone() }).await.max_mem,
+        65_536
+    );
     client.ok(DomainDestroy { dom: dom.clone() }).await;
     client.start(&dom).await;
     assert_eq!(client.ok(DomainGetInfo { dom }).await.max_mem, 131_072);
@@ -157,10 +214,20 @@ async fn lists_hold_what_their_flags_ask_for() {
     let off = client.define_guest(&guest_xml("off", "")).await;
     let on = client.define_guest(&guest_xml("on", "")).await;
     client.start(&on).await;
-    client.ok(DomainSetAutostart { dom: off.clone(), autostart: true }).await;
+    client
+        .ok(DomainSetAutostart {
+            dom: off.clone(),
+            autostart: true,
+        })
+        .await;
     assert!(client.ok(DomainGetAutostart { dom: off }).await);
     let xml_desc = guest_xml("paused", "");
-    client.ok(DomainCreateXml { xml_desc, flags: START_PAUSED }).await;
+    client
+        .ok(DomainCreateXml {
+            xml_desc,
+            flags: START_PAUSED,
+        })
+        .await;
 
     for (flags, expected) in [
         (0, &["off", "on", "paused"][..]),
@@ -179,7 +246,10 @@ async fn lists_hold_what_their_flags_ask_for() {
     }
     assert_eq!(client.ok(ConnectNumOfDomains {}).await, 2);
     assert_eq!(client.ok(ConnectListDomains { maxids: 10 }).await, [1, 2]);
-    assert_eq!(client.ok(ConnectListDefinedDomains { maxnames: 10 }).await, ["off"]);
+    assert_eq!(
+        client.ok(ConnectListDefinedDomains { maxnames: 10 }).await,
+        ["off"]
+    );
     let status = client.ok(VirtnicStatus {}).await;
     assert_eq!((status.guests, status.running_guests), (3, 2));
 }
@@ -190,27 +260,60 @@ async fn what_a_guests_state_does_not_allow_is_refused() {
     let _daemon = root.start();
     let client = root.client().await;
     client.running_network("n1", "sim0").await;
-    let dom = client.define_guest(&guest_xml("g1", &on_network("n1"))).await;
+    let dom = client
+        .define_guest(&guest_xml("g1", &on_network("n1")))
+        .await;
     let invalid = Code::OperationInvalid;
     let off = &["domain is not running"];
-    client.refuses(&root, DomainDestroy { dom: dom.clone() }, invalid, off).await;
-    client.refuses(&root, DomainSuspend { dom: dom.clone() }, invalid, off).await;
-    client.refuses(&root, DomainResume { dom: dom.clone() }, invalid, off).await;
-    let shutdown = DomainShutdownFlags { dom: dom.clone(), flags: 0 };
+    client
+        .refuses(&root, DomainDestroy { dom: dom.clone() }, invalid, off)
+        .await;
+    client
+        .refuses(&root, DomainSuspend { dom: dom.clone() }, invalid, off)
+        .await;
+    client
+        .refuses(&root, DomainResume { dom: dom.clone() }, invalid, off)
+        .await;
+    let shutdown = DomainShutdownFlags {
+        dom: dom.clone(),
+        flags: 0,
+    };
     client.refuses(&root, shutdown, invalid, off).await;
-    let console = DomainOpenConsole { dom: dom.clone(), dev_name: None, flags: 0 };
+    let console = DomainOpenConsole {
+        dom: dom.clone(),
+        dev_name: None,
+        flags: 0,
+    };
     client.refuses(&root, console, invalid, off).await;
 
     client.start(&dom).await;
-    let start = DomainCreateWithFlags { dom: dom.clone(), flags: 0 };
+    let start = DomainCreateWithFlags {
+        dom: dom.clone(),
+        flags: 0,
+    };
     let on = &["domain 'g1' is already active"];
     client.refuses(&root, start, invalid, on).await;
     let xml_desc = client.guest_dump(&dom, 0).await;
-    client.refuses(&root, DomainCreateXml { xml_desc, flags: 0 }, invalid, on).await;
+    client
+        .refuses(&root, DomainCreateXml { xml_desc, flags: 0 }, invalid, on)
+        .await;
     let resume = DomainResume { dom: dom.clone() };
-    client.refuses(&root, resume, invalid, &["already running"]).await;
-    let monitor = QemuDomainMonitorCommand { dom, cmd: "info version".into(), flags: 1 };
-    client.refuses(&root, monitor, Code::OperationUnsupported, &["g1", "simulated"]).await;
+    client
+        .refuses(&root, resume, invalid, &["already running"])
+        .await;
+    let monitor = QemuDomainMonitorCommand {
+        dom,
+        cmd: "info version".into(),
+        flags: 1,
+    };
+    client
+        .refuses(
+            &root,
+            monitor,
+            Code::OperationUnsupported,
+            &["g1", "simulated"],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -221,7 +324,12 @@ async fn a_guest_bound_to_its_client_ends_with_it() {
     client.running_network("n1", "sim0").await;
     let other = root.client().await;
     let xml_desc = guest_xml("bound", &on_network("n1"));
-    other.ok(DomainCreateXml { xml_desc, flags: START_AUTODESTROY }).await;
+    other
+        .ok(DomainCreateXml {
+            xml_desc,
+            flags: START_AUTODESTROY,
+        })
+        .await;
     let unbound = client.running_guest("unbound", "n1").await;
     assert_eq!(client.who().await.len(), 2);
     drop(other);
@@ -230,7 +338,9 @@ async fn a_guest_bound_to_its_client_ends_with_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, until).await.expect("the guest goes on");
+    tokio::time::timeout(PATIENCE, until)
+        .await
+        .expect("the guest goes on");
     let [lent] = client.who().await.try_into().unwrap();
     assert_eq!(lent.guest_uuid, Some(unbound.uuid));
 }
@@ -255,12 +365,19 @@ async fn a_vf_that_a_guest_names_itself_is_lent_to_it_and_to_no_other() {
         let dom = client.define_guest(&guest_xml(name, &devices)).await;
         let start = DomainCreateWithFlags { dom, flags: 0 };
         let parts = &["0000:02:00.1", "own"];
-        client.refuses(&root, start, Code::OperationInvalid, parts).await;
+        client
+            .refuses(&root, start, Code::OperationInvalid, parts)
+            .await;
     }
     for number in 0..3 {
         client.running_guest(&format!("pooled{number}"), "n1").await;
     }
-    let mut addresses: Vec<_> = client.who().await.into_iter().map(|l| l.pci_address).collect();
+    let mut addresses: Vec<_> = client
+        .who()
+        .await
+        .into_iter()
+        .map(|l| l.pci_address)
+        .collect();
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 4);
@@ -272,7 +389,12 @@ async fn marked_guests_start_once_a_boot() {
     let daemon = root.start();
     let client = root.client().await;
     let dom = client.define_guest(&guest_xml("g1", "")).await;
-    client.ok(DomainSetAutostart { dom: dom.clone(), autostart: true }).await;
+    client
+        .ok(DomainSetAutostart {
+            dom: dom.clone(),
+            autostart: true,
+        })
+        .await;
     daemon.stop();
     // The same boot: whoever stopped the guest since wants it stopped.
     let daemon = root.start();

@@ -42,10 +42,31 @@ impl Root {
     /// The program, told to keep everything here, on a simulated host of that shape.
     pub(crate) fn command(&self, shape: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_virtnicd"));
-        command.arg("--root").arg(self.0.path()).args(["--simulate", shape]);
+        command
+            .arg("--root")
+            .arg(self.0.path())
+            .args(["--simulate", shape]);
         // What a service manager may have told the test's own process is not for the daemon.
-        command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// The same, with at most that many file descriptors.
+    pub(crate) fn command_with_descriptors(&self, shape: &str, most: u32) -> Command {
+        let program = self.command(shape);
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\"")]);
+        command.arg(program.get_program()).args(program.get_args());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -71,7 +92,9 @@ impl Root {
     /// The one record of a kind, and its path.
     pub(crate) fn record(&self, kind: &str) -> (PathBuf, serde_json::Value) {
         let dir = self.path("run/virtnic").join(kind);
-        let mut paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let mut paths = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
         let is_record = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "json");
         let path = paths.find(is_record).unwrap();
         let value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -82,7 +105,10 @@ impl Root {
     pub(crate) fn records(&self, kind: &str) -> usize {
         let suffix = ".json";
         let names = files_below(&self.path("run/virtnic").join(kind));
-        names.iter().filter(|(name, _)| name.ends_with(suffix)).count()
+        names
+            .iter()
+            .filter(|(name, _)| name.ends_with(suffix))
+            .count()
     }
 }
 
@@ -95,7 +121,10 @@ fn files_below(dir: &Path) -> Vec<(String, String)> {
             found.extend(files_below(&path));
         } else if path.is_file() || path.is_symlink() {
             let text = fs::read(&path).unwrap_or_default();
-            found.push((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()));
+            found.push((
+                path.display().to_string(),
+                String::from_utf8_lossy(&text).into_owned(),
+            ));
         }
     }
     found.sort();
@@ -121,7 +150,11 @@ impl Daemon {
                 let _ = sender.send(line);
             }
         });
-        Daemon { child, log, seen: Vec::new() }
+        Daemon {
+            child,
+            log,
+            seen: Vec::new(),
+        }
     }
 
     /// Waits for a line of the log that holds `part`; lines before it are passed over.
@@ -246,7 +279,10 @@ impl Client {
     }
 
     pub(crate) async fn define_network(&self, xml: &str) -> Net {
-        self.ok(NetworkDefineXml { xml: xml.to_owned() }).await
+        self.ok(NetworkDefineXml {
+            xml: xml.to_owned(),
+        })
+        .await
     }
 
     /// Defines and starts a network that lends the VFs of a PF.
@@ -257,44 +293,83 @@ impl Client {
     }
 
     pub(crate) async fn network_dump(&self, net: &Net, flags: u32) -> String {
-        self.ok(NetworkGetXmlDesc { net: net.clone(), flags }).await
+        self.ok(NetworkGetXmlDesc {
+            net: net.clone(),
+            flags,
+        })
+        .await
     }
 
     pub(crate) async fn define_guest(&self, xml: &str) -> Dom {
-        self.ok(DomainDefineXmlFlags { xml: xml.to_owned(), flags: 0 }).await
+        self.ok(DomainDefineXmlFlags {
+            xml: xml.to_owned(),
+            flags: 0,
+        })
+        .await
     }
 
     /// Defines and starts a guest with an interface on a network.
     pub(crate) async fn running_guest(&self, name: &str, network: &str) -> Dom {
-        let dom = self.define_guest(&guest_xml(name, &on_network(network))).await;
+        let dom = self
+            .define_guest(&guest_xml(name, &on_network(network)))
+            .await;
         self.start(&dom).await
     }
 
     pub(crate) async fn start(&self, dom: &Dom) -> Dom {
-        self.ok(DomainCreateWithFlags { dom: dom.clone(), flags: 0 }).await
+        self.ok(DomainCreateWithFlags {
+            dom: dom.clone(),
+            flags: 0,
+        })
+        .await
     }
 
     pub(crate) async fn guest_dump(&self, dom: &Dom, flags: u32) -> String {
-        self.ok(DomainGetXmlDesc { dom: dom.clone(), flags }).await
+        self.ok(DomainGetXmlDesc {
+            dom: dom.clone(),
+            flags,
+        })
+        .await
     }
 
     pub(crate) async fn create_port(&self, net: &Net, xml: &str) -> Port {
         let (network, xml) = (net.clone(), xml.to_owned());
-        self.ok(NetworkPortCreateXml { network, xml, flags: 0 }).await
+        self.ok(NetworkPortCreateXml {
+            network,
+            xml,
+            flags: 0,
+        })
+        .await
     }
 
     pub(crate) async fn ports(&self, net: &Net) -> Vec<Port> {
         let (network, need_results) = (net.clone(), true);
-        self.ok(NetworkListAllPorts { network, need_results, flags: 0 }).await.into_items()
+        self.ok(NetworkListAllPorts {
+            network,
+            need_results,
+            flags: 0,
+        })
+        .await
+        .into_items()
     }
 
     pub(crate) async fn network_names(&self, flags: u32) -> Vec<String> {
-        let nets = self.ok(ConnectListAllNetworks { need_results: true, flags }).await;
+        let nets = self
+            .ok(ConnectListAllNetworks {
+                need_results: true,
+                flags,
+            })
+            .await;
         nets.into_items().into_iter().map(|net| net.name).collect()
     }
 
     pub(crate) async fn guest_names(&self, flags: u32) -> Vec<String> {
-        let doms = self.ok(ConnectListAllDomains { need_results: true, flags }).await;
+        let doms = self
+            .ok(ConnectListAllDomains {
+                need_results: true,
+                flags,
+            })
+            .await;
         doms.into_items().into_iter().map(|dom| dom.name).collect()
     }
 
@@ -304,8 +379,16 @@ impl Client {
 
     /// Registers for what becomes of networks and of guests.
     pub(crate) async fn listen(&self) {
-        self.ok(ConnectNetworkEventRegisterAny { event_id: 0, net: None }).await;
-        self.ok(ConnectDomainEventCallbackRegisterAny { event_id: 0, dom: None }).await;
+        self.ok(ConnectNetworkEventRegisterAny {
+            event_id: 0,
+            net: None,
+        })
+        .await;
+        self.ok(ConnectDomainEventCallbackRegisterAny {
+            event_id: 0,
+            dom: None,
+        })
+        .await;
     }
 
     /// The next event, in a few words.
@@ -342,19 +425,34 @@ impl Client {
             status.running_guests,
             status.lent
         )];
-        let nets = self.ok(ConnectListAllNetworks { need_results: true, flags: 0 }).await;
+        let nets = self
+            .ok(ConnectListAllNetworks {
+                need_results: true,
+                flags: 0,
+            })
+            .await;
         for net in nets.into_items() {
             lines.push(format!("{net:?}"));
             lines.push(self.network_dump(&net, 0).await);
             lines.push(self.network_dump(&net, NETWORK_XML_INACTIVE).await);
         }
-        let doms = self.ok(ConnectListAllDomains { need_results: true, flags: 0 }).await;
+        let doms = self
+            .ok(ConnectListAllDomains {
+                need_results: true,
+                flags: 0,
+            })
+            .await;
         for dom in doms.into_items() {
             lines.push(format!("{dom:?}"));
             lines.push(self.guest_dump(&dom, 0).await);
             lines.push(self.guest_dump(&dom, DOMAIN_XML_INACTIVE).await);
         }
-        let mut who: Vec<_> = self.who().await.iter().map(|lent| format!("{lent:?}")).collect();
+        let mut who: Vec<_> = self
+            .who()
+            .await
+            .iter()
+            .map(|lent| format!("{lent:?}"))
+            .collect();
         who.sort();
         lines.extend(who);
         let mut files = files_below(&root.path("etc"));

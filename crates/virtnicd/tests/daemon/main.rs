@@ -3,7 +3,11 @@
 //!
 //! One program for all of them, so that it is linked once.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper that panics is a test that fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper that panics is a test that fails"
+)]
 
 mod harness;
 

@@ -22,7 +22,10 @@ async fn a_kept_network_is_defined_started_stopped_and_forgotten() {
     let net = client.define_network(&network_xml("n1", "sim0")).await;
     assert!(!client.ok(NetworkIsActive { net: net.clone() }).await);
     assert!(client.ok(NetworkIsPersistent { net: net.clone() }).await);
-    assert_eq!(client.ok(NetworkLookupByName { name: "n1".into() }).await, net);
+    assert_eq!(
+        client.ok(NetworkLookupByName { name: "n1".into() }).await,
+        net
+    );
     assert_eq!(client.ok(NetworkLookupByUuid { uuid: net.uuid }).await, net);
     assert!(root.path("etc/virtnic/networks/n1.xml").exists());
 
@@ -39,7 +42,10 @@ async fn a_kept_network_is_defined_started_stopped_and_forgotten() {
     let lookup = NetworkLookupByName { name: "n1".into() };
     let error = client.refused(lookup).await;
     assert_eq!(error.code(), Code::NoNetwork);
-    assert_eq!(error.message(), "Network not found: no network with matching name 'n1'");
+    assert_eq!(
+        error.message(),
+        "Network not found: no network with matching name 'n1'"
+    );
     assert_eq!(client.picture(&root).await, empty);
 }
 
@@ -50,17 +56,33 @@ async fn a_transient_network_is_gone_when_it_stops() {
     let client = root.client().await;
     let empty = client.picture(&root).await;
 
-    let net = client.ok(NetworkCreateXml { xml: network_xml("t1", "sim1") }).await;
+    let net = client
+        .ok(NetworkCreateXml {
+            xml: network_xml("t1", "sim1"),
+        })
+        .await;
     assert!(client.ok(NetworkIsActive { net: net.clone() }).await);
     assert!(!client.ok(NetworkIsPersistent { net: net.clone() }).await);
     assert!(!root.path("etc/virtnic/networks/t1.xml").exists());
     for args in [true, false] {
-        let set = NetworkSetAutostart { net: net.clone(), autostart: args };
+        let set = NetworkSetAutostart {
+            net: net.clone(),
+            autostart: args,
+        };
         let part = "cannot set autostart for transient network";
-        client.refuses(&root, set, Code::OperationInvalid, &[part]).await;
+        client
+            .refuses(&root, set, Code::OperationInvalid, &[part])
+            .await;
     }
     let undefine = NetworkUndefine { net: net.clone() };
-    client.refuses(&root, undefine, Code::OperationInvalid, &["transient network"]).await;
+    client
+        .refuses(
+            &root,
+            undefine,
+            Code::OperationInvalid,
+            &["transient network"],
+        )
+        .await;
 
     client.ok(NetworkDestroy { net: net.clone() }).await;
     let error = client.refused(NetworkGetXmlDesc { net, flags: 0 }).await;
@@ -74,14 +96,25 @@ async fn undefined_while_it_runs_a_network_goes_on_until_it_stops() {
     let _daemon = root.start();
     let client = root.client().await;
     let net = client.running_network("n1", "sim0").await;
-    client.ok(NetworkSetAutostart { net: net.clone(), autostart: true }).await;
+    client
+        .ok(NetworkSetAutostart {
+            net: net.clone(),
+            autostart: true,
+        })
+        .await;
 
     client.ok(NetworkUndefine { net: net.clone() }).await;
     assert!(client.ok(NetworkIsActive { net: net.clone() }).await);
     assert!(!client.ok(NetworkIsPersistent { net: net.clone() }).await);
-    assert!(!root.path("etc/virtnic/networks/autostart/n1.xml").is_symlink());
+    assert!(
+        !root
+            .path("etc/virtnic/networks/autostart/n1.xml")
+            .is_symlink()
+    );
     // Its ports work as before.
-    client.create_port(&net, &port_xml(Uuid::from_u128(1), "g", 1)).await;
+    client
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "g", 1))
+        .await;
 
     client.ok(NetworkDestroy { net }).await;
     assert!(client.network_names(0).await.is_empty());
@@ -102,7 +135,10 @@ async fn a_definition_of_a_running_network_waits_for_its_next_start() {
     assert_eq!(client.define_network(&edited).await, net);
 
     assert!(client.network_dump(&net, 0).await.contains("dev='sim0'"));
-    assert_eq!(client.network_dump(&net, NETWORK_XML_INACTIVE).await, edited);
+    assert_eq!(
+        client.network_dump(&net, NETWORK_XML_INACTIVE).await,
+        edited
+    );
     client.ok(NetworkDestroy { net: net.clone() }).await;
     client.ok(NetworkCreate { net: net.clone() }).await;
     assert!(client.network_dump(&net, 0).await.contains("dev='sim1'"));
@@ -113,7 +149,11 @@ async fn a_transient_network_that_is_defined_stays() {
     let root = Root::new();
     let _daemon = root.start();
     let client = root.client().await;
-    let net = client.ok(NetworkCreateXml { xml: network_xml("t1", "sim1") }).await;
+    let net = client
+        .ok(NetworkCreateXml {
+            xml: network_xml("t1", "sim1"),
+        })
+        .await;
     let xml = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
     assert_eq!(client.define_network(&xml).await, net);
     client.ok(NetworkDestroy { net: net.clone() }).await;
@@ -142,7 +182,17 @@ async fn the_document_that_is_edited_is_the_same_each_time() {
     let _daemon = root.start();
     let client = root.client().await;
     assert_eq!(client.network_dump(&net, NETWORK_XML_INACTIVE).await, first);
-    assert_eq!(client.ok(NetworkGetMetadata { network: net, r#type: 1, uri: None, flags: 0 }).await, "fast");
+    assert_eq!(
+        client
+            .ok(NetworkGetMetadata {
+                network: net,
+                r#type: 1,
+                uri: None,
+                flags: 0
+            })
+            .await,
+        "fast"
+    );
 }
 
 #[tokio::test]
@@ -152,8 +202,17 @@ async fn lists_hold_what_their_flags_ask_for() {
     let client = root.client().await;
     client.define_network(&network_xml("off", "sim0")).await;
     let on = client.running_network("on", "sim0").await;
-    client.ok(NetworkCreateXml { xml: network_xml("transient", "sim1") }).await;
-    client.ok(NetworkSetAutostart { net: on.clone(), autostart: true }).await;
+    client
+        .ok(NetworkCreateXml {
+            xml: network_xml("transient", "sim1"),
+        })
+        .await;
+    client
+        .ok(NetworkSetAutostart {
+            net: on.clone(),
+            autostart: true,
+        })
+        .await;
     assert!(client.ok(NetworkGetAutostart { net: on }).await);
 
     for (flags, expected) in [
@@ -171,15 +230,27 @@ async fn lists_hold_what_their_flags_ask_for() {
         assert_eq!(client.network_names(flags).await, expected, "flags {flags}");
     }
     // Only their number, and the calls of old clients.
-    let number = ConnectListAllNetworks { need_results: false, flags: ACTIVE };
+    let number = ConnectListAllNetworks {
+        need_results: false,
+        flags: ACTIVE,
+    };
     let number = client.ok(number).await;
     assert_eq!((number.items().len(), number.count()), (0, 2));
     assert_eq!(client.ok(ConnectNumOfNetworks {}).await, 2);
-    assert_eq!(client.ok(ConnectListNetworks { maxnames: 10 }).await, ["on", "transient"]);
+    assert_eq!(
+        client.ok(ConnectListNetworks { maxnames: 10 }).await,
+        ["on", "transient"]
+    );
     assert_eq!(client.ok(ConnectNumOfDefinedNetworks {}).await, 1);
-    assert_eq!(client.ok(ConnectListDefinedNetworks { maxnames: 10 }).await, ["off"]);
+    assert_eq!(
+        client.ok(ConnectListDefinedNetworks { maxnames: 10 }).await,
+        ["off"]
+    );
     let status = client.ok(VirtnicStatus {}).await;
-    assert_eq!((status.networks, status.active_networks, status.simulated), (3, 2, true));
+    assert_eq!(
+        (status.networks, status.active_networks, status.simulated),
+        (3, 2, true)
+    );
 }
 
 #[tokio::test]
@@ -190,20 +261,41 @@ async fn what_a_networks_state_does_not_allow_is_refused() {
     let net = client.define_network(&network_xml("n1", "sim0")).await;
     let invalid = Code::OperationInvalid;
     let parts = &["network 'n1' is not active"];
-    client.refuses(&root, NetworkDestroy { net: net.clone() }, invalid, parts).await;
-    let list = NetworkListAllPorts { network: net.clone(), need_results: true, flags: 0 };
+    client
+        .refuses(&root, NetworkDestroy { net: net.clone() }, invalid, parts)
+        .await;
+    let list = NetworkListAllPorts {
+        network: net.clone(),
+        need_results: true,
+        flags: 0,
+    };
     client.refuses(&root, list, invalid, parts).await;
     let xml = port_xml(Uuid::from_u128(1), "g", 1);
-    let port = NetworkPortCreateXml { network: net.clone(), xml, flags: 0 };
+    let port = NetworkPortCreateXml {
+        network: net.clone(),
+        xml,
+        flags: 0,
+    };
     client.refuses(&root, port, invalid, parts).await;
 
     client.ok(NetworkCreate { net: net.clone() }).await;
     let parts = &["network 'n1' is already active"];
-    client.refuses(&root, NetworkCreate { net: net.clone() }, invalid, parts).await;
-    let xml = client.network_dump(&net, 0).await;
-    client.refuses(&root, NetworkCreateXml { xml }, invalid, parts).await;
+    client
+        .refuses(&root, NetworkCreate { net: net.clone() }, invalid, parts)
+        .await;
+    let xml = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
+    client
+        .refuses(&root, NetworkCreateXml { xml }, invalid, parts)
+        .await;
     let bridge = NetworkGetBridgeName { net };
-    client.refuses(&root, bridge, Code::InternalError, &["'n1' does not have a bridge name"]).await;
+    client
+        .refuses(
+            &root,
+            bridge,
+            Code::InternalError,
+            &["'n1' does not have a bridge name"],
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -213,14 +305,28 @@ async fn what_is_marked_starts_with_the_daemon() {
     let client = root.client().await;
     for (name, marked) in [("marked", true), ("unmarked", false)] {
         let net = client.define_network(&network_xml(name, "sim0")).await;
-        client.ok(NetworkSetAutostart { net, autostart: marked }).await;
+        client
+            .ok(NetworkSetAutostart {
+                net,
+                autostart: marked,
+            })
+            .await;
     }
     daemon.stop();
     let daemon = root.start();
     let client = root.client().await;
     assert_eq!(client.network_names(ACTIVE).await, ["marked"]);
-    let net = client.ok(NetworkLookupByName { name: "marked".into() }).await;
-    client.ok(NetworkSetAutostart { net: net.clone(), autostart: false }).await;
+    let net = client
+        .ok(NetworkLookupByName {
+            name: "marked".into(),
+        })
+        .await;
+    client
+        .ok(NetworkSetAutostart {
+            net: net.clone(),
+            autostart: false,
+        })
+        .await;
     client.ok(NetworkDestroy { net }).await;
     daemon.stop();
     let _daemon = root.start();

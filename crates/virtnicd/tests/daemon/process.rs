@@ -11,7 +11,10 @@ use rustix::process::Signal;
 use crate::harness::*;
 
 fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_virtnicd")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_virtnicd"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -22,11 +25,20 @@ fn text(bytes: &[u8]) -> String {
 fn help_and_version_are_told_on_standard_output() {
     let help = run(&["--help"]);
     assert!(help.status.success() && help.stderr.is_empty());
-    for part in ["--root", "--simulate", "--socket-group", "Signals:", "Exit status:"] {
+    for part in [
+        "--root",
+        "--simulate",
+        "--socket-group",
+        "Signals:",
+        "Exit status:",
+    ] {
         assert!(text(&help.stdout).contains(part), "{part}");
     }
     let version = run(&["--version"]);
-    assert_eq!(text(&version.stdout), format!("virtnicd {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        text(&version.stdout),
+        format!("virtnicd {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -36,12 +48,29 @@ fn a_wrong_command_line_is_told_and_exits_with_2() {
     for (args, part) in [
         (&["--nosuch"][..], "--nosuch"),
         (&["--root", dir, "--simulate", "pfs=0"], "1 to 128 PFs"),
-        (&["--root", dir, "--simulate", "pfs=2,cards=1"], "pfs=2,vfs=64"),
-        (&["--root", dir, "--simulate", "pfs=1", "--log", "virtnicd=loud"], "no log filter"),
+        (
+            &["--root", dir, "--simulate", "pfs=2,cards=1"],
+            "pfs=2,vfs=64",
+        ),
+        (
+            &[
+                "--root",
+                dir,
+                "--simulate",
+                "pfs=1",
+                "--log",
+                "virtnicd=loud",
+            ],
+            "no log filter",
+        ),
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains(part),
+            "{}",
+            text(&output.stderr)
+        );
         assert!(output.stdout.is_empty());
     }
     // Nothing was made for it.
@@ -74,7 +103,10 @@ async fn a_second_daemon_on_a_root_is_refused_and_does_no_harm() {
     let (status, log) = Daemon::spawn(root.command(SHAPE)).ended();
     assert_eq!(status.code(), Some(1));
     let last = log.lines().last().unwrap();
-    assert!(last.contains("another virtnicd has") && last.contains("--root"), "{log}");
+    assert!(
+        last.contains("another virtnicd has") && last.contains("--root"),
+        "{log}"
+    );
     assert_eq!(client.picture(&root).await, before);
     root.client().await;
 }
@@ -100,7 +132,9 @@ async fn two_daemons_on_two_roots_know_nothing_of_each_other() {
 async fn sockets_admit_whom_they_should() {
     let root = Root::new();
     let mut command = root.command(SHAPE);
-    command.arg("--libvirt-sockets").arg(root.path("run/libvirt"));
+    command
+        .arg("--libvirt-sockets")
+        .arg(root.path("run/libvirt"));
     let mut daemon = Daemon::spawn(command);
     daemon.wait_for_line("ready");
     let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
@@ -124,7 +158,10 @@ fn a_root_that_can_t_be_used_is_named() {
     let (status, log) = Daemon::spawn(root.command(SHAPE)).ended();
     assert_eq!(status.code(), Some(1));
     let last = log.lines().last().unwrap();
-    assert!(last.contains(root.path("run/virtnic").to_str().unwrap()), "{log}");
+    assert!(
+        last.contains(root.path("run/virtnic").to_str().unwrap()),
+        "{log}"
+    );
 }
 
 #[test]
@@ -135,7 +172,10 @@ fn an_unknown_group_is_named() {
     let (status, log) = Daemon::spawn(command).ended();
     assert_eq!(status.code(), Some(1));
     let last = log.lines().last().unwrap();
-    assert!(last.contains("no group 'nosuchgroup'") && last.contains("--socket-group"), "{log}");
+    assert!(
+        last.contains("no group 'nosuchgroup'") && last.contains("--socket-group"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -171,13 +211,26 @@ async fn what_was_added_by_hand_is_the_same_at_each_start() {
     let root = Root::new();
     fs::create_dir_all(root.path("etc/virtnic/networks")).unwrap();
     fs::create_dir_all(root.path("etc/virtnic/domains")).unwrap();
-    fs::write(root.path("etc/virtnic/networks/n.xml"), network_xml("n", "sim0")).unwrap();
+    fs::write(
+        root.path("etc/virtnic/networks/n.xml"),
+        network_xml("n", "sim0"),
+    )
+    .unwrap();
     let guest = guest_xml("g", &on_network("n"));
     fs::write(root.path("etc/virtnic/domains/g.xml"), guest).unwrap();
+    // Nobody would find this one to remove it.
+    let other = network_xml("other", "sim1");
+    fs::write(root.path("etc/virtnic/networks/misnamed.xml"), other).unwrap();
     let mut seen = Vec::new();
     for _ in 0..2 {
         let daemon = root.start();
+        assert!(
+            daemon.seen().contains("has to be named other.xml"),
+            "{}",
+            daemon.seen()
+        );
         let client = root.client().await;
+        assert_eq!(client.network_names(0).await, ["n"]);
         let net = client.ok(NetworkLookupByName { name: "n".into() }).await;
         let dom = client.ok(DomainLookupByName { name: "g".into() }).await;
         seen.push((net, client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await));
@@ -185,6 +238,8 @@ async fn what_was_added_by_hand_is_the_same_at_each_start() {
     }
     // Identity and MAC address among them, or a guest's card changes with each start of the daemon.
     assert_eq!(seen[0], seen[1]);
+    // And what a client's document is filled in with.
+    assert!(seen[0].1.contains("<address type='pci'"), "{}", seen[0].1);
 }
 
 #[test]

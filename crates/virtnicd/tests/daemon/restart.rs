@@ -1,7 +1,11 @@
 //! A daemon that died, and the one that comes after it.
 
+use std::collections::HashSet;
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use rpc::client::CallError;
 use rpc::*;
 use uuid::Uuid;
 
@@ -13,15 +17,26 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     let daemon = root.start();
     let client = root.client().await;
     let net = client.running_network("kept", "sim0").await;
-    let transient = client.ok(NetworkCreateXml { xml: network_xml("transient", "sim1") }).await;
-    let port = client.create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1)).await;
-    let other = client.create_port(&transient, &port_xml(Uuid::from_u128(2), "client", 2)).await;
+    let transient = client
+        .ok(NetworkCreateXml {
+            xml: network_xml("transient", "sim1"),
+        })
+        .await;
+    let port = client
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1))
+        .await;
+    let other = client
+        .create_port(&transient, &port_xml(Uuid::from_u128(2), "client", 2))
+        .await;
     // Edited and not started anew.
     let kept = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
     let edited = kept.replace("sim0", "sim1");
     client.define_network(&edited).await;
     let live = client.network_dump(&net, 0).await;
-    let port_dump = NetworkPortGetXmlDesc { port: port.clone(), flags: 0 };
+    let port_dump = NetworkPortGetXmlDesc {
+        port: port.clone(),
+        flags: 0,
+    };
     let port_live = client.ok(port_dump.clone()).await;
     let before: Vec<_> = claims(&client).await;
     // A stub lives in the daemon, so it dies with it.
@@ -37,8 +52,17 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     let client = root.client().await;
     assert_eq!(client.network_names(2).await, ["kept", "transient"]);
     assert_eq!(client.network_dump(&net, 0).await, live);
-    assert_eq!(client.network_dump(&net, NETWORK_XML_INACTIVE).await, edited);
-    assert!(!client.ok(NetworkIsPersistent { net: transient.clone() }).await);
+    assert_eq!(
+        client.network_dump(&net, NETWORK_XML_INACTIVE).await,
+        edited
+    );
+    assert!(
+        !client
+            .ok(NetworkIsPersistent {
+                net: transient.clone()
+            })
+            .await
+    );
     assert_eq!(client.ports(&net).await, std::slice::from_ref(&port));
     assert_eq!(client.ports(&transient).await, std::slice::from_ref(&other));
     assert_eq!(client.ok(port_dump).await, port_live);
@@ -72,7 +96,9 @@ async fn a_record_of_another_boot_is_not_believed() {
     let daemon = root.start();
     let client = root.client().await;
     let net = client.running_network("n1", "sim0").await;
-    client.create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1)).await;
+    client
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1))
+        .await;
     daemon.crash();
     for kind in ["networks", "ports"] {
         let (path, mut record) = root.record(kind);
@@ -99,7 +125,10 @@ async fn a_lent_device_of_another_boot_is_not_believed() {
     client.running_guest("g1", "n1").await;
     daemon.crash();
     let (path, mut record) = root.record("devices");
-    assert!(record.get("boot").is_some(), "a record names its boot: {record:#}");
+    assert!(
+        record.get("boot").is_some(),
+        "a record names its boot: {record:#}"
+    );
     record["boot"] = "11111111-2222-4333-8444-555555555555".into();
     fs::write(path, record.to_string()).unwrap();
     let _daemon = root.start();
@@ -116,7 +145,11 @@ async fn damaged_records_are_told_and_do_not_keep_it_from_starting() {
     client.running_network("good", "sim0").await;
     daemon.crash();
     for kind in ["networks", "ports", "domains", "devices"] {
-        fs::write(root.path("run/virtnic").join(kind).join("damaged.json"), "{\"boot\": 7").unwrap();
+        fs::write(
+            root.path("run/virtnic").join(kind).join("damaged.json"),
+            "{\"boot\": 7",
+        )
+        .unwrap();
     }
     for kind in ["networks", "domains"] {
         fs::write(root.path("etc/virtnic").join(kind).join("damaged.xml"), "<").unwrap();
@@ -138,7 +171,9 @@ async fn a_damaged_record_of_a_port_leaves_its_device_free() {
     let daemon = root.start();
     let client = root.client().await;
     let net = client.running_network("n1", "sim0").await;
-    client.create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1)).await;
+    client
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1))
+        .await;
     daemon.crash();
     let (path, _) = root.record("ports");
     let whole = fs::read(&path).unwrap();
@@ -147,7 +182,9 @@ async fn a_damaged_record_of_a_port_leaves_its_device_free() {
     let client = root.client().await;
     assert!(client.ports(&net).await.is_empty());
     assert!(client.who().await.is_empty());
-    client.create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1)).await;
+    client
+        .create_port(&net, &port_xml(Uuid::from_u128(1), "client", 1))
+        .await;
 }
 
 #[tokio::test]
@@ -159,11 +196,118 @@ async fn a_network_whose_pf_is_gone_is_known_after_a_restart() {
     daemon.crash();
     // The host has one PF less now.
     let daemon = root.start_on("pfs=1,vfs=4");
-    assert!(daemon.seen().contains("n1") && daemon.seen().contains("sim1"), "{}", daemon.seen());
+    assert!(
+        daemon.seen().contains("n1") && daemon.seen().contains("sim1"),
+        "{}",
+        daemon.seen()
+    );
     let client = root.client().await;
     assert!(client.ok(NetworkIsActive { net: net.clone() }).await);
     let xml = port_xml(Uuid::from_u128(1), "client", 1);
-    let create = NetworkPortCreateXml { network: net.clone(), xml, flags: 0 };
-    client.refuses(&root, create, Code::InternalError, &["n1"]).await;
+    let create = NetworkPortCreateXml {
+        network: net.clone(),
+        xml,
+        flags: 0,
+    };
+    client
+        .refuses(&root, create, Code::InternalError, &["n1"])
+        .await;
     client.ok(NetworkDestroy { net }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crash_in_the_midst_of_everything_loses_and_doubles_nothing() {
+    let root = Arc::new(Root::new());
+    let mut daemon = root.start();
+    root.client().await.running_network("n1", "sim0").await;
+    for crash in 1..=8 {
+        let done = Arc::new(AtomicU32::new(0));
+        let mut clients = tokio::task::JoinSet::new();
+        for number in 0..4 {
+            let client = root.client().await;
+            clients.spawn(work_until_the_end(
+                client,
+                crash * 16 + number,
+                Arc::clone(&done),
+            ));
+        }
+        while done.load(Ordering::Relaxed) < 10 + 7 * u32::from(crash) {
+            tokio::task::yield_now().await;
+        }
+        daemon.crash();
+        clients.join_all().await;
+
+        daemon = root.start();
+        let client = root.client().await;
+        let net = client.ok(NetworkLookupByName { name: "n1".into() }).await;
+        let ports = client.ports(&net).await;
+        let known: HashSet<_> = ports.iter().map(|port| port.uuid).collect();
+        let who = client.who().await;
+        let devices: HashSet<_> = who.iter().map(|lent| &lent.pci_address).collect();
+        assert_eq!(devices.len(), who.len(), "lent twice: {who:#?}");
+        let lent: HashSet<_> = who.iter().map(|lent| lent.port).collect();
+        assert_eq!(lent, known, "crash {crash}: {}", daemon.seen());
+        let records = ["ports", "domains", "devices"].map(|kind| root.records(kind));
+        assert_eq!(
+            records,
+            [ports.len(), 0, 0],
+            "crash {crash}: {}",
+            daemon.seen()
+        );
+        for port in ports {
+            client.ok(NetworkPortDelete { port, flags: 0 }).await;
+        }
+        assert!(client.who().await.is_empty());
+    }
+    // Every VF can be had.
+    let client = root.client().await;
+    for number in 0..4 {
+        client.running_guest(&format!("after{number}"), "n1").await;
+    }
+}
+
+/// Makes and deletes ports and guests until the daemon is gone.
+async fn work_until_the_end(client: Client, number: u8, done: Arc<AtomicU32>) {
+    let network = Net {
+        name: "n1".into(),
+        uuid: Uuid::nil(),
+    };
+    let found = client
+        .rpc
+        .call(&NetworkLookupByName { name: network.name })
+        .await;
+    let Ok(network) = found else { return };
+    for round in 0_u128.. {
+        let uuid = Uuid::from_u128(u128::from(number) << 64 | round);
+        let xml = port_xml(uuid, "client", number);
+        let create = NetworkPortCreateXml {
+            network: network.clone(),
+            xml,
+            flags: 0,
+        };
+        let worked = match client.rpc.call(&create).await {
+            Ok(port) => client
+                .rpc
+                .call(&NetworkPortDelete { port, flags: 0 })
+                .await
+                .map(drop),
+            Err(error) => Err(error),
+        };
+        if matches!(worked, Err(CallError::Disconnected)) {
+            return;
+        }
+        let xml_desc = guest_xml(&format!("g{number}"), &on_network("n1"));
+        let worked = match client
+            .rpc
+            .call(&DomainCreateXml { xml_desc, flags: 0 })
+            .await
+        {
+            Ok(dom) => client.rpc.call(&DomainDestroy { dom }).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if matches!(worked, Err(CallError::Disconnected)) {
+            return;
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
 }

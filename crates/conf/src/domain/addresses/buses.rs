@@ -143,7 +143,7 @@ impl Buses {
             let slot = slot.and_then(|index| buses.get_mut(index));
             let (Some(model), Some(bus)) = (model, slot) else {
                 return Err(Error::new(
-                    ErrorKind::Xml,
+                    ErrorKind::Internal,
                     format!(
                         "PCI controller with index='{}' has no known model, or an index above 255",
                         controller.index

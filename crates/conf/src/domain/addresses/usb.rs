@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::order::DeviceRef;
-use crate::HostSource;
 use crate::domain::{Devices, Domain, GuestAddress};
+use crate::{HostSource, InterfaceSource};
 
 impl Domain {
     /// Gives every USB device without an address the first free port, as far as there are some;
@@ -64,6 +64,21 @@ fn usb_devices(devices: &Devices) -> Vec<DeviceRef> {
             .map(|(i, _)| DeviceRef::Other(i))
     };
     let mut order: Vec<_> = others("hub", |_| true).collect();
+    let interfaces = devices.interfaces.iter().enumerate();
+    order.extend(
+        interfaces
+            .filter(|(_, interface)| {
+                let source = &interface.source;
+                matches!(
+                    source,
+                    InterfaceSource::Hostdev {
+                        source: HostSource::Usb(_),
+                        ..
+                    }
+                )
+            })
+            .map(|(i, _)| DeviceRef::Interface(i)),
+    );
     let hostdevs = devices.hostdevs.iter().enumerate();
     order.extend(
         hostdevs

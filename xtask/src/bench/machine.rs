@@ -1,0 +1,78 @@
+//! The part on this machine: both daemons in the lab's Debian root, in namespaces of their own.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::Stdio;
+
+use super::report::Sample;
+use super::{BenchError, Lines};
+use crate::lab::session::Sink;
+use crate::lab::setup::{Lab, build_programs};
+use crate::run::privileged;
+
+/// Makes the root writable, in memory, and goes into it. Everything goes with the namespaces.
+const ENTER: &str = "root=$1 programs=$2 checkout=$3; shift 3
+    mount -t tmpfs bench \"$root/lab\"
+    mkdir \"$root/lab/upper\" \"$root/lab/work\" \"$root/lab/new\"
+    new=$root/lab/new
+    mount -t overlay bench -o \"lowerdir=$root,upperdir=$root/lab/upper,workdir=$root/lab/work\" \"$new\"
+    mount -t proc proc \"$new/proc\"
+    mount -t sysfs sysfs \"$new/sys\"
+    mount --rbind /dev \"$new/dev\"
+    mount -t tmpfs -o mode=755 run \"$new/run\"
+    mount -t tmpfs -o mode=1777 tmp \"$new/tmp\"
+    mount --bind \"$programs\" \"$new/lab/run\"
+    mount --bind \"$checkout\" \"$new/checkout\"
+    chroot \"$new\" ip link set lo up
+    exec chroot \"$new\" env -i HOME=/root LANG=C.UTF-8 PATH=/lab/run:/usr/sbin:/usr/bin:/sbin:/bin \"$@\"";
+
+/// Runs the script to its end.
+pub(super) fn run(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    let programs = build_programs(&["virtnicd", "virtnic"], true)?;
+    let programs = programs
+        .iter()
+        .find(|program| program.ends_with("virtnicd"))
+        .and_then(|program| program.parent())
+        .ok_or(BenchError::NoProgram)?;
+    let (ports, kept) = if quick {
+        ("400", "300")
+    } else {
+        ("4000", "600")
+    };
+    let mut child = privileged("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .args(["unshare", "--mount", "--net", "--uts", "--ipc", "--pid"])
+        .args(["--fork", "--kill-child", "sh", "-ec", ENTER, "sh"])
+        .args([&lab.root, programs, &lab.checkout] as [&Path; 3])
+        .args([
+            "python3",
+            "-B",
+            "/checkout/lab/bench/machine.py",
+            ports,
+            kept,
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(BenchError::Start)?;
+    let mut lines = Lines::default();
+    if let Some(output) = &mut child.stdout {
+        take(output, &mut lines).map_err(BenchError::Start)?;
+    }
+    let status = child.wait().map_err(BenchError::Start)?;
+    if status.success() {
+        Ok(lines.samples)
+    } else {
+        Err(BenchError::Machine(status))
+    }
+}
+
+fn take(output: &mut impl Read, lines: &mut Lines) -> io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        match output.read(&mut bytes)? {
+            0 => return Ok(()),
+            length => lines.out(&bytes[..length])?,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask bench`: how long virtnicd takes and how much memory it has, beside libvirtd in the same run.
+//!
+//! The measuring is done by the scripts in `lab/bench`, through libvirt-python and `virsh`; this runs them and sums up.
+
+mod machine;
+mod report;
+
+use std::io;
+use std::process::{ExitCode, ExitStatus};
+
+use clap::{Args, ValueEnum};
+
+use self::report::{Report, Sample};
+use crate::lab::HostOptions;
+use crate::lab::session::{self, Outcome, Passthrough, SessionError, Sink};
+use crate::lab::setup::{Lab, SetupError};
+use crate::ui::{print, say};
+
+/// Seconds that the emulated host's part may take.
+const PATIENCE: u64 = 1800;
+
+/// `cargo xtask bench …`
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    /// Take fewer samples
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON document instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Measure in one place only
+    #[arg(long, value_enum, value_name = "PLACE")]
+    only: Option<Place>,
+}
+
+/// Where something was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    /// This machine: a simulated host for virtnicd, veth interfaces for libvirtd
+    Machine,
+    /// The emulated SR-IOV host
+    Lab,
+}
+
+impl Place {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Machine => "this machine",
+            Self::Lab => "emulated host",
+        }
+    }
+}
+
+/// Why the bench could not be run. A missed aim is not an error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// The set-up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The emulated host.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A script failed.
+    #[error("the bench in the emulated host failed (status {0}); what it said is above")]
+    Script(u8),
+    /// The script on this machine could not be run.
+    #[error("can't run the bench on this machine")]
+    Start(#[source] io::Error),
+    /// The script on this machine failed.
+    #[error("the bench on this machine failed ({0}); what it said is above")]
+    Machine(ExitStatus),
+    /// Its programs were not built where they should be.
+    #[error("cargo did not say where it put virtnicd")]
+    NoProgram,
+    /// The report could not be written as JSON.
+    #[error("can't write the report")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Measures, and prints what was seen.
+pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
+    let lab = Lab::set_up()?;
+    let mut report = Report::default();
+    let wanted = |place| options.only.is_none_or(|only| only == place);
+    if wanted(Place::Machine) {
+        for sample in machine::run(&lab, options.quick)? {
+            report.add(Place::Machine, sample);
+        }
+    }
+    if wanted(Place::Lab) {
+        for sample in in_lab(&lab, options.quick)? {
+            report.add(Place::Lab, sample);
+        }
+    }
+    if options.json {
+        print(&serde_json::to_string_pretty(&report.summary())?);
+    } else {
+        print(&report.to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The emulated host's part.
+fn in_lab(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    let (ports, guests) = if quick { ("100", "3") } else { ("400", "12") };
+    let mut host = HostOptions::new(1);
+    host.release = true;
+    let command = ["python3", "-B", "lab/bench/host.py", ports, guests];
+    let plan = host.plan(command.map(str::to_owned).to_vec(), Some(PATIENCE));
+    let mut lines = Lines::default();
+    let Outcome { code } = session::run(lab, &plan, &mut lines)?;
+    match code {
+        0 => Ok(lines.samples),
+        code => Err(BenchError::Script(code)),
+    }
+}
+
+/// Takes samples from a script's standard output, a line each, and passes everything else on.
+#[derive(Debug, Default)]
+struct Lines {
+    line: Vec<u8>,
+    samples: Vec<Sample>,
+}
+
+impl Sink for Lines {
+    fn out(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for byte in bytes {
+            if *byte != b'\n' {
+                self.line.push(*byte);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            match serde_json::from_slice(&line) {
+                Ok(sample) => self.samples.push(sample),
+                Err(_) => say(&String::from_utf8_lossy(&line)),
+            }
+        }
+        Ok(())
+    }
+
+    fn err(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Passthrough.err(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_however_the_lines_are_cut() {
+        let mut lines = Lines::default();
+        let text = br#"{"what":"port create","who":"virtnicd","unit":"ms","samples":[1.5,2]}"#;
+        lines.out(&text[..20]).unwrap();
+        lines.out(&text[20..]).unwrap();
+        assert!(lines.samples.is_empty());
+        lines.out(b"\n").unwrap();
+        assert_eq!(lines.samples[0].samples, [1.5, 2.0]);
+    }
+}

@@ -7,6 +7,7 @@ for a reason stands in differential.txt. DIFF_SEED and DIFF_COUNT (of each kind)
 """
 
 import collections
+import difflib
 import os
 import pathlib
 import re
@@ -84,18 +85,20 @@ def kind(text):
     return re.sub(r"\s*\(?(/[^ ]*, )?line \d+, column \d+\)?", "", re.sub(r"'[^']*'", "''", text.strip()))
 
 
-def difference(asked, faults, theirs, ours):
-    """In one line, in which way they differ; None if they don't."""
+def differences(asked, faults, theirs, ours):
+    """In which ways they differ, a line for each; none if they don't."""
     if theirs[0] or ours[0]:
         if theirs[0] == ours[0] or theirs[0] and ours[0] and faults > 1:
-            return None
-        words = [f"{code} {kind(text)}" if code else "0" for code, text in (theirs, ours)]
-        return f"libvirtd {words[0]} | virtnicd {words[1]}"
-    theirs, ours = made_up(asked, theirs[1]) + ["END"], made_up(asked, ours[1]) + ["END"]
-    for peer, own in zip(theirs, ours):
-        if peer != own:
-            return f"libvirtd {kind(peer)} | virtnicd {kind(own)}"
-    return None
+            return []
+        words = [f"{code} {kind(text)}" if code else "accepts it" for code, text in (theirs, ours)]
+        return [f"libvirtd: {words[0]} | virtnicd: {words[1]}"]
+    theirs, ours = made_up(asked, theirs[1]), made_up(asked, ours[1])
+    found = []
+    for what, a, b, c, d in difflib.SequenceMatcher(None, theirs, ours, autojunk=False).get_opcodes():
+        if what != "equal":
+            words = [" ".join(kind(line) for line in lines[:12]) or "nothing" for lines in (theirs[a:b], ours[c:d])]
+            found.append(f"libvirtd: {words[0]} | virtnicd: {words[1]}")
+    return found
 
 
 def known():
@@ -129,16 +132,18 @@ def main():
             asked, faults = make()
             answers = ask(peer, asked), ask(ours, asked)
             accepted += answers[0][0] == 0
-            differs = difference(asked, faults, *answers)
-            if differs is None:
-                continue
-            differs = f"{name}: {differs}"
-            if any(pattern.search(differs) for pattern in patterns):
-                listed += 1
-            else:
-                found[differs].append((asked, *answers))
+            unlisted = []
+            for differs in differences(asked, faults, *answers):
+                differs = f"{name}: {differs}"
+                if any(pattern.search(differs) for pattern in patterns):
+                    listed += 1
+                else:
+                    unlisted.append(differs)
+            # What differs first is the likely cause of the rest.
+            if unlisted:
+                found[unlisted[0]].append((asked, *answers))
         took = time.monotonic() - started
-        print(f"{name}: {COUNT} documents in {took:.0f} s, {accepted} accepted by libvirtd, {listed} differ as listed", flush=True)
+        print(f"{name}: {COUNT} documents in {took:.0f} s, {accepted} accepted by libvirtd, {listed} differences as listed", flush=True)
     for differs, cases in sorted(found.items(), key=lambda item: -len(item[1])):
         print(f"{len(cases)} x {differs}")
         for asked, theirs, own in cases[:SHOWN]:

@@ -30,7 +30,7 @@ guest_xml g1 52:54:00:aa:bb:01 vfs "" "$disks" |
          s|<memballoon model='none'/>|<memballoon model='virtio'/>|" >g1.xml
 virsh -q create --paused g1.xml
 hmp g1 info block >block
-for text in cow.qcow2 "drive-\|libvirt-1-format\|sata0"; do grep -q "$text" block || fail "no $text: $(cat block)"; done
+for text in qcow2 virtio-disk0 sata0-0-0 sata0-0-1; do grep -q "$text" block || fail "no $text: $(cat block)"; done
 hmp g1 info cpus | grep -q "CPU #1" || fail "there is no second CPU: $(hmp g1 info cpus)"
 hmp g1 info balloon | grep -q actual || fail "no balloon: $(hmp g1 info balloon)"
 hmp g1 info qtree >tree

@@ -1,6 +1,11 @@
 //! The house's arrows: which crate may use which. A new arrow is a decision: it is drawn in
 //! ARCHITECTURE.md first, and then added here.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics is a test that fails"
+)]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 

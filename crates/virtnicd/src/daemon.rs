@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
-use assign::{Assignment, DeviceId, OpenError, Phase, VfioUser};
+use assign::{Assignment, DeviceId, OpenError, Owner, Phase, VfioUser};
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
 use rpc::{DaemonStatus, Lent};
 use tokio::sync::OnceCell;
@@ -143,8 +143,47 @@ impl Daemon {
 
     /// Every device that is lent, with who has it; `filter` is a part of any of its texts.
     pub(crate) fn who(&self, filter: Option<&str>) -> Vec<Lent> {
-        let rows = self.lender.list().into_iter().map(lent_row);
+        let rows = self.lender.list().into_iter().map(|line| self.lent_row(line));
         rows.filter(|row| filter.is_none_or(|filter| mentions(row, filter))).collect()
+    }
+
+    fn lent_row(&self, line: Assignment) -> Lent {
+        let DeviceId::Pci(address) = line.device;
+        let state = match &line.phase {
+            Phase::Claimed => "claimed",
+            Phase::Preparing => "preparing",
+            Phase::Lent => "lent",
+            Phase::Returning => "returning",
+            Phase::Dirty(_) => "dirty",
+        };
+        // A device that is only claimed was not looked at yet; its network knows it.
+        let place = line
+            .vf
+            .map(|vf| (vf.pf_netdev, vf.number))
+            .or_else(|| self.lender.place_of(address));
+        let (pf, vf) = place.unzip();
+        let since = line.since.or_else(|| self.port_since(&line.owner));
+        Lent {
+            network: line.owner.network,
+            guest: Some(line.owner.name),
+            guest_uuid: Some(line.owner.guest),
+            mac: line.owner.mac.map(|mac| mac.to_string()),
+            pf,
+            vf: vf.map(u32::from),
+            pci_address: Some(address.to_string()),
+            driver: line.driver,
+            host_netdev: None,
+            state: state.to_owned(),
+            since: since.map_or(0, |since| i64::try_from(since).unwrap_or(i64::MAX)),
+            port: line.owner.port.unwrap_or_default(),
+        }
+    }
+
+    /// When a port was made, in seconds since 1970.
+    fn port_since(&self, owner: &Owner) -> Option<u64> {
+        let network = self.networks.by_name(owner.network.as_deref()?)?;
+        let port = network.port(owner.port?).ok()?;
+        port.since.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
     /// The number of the next guest to start.
@@ -178,31 +217,6 @@ impl Daemon {
     pub(crate) async fn emulator_version(&self) -> u64 {
         let ask = || async { qemu::emulator_version(Path::new(qemu::DEFAULT_EMULATOR)).await.unwrap_or(0) };
         *self.emulator.get_or_init(ask).await
-    }
-}
-
-fn lent_row(line: Assignment) -> Lent {
-    let DeviceId::Pci(address) = line.device;
-    let state = match &line.phase {
-        Phase::Claimed => "claimed",
-        Phase::Preparing => "preparing",
-        Phase::Lent => "lent",
-        Phase::Returning => "returning",
-        Phase::Dirty(_) => "dirty",
-    };
-    Lent {
-        network: line.owner.network,
-        guest: Some(line.owner.name),
-        guest_uuid: Some(line.owner.guest),
-        mac: line.owner.mac.map(|mac| mac.to_string()),
-        pf: line.vf.as_ref().map(|vf| vf.pf_netdev.clone()),
-        vf: line.vf.as_ref().map(|vf| u32::from(vf.number)),
-        pci_address: Some(address.to_string()),
-        driver: line.driver,
-        host_netdev: None,
-        state: state.to_owned(),
-        since: line.since.map_or(0, |since| i64::try_from(since).unwrap_or(i64::MAX)),
-        port: line.owner.port.unwrap_or_default(),
     }
 }
 

@@ -361,6 +361,14 @@ impl Lender {
         self.assigner.list()
     }
 
+    /// The PF that a VF of a network belongs to, and its number there.
+    pub(crate) fn place_of(&self, address: PciAddress) -> Option<(String, u16)> {
+        let state = lock(&self.state);
+        let (pf_address, number) = state.pool.vf(address)?;
+        let pf = state.pfs.values().find(|pf| pf.address == pf_address)?;
+        Some((pf.netdev.clone(), number))
+    }
+
     /// How many devices are with guests.
     pub(crate) fn lent_count(&self) -> usize {
         self.list().iter().filter(|line| line.phase == Phase::Lent).count()

@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::sethostname;
 
 use super::{AgentError, cant};
-use crate::lab::debian::MODULES;
+use crate::lab::debian::{CARD_MODULES, KVM_MODULES, OTHER_MODULES};
 
 /// Where programs find the kernel's virtualisation.
 pub(crate) const KVM: &str = "/dev/kvm";
@@ -53,15 +53,11 @@ pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
     program("ip", &["link", "set", "lo", "up"])
 }
 
-/// The modules of the cards: what is needed to make VFs.
-const CARD_MODULES: usize = 2;
-
 /// Loads the modules that nobody else loads, for there is no udev, and makes the VFs meanwhile.
 pub(crate) fn devices(vfs: u8) -> Result<Vec<Pf>, AgentError> {
-    let (cards, others) = MODULES.split_at(CARD_MODULES);
-    program("modprobe", &[&["--all"], cards].concat())?;
+    program("modprobe", &[&["--all"], CARD_MODULES].concat())?;
     std::thread::scope(|scope| {
-        let others = scope.spawn(|| other_modules(others));
+        let others = scope.spawn(other_modules);
         let pfs = make_vfs(vfs);
         match others.join() {
             Ok(result) => result?,
@@ -71,14 +67,15 @@ pub(crate) fn devices(vfs: u8) -> Result<Vec<Pf>, AgentError> {
     })
 }
 
-fn other_modules(modules: &[&str]) -> Result<(), AgentError> {
-    let (kvm, others): (Vec<&str>, Vec<&str>) =
-        modules.iter().partition(|module| module.starts_with("kvm"));
-    program("modprobe", &[&["--all"], &others[..]].concat())?;
+fn other_modules() -> Result<(), AgentError> {
+    program("modprobe", &[&["--all"], OTHER_MODULES].concat())?;
     // The emulated processor has AMD's virtualisation, so that guests need not be emulated twice. A real one passed on
     // may have either, or none.
-    for module in kvm {
-        let _ = program("modprobe", &[module]);
+    let cpu = fs::read_to_string("/proc/cpuinfo").map_err(cant("read /proc/cpuinfo"))?;
+    for (flag, module) in KVM_MODULES {
+        if cpu.split_whitespace().any(|word| word == *flag) {
+            program("modprobe", &[module])?;
+        }
     }
     if Path::new(KVM).exists() {
         // As udev's rules have it.

@@ -47,11 +47,10 @@ const BUILD_PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
-/// Modules of the emulated host's kernel, beyond those that it starts with: for everything that a host lends and guests
-/// use. The cards' own come first.
-pub(crate) const MODULES: &[&str] = &[
-    "igb",
-    "igbvf",
+/// Modules that it takes to make VFs.
+pub(crate) const CARD_MODULES: &[&str] = &["igb", "igbvf"];
+/// Modules for all else that a host lends and guests use.
+pub(crate) const OTHER_MODULES: &[&str] = &[
     "vfio-pci",
     "macvtap",
     "vhost_net",
@@ -61,9 +60,9 @@ pub(crate) const MODULES: &[&str] = &[
     "8021q",
     "bonding",
     "dummy",
-    "kvm_amd",
-    "kvm_intel",
 ];
+/// Modules for a processor with this flag.
+pub(crate) const KVM_MODULES: &[(&str, &str)] = &[("svm", "kvm_amd"), ("vmx", "kvm_intel")];
 
 /// Unpacks modules and what they need, for the emulated host to load: unpacking is slow there.
 const UNPACK: &str = "\
@@ -89,12 +88,19 @@ cgroup_controllers = []
 
 /// The emulated host's root file system.
 pub(crate) fn host_root(cache: &Cache) -> Result<Kept, CacheError> {
+    let kvm = KVM_MODULES.iter().map(|(_, module)| module);
+    let modules: Vec<&str> = CARD_MODULES
+        .iter()
+        .chain(OTHER_MODULES)
+        .chain(kvm)
+        .copied()
+        .collect();
     let recipe = (
         SUITE,
         HOST_PACKAGES,
         MOUNT_POINTS,
         LIBVIRT_QEMU_CONF,
-        MODULES,
+        &modules,
         UNPACK,
     );
     cache.get("host-root", &recipe, |dir, log| {
@@ -122,7 +128,7 @@ pub(crate) fn host_root(cache: &Cache) -> Result<Kept, CacheError> {
         unpack
             .arg(dir)
             .args(["sh", "-ec", UNPACK, "sh"])
-            .args(MODULES);
+            .args(&modules);
         logged(&step, unpack, log)?;
         step.clear();
         Ok(())

@@ -389,13 +389,15 @@ impl Daemon {
     /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
     fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
         let mut domain = conf::Domain::parse(xml).map_err(fault::document(QEMU))?;
-        domain.fill_defaults();
+        let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
+        domain.fill_defaults_with(&lends);
         domain.validate().map_err(fault::document(QEMU))?;
         // A device that is not there (yet) is taken for PCI Express, as nearly all are.
         let is_express = |address| {
             self.host.pci_device(address).map_or(true, |device| device.is_express)
         };
         domain.assign_addresses(&is_express).map_err(fault::document(QEMU))?;
+        domain.assign_usb_addresses();
         Ok(domain)
     }
 }

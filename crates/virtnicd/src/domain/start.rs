@@ -171,6 +171,7 @@ impl Daemon {
     ) -> Result<Launched> {
         let planned = self.plan(domain, borrowed).await?;
         // Only now is it known which interfaces are host devices.
+        domain.check_resolved().map_err(fault::document(QEMU))?;
         domain.assign_aliases();
         self.record_start(object, id, domain, borrowed)?;
         for device in planned.devices {

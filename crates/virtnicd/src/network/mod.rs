@@ -83,6 +83,13 @@ impl NetworkObject {
             })
     }
 
+    /// Whether its guests get whole host devices.
+    pub(crate) fn lends_host_devices(&self) -> bool {
+        let state = lock(&self.state);
+        let network = state.active.as_ref().map(|active| &*active.network).or(state.defined.as_ref());
+        network.and_then(Network::forward_mode) == Some(ForwardMode::Hostdev)
+    }
+
     /// How a VF of the network is to be set, where an interface says nothing else.
     pub(crate) fn vf_settings(&self, own: Option<VfSettings>, group: Option<&str>) -> VfSettings {
         match &lock(&self.state).active {

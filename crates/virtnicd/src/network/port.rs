@@ -21,7 +21,8 @@ pub(crate) struct PortEntry {
     pub(crate) port: NetworkPort,
     pub(crate) claim: Option<Generation>,
     maker: PortMaker,
-    since: SystemTime,
+    /// When it was made.
+    pub(crate) since: SystemTime,
 }
 
 /// Who made a port, and so who removes it.

@@ -11,7 +11,8 @@ use rpc::client::CallError;
 use rpc::*;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use uuid::Uuid;
+
+pub(crate) use crate::documents::*;
 
 /// A test that waits this long for anything has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +68,9 @@ impl Root {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        command
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("JOURNAL_STREAM");
         command
     }
 
@@ -474,34 +478,3 @@ pub(crate) struct Picture {
 pub(crate) const NETWORK_XML_INACTIVE: u32 = 1;
 /// `VIR_DOMAIN_XML_INACTIVE`.
 pub(crate) const DOMAIN_XML_INACTIVE: u32 = 2;
-
-pub(crate) fn network_xml(name: &str, pf: &str) -> String {
-    format!(
-        "<network><name>{name}</name>\
-         <forward mode='hostdev' managed='yes'><pf dev='{pf}'/></forward></network>"
-    )
-}
-
-/// A small guest with those devices.
-pub(crate) fn guest_xml(name: &str, devices: &str) -> String {
-    format!(
-        "<domain type='kvm'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-         <os><type arch='x86_64' machine='q35'>hvm</type></os>\
-         <devices>{devices}</devices></domain>"
-    )
-}
-
-/// An interface on a network.
-pub(crate) fn on_network(network: &str) -> String {
-    format!("<interface type='network'><source network='{network}'/></interface>")
-}
-
-/// A port of an interface of the guest `guest`, with the last byte of its MAC.
-pub(crate) fn port_xml(uuid: Uuid, guest: &str, mac: u8) -> String {
-    let owner = Uuid::from_u128(0xbeef_0000 + u128::from(mac));
-    format!(
-        "<networkport><uuid>{uuid}</uuid>\
-         <owner><name>{guest}</name><uuid>{owner}</uuid></owner>\
-         <mac address='52:54:00:00:00:{mac:02x}'/></networkport>"
-    )
-}

@@ -9,6 +9,7 @@
     reason = "a helper that panics is a test that fails"
 )]
 
+mod documents;
 mod harness;
 
 mod bad_documents;

@@ -47,6 +47,8 @@ async fn a_port_claims_a_device_until_it_is_deleted() {
     );
     let [lent] = client.who().await.try_into().unwrap();
     assert_eq!((lent.state.as_str(), lent.port), ("claimed", uuid(1)));
+    assert_eq!((lent.pf.as_deref(), lent.vf), (Some("sim0"), Some(0)));
+    assert!(lent.since > 0);
     let live = client.network_dump(&net, 0).await;
     assert!(live.contains("<network connections='1'>"), "{live}");
 

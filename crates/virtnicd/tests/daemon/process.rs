@@ -147,6 +147,11 @@ async fn sockets_admit_whom_they_should() {
         let path = root.path(&format!("run/libvirt/{name}-sock-ro"));
         rpc::client::Client::open(&path, "", true).await.unwrap();
     }
+    // What guests are made of is nobody else's business.
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    assert_eq!(mode(root.path("etc/virtnic/networks/n1.xml")), 0o600);
+    assert_eq!(mode(root.record("networks").0), 0o600);
     daemon.stop();
     assert_eq!(fs::read_dir(root.path("run/libvirt")).unwrap().count(), 0);
 }

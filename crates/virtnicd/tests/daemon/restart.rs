@@ -82,10 +82,12 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     assert_eq!(client.network_names(0).await, ["kept"]);
 }
 
-/// Who has which device.
-async fn claims(client: &Client) -> Vec<(Uuid, Option<String>, Option<Uuid>)> {
+/// Who has which device, and since when.
+async fn claims(client: &Client) -> Vec<(Uuid, Option<String>, Option<Uuid>, i64)> {
     let who = client.who().await.into_iter();
-    let mut claims: Vec<_> = who.map(|l| (l.port, l.pci_address, l.guest_uuid)).collect();
+    let mut claims: Vec<_> = who
+        .map(|lent| (lent.port, lent.pci_address, lent.guest_uuid, lent.since))
+        .collect();
     claims.sort();
     claims
 }

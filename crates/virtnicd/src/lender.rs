@@ -11,7 +11,7 @@ use assign::{
     Preparation, PrepareError, ReturnError, VfioUser,
 };
 use conf::{Forward, Network, NetworkPort, PciAddress, Plug, PoolMembers, Uuid};
-use host::{HostError, PhysicalFunction, SharedHost};
+use host::{HostError, PhysicalFunction, SharedHost, VirtualFunction};
 use pool::{Health, Holder, Members, NetworkSpec, PfInfo, Pool, Request, VfInfo};
 use rpc::{Code, Domain, Error};
 use tokio::task::block_in_place;
@@ -33,6 +33,8 @@ struct State {
     networks: HashMap<String, Vec<PciAddress>>,
     /// The PFs of all networks that ran so far, as they were last seen.
     pfs: HashMap<PciAddress, PhysicalFunction>,
+    /// The VFs of those PFs, as they were last seen.
+    vfs: HashMap<PciAddress, VirtualFunction>,
     /// Claims that nothing was done with yet.
     claims: HashMap<Generation, Claim>,
 }
@@ -432,9 +434,13 @@ impl Lender {
             max_vfs: pf.max_vfs,
             health: Health { up: link.up, carrier: link.carrier },
         };
-        let vfs: Vec<_> =
+        let of_pool: Vec<_> =
             vfs.iter().map(|vf| VfInfo { address: vf.address, number: vf.number }).collect();
-        let update = lock(&self.state).pool.set_pf(&info, &vfs);
+        let update = {
+            let mut state = lock(&self.state);
+            state.vfs.extend(vfs.into_iter().map(|vf| (vf.address, vf)));
+            state.pool.set_pf(&info, &of_pool)
+        };
         self.tell_vanished(&pf.netdev, &update.vanished_while_lent);
         Ok(())
     }
@@ -448,9 +454,10 @@ impl Lender {
     /// What uses a VF on the host, in words; empty: nothing.
     fn usage(&self, address: PciAddress) -> std::result::Result<String, String> {
         // Not on a thread for that: the way there and back takes longer than the answer.
-        let asked = block_in_place(|| {
-            let vf = self.host.virtual_function(address)?;
-            self.host.vf_usage(&vf)
+        let known = lock(&self.state).vfs.get(&address).cloned();
+        let asked = block_in_place(|| match known {
+            Some(vf) => self.host.vf_usage(&vf),
+            None => self.host.vf_usage(&self.host.virtual_function(address)?),
         });
         let usage = asked.map_err(|error: HostError| fault::chain(&error))?;
         let words: Vec<_> = usage.iter().map(assign::describe_usage).collect();

@@ -18,6 +18,8 @@ use crate::ui::print;
 const SKIP: i32 = 77;
 /// Takes away what a test left: guests and networks. Its own failure fails the test.
 const CLEAN_UP: &str = "/checkout/lab/tests/clean-up";
+/// Lines that are shown of what a failed test said.
+const SHOWN: usize = 100;
 /// Seconds that cleaning up may take.
 const CLEAN_UP_TIMEOUT: u64 = 60;
 
@@ -61,8 +63,15 @@ fn run_one(script: &Script) -> bool {
         ),
     };
     print(&line);
-    for line in output.iter().flat_map(|output| output.lines()) {
-        print(&format!("    {line}"));
+    if let Some(output) = output {
+        let lines: Vec<&str> = output.lines().collect();
+        let hidden = lines.len().saturating_sub(SHOWN);
+        if hidden > 0 {
+            print(&format!("    ({hidden} lines before these)"));
+        }
+        for line in &lines[hidden..] {
+            print(&format!("    {line}"));
+        }
     }
     good
 }

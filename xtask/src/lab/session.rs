@@ -1,7 +1,7 @@
 //! One job in one emulated host, seen from this machine.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -166,7 +166,8 @@ fn converse(
                 size = Some(now);
             }
             let mut bytes = vec![0; 4096];
-            let length = io::stdin().read(&mut bytes)?;
+            // Past the standard library's buffer: what that keeps, no poll would show.
+            let length = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
             bytes.truncate(length);
             Frame::Input(bytes).write(&mut machine.agent)?;
             continue;

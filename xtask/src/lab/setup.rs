@@ -71,7 +71,9 @@ pub(crate) fn checkout() -> PathBuf {
 
 /// Builds the project's programs; returns where they are.
 pub(crate) fn build_programs(packages: &[&str], release: bool) -> Result<Vec<PathBuf>, SetupError> {
-    let mut programs = Vec::new();
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
     let step = Step::start(format!("Building {}", packages.join(" and ")));
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -93,11 +95,16 @@ pub(crate) fn build_programs(packages: &[&str], release: bool) -> Result<Vec<Pat
     if !output.status.success() {
         return Err(SetupError::Build);
     }
-    for line in output.stdout.split(|byte| *byte == b'\n') {
-        let message: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-        if let Some(program) = message["executable"].as_str() {
-            programs.push(program.into());
-        }
-    }
-    Ok(programs)
+    Ok(executables(&output.stdout))
+}
+
+/// The programs that a build made, by cargo's messages.
+pub(crate) fn executables(messages: &[u8]) -> Vec<PathBuf> {
+    let lines = messages.split(|byte| *byte == b'\n');
+    lines
+        .filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_slice(line).ok()?;
+            Some(message["executable"].as_str()?.into())
+        })
+        .collect()
 }

@@ -1,14 +1,21 @@
-//! The tiers that are cargo tests. Integration tests in files named `netns…` need root; all others need nothing.
+//! The tiers that are cargo tests. Integration tests in files named `netns…` need root, those named `lab_…` run in an
+//! emulated host; all others need nothing.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::{TestError, TestOptions, Totals};
-use crate::lab::setup::checkout;
+use crate::lab::setup::{checkout, executables};
 
 /// Whether an integration test belongs to the netns tier.
 pub(super) fn is_netns(name: &str) -> bool {
     name.starts_with("netns")
+}
+
+/// Whether an integration test runs in an emulated host: `lab/tests/programs.sh` runs all of these.
+pub(super) fn is_lab(name: &str) -> bool {
+    name.starts_with("lab_")
 }
 
 /// A test program of some crate.
@@ -32,6 +39,7 @@ pub(super) fn run(
     wanted: impl Fn(&str) -> bool,
 ) -> Result<Totals, TestError> {
     let unit = !wanted("netns");
+    let wanted = |name: &str| wanted(name) && !is_lab(name);
     let mut arguments: Vec<String> = Vec::new();
     if unit {
         arguments.extend(["--workspace", "--lib", "--bins"].map(str::to_owned));
@@ -107,6 +115,32 @@ fn parse_result(line: &str) -> Option<Totals> {
         failed: count("failed")?,
         skipped: count("ignored")?,
     })
+}
+
+/// Builds the test programs for emulated hosts; returns where they are.
+pub(super) fn build_lab() -> Result<Vec<PathBuf>, TestError> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "test",
+        "--no-run",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+    ]);
+    for target in integration_tests()?
+        .iter()
+        .filter(|target| is_lab(&target.name))
+    {
+        cargo.args(["--package", &target.package, "--test", &target.name]);
+    }
+    let output = cargo
+        .current_dir(checkout())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(TestError::Cargo)?;
+    if !output.status.success() {
+        return Err(TestError::Build);
+    }
+    Ok(executables(&output.stdout))
 }
 
 /// Every integration test of the workspace, as cargo knows it.

@@ -5,13 +5,16 @@ use std::io;
 use std::path::PathBuf;
 
 use super::scripts::{Script, find};
-use super::{TestError, TestOptions, Totals, skip};
+use super::{TestError, TestOptions, Totals, cargo_tests, skip};
 use crate::agent::with_sources;
 use crate::lab::HostOptions;
 use crate::lab::session::{self, Sink};
 use crate::lab::setup::{Lab, checkout};
 use crate::run::find_program;
 use crate::ui::{print, say};
+
+/// The group of the script that runs the test programs made for the lab.
+const PROGRAMS: &str = "programs";
 
 /// Runs the scripts, one host for each group.
 pub(super) fn run(options: &TestOptions) -> Result<Totals, TestError> {
@@ -51,8 +54,14 @@ pub(super) fn run(options: &TestOptions) -> Result<Totals, TestError> {
     for script in scripts {
         groups.entry(script.group.clone()).or_default().push(script);
     }
-    let programs = match session::programs(host_options(options).daemon(), false) {
-        Ok(programs) => programs,
+    let programs = session::programs(host_options(options).daemon(), false);
+    let programs = match programs {
+        Ok(mut programs) => {
+            if groups.contains_key(PROGRAMS) {
+                programs.extend(cargo_tests::build_lab()?);
+            }
+            programs
+        }
         Err(error) => {
             say(&format!("FAILED: {}", with_sources(&error)));
             return Ok(Totals {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use conf::{CharBackend, Disk, DiskSource, Domain};
 use host::{Spawn, SpawnStep};
+use rustix::fs::OFlags;
 
 use super::{LaunchError, LaunchSpec, memory_lock};
 use crate::log::Log;
@@ -135,13 +136,15 @@ fn open_files(
         }
         Ok(())
     };
-    let (mut read, mut both) = (OpenOptions::new(), OpenOptions::new());
-    read.read(true);
-    both.read(true).write(true);
     for disk in &domain.devices.disks {
         let Some(DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
             continue;
         };
+        // QEMU takes a descriptor only if it is as direct as its cache is to be.
+        let direct = if is_direct(disk) { OFlags::DIRECT } else { OFlags::empty() };
+        let (mut read, mut both) = (OpenOptions::new(), OpenOptions::new());
+        read.read(true).custom_flags(direct.bits().cast_signed());
+        both.read(true).write(true).custom_flags(direct.bits().cast_signed());
         if is_written_to(disk) {
             // QEMU opens an image for reading first, to look at it.
             open(&disk.info.alias, path, &[&read, &both])?;
@@ -162,6 +165,12 @@ fn open_files(
         }
     }
     Ok(())
+}
+
+/// Whether its cache mode goes around the host's page cache.
+fn is_direct(disk: &Disk) -> bool {
+    let mut attributes = disk.driver_attributes.iter();
+    attributes.any(|(name, mode)| name == "cache" && matches!(mode.as_str(), "none" | "directsync"))
 }
 
 fn is_written_to(disk: &Disk) -> bool {

@@ -1,6 +1,6 @@
-//! The same life with a real QEMU, where one is installed: what it is told, it understands.
+//! The same life with a real QEMU: what it is told, it understands. Runs in the lab.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,14 +13,6 @@ use qemu::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SOON: Duration = Duration::from_secs(60);
-
-fn is_there() -> bool {
-    let is_there = Path::new(DEFAULT_EMULATOR).exists();
-    if !is_there {
-        eprintln!("SKIPPED: {DEFAULT_EMULATOR} is not installed");
-    }
-    is_there
-}
 
 /// A guest of that machine type with one of each device.
 fn domain(machine: &str, root: &str, devices: &str, image: &Path) -> Domain {
@@ -127,10 +119,8 @@ fn pc(image: &Path) -> Domain {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn every_device_is_understood() {
-    if !is_there() {
-        return;
-    }
     for make in [q35, pc] {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("disk, one.img");
@@ -160,10 +150,8 @@ async fn every_device_is_understood() {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn its_own_words_explain_a_refusal() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.img");
     let log = directory.path().join("log");
@@ -177,14 +165,8 @@ async fn its_own_words_explain_a_refusal() {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn a_qemu_of_another_user_is_handed_its_files() {
-    if !is_there() {
-        return;
-    }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: changing identity needs root");
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("disk.img");
     std::fs::write(&image, vec![0; 1 << 20]).unwrap();
@@ -240,10 +222,8 @@ async fn reach(events: &mut GuestEvents, wanted: GuestState) {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn a_guest_that_switches_itself_off_ends() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let launched = running(directory.path(), &POWER_OFF, |_| {}).await;
     let exit = tokio::time::timeout(SOON, launched.guest.exited())
@@ -253,10 +233,8 @@ async fn a_guest_that_switches_itself_off_ends() {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn a_guest_that_is_to_start_anew_does() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let restart = |domain: &mut Domain| domain.lifecycle.on_poweroff = "restart".to_owned();
     let Launched {
@@ -270,10 +248,8 @@ async fn a_guest_that_is_to_start_anew_does() {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn a_guest_s_own_reboot_can_be_its_end() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let destroy = |domain: &mut Domain| domain.lifecycle.on_reboot = "destroy".to_owned();
     let launched = running(directory.path(), &RESET, destroy).await;
@@ -295,10 +271,8 @@ async fn a_guest_s_own_reboot_can_be_its_end() {
 }
 
 #[test]
+#[ignore = "needs the lab: a real QEMU"]
 fn the_next_daemon_takes_the_guest_up() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let in_a_daemon_s_life = || tokio::runtime::Runtime::new().unwrap();
 
@@ -318,10 +292,8 @@ fn the_next_daemon_takes_the_guest_up() {
 }
 
 #[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
 async fn an_event_of_its_own_ends_it() {
-    if !is_there() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let image = directory.path().join("disk.img");
     std::fs::write(&image, vec![0; 1 << 20]).unwrap();

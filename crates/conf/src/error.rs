@@ -26,6 +26,8 @@ pub enum ErrorKind {
     OperationFailed,
     /// `unknown OS type` (16).
     OsType,
+    /// `missing target information` (20).
+    NoTarget,
     /// `missing name information` (21).
     NoName,
     /// `XML error` (27): not well-formed, or not what the format says.

@@ -96,7 +96,10 @@ impl Daemon {
         let node = NodeInfo::read(&host::Paths::default()).map_err(StartError::Node)?;
         let in_dir = |path: PathBuf| move |source| StartError::Directory { path, source };
         let qemu_user = qemu_user(options)?;
-        let vfio_user = qemu_user.as_ref().map(|user| VfioUser { uid: user.uid, gid: user.gid });
+        let vfio_user = qemu_user.as_ref().map(|user| VfioUser {
+            uid: user.uid,
+            gid: user.gid,
+        });
         let records = |kind: &str| {
             let dir = paths.records(kind);
             Records::open(dir.clone(), boot.clone()).map_err(in_dir(dir))
@@ -125,26 +128,38 @@ impl Daemon {
             host,
             paths,
         });
-        daemon.take_up().await.map_err(in_dir(daemon.paths.run().to_owned()))?;
+        daemon
+            .take_up()
+            .await
+            .map_err(in_dir(daemon.paths.run().to_owned()))?;
         Ok(daemon)
     }
 
     /// Listens on the sockets that the options name.
     pub(crate) fn listen(&self, options: &Options) -> Result<Vec<Socket>, StartError> {
         let group = match &options.socket_group {
-            Some(name) => Some(
-                accounts::group(name).ok_or_else(|| StartError::NoGroup(name.clone()))?,
-            ),
+            Some(name) => {
+                Some(accounts::group(name).ok_or_else(|| StartError::NoGroup(name.clone()))?)
+            }
             None => accounts::group("libvirt").filter(|_| rustix::process::geteuid().is_root()),
         };
         let own = (self.paths.socket(), self.paths.read_only_socket());
-        Ok(listen::listen(own, options.libvirt_sockets.as_deref(), group)?)
+        Ok(listen::listen(
+            own,
+            options.libvirt_sockets.as_deref(),
+            group,
+        )?)
     }
 
     /// Every device that is lent, with who has it; `filter` is a part of any of its texts.
     pub(crate) fn who(&self, filter: Option<&str>) -> Vec<Lent> {
-        let rows = self.lender.list().into_iter().map(|line| self.lent_row(line));
-        rows.filter(|row| filter.is_none_or(|filter| mentions(row, filter))).collect()
+        let rows = self
+            .lender
+            .list()
+            .into_iter()
+            .map(|line| self.lent_row(line));
+        rows.filter(|row| filter.is_none_or(|filter| mentions(row, filter)))
+            .collect()
     }
 
     fn lent_row(&self, line: Assignment) -> Lent {
@@ -183,7 +198,10 @@ impl Daemon {
     fn port_since(&self, owner: &Owner) -> Option<u64> {
         let network = self.networks.by_name(owner.network.as_deref()?)?;
         let port = network.port(owner.port?).ok()?;
-        port.since.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+        port.since
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .map(|since| since.as_secs())
     }
 
     /// The number of the next guest to start.
@@ -206,7 +224,12 @@ impl Daemon {
             uptime: self.since.elapsed().as_secs(),
             simulated: self.simulated,
             networks: small(networks.len()),
-            active_networks: small(networks.iter().filter(|network| network.is_active()).count()),
+            active_networks: small(
+                networks
+                    .iter()
+                    .filter(|network| network.is_active())
+                    .count(),
+            ),
             guests: small(guests.len()),
             running_guests: small(guests.iter().filter(|guest| guest.is_active()).count()),
             lent: small(self.lender.lent_count()),
@@ -215,20 +238,38 @@ impl Daemon {
 
     /// The emulator's version as libvirt counts it; 0: there is none.
     pub(crate) async fn emulator_version(&self) -> u64 {
-        let ask = || async { qemu::emulator_version(Path::new(qemu::DEFAULT_EMULATOR)).await.unwrap_or(0) };
+        let ask = || async {
+            qemu::emulator_version(Path::new(qemu::DEFAULT_EMULATOR))
+                .await
+                .unwrap_or(0)
+        };
         *self.emulator.get_or_init(ask).await
     }
 }
 
 fn mentions(row: &Lent, part: &str) -> bool {
-    let texts = [&row.network, &row.guest, &row.mac, &row.pf, &row.pci_address, &row.driver];
+    let texts = [
+        &row.network,
+        &row.guest,
+        &row.mac,
+        &row.pf,
+        &row.pci_address,
+        &row.driver,
+    ];
     texts.into_iter().flatten().any(|text| text.contains(part))
 }
 
 fn lock_root(paths: &Paths) -> Result<File, StartError> {
-    let in_run = |source| StartError::Directory { path: paths.run().to_owned(), source };
+    let in_run = |source| StartError::Directory {
+        path: paths.run().to_owned(),
+        source,
+    };
     listen::make_open_dir(paths.run()).map_err(in_run)?;
-    let lock = File::options().create(true).truncate(false).write(true).open(paths.lock());
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(paths.lock());
     let lock = lock.map_err(in_run)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -242,12 +283,19 @@ fn qemu_user(options: &Options) -> Result<Option<RunAs>, StartError> {
     if !rustix::process::geteuid().is_root() || options.simulate.is_some() {
         return Ok(None);
     }
-    let run_as = |(uid, gid)| RunAs { uid, gid, groups: accounts::group("kvm").into_iter().collect() };
+    let run_as = |(uid, gid)| RunAs {
+        uid,
+        gid,
+        groups: accounts::group("kvm").into_iter().collect(),
+    };
     match &options.qemu_user {
         Some(name) => {
             let ids = accounts::user(name).ok_or_else(|| StartError::NoUser(name.clone()))?;
             Ok(Some(run_as(ids)))
         }
-        None => Ok(["libvirt-qemu", "qemu"].into_iter().find_map(accounts::user).map(run_as)),
+        None => Ok(["libvirt-qemu", "qemu"]
+            .into_iter()
+            .find_map(accounts::user)
+            .map(run_as)),
     }
 }

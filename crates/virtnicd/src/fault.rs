@@ -14,6 +14,7 @@ pub(crate) fn document(domain: Domain) -> impl Fn(conf::Error) -> Error {
             ErrorKind::InvalidArgument => Code::InvalidArg,
             ErrorKind::OperationFailed => Code::OperationFailed,
             ErrorKind::OsType => Code::OsType,
+            ErrorKind::NoTarget => Code::Other(20),
             ErrorKind::NoName => Code::NoName,
             ErrorKind::Xml => Code::XmlError,
             ErrorKind::XmlDetail => Code::Other(35),
@@ -45,7 +46,10 @@ pub(crate) fn host(domain: Domain) -> impl Fn(host::HostError) -> Error {
 }
 
 /// A file that can't be written or read.
-pub(crate) fn file(domain: Domain, what: impl std::fmt::Display) -> impl Fn(std::io::Error) -> Error {
+pub(crate) fn file(
+    domain: Domain,
+    what: impl std::fmt::Display,
+) -> impl Fn(std::io::Error) -> Error {
     move |error| match error.raw_os_error() {
         Some(errno) => Error::system(domain, errno, &what),
         None => Error::new(Code::InternalError, domain, format!("{what}: {error}")),

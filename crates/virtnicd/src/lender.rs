@@ -88,7 +88,9 @@ impl Borrower {
 
 impl fmt::Debug for Lender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lender").field("assigner", &self.assigner).finish_non_exhaustive()
+        f.debug_struct("Lender")
+            .field("assigner", &self.assigner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +105,11 @@ impl Lender {
         for finding in &recovery.findings {
             tracing::warn!("{}", fault::chain(finding));
         }
-        Ok(Self { host, assigner: Arc::new(assigner), state: Mutex::default() })
+        Ok(Self {
+            host,
+            assigner: Arc::new(assigner),
+            state: Mutex::default(),
+        })
     }
 
     /// Once it is known which guests run: theirs stay lent, everything else is given back.
@@ -116,7 +122,10 @@ impl Lender {
         let mut state = lock(&self.state);
         for assignment in self.assigner.list() {
             let DeviceId::Pci(address) = assignment.device;
-            let borrower = Borrower { owner: assignment.owner, origin: assignment.origin };
+            let borrower = Borrower {
+                owner: assignment.owner,
+                origin: assignment.origin,
+            };
             // A fresh pool has lent nothing, so nothing clashes.
             let _ = state.pool.claim(address, borrower.holder());
         }
@@ -145,9 +154,19 @@ impl Lender {
             }
             PoolMembers::Addresses(addresses) => {
                 for address in addresses {
-                    let vf = self.host.virtual_function(*address).map_err(fault::host(Domain::Network))?;
-                    if !pfs.iter().any(|pf: &PhysicalFunction| pf.address == vf.pf_address) {
-                        pfs.push(self.host.physical_function(&vf.pf_netdev).map_err(internal)?);
+                    let vf = self
+                        .host
+                        .virtual_function(*address)
+                        .map_err(fault::host(Domain::Network))?;
+                    if !pfs
+                        .iter()
+                        .any(|pf: &PhysicalFunction| pf.address == vf.pf_address)
+                    {
+                        pfs.push(
+                            self.host
+                                .physical_function(&vf.pf_netdev)
+                                .map_err(internal)?,
+                        );
                     }
                 }
                 Members::Addresses(addresses.clone())
@@ -185,7 +204,9 @@ impl Lender {
     pub(crate) fn members(&self, network: &str) -> Vec<PciAddress> {
         let state = lock(&self.state);
         let pfs = state.networks.get(network).into_iter().flatten();
-        pfs.flat_map(|pf| state.pool.vfs_of(*pf)).map(|vf| vf.address).collect()
+        pfs.flat_map(|pf| state.pool.vfs_of(*pf))
+            .map(|vf| vf.address)
+            .collect()
     }
 
     /// Chooses a device of a network and claims it. One that the host itself uses is passed over,
@@ -296,7 +317,10 @@ impl Lender {
         let Some(claim) = lock(&self.state).claims.remove(&generation) else {
             let detail = format!("the claim {generation} is not good any more");
             let error = Error::new(Code::InternalError, Domain::Qemu, detail);
-            return Err(NotLent { error, try_another: None });
+            return Err(NotLent {
+                error,
+                try_another: None,
+            });
         };
         let DeviceId::Pci(address) = claim.device();
         let assigner = Arc::clone(&self.assigner);
@@ -307,18 +331,26 @@ impl Lender {
             Err(_) => {
                 let detail = format!("preparing {address} broke off; the log says why");
                 let error = Error::new(Code::InternalError, Domain::Qemu, detail);
-                return Err(NotLent { error, try_another: None });
+                return Err(NotLent {
+                    error,
+                    try_another: None,
+                });
             }
         };
         self.settle(address);
         Err(NotLent {
-            try_another: error.is_about_this_device().then(|| error.obstacle.to_string()),
+            try_another: error
+                .is_about_this_device()
+                .then(|| error.obstacle.to_string()),
             error: prepare_error(&error),
         })
     }
 
     /// Takes a device back from its guest, whose process is gone.
-    pub(crate) async fn give_back(&self, generation: Generation) -> std::result::Result<(), String> {
+    pub(crate) async fn give_back(
+        &self,
+        generation: Generation,
+    ) -> std::result::Result<(), String> {
         lock(&self.state).claims.remove(&generation);
         let assigner = Arc::clone(&self.assigner);
         let returned = tokio::task::spawn_blocking(move || assigner.give_back(generation)).await;
@@ -331,12 +363,18 @@ impl Lender {
             // Given back before, by whoever undid a failed start.
             Ok(Err(ReturnError::Superseded(_))) => Ok(()),
             Ok(Err(error)) => {
-                if let ReturnError::Dirty { device: DeviceId::Pci(address), .. } = &error {
+                if let ReturnError::Dirty {
+                    device: DeviceId::Pci(address),
+                    ..
+                } = &error
+                {
                     self.settle(*address);
                 }
                 Err(fault::chain(&error))
             }
-            Err(_) => Err(format!("giving {generation} back broke off; the log says why")),
+            Err(_) => Err(format!(
+                "giving {generation} back broke off; the log says why"
+            )),
         }
     }
 
@@ -348,7 +386,10 @@ impl Lender {
         pool.readmit(address);
         match self.assigner.find(address.into()) {
             None => {}
-            Some(Assignment { phase: Phase::Dirty(reasons), .. }) => {
+            Some(Assignment {
+                phase: Phase::Dirty(reasons),
+                ..
+            }) => {
                 pool.withhold(address, reasons.join("; "));
             }
             // Another has it already.
@@ -373,12 +414,17 @@ impl Lender {
 
     /// How many devices are with guests.
     pub(crate) fn lent_count(&self) -> usize {
-        self.list().iter().filter(|line| line.phase == Phase::Lent).count()
+        self.list()
+            .iter()
+            .filter(|line| line.phase == Phase::Lent)
+            .count()
     }
 
     /// Whether a claim's device is with its guest, or on its way there or back.
     pub(crate) fn is_in_use(&self, generation: Generation) -> bool {
-        self.assigner.find_generation(generation).is_some_and(|line| line.phase != Phase::Claimed)
+        self.assigner
+            .find_generation(generation)
+            .is_some_and(|line| line.phase != Phase::Claimed)
     }
 
     /// Keeps the pool up to date with the host, until the host says no more. Blocks.
@@ -398,7 +444,11 @@ impl Lender {
             }
             for pf in pfs {
                 if let Err(error) = self.look_at(&pf) {
-                    tracing::debug!(pf = pf.netdev, error = fault::chain(&error), "not looked at");
+                    tracing::debug!(
+                        pf = pf.netdev,
+                        error = fault::chain(&error),
+                        "not looked at"
+                    );
                 }
             }
         }
@@ -432,10 +482,18 @@ impl Lender {
             netdev: pf.netdev.clone(),
             numa_node: pf.numa_node,
             max_vfs: pf.max_vfs,
-            health: Health { up: link.up, carrier: link.carrier },
+            health: Health {
+                up: link.up,
+                carrier: link.carrier,
+            },
         };
-        let of_pool: Vec<_> =
-            vfs.iter().map(|vf| VfInfo { address: vf.address, number: vf.number }).collect();
+        let of_pool: Vec<_> = vfs
+            .iter()
+            .map(|vf| VfInfo {
+                address: vf.address,
+                number: vf.number,
+            })
+            .collect();
         let update = {
             let mut state = lock(&self.state);
             state.vfs.extend(vfs.into_iter().map(|vf| (vf.address, vf)));

@@ -88,7 +88,11 @@ fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, Li
         UnixListener::from_std(listener)
     };
     match bound() {
-        Ok(listener) => Ok(Socket { listener, read_only, path }),
+        Ok(listener) => Ok(Socket {
+            listener,
+            read_only,
+            path,
+        }),
         Err(source) => Err(ListenError::Io { path, source }),
     }
 }
@@ -118,9 +122,20 @@ mod tests {
         drop(StdListener::bind(dir.path().join("run/a")).unwrap());
         let sockets = listen(own(), None, None).unwrap();
         assert_eq!(sockets.iter().filter(|socket| socket.read_only).count(), 1);
-        let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
-        assert_eq!((mode("run/a") & 0o777, mode("run/a-ro") & 0o777), (0o600, 0o666));
-        assert!(matches!(listen(own(), None, None), Err(ListenError::InUse(_))));
+        let mode = |name: &str| {
+            fs::metadata(dir.path().join(name))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
+        assert_eq!(
+            (mode("run/a") & 0o777, mode("run/a-ro") & 0o777),
+            (0o600, 0o666)
+        );
+        assert!(matches!(
+            listen(own(), None, None),
+            Err(ListenError::InUse(_))
+        ));
         drop(sockets);
         assert!(!dir.path().join("run/a").exists());
     }

@@ -16,7 +16,10 @@ pub(crate) struct BadFilter {
 pub(crate) fn start(filter: &str) -> Result<(), BadFilter> {
     let filter = EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| BadFilter { text: filter.to_owned(), source })?;
+        .map_err(|source| BadFilter {
+            text: filter.to_owned(),
+            source,
+        })?;
     let registry = tracing_subscriber::registry().with(filter);
     // systemd says where standard error goes; a journal that does not answer is no reason to stop.
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());

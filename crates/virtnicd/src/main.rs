@@ -39,7 +39,8 @@ fn main() -> ExitCode {
     let options = Options::parse();
     if let Err(error) = logging::start(&options.log) {
         // The log is what failed, so this is the one line that goes around it.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("virtnicd: {error}\n"));
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("virtnicd: {error}\n"));
         return ExitCode::from(2);
     }
     // Files are the daemon's alone; what others may use is opened to them one by one.

@@ -40,8 +40,15 @@ impl Records {
         Ok(Self { dir, boot })
     }
 
-    pub(crate) fn write<T: Serialize>(&self, id: impl std::fmt::Display, record: &T) -> io::Result<()> {
-        let stamped = Stamped { boot: self.boot.clone(), record };
+    pub(crate) fn write<T: Serialize>(
+        &self,
+        id: impl std::fmt::Display,
+        record: &T,
+    ) -> io::Result<()> {
+        let stamped = Stamped {
+            boot: self.boot.clone(),
+            record,
+        };
         let text = serde_json::to_vec_pretty(&stamped)?;
         let path = self.path(id);
         let new = path.with_extension("new");
@@ -104,7 +111,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let before = Records::open(dir.path().into(), "one".into()).unwrap();
         before.write("a", &Thing { size: 1 }).unwrap();
-        assert_eq!(before.load::<Thing>().unwrap().remove(0).unwrap(), Thing { size: 1 });
+        assert_eq!(
+            before.load::<Thing>().unwrap().remove(0).unwrap(),
+            Thing { size: 1 }
+        );
         let after = Records::open(dir.path().into(), "two".into()).unwrap();
         assert!(after.load::<Thing>().unwrap().is_empty());
         assert!(!dir.path().join("a.json").exists());

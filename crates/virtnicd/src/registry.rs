@@ -36,7 +36,12 @@ pub(crate) enum Clash {
 
 impl<T: Named> Registry<T> {
     pub(crate) fn new() -> Self {
-        Self { objects: RwLock::new(Objects { by_uuid: HashMap::new(), by_name: HashMap::new() }) }
+        Self {
+            objects: RwLock::new(Objects {
+                by_uuid: HashMap::new(),
+                by_name: HashMap::new(),
+            }),
+        }
     }
 
     /// The object with that name and uuid, made if neither is taken.
@@ -110,8 +115,15 @@ mod tests {
         let first = things.get_or_insert("a", one, || Thing("a", one)).unwrap();
         let again = things.get_or_insert("a", one, || unreachable!()).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
-        assert_eq!(things.get_or_insert("a", two, || unreachable!()).unwrap_err(), Clash::Name(one));
-        let clash = things.get_or_insert("b", one, || unreachable!()).unwrap_err();
+        assert_eq!(
+            things
+                .get_or_insert("a", two, || unreachable!())
+                .unwrap_err(),
+            Clash::Name(one)
+        );
+        let clash = things
+            .get_or_insert("b", one, || unreachable!())
+            .unwrap_err();
         assert_eq!(clash, Clash::Uuid("a".to_owned()));
         things.remove(&first);
         assert!(things.by_name("a").is_none() && things.by_uuid(one).is_none());

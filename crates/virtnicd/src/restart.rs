@@ -33,9 +33,16 @@ impl Daemon {
         }
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
         let runs = running.clone();
-        self.lender.recover(move |guest| runs.contains(&guest)).await;
+        self.lender
+            .recover(move |guest| runs.contains(&guest))
+            .await;
         self.restore_networks(|guest| running.contains(&guest))?;
-        for Found { record, guest, events } in found {
+        for Found {
+            record,
+            guest,
+            events,
+        } in found
+        {
             self.take_up_guest(record, guest, events);
         }
         self.follow_host();
@@ -62,9 +69,8 @@ impl Daemon {
 
     /// Definitions that were put there by hand.
     pub(crate) fn read_new_definitions(self: &Arc<Self>) {
-        let read = tokio::task::block_in_place(|| {
-            self.load_networks().and_then(|()| self.load_domains())
-        });
+        let read =
+            tokio::task::block_in_place(|| self.load_networks().and_then(|()| self.load_domains()));
         match read {
             Ok(()) => tracing::info!("read the definitions that were added"),
             Err(error) => tracing::error!(%error, "can't read definitions"),
@@ -90,7 +96,11 @@ impl Daemon {
         let Some(process) = &record.guest else {
             tracing::warn!(guest = record.name, "its start was broken off; undoing it");
             if let Err(error) = qemu::kill_stray(record.uuid).await {
-                tracing::error!(guest = record.name, error = fault::chain(&error), "still runs");
+                tracing::error!(
+                    guest = record.name,
+                    error = fault::chain(&error),
+                    "still runs"
+                );
             }
             self.drop_domain_record(record.uuid);
             return None;
@@ -98,7 +108,11 @@ impl Daemon {
         match Guest::reconnect(process).await {
             Ok((guest, events)) => {
                 tracing::info!(guest = record.name, id = record.id, "found running");
-                Some(Found { record, guest, events })
+                Some(Found {
+                    record,
+                    guest,
+                    events,
+                })
             }
             Err(error @ qemu::ReconnectError::Gone { .. }) => {
                 tracing::warn!("{}", fault::chain(&error));
@@ -127,13 +141,19 @@ impl Daemon {
         let events = match self.host.watch() {
             Ok(events) => events,
             Err(error) => {
-                tracing::error!(error = fault::chain(&error), "changes on the host go unnoticed");
+                tracing::error!(
+                    error = fault::chain(&error),
+                    "changes on the host go unnoticed"
+                );
                 return;
             }
         };
         let daemon = Arc::clone(self);
         let follow = move || daemon.lender.follow(events);
-        if let Err(error) = std::thread::Builder::new().name("host-events".into()).spawn(follow) {
+        if let Err(error) = std::thread::Builder::new()
+            .name("host-events".into())
+            .spawn(follow)
+        {
             tracing::error!(%error, "changes on the host go unnoticed");
         }
     }

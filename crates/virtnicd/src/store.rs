@@ -44,7 +44,8 @@ impl Store {
     pub(crate) fn write(&self, name: &str, xml: &str) -> io::Result<()> {
         let path = self.path(name);
         let new = path.with_extension("xml.new");
-        let written = write_synced(&new, &self.document(xml)).and_then(|()| fs::rename(&new, &path));
+        let written =
+            write_synced(&new, &self.document(xml)).and_then(|()| fs::rename(&new, &path));
         if written.is_err() {
             // The old definition stands; what is left of the new one is of no use.
             let _ = fs::remove_file(&new);
@@ -81,13 +82,21 @@ impl Store {
     /// Whether a file that was found has the name of what it defines; else nobody would find it
     /// when that is to be changed or removed.
     pub(crate) fn check_name(&self, found: &Found, name: &str) -> Result<(), Misnamed> {
-        if found.path == self.path(name) { Ok(()) } else { Err(Misnamed(name.to_owned())) }
+        if found.path == self.path(name) {
+            Ok(())
+        } else {
+            Err(Misnamed(name.to_owned()))
+        }
     }
 
     /// Keeps what was found as it was understood. A definition that was written by hand gets its
     /// identity, and all else that is chosen for it, once.
     pub(crate) fn take_in(&self, found: &Found, name: &str, xml: &str) -> io::Result<()> {
-        if found.text == self.document(xml) { Ok(()) } else { self.write(name, xml) }
+        if found.text == self.document(xml) {
+            Ok(())
+        } else {
+            self.write(name, xml)
+        }
     }
 
     /// Every definition's path and text, by name.
@@ -108,7 +117,10 @@ impl Store {
 
     /// What stands in the file of a definition.
     fn document(&self, xml: &str) -> String {
-        format!("<!-- Kept by virtnicd: change it with `{}`. -->\n{xml}", self.edit)
+        format!(
+            "<!-- Kept by virtnicd: change it with `{}`. -->\n{xml}",
+            self.edit
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -169,7 +181,13 @@ mod tests {
         // The new file's name is taken by a directory, so that it can't be made.
         fs::create_dir(dir.path().join("networks/a.xml.new")).unwrap();
         store.write("a", "<other/>\n").unwrap_err();
-        assert!(store.load().unwrap()[0].as_ref().unwrap().text.ends_with("<network/>\n"));
+        assert!(
+            store.load().unwrap()[0]
+                .as_ref()
+                .unwrap()
+                .text
+                .ends_with("<network/>\n")
+        );
     }
 
     #[test]
@@ -179,14 +197,21 @@ mod tests {
         fs::write(&path, "<network><name>a</name></network>").unwrap();
         let found = store.load().unwrap().remove(0).unwrap();
         let error = store.check_name(&found, "b").unwrap_err();
-        assert_eq!(error.to_string(), "it defines 'b', so the file has to be named b.xml");
+        assert_eq!(
+            error.to_string(),
+            "it defines 'b', so the file has to be named b.xml"
+        );
         store.check_name(&found, "a").unwrap();
-        store.take_in(&found, "a", "<network full='yes'/>\n").unwrap();
+        store
+            .take_in(&found, "a", "<network full='yes'/>\n")
+            .unwrap();
         let found = store.load().unwrap().remove(0).unwrap();
         assert!(found.text.ends_with("<network full='yes'/>\n"));
         // Whole already: not written again, so that its age tells of its last change.
         let before = fs::metadata(&path).unwrap().modified().unwrap();
-        store.take_in(&found, "a", "<network full='yes'/>\n").unwrap();
+        store
+            .take_in(&found, "a", "<network full='yes'/>\n")
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before);
     }
 

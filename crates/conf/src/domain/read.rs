@@ -12,6 +12,14 @@ use crate::{Error, ErrorKind};
 /// The architecture of this daemon's guests, where a document names none.
 const DEFAULT_ARCHITECTURE: &str = "x86_64";
 
+/// What libvirt calls architectures.
+const ARCHITECTURES: [&str; 36] = [
+    "alpha", "armv6l", "armv7l", "armv7b", "aarch64", "cris", "i686", "ia64", "lm32", "m68k",
+    "microblaze", "microblazeel", "mips", "mipsel", "mips64", "mips64el", "or32", "parisc",
+    "parisc64", "ppc", "ppc64", "ppc64le", "ppcemb", "riscv32", "riscv64", "s390", "s390x", "sh4",
+    "sh4eb", "sparc", "sparc64", "unicore32", "x86_64", "xtensa", "xtensaeb", "loongarch64",
+];
+
 impl Domain {
     pub(super) fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
         let memory_kib = memory(element, "memory")?;
@@ -192,12 +200,21 @@ impl Os {
         let text = kind.text();
         if text.trim() != "hvm" {
             let text: String = text.trim().chars().take(40).collect();
+            let known = ["xen", "linux", "exe", "uml", "xenpvh"].contains(&text.trim());
+            let class = match known {
+                true => ErrorKind::OsType,
+                false => ErrorKind::ConfigUnsupported,
+            };
             return Err(kind.error(
-                ErrorKind::OsType,
+                class,
                 format!("<os><type> is '{text}': expected hvm, a whole machine"),
             ));
         }
         let arch = kind.attribute_string("arch");
+        if arch.as_deref().is_some_and(|arch| !ARCHITECTURES.contains(&arch)) {
+            let expected = ARCHITECTURES.join(", ");
+            return Err(kind.invalid(ErrorKind::ConfigUnsupported, "arch", expected));
+        }
         let mut boot = Vec::new();
         for child in os.children_named("boot") {
             match child.require("dev")? {
@@ -254,6 +271,25 @@ impl LifecycleActions {
                     format!("<{name}> is '{action}': expected {}", plain.join(", ")),
                 ));
             }
+        }
+        if [&self.on_poweroff, &self.on_reboot, &self.on_crash].contains(&&"rename-restart".to_owned())
+        {
+            return Err(domain.error(
+                ErrorKind::ConfigUnsupported,
+                "QEMU has no 'rename-restart' for <on_poweroff>, <on_reboot> or <on_crash>",
+            ));
+        }
+        if self.on_poweroff == "preserve" || self.on_reboot == "preserve" {
+            return Err(domain.error(
+                ErrorKind::ConfigUnsupported,
+                "'preserve' is for <on_crash>, not for <on_poweroff> or <on_reboot>",
+            ));
+        }
+        if self.on_poweroff == "restart" && self.on_reboot == "destroy" {
+            return Err(domain.error(
+                ErrorKind::ConfigUnsupported,
+                "QEMU can't restart at <on_poweroff> and destroy at <on_reboot>",
+            ));
         }
         Ok(self)
     }

@@ -1,5 +1,6 @@
 //! Reading `<devices>`.
 
+use super::defaults::number_of;
 use super::devices::{
     CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MemBalloon, OtherDevice,
     PciControllerTarget, Rng,
@@ -27,10 +28,10 @@ impl Devices {
                     let path = child.text();
                     devices.emulator = (!path.is_empty()).then_some(path);
                 }
-                "disk" => devices.disks.push(Disk::read(child, origin)?),
+                "disk" => devices.insert_disk(Disk::read(child, origin)?),
                 "controller" => {
                     let controller = Controller::read(child, origin)?;
-                    devices.controllers.push(controller);
+                    devices.insert_controller(controller);
                 }
                 "interface" => devices.interfaces.push(Interface::read(child, origin)?),
                 "hostdev" => match HostDevice::read(child, origin)? {
@@ -60,6 +61,23 @@ impl Devices {
             }
         }
         Ok(devices)
+    }
+
+    /// Adds a disk after those of its bus whose names come earlier, or at the end.
+    fn insert_disk(&mut self, disk: Disk) {
+        let same = self.disks.iter().enumerate();
+        let mut same = same.filter(|(_, other)| other.bus == disk.bus);
+        let number = number_of(&disk.target);
+        let before = same
+            .clone()
+            .find(|(_, other)| number_of(&other.target) > number);
+        let place = match before {
+            Some((position, _)) => position,
+            None => same
+                .next_back()
+                .map_or(self.disks.len(), |(position, _)| position + 1),
+        };
+        self.disks.insert(place, disk);
     }
 
     fn keep(&mut self, element: Element<'_>, after: usize, origin: Origin) -> Result<(), Error> {
@@ -122,9 +140,14 @@ impl Disk {
         let target_dev = target.and_then(|target| target.attribute("dev"));
         let target_dev = target_dev.filter(|dev| !dev.is_empty()).ok_or_else(|| {
             let message = "<disk> needs a <target dev='…'>, as vda or sda";
-            element.error(ErrorKind::Xml, message)
+            element.error(ErrorKind::NoTarget, message)
         })?;
         let bus = target.and_then(|target| target.attribute_string("bus"));
+        if let (Some(target), Some(bus)) = (target, &bus)
+            && !BUSES.contains(&bus.as_str())
+        {
+            return Err(target.invalid(ErrorKind::Xml, "bus", BUSES.join(", ")));
+        }
         let mut format = String::new();
         let mut driver_attributes = Vec::new();
         if let Some(driver) = element.child("driver") {
@@ -156,6 +179,11 @@ impl Disk {
         })
     }
 }
+
+/// Buses that libvirt's disks can be on.
+const BUSES: [&str; 10] = [
+    "ide", "fdc", "scsi", "virtio", "xen", "usb", "uml", "sata", "sd", "nvme",
+];
 
 /// The bus that a drive's name stands for.
 fn bus_of(target: &str, device: &str) -> &'static str {
@@ -205,6 +233,13 @@ impl Controller {
             None => NO_INDEX,
         };
         let model = element.attribute_string("model");
+        if let Some(model) = &model
+            && kind == "usb"
+            && !USB_MODELS.contains(&model.as_str())
+        {
+            let expected = USB_MODELS.join(", ");
+            return Err(element.invalid(ErrorKind::ConfigUnsupported, "model", expected));
+        }
         if matches!(model.as_deref(), Some("pci-root" | "pcie-root"))
             && element.child("address").is_some()
         {
@@ -231,6 +266,24 @@ impl Controller {
         })
     }
 }
+
+/// What libvirt calls USB controllers.
+const USB_MODELS: [&str; 14] = [
+    "piix3-uhci",
+    "piix4-uhci",
+    "ehci",
+    "ich9-ehci1",
+    "ich9-uhci1",
+    "ich9-uhci2",
+    "ich9-uhci3",
+    "vt82c686b-uhci",
+    "pci-ohci",
+    "nec-xhci",
+    "qusb1",
+    "qusb2",
+    "qemu-xhci",
+    "none",
+];
 
 /// A controller that has no index yet; the first that is free is given by the defaults.
 pub(super) const NO_INDEX: u32 = u32::MAX;
@@ -279,6 +332,22 @@ const OTHER_BACKENDS: [&str; 12] = [
     "dbus",
 ];
 
+/// Kinds of character device that libvirt knows and this crate only carries through.
+const CHARACTER_KINDS: [&str; 12] = [
+    "vc",
+    "dev",
+    "pipe",
+    "stdio",
+    "udp",
+    "tcp",
+    "unix",
+    "spicevmc",
+    "spiceport",
+    "nmdm",
+    "qemu-vdagent",
+    "dbus",
+];
+
 impl CharDevice {
     fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
         let sources = || element.children_named("source");
@@ -301,6 +370,10 @@ impl CharDevice {
             },
             kind if !OTHER_BACKENDS.contains(&kind) => {
                 let expected = format!("pty, null, file, {}", OTHER_BACKENDS.join(", "));
+                return Err(element.invalid(ErrorKind::ConfigUnsupported, "type", expected));
+            }
+            kind if !CHARACTER_KINDS.contains(&kind) => {
+                let expected = format!("pty, null, file, {}", CHARACTER_KINDS.join(", "));
                 return Err(element.invalid(ErrorKind::ConfigUnsupported, "type", expected));
             }
             kind => CharBackend::Other {

@@ -141,10 +141,16 @@ fn open_files(
             continue;
         };
         // QEMU takes a descriptor only if it is as direct as its cache is to be.
-        let direct = if is_direct(disk) { OFlags::DIRECT } else { OFlags::empty() };
+        let direct = if is_direct(disk) {
+            OFlags::DIRECT
+        } else {
+            OFlags::empty()
+        };
         let (mut read, mut both) = (OpenOptions::new(), OpenOptions::new());
         read.read(true).custom_flags(direct.bits().cast_signed());
-        both.read(true).write(true).custom_flags(direct.bits().cast_signed());
+        both.read(true)
+            .write(true)
+            .custom_flags(direct.bits().cast_signed());
         if is_written_to(disk) {
             // QEMU opens an image for reading first, to look at it.
             open(&disk.info.alias, path, &[&read, &both])?;

@@ -19,7 +19,11 @@ pub(super) fn open(args: &ConnectOpen) -> Result<()> {
     let name = args.name.as_deref().unwrap_or_default();
     let without_query = name.split_once('?').map_or(name, |(uri, _)| uri);
     match without_query {
-        "" | "qemu:///system" | "qemu:///session" | "network:///system" | "nodedev:///system"
+        ""
+        | "qemu:///system"
+        | "qemu:///session"
+        | "network:///system"
+        | "nodedev:///system"
         | "interface:///system" => Ok(()),
         _ => Err(Error::new(Code::NoConnect, Domain::None, name)),
     }
@@ -35,7 +39,12 @@ pub(super) fn supports(feature: i32) -> bool {
     const UPDATE_ORDER: i32 = 16;
     matches!(
         feature,
-        TYPED_STRINGS | KEEPALIVE | MIGRATABLE_XML | EVENT_CALLBACKS | CLOSE_CALLBACK | UPDATE_ORDER
+        TYPED_STRINGS
+            | KEEPALIVE
+            | MIGRATABLE_XML
+            | EVENT_CALLBACKS
+            | CLOSE_CALLBACK
+            | UPDATE_ORDER
     )
 }
 
@@ -73,5 +82,8 @@ pub(super) fn cpu_map(node: &NodeInfo, args: &NodeGetCpuMap) -> CpuMap {
 
 /// Guests are kept apart by user and descriptors, without labels.
 pub(super) fn no_security_model() -> SecurityModel {
-    SecurityModel { model: WordChars::none(), doi: WordChars::none() }
+    SecurityModel {
+        model: WordChars::none(),
+        doi: WordChars::none(),
+    }
 }

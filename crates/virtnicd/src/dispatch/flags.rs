@@ -89,7 +89,10 @@ pub(super) fn networks(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Net> {
         [
             &[(NETWORK_ACTIVE, active), (NETWORK_INACTIVE, !active)],
             &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],
-            &[(NETWORK_AUTOSTART, autostart), (NETWORK_NO_AUTOSTART, !autostart)],
+            &[
+                (NETWORK_AUTOSTART, autostart),
+                (NETWORK_NO_AUTOSTART, !autostart),
+            ],
         ]
         .into_iter()
         .all(|group| passes(flags, group))
@@ -111,9 +114,17 @@ pub(super) fn domains(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Dom> {
         [
             &[(DOMAIN_ACTIVE, active), (DOMAIN_INACTIVE, !active)][..],
             &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],
-            &[(RUNNING, running), (PAUSED, paused), (SHUT_OFF, off), (OTHER_STATE, other)],
+            &[
+                (RUNNING, running),
+                (PAUSED, paused),
+                (SHUT_OFF, off),
+                (OTHER_STATE, other),
+            ],
             &[(MANAGED_SAVE, false), (NO_MANAGED_SAVE, true)],
-            &[(DOMAIN_AUTOSTART, autostart), (DOMAIN_NO_AUTOSTART, !autostart)],
+            &[
+                (DOMAIN_AUTOSTART, autostart),
+                (DOMAIN_NO_AUTOSTART, !autostart),
+            ],
             &[(SNAPSHOT, false), (NO_SNAPSHOT, true)],
             &[(CHECKPOINT, false), (NO_CHECKPOINT, true)],
         ]
@@ -152,12 +163,20 @@ impl WithName for Dom {
 
 /// As many names as the client has room for.
 pub(super) fn names(items: Vec<impl WithName>, max: i32) -> Vec<String> {
-    items.into_iter().take(usize::try_from(max).unwrap_or(0)).map(WithName::into_name).collect()
+    items
+        .into_iter()
+        .take(usize::try_from(max).unwrap_or(0))
+        .map(WithName::into_name)
+        .collect()
 }
 
 /// As many ids as the client has room for.
 pub(super) fn ids(items: &[Dom], max: i32) -> Vec<i32> {
-    items.iter().take(usize::try_from(max).unwrap_or(0)).map(|dom| dom.id).collect()
+    items
+        .iter()
+        .take(usize::try_from(max).unwrap_or(0))
+        .map(|dom| dom.id)
+        .collect()
 }
 
 /// Guests are asked to stop through ACPI, the one way that each has.
@@ -166,7 +185,11 @@ pub(super) fn only_acpi(flags: u32) -> Result<()> {
         return Ok(());
     }
     let detail = "guests are shut down through ACPI; other modes need an agent in the guest";
-    Err(Error::new(Code::ArgumentUnsupported, Domain::Domain, detail))
+    Err(Error::new(
+        Code::ArgumentUnsupported,
+        Domain::Domain,
+        detail,
+    ))
 }
 
 #[cfg(test)]

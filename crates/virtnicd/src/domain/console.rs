@@ -48,10 +48,15 @@ impl Daemon {
     ) -> Result<()> {
         let pty = {
             let status = lock(&object.state);
-            let running = status.running.as_ref().ok_or_else(|| object.not_running())?;
+            let running = status
+                .running
+                .as_ref()
+                .ok_or_else(|| object.not_running())?;
             find_pty(&running.domain, device)?
         };
-        let (number, ended) = object.consoles.begin(&object.name, &pty, flags & FORCE != 0)?;
+        let (number, ended) = object
+            .consoles
+            .begin(&object.name, &pty, flags & FORCE != 0)?;
         let console = match qemu::open_console(Path::new(&pty)) {
             Ok(console) => console,
             Err(error) => {
@@ -81,7 +86,11 @@ impl Consoles {
         }
         let number = SESSIONS.fetch_add(1, Ordering::Relaxed);
         let (end, ended) = watch::channel(false);
-        sessions.push(Session { pty: pty.to_owned(), number, end });
+        sessions.push(Session {
+            pty: pty.to_owned(),
+            number,
+            end,
+        });
         Ok((number, ended))
     }
 
@@ -92,19 +101,32 @@ impl Consoles {
 
 /// The terminal of the console that is meant.
 fn find_pty(domain: &conf::Domain, device: Option<&str>) -> Result<String> {
-    let mut all = domain.devices.consoles.iter().chain(&domain.devices.serials);
+    let mut all = domain
+        .devices
+        .consoles
+        .iter()
+        .chain(&domain.devices.serials);
     let found = match device {
         None => all.next(),
         Some(alias) => all.find(|one| one.info.alias.as_deref() == Some(alias)),
     };
     match found {
-        Some(CharDevice { backend: CharBackend::Pty(Some(path)), .. }) => Ok(path.clone()),
+        Some(CharDevice {
+            backend: CharBackend::Pty(Some(path)),
+            ..
+        }) => Ok(path.clone()),
         Some(_) => {
-            let detail = format!("character device {} is not using a PTY", device.unwrap_or("<null>"));
+            let detail = format!(
+                "character device {} is not using a PTY",
+                device.unwrap_or("<null>")
+            );
             Err(Error::new(Code::InternalError, QEMU, detail))
         }
         None => {
-            let detail = format!("cannot find character device {}", device.unwrap_or("<null>"));
+            let detail = format!(
+                "cannot find character device {}",
+                device.unwrap_or("<null>")
+            );
             Err(Error::new(Code::InternalError, QEMU, detail))
         }
     }

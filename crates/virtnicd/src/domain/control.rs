@@ -11,7 +11,10 @@ use crate::fault::{self, Result};
 use crate::sync::lock;
 
 /// Paused, since it is starting up; libvirt's numbers.
-pub(super) const STARTING: DomainState = DomainState { state: 3, reason: 11 };
+pub(super) const STARTING: DomainState = DomainState {
+    state: 3,
+    reason: 11,
+};
 
 /// How long a command that a user typed may take.
 const MONITOR_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
@@ -47,7 +50,11 @@ pub(super) fn cpu_time(guest: &Guest) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Fields 14 and 15, after the name in parentheses, in clock ticks.
     let ticks: u64 = stat.rsplit_once(')').map_or(0, |(_, rest)| {
-        rest.split_ascii_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
+        rest.split_ascii_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|n| n.parse::<u64>().ok())
+            .sum()
     });
     ticks.saturating_mul(1_000_000_000) / rustix::param::clock_ticks_per_second().max(1)
 }
@@ -108,7 +115,11 @@ impl Daemon {
     /// The process of a guest that runs.
     pub(super) fn guest(&self, object: &DomainObject) -> Result<Guest> {
         let status = lock(&object.state);
-        status.running.as_ref().map(|running| running.guest.clone()).ok_or_else(|| object.not_running())
+        status
+            .running
+            .as_ref()
+            .map(|running| running.guest.clone())
+            .ok_or_else(|| object.not_running())
     }
 }
 
@@ -119,7 +130,9 @@ pub(super) fn control(error: ControlError) -> Error {
         ControlError::Simulated { .. } => {
             Error::new(Code::OperationUnsupported, QEMU, error.to_string())
         }
-        ControlError::StillThere { .. } => Error::new(Code::OperationFailed, QEMU, error.to_string()),
+        ControlError::StillThere { .. } => {
+            Error::new(Code::OperationFailed, QEMU, error.to_string())
+        }
         _ => Error::new(Code::InternalError, QEMU, fault::chain(&error)),
     }
 }

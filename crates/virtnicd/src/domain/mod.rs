@@ -98,12 +98,19 @@ impl DomainObject {
 
     /// How clients know it: with the number of its run, or -1.
     pub(crate) fn dom(&self) -> Dom {
-        let id = lock(&self.state).running.as_ref().map_or(-1, |running| running.id);
+        let id = lock(&self.state)
+            .running
+            .as_ref()
+            .map_or(-1, |running| running.id);
         self.dom_with(id)
     }
 
     fn dom_with(&self, id: i32) -> Dom {
-        Dom { name: self.name.clone(), uuid: self.uuid, id }
+        Dom {
+            name: self.name.clone(),
+            uuid: self.uuid,
+            id,
+        }
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -119,17 +126,33 @@ impl DomainObject {
         match &status.running {
             Some(running) => control::state_and_reason(running),
             None if status.starting => control::STARTING,
-            None => DomainState { state: SHUT_OFF, reason: status.stopped as i32 },
+            None => DomainState {
+                state: SHUT_OFF,
+                reason: status.stopped as i32,
+            },
         }
     }
 
     pub(crate) fn info(&self) -> DomainInfo {
         let state = self.state_and_reason().state.cast_unsigned();
         let status = lock(&self.state);
-        let cpu_time = status.running.as_ref().map_or(0, |running| control::cpu_time(&running.guest));
-        let domain = status.running.as_ref().map(|r| &r.domain).or(status.defined.as_ref());
+        let cpu_time = status
+            .running
+            .as_ref()
+            .map_or(0, |running| control::cpu_time(&running.guest));
+        let domain = status
+            .running
+            .as_ref()
+            .map(|r| &r.domain)
+            .or(status.defined.as_ref());
         domain.map_or(
-            DomainInfo { state, max_mem: 0, memory: 0, nr_virt_cpu: 0, cpu_time },
+            DomainInfo {
+                state,
+                max_mem: 0,
+                memory: 0,
+                nr_virt_cpu: 0,
+                cpu_time,
+            },
             |domain| DomainInfo {
                 state,
                 max_mem: domain.memory_kib,
@@ -142,7 +165,11 @@ impl DomainObject {
 
     pub(crate) fn vcpus(&self, flags: u32) -> i32 {
         let status = lock(&self.state);
-        let domain = status.running.as_ref().map(|r| &r.domain).or(status.defined.as_ref());
+        let domain = status
+            .running
+            .as_ref()
+            .map(|r| &r.domain)
+            .or(status.defined.as_ref());
         let count = domain.map_or(0, |domain| {
             if flags & VCPU_MAXIMUM != 0 {
                 domain.vcpus
@@ -184,10 +211,15 @@ impl Daemon {
 
     pub(crate) fn domain_by_id(&self, id: i32) -> Result<Arc<DomainObject>> {
         let running = |object: &Arc<DomainObject>| object.dom().id == id;
-        self.domains.all().into_iter().find(running).filter(|_| id > 0).ok_or_else(|| {
-            let detail = format!("no domain with matching id {id}");
-            Error::new(Code::NoDomain, QEMU, detail)
-        })
+        self.domains
+            .all()
+            .into_iter()
+            .find(running)
+            .filter(|_| id > 0)
+            .ok_or_else(|| {
+                let detail = format!("no domain with matching id {id}");
+                Error::new(Code::NoDomain, QEMU, detail)
+            })
     }
 
     /// Keeps a definition. A running guest goes on as it is, and has it at its next start.
@@ -202,7 +234,10 @@ impl Daemon {
                 daemon
                     .domain_store
                     .write(&domain.name, &domain.to_xml(Form::Inactive))
-                    .map_err(fault::file(QEMU, format!("can't keep guest '{}'", domain.name)))?;
+                    .map_err(fault::file(
+                        QEMU,
+                        format!("can't keep guest '{}'", domain.name),
+                    ))?;
                 if status.defined.replace(domain.clone()).is_some() {
                     change = DomainChange::DefinedUpdated;
                 }
@@ -211,7 +246,8 @@ impl Daemon {
             daemon.tell_domain(&object, change);
             Ok(object.dom())
         });
-        kept.await.map_err(|_| Error::new(Code::InternalError, QEMU, "keeping the guest failed"))?
+        kept.await
+            .map_err(|_| Error::new(Code::InternalError, QEMU, "keeping the guest failed"))?
     }
 
     /// Forgets the definition. A running guest goes on until it stops.
@@ -220,9 +256,10 @@ impl Daemon {
         if status.defined.is_none() {
             return Err(fault::invalid(QEMU, "cannot undefine transient domain"));
         }
-        self.domain_store
-            .remove(&object.name)
-            .map_err(fault::file(QEMU, format!("can't forget guest '{}'", object.name)))?;
+        self.domain_store.remove(&object.name).map_err(fault::file(
+            QEMU,
+            format!("can't forget guest '{}'", object.name),
+        ))?;
         status.defined = None;
         self.forget_domain_if_unused(object, &mut status);
         drop(status);
@@ -236,11 +273,17 @@ impl Daemon {
 
     pub(crate) fn set_domain_autostart(&self, object: &DomainObject, wanted: bool) -> Result<()> {
         if !object.is_persistent() {
-            return Err(fault::invalid(QEMU, "cannot set autostart for transient domain"));
+            return Err(fault::invalid(
+                QEMU,
+                "cannot set autostart for transient domain",
+            ));
         }
         self.domain_store
             .set_autostart(&object.name, wanted)
-            .map_err(fault::file(QEMU, format!("can't mark guest '{}'", object.name)))
+            .map_err(fault::file(
+                QEMU,
+                format!("can't mark guest '{}'", object.name),
+            ))
     }
 
     /// The document of a guest, in the form that is asked for.
@@ -265,7 +308,11 @@ impl Daemon {
     pub(crate) fn domain_metadata(&self, args: &DomainGetMetadata) -> Result<String> {
         let object = self.domain(&args.dom)?;
         let status = lock(&object.state);
-        let domain = status.running.as_ref().map(|r| &r.domain).or(status.defined.as_ref());
+        let domain = status
+            .running
+            .as_ref()
+            .map(|r| &r.domain)
+            .or(status.defined.as_ref());
         let found = domain.and_then(|domain| match args.r#type {
             0 => domain.description.clone(),
             1 => domain.title.clone(),
@@ -294,13 +341,20 @@ impl Daemon {
     }
 
     fn load_domain(&self, found: &Found) -> std::result::Result<(), String> {
-        let domain = self.read_domain(&found.text).map_err(|error| error.to_string())?;
-        self.domain_store.check_name(found, &domain.name).map_err(|error| error.to_string())?;
+        let domain = self
+            .read_domain(&found.text)
+            .map_err(|error| error.to_string())?;
+        self.domain_store
+            .check_name(found, &domain.name)
+            .map_err(|error| error.to_string())?;
         let known = self.with_domain(&domain, |_, status| {
             if status.defined.is_none() {
                 self.domain_store
                     .take_in(found, &domain.name, &domain.to_xml(Form::Inactive))
-                    .map_err(fault::file(QEMU, format!("can't keep guest '{}'", domain.name)))?;
+                    .map_err(fault::file(
+                        QEMU,
+                        format!("can't keep guest '{}'", domain.name),
+                    ))?;
                 status.defined = Some(domain.clone());
             }
             Ok(())
@@ -352,7 +406,9 @@ impl Daemon {
     ) -> Result<Arc<DomainObject>> {
         let conf::Domain { name, uuid, .. } = domain;
         loop {
-            let object = self.domains.get_or_insert(name, *uuid, || DomainObject::new(domain));
+            let object = self
+                .domains
+                .get_or_insert(name, *uuid, || DomainObject::new(domain));
             let object = object.map_err(|clash| {
                 let detail = match clash {
                     Clash::Name(other) => {
@@ -383,7 +439,10 @@ impl Daemon {
     }
 
     fn tell_domain(&self, object: &DomainObject, change: DomainChange) {
-        self.events.tell(DomainLifecycle { dom: object.dom(), change });
+        self.events.tell(DomainLifecycle {
+            dom: object.dom(),
+            change,
+        });
     }
 
     /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
@@ -394,9 +453,13 @@ impl Daemon {
         domain.validate().map_err(fault::document(QEMU))?;
         // A device that is not there (yet) is taken for PCI Express, as nearly all are.
         let is_express = |address| {
-            self.host.pci_device(address).map_or(true, |device| device.is_express)
+            self.host
+                .pci_device(address)
+                .map_or(true, |device| device.is_express)
         };
-        domain.assign_addresses(&is_express).map_err(fault::document(QEMU))?;
+        domain
+            .assign_addresses(&is_express)
+            .map_err(fault::document(QEMU))?;
         domain.assign_usb_addresses();
         Ok(domain)
     }

@@ -11,8 +11,8 @@ use conf::{
 use rpc::{Code, Error};
 use tokio::task::block_in_place;
 
-use super::start::Borrowed;
 use super::QEMU;
+use super::start::Borrowed;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::Borrower;
@@ -49,10 +49,15 @@ impl Daemon {
         for place in 0..domain.devices.interfaces.len() {
             let interface = &mut domain.devices.interfaces[place];
             let device = match &interface.source {
-                InterfaceSource::Network { .. } => {
-                    Some(self.plan_port(domain, place, borrowed, BTreeMap::new()).await?)
-                }
-                InterfaceSource::Hostdev { managed, driver, source } => {
+                InterfaceSource::Network { .. } => Some(
+                    self.plan_port(domain, place, borrowed, BTreeMap::new())
+                        .await?,
+                ),
+                InterfaceSource::Hostdev {
+                    managed,
+                    driver,
+                    source,
+                } => {
                     let address = block_in_place(|| self.resolve(source))?;
                     if let HostSource::NetDevice(_) = source {
                         planned.resolved.insert(place, address);
@@ -65,9 +70,17 @@ impl Daemon {
                     let borrower = Borrower::interface(&name, uuid, interface);
                     let claim = self.lender.claim(address, &borrower)?;
                     borrowed.lent.push(claim);
-                    let preparation =
-                        Preparation { managed: *managed, driver: driver.clone(), network: Some(network) };
-                    Some(PlannedDevice { claim, address, preparation, chosen_for: None })
+                    let preparation = Preparation {
+                        managed: *managed,
+                        driver: driver.clone(),
+                        network: Some(network),
+                    };
+                    Some(PlannedDevice {
+                        claim,
+                        address,
+                        preparation,
+                        chosen_for: None,
+                    })
                 }
                 _ => None,
             };
@@ -83,7 +96,12 @@ impl Daemon {
                 driver: hostdev.driver.clone(),
                 network: None,
             };
-            planned.devices.push(PlannedDevice { claim, address, preparation, chosen_for: None });
+            planned.devices.push(PlannedDevice {
+                claim,
+                address,
+                preparation,
+                chosen_for: None,
+            });
         }
         Ok(planned)
     }
@@ -99,8 +117,16 @@ impl Daemon {
     ) -> Result<PlannedDevice> {
         let (guest, uuid) = (domain.name.clone(), domain.uuid);
         let interface = &mut domain.devices.interfaces[place];
-        let InterfaceSource::Network { network, port_group } = &interface.source else {
-            return Err(Error::new(Code::InternalError, QEMU, "not an interface of a network"));
+        let InterfaceSource::Network {
+            network,
+            port_group,
+        } = &interface.source
+        else {
+            return Err(Error::new(
+                Code::InternalError,
+                QEMU,
+                "not an interface of a network",
+            ));
         };
         let object = self.network_by_name(network)?;
         let wanted = NetworkPort {
@@ -117,12 +143,20 @@ impl Daemon {
             trust_guest_rx_filters: interface.trust_guest_rx_filters,
             plug: None,
         };
-        let entry = self.make_port(&object, wanted, PortMaker::Guest, excluded).await?;
+        let entry = self
+            .make_port(&object, wanted, PortMaker::Guest, excluded)
+            .await?;
         let ids = (object.net().uuid, entry.port.uuid);
         borrowed.ports.push(ids);
         let port = entry.port;
-        let (Some(Plug::HostdevPci { managed, driver, address }), Some(claim)) =
-            (&port.plug, entry.claim)
+        let (
+            Some(Plug::HostdevPci {
+                managed,
+                driver,
+                address,
+            }),
+            Some(claim),
+        ) = (&port.plug, entry.claim)
         else {
             let detail = format!("network '{network}' gave no host device");
             return Err(Error::new(Code::InternalError, QEMU, detail));
@@ -130,7 +164,11 @@ impl Daemon {
         borrowed.lent.push(claim);
         let settings = object.vf_settings(interface.vf, port.group.as_deref());
         let network = Some(vf_config(interface, port.vlan.as_ref(), &settings)?);
-        let preparation = Preparation { managed: *managed, driver: driver.clone(), network };
+        let preparation = Preparation {
+            managed: *managed,
+            driver: driver.clone(),
+            network,
+        };
         let address = *address;
         interface.actual = port.plug.clone().map(|plug| ActualDevice {
             port: port.uuid,
@@ -141,7 +179,12 @@ impl Daemon {
             isolated: port.isolated,
             trust_guest_rx_filters: port.trust_guest_rx_filters,
         });
-        Ok(PlannedDevice { claim, address, preparation, chosen_for: Some((place, ids)) })
+        Ok(PlannedDevice {
+            claim,
+            address,
+            preparation,
+            chosen_for: Some((place, ids)),
+        })
     }
 
     /// The PCI function that a document means.
@@ -151,7 +194,9 @@ impl Daemon {
                 self.host.pci_device(*address).map_err(fault::host(QEMU))?;
                 Ok(*address)
             }
-            HostSource::NetDevice(name) => self.host.pci_address_of(name).map_err(fault::host(QEMU)),
+            HostSource::NetDevice(name) => {
+                self.host.pci_address_of(name).map_err(fault::host(QEMU))
+            }
             HostSource::Usb(_) => {
                 let detail = "USB host devices are not carried out";
                 Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
@@ -173,14 +218,20 @@ fn vf_config(
 
 /// Refuses what a document asks for and nobody carries out: all of it, by name, in one message.
 pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
-    let mut refused: Vec<String> =
-        domain.unsupported().into_iter().map(|one| one.to_string()).collect();
+    let mut refused: Vec<String> = domain
+        .unsupported()
+        .into_iter()
+        .map(|one| one.to_string())
+        .collect();
     for interface in &domain.devices.interfaces {
         let kind = match &interface.source {
-            InterfaceSource::Network { .. }
-            | InterfaceSource::User
-            | InterfaceSource::Null => continue,
-            InterfaceSource::Hostdev { source: HostSource::Usb(_), .. } => {
+            InterfaceSource::Network { .. } | InterfaceSource::User | InterfaceSource::Null => {
+                continue;
+            }
+            InterfaceSource::Hostdev {
+                source: HostSource::Usb(_),
+                ..
+            } => {
                 "interface of type 'hostdev' on a USB device (only SR-IOV Virtual Functions can be \
                  given their MAC; use a plain <hostdev>)"
                     .to_owned()

@@ -68,6 +68,9 @@ impl Daemon {
         self.records
             .domains
             .write(record.uuid, record)
-            .map_err(fault::file(QEMU, format!("can't record guest '{}'", record.name)))
+            .map_err(fault::file(
+                QEMU,
+                format!("can't record guest '{}'", record.name),
+            ))
     }
 }

@@ -97,7 +97,9 @@ impl Daemon {
         let started = tokio::spawn(async move {
             let job = object.job.lock().await;
             let autodestroy = (flags & AUTODESTROY != 0).then_some(connection);
-            let started = daemon.run(&object, domain, flags & PAUSED != 0, autodestroy).await;
+            let started = daemon
+                .run(&object, domain, flags & PAUSED != 0, autodestroy)
+                .await;
             let mut status = lock(&object.state);
             status.starting = false;
             if started.is_err() {
@@ -125,8 +127,14 @@ impl Daemon {
         let id = self.next_domain_id();
         domain.id = u32::try_from(id).ok();
         let mut borrowed = Borrowed::default();
-        let started = self.run_with(object, &mut domain, id, paused, &mut borrowed).await;
-        let Launched { guest, events, ptys } = match started {
+        let started = self
+            .run_with(object, &mut domain, id, paused, &mut borrowed)
+            .await;
+        let Launched {
+            guest,
+            events,
+            ptys,
+        } = match started {
             Ok(launched) => launched,
             Err(error) => {
                 let left = self.give_all_back(object, &borrowed).await;
@@ -179,7 +187,11 @@ impl Daemon {
         }
         if self.simulated {
             let (guest, events) = Guest::stub(&object.name, paused);
-            return Ok(Launched { guest, events, ptys: Default::default() });
+            return Ok(Launched {
+                guest,
+                events,
+                ptys: Default::default(),
+            });
         }
         let log = self.paths.guest_log(&object.name);
         let mut spec = LaunchSpec::new(domain.clone(), self.paths.guest(object.uuid), log);
@@ -193,7 +205,9 @@ impl Daemon {
             .collect();
         spec.run_as = self.qemu_user.clone();
         spec.paused = paused;
-        Guest::launch(spec).await.map_err(|error| launch_error(&error))
+        Guest::launch(spec)
+            .await
+            .map_err(|error| launch_error(&error))
     }
 
     /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
@@ -208,7 +222,9 @@ impl Daemon {
         let mut excluded = BTreeMap::new();
         loop {
             let refused = self.lender.prepare(device.claim, device.preparation).await;
-            let Err(NotLent { error, try_another }) = refused else { return Ok(()) };
+            let Err(NotLent { error, try_another }) = refused else {
+                return Ok(());
+            };
             let (Some((place, port)), Some(fault)) = (device.chosen_for, try_another) else {
                 return Err(error);
             };
@@ -220,7 +236,9 @@ impl Daemon {
                 // Gone with its network, if it is.
                 let _ = self.remove_port(&network, port.1);
             }
-            device = self.plan_port(domain, place, borrowed, excluded.clone()).await?;
+            device = self
+                .plan_port(domain, place, borrowed, excluded.clone())
+                .await?;
             self.record_start(object, id, domain, borrowed)?;
         }
     }

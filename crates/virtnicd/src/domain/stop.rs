@@ -5,7 +5,6 @@ use std::sync::Arc;
 use qemu::{Exit, ExitReason, GuestEvent, GuestEvents, GuestState, PauseReason};
 use rpc::{DomainChange, DomainRebooted, MonitorEvent};
 
-
 use super::{DomainObject, Running, StopReason, control};
 use crate::daemon::Daemon;
 use crate::fault::Result;
@@ -20,7 +19,11 @@ impl Daemon {
     ) -> Result<()> {
         let _job = object.job.lock().await;
         let guest = self.guest(object)?;
-        let ended = if gracefully { guest.destroy_gracefully().await } else { guest.destroy().await };
+        let ended = if gracefully {
+            guest.destroy_gracefully().await
+        } else {
+            guest.destroy().await
+        };
         let exit = ended.map_err(control::control)?;
         self.clean_up(object, exit).await;
         Ok(())
@@ -93,7 +96,9 @@ impl Daemon {
     pub(super) async fn clean_up(&self, object: &Arc<DomainObject>, exit: Exit) {
         let borrowed = {
             let status = lock(&object.state);
-            let Some(running) = &status.running else { return };
+            let Some(running) = &status.running else {
+                return;
+            };
             running.borrowed.clone()
         };
         // What fails is logged, and the device kept out of its pool.

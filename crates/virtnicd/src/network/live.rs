@@ -24,8 +24,14 @@ struct NetworkRecord {
 impl Daemon {
     /// Makes the network's pool; refused for what can't be lent here.
     pub(super) fn open_network(&self, network: &Network) -> Result<()> {
-        let Some(forward) = network.forward.as_ref().filter(|f| super::is_served(f.mode)) else {
-            let mode = network.forward_mode().map_or("none", conf::xml::Keyword::word);
+        let Some(forward) = network
+            .forward
+            .as_ref()
+            .filter(|f| super::is_served(f.mode))
+        else {
+            let mode = network
+                .forward_mode()
+                .map_or("none", conf::xml::Keyword::word);
             let detail = format!(
                 "network '{}' has forward mode '{mode}', which virtnic keeps and does not carry \
                  out; it lends VFs, with mode 'hostdev'",
@@ -65,7 +71,10 @@ impl Daemon {
         self.records
             .networks
             .write(network.uuid, &record)
-            .map_err(fault::file(DOMAIN, format!("can't record network '{}'", network.name)))
+            .map_err(fault::file(
+                DOMAIN,
+                format!("can't record network '{}'", network.name),
+            ))
     }
 
     pub(super) fn live_network_xml(&self, active: &ActiveNetwork) -> String {
@@ -75,7 +84,12 @@ impl Daemon {
                 *connections.entry(*address).or_insert(0) += 1;
             }
         }
-        let devices = match active.network.forward.as_ref().map(|forward| &forward.members) {
+        let devices = match active
+            .network
+            .forward
+            .as_ref()
+            .map(|forward| &forward.members)
+        {
             Some(PoolMembers::PhysicalFunctions(_)) => self.lender.members(&active.network.name),
             Some(PoolMembers::Addresses(addresses)) => addresses.clone(),
             _ => Vec::new(),
@@ -97,7 +111,11 @@ impl Daemon {
     pub(crate) fn network_metadata(&self, args: &NetworkGetMetadata) -> Result<String> {
         let object = self.network(&args.network)?;
         let state = lock(&object.state);
-        let network = state.active.as_ref().map(|active| &*active.network).or(state.defined.as_ref());
+        let network = state
+            .active
+            .as_ref()
+            .map(|active| &*active.network)
+            .or(state.defined.as_ref());
         let found = network.and_then(|network| match args.r#type {
             0 => network.description.clone(),
             1 => network.title.clone(),
@@ -127,12 +145,17 @@ impl Daemon {
 
     fn load_network(&self, found: &Found) -> std::result::Result<(), String> {
         let network = Network::parse(&found.text).map_err(|error| error.to_string())?;
-        self.network_store.check_name(found, &network.name).map_err(|error| error.to_string())?;
+        self.network_store
+            .check_name(found, &network.name)
+            .map_err(|error| error.to_string())?;
         let known = self.with_network(&network, |_, state| {
             if state.defined.is_none() {
                 self.network_store
                     .take_in(found, &network.name, &network.to_xml(Form::Inactive))
-                    .map_err(fault::file(DOMAIN, format!("can't keep network '{}'", network.name)))?;
+                    .map_err(fault::file(
+                        DOMAIN,
+                        format!("can't keep network '{}'", network.name),
+                    ))?;
                 state.defined = Some(network.clone());
             }
             Ok(())
@@ -144,9 +167,12 @@ impl Daemon {
     /// which `runs` is false are removed.
     pub(crate) fn restore_networks(&self, runs: impl Fn(Uuid) -> bool) -> std::io::Result<()> {
         for record in self.records.networks.load::<NetworkRecord>()? {
-            let restored = record.map_err(|error| fault::chain(&error)).and_then(|record| {
-                self.restore_network(&record).map_err(|error| error.to_string())
-            });
+            let restored = record
+                .map_err(|error| fault::chain(&error))
+                .and_then(|record| {
+                    self.restore_network(&record)
+                        .map_err(|error| error.to_string())
+                });
             if let Err(error) = restored {
                 tracing::error!(error, "a running network could not be put back");
             }
@@ -169,7 +195,10 @@ impl Daemon {
             if let Err(error) = self.open_network(&network) {
                 tracing::warn!(network = network.name, %error, "runs, and has nothing to lend");
             }
-            state.active = Some(ActiveNetwork { network: Arc::new(network.clone()), ports: HashMap::new() });
+            state.active = Some(ActiveNetwork {
+                network: Arc::new(network.clone()),
+                ports: HashMap::new(),
+            });
             Ok(())
         })?;
         Ok(())
@@ -182,13 +211,23 @@ impl Daemon {
     ) -> std::result::Result<(), String> {
         let uuid = record.uuid;
         let kept = record.maker == PortMaker::Client || runs(record.guest);
-        let object = self.networks.by_uuid(record.network).filter(|object| object.is_active());
+        let object = self
+            .networks
+            .by_uuid(record.network)
+            .filter(|object| object.is_active());
         let (true, Some(object)) = (kept, object) else {
             tracing::info!(port = %uuid, "removing a port whose guest or network is gone");
-            return self.records.ports.remove(uuid).map_err(|error| error.to_string());
+            return self
+                .records
+                .ports
+                .remove(uuid)
+                .map_err(|error| error.to_string());
         };
         let mut state = lock(&object.state);
-        let Some(active) = state.active.as_mut() else { return Ok(()) };
-        self.restore_port(active, record).map_err(|error| error.to_string())
+        let Some(active) = state.active.as_mut() else {
+            return Ok(());
+        };
+        self.restore_port(active, record)
+            .map_err(|error| error.to_string())
     }
 }

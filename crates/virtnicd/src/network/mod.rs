@@ -55,12 +55,19 @@ impl Named for NetworkObject {
 
 impl NetworkObject {
     fn new(network: &Network) -> Self {
-        Self { name: network.name.clone(), uuid: network.uuid, state: Mutex::default() }
+        Self {
+            name: network.name.clone(),
+            uuid: network.uuid,
+            state: Mutex::default(),
+        }
     }
 
     /// How clients know it.
     pub(crate) fn net(&self) -> Net {
-        Net { name: self.name.clone(), uuid: self.uuid }
+        Net {
+            name: self.name.clone(),
+            uuid: self.uuid,
+        }
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -74,7 +81,11 @@ impl NetworkObject {
     /// The bridge that guests are on, where there is one.
     pub(crate) fn bridge(&self) -> Result<String> {
         let state = lock(&self.state);
-        let network = state.active.as_ref().map(|active| &*active.network).or(state.defined.as_ref());
+        let network = state
+            .active
+            .as_ref()
+            .map(|active| &*active.network)
+            .or(state.defined.as_ref());
         network
             .and_then(|network| network.ip.bridge.as_ref()?.name.clone())
             .ok_or_else(|| {
@@ -86,7 +97,11 @@ impl NetworkObject {
     /// Whether its guests get whole host devices.
     pub(crate) fn lends_host_devices(&self) -> bool {
         let state = lock(&self.state);
-        let network = state.active.as_ref().map(|active| &*active.network).or(state.defined.as_ref());
+        let network = state
+            .active
+            .as_ref()
+            .map(|active| &*active.network)
+            .or(state.defined.as_ref());
         network.and_then(Network::forward_mode) == Some(ForwardMode::Hostdev)
     }
 
@@ -130,7 +145,10 @@ impl Daemon {
         let object = self.with_network(&network, |_, state| {
             self.network_store
                 .write(&network.name, &network.to_xml(Form::Inactive))
-                .map_err(fault::file(DOMAIN, format!("can't keep network '{}'", network.name)))?;
+                .map_err(fault::file(
+                    DOMAIN,
+                    format!("can't keep network '{}'", network.name),
+                ))?;
             state.defined = Some(network.clone());
             Ok(())
         })?;
@@ -181,7 +199,10 @@ impl Daemon {
         }
         self.network_store
             .remove(&object.name)
-            .map_err(fault::file(DOMAIN, format!("can't forget network '{}'", object.name)))?;
+            .map_err(fault::file(
+                DOMAIN,
+                format!("can't forget network '{}'", object.name),
+            ))?;
         state.defined = None;
         self.forget_if_unused(object, &mut state);
         drop(state);
@@ -202,7 +223,10 @@ impl Daemon {
         }
         self.network_store
             .set_autostart(&object.name, wanted)
-            .map_err(fault::file(DOMAIN, format!("can't mark network '{}'", object.name)))
+            .map_err(fault::file(
+                DOMAIN,
+                format!("can't mark network '{}'", object.name),
+            ))
     }
 
     /// The document of a network, in the form that is asked for.
@@ -240,7 +264,9 @@ impl Daemon {
             && let conf::PoolMembers::Addresses(addresses) = &forward.members
         {
             for address in addresses {
-                self.host.virtual_function(*address).map_err(fault::host(DOMAIN))?;
+                self.host
+                    .virtual_function(*address)
+                    .map_err(fault::host(DOMAIN))?;
             }
         }
         Ok(network)
@@ -255,7 +281,9 @@ impl Daemon {
     ) -> Result<Arc<NetworkObject>> {
         let Network { name, uuid, .. } = network;
         loop {
-            let object = self.networks.get_or_insert(name, *uuid, || NetworkObject::new(network));
+            let object = self
+                .networks
+                .get_or_insert(name, *uuid, || NetworkObject::new(network));
             let object = object.map_err(|clash| {
                 let detail = match clash {
                     Clash::Name(other) => {
@@ -288,7 +316,10 @@ impl Daemon {
             return Err(already_active(object));
         }
         self.open_network(&network)?;
-        let active = ActiveNetwork { network: Arc::new(network), ports: HashMap::new() };
+        let active = ActiveNetwork {
+            network: Arc::new(network),
+            ports: HashMap::new(),
+        };
         if let Err(error) = self.record_network(&active) {
             self.lender.close_pool(&object.name);
             return Err(error);
@@ -305,12 +336,18 @@ impl Daemon {
     }
 
     fn tell_network(&self, object: &NetworkObject, change: NetworkChange) {
-        self.events.tell(NetworkLifecycle { net: object.net(), change });
+        self.events.tell(NetworkLifecycle {
+            net: object.net(),
+            change,
+        });
     }
 }
 
 fn already_active(object: &NetworkObject) -> Error {
-    fault::invalid(DOMAIN, format!("network '{}' is already active", object.name))
+    fault::invalid(
+        DOMAIN,
+        format!("network '{}' is already active", object.name),
+    )
 }
 
 fn no_autostart() -> Error {

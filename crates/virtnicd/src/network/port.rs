@@ -61,12 +61,19 @@ impl NetworkObject {
     pub(crate) fn port(&self, uuid: Uuid) -> Result<PortEntry> {
         let state = lock(&self.state);
         let active = state.active.as_ref().ok_or_else(|| self.not_active())?;
-        active.ports.get(&uuid).cloned().ok_or_else(|| no_port(uuid))
+        active
+            .ports
+            .get(&uuid)
+            .cloned()
+            .ok_or_else(|| no_port(uuid))
     }
 
     /// How clients know a port of it.
     pub(crate) fn port_handle(&self, uuid: Uuid) -> Port {
-        Port { net: self.net(), uuid }
+        Port {
+            net: self.net(),
+            uuid,
+        }
     }
 }
 
@@ -85,7 +92,8 @@ impl Daemon {
             (Some(_), false) => "a port that is to be made must not have a <plug>",
             (None, true) => "a port that is to be reclaimed needs its <plug>",
             _ => {
-                self.make_port(object, wanted, PortMaker::Client, BTreeMap::new()).await?;
+                self.make_port(object, wanted, PortMaker::Client, BTreeMap::new())
+                    .await?;
                 return Ok(object.port_handle(uuid));
             }
         };
@@ -120,9 +128,16 @@ impl Daemon {
             Some(Plug::HostdevPci { address, .. }) => Some(self.lender.claim(*address, &borrower)?),
             Some(_) => None,
         };
-        let entry = PortEntry { port, claim, maker, since: SystemTime::now() };
+        let entry = PortEntry {
+            port,
+            claim,
+            maker,
+            since: SystemTime::now(),
+        };
         let kept = self.keep_port(object, &network, &entry);
-        if kept.is_err() && let Some(claim) = claim {
+        if kept.is_err()
+            && let Some(claim) = claim
+        {
             self.lender.drop_claim(claim);
         }
         kept.map(|()| entry)
@@ -136,7 +151,10 @@ impl Daemon {
         entry: &PortEntry,
     ) -> Result<()> {
         let mut state = lock(&object.state);
-        let active = state.active.as_mut().filter(|active| Arc::ptr_eq(&active.network, network));
+        let active = state
+            .active
+            .as_mut()
+            .filter(|active| Arc::ptr_eq(&active.network, network));
         let active = active.ok_or_else(|| object.not_active())?;
         if active.ports.contains_key(&entry.port.uuid) {
             return Err(port_exists(entry.port.uuid));
@@ -149,7 +167,10 @@ impl Daemon {
     /// Removes a port that a client names. One that a guest runs on stays.
     pub(crate) fn delete_port(&self, object: &NetworkObject, uuid: Uuid) -> Result<()> {
         let entry = object.port(uuid)?;
-        if entry.claim.is_some_and(|claim| self.lender.is_in_use(claim)) {
+        if entry
+            .claim
+            .is_some_and(|claim| self.lender.is_in_use(claim))
+        {
             let detail = format!("guest '{}' runs on port {uuid}", entry.port.owner_name);
             return Err(Error::new(Code::OperationInvalid, DOMAIN, detail));
         }
@@ -189,7 +210,12 @@ impl Daemon {
             }
             _ => None,
         };
-        let entry = PortEntry { port, claim, maker: record.maker, since: record.since };
+        let entry = PortEntry {
+            port,
+            claim,
+            maker: record.maker,
+            since: record.since,
+        };
         active.ports.insert(entry.port.uuid, entry);
         Ok(())
     }
@@ -206,7 +232,10 @@ impl Daemon {
         self.records
             .ports
             .write(entry.port.uuid, &record)
-            .map_err(fault::file(DOMAIN, format!("can't record port {}", entry.port.uuid)))
+            .map_err(fault::file(
+                DOMAIN,
+                format!("can't record port {}", entry.port.uuid),
+            ))
     }
 }
 
@@ -215,5 +244,9 @@ fn port_exists(uuid: Uuid) -> Error {
 }
 
 fn no_port(uuid: Uuid) -> Error {
-    Error::new(Code::NoNetworkPort, Domain::Network, format!("no network port with uuid {uuid}"))
+    Error::new(
+        Code::NoNetworkPort,
+        Domain::Network,
+        format!("no network port with uuid {uuid}"),
+    )
 }

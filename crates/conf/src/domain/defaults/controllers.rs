@@ -13,7 +13,9 @@ impl Devices {
     pub(in crate::domain) fn insert_controller(&mut self, controller: Controller) {
         let same = self.controllers.iter().enumerate();
         let mut same = same.filter(|(_, other)| other.kind == controller.kind);
-        let before = same.clone().find(|(_, c)| c.index > controller.index);
+        // One that waits for its index keeps its place.
+        let after = |c: &Controller| c.index != NO_INDEX && c.index > controller.index;
+        let before = same.clone().find(|(_, c)| after(c));
         let place = match before {
             Some((position, _)) => position,
             None => match same.next_back() {

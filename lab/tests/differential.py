@@ -74,10 +74,10 @@ def ask_domain(connection, text):
 
 
 def made_up(asked, xml):
-    """Identities that nobody asked for differ by chance."""
+    """Without what differs by chance, or by libvirt's leaving a name with an & as it is."""
     given = asked.lower().replace("-", "")
     xml = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", lambda m: m[0] if m[0].replace("-", "") in given else "UUID", xml)
-    return re.sub(r"52:54:00(:[0-9a-f]{2}){3}", lambda m: m[0] if m[0] in given else "MAC", xml).strip().splitlines()
+    return re.sub(r"52:54:00(:[0-9a-f]{2}){3}", lambda m: m[0] if m[0] in given else "MAC", xml).replace("&amp;", "&").strip().splitlines()
 
 
 def kind(text):

@@ -61,7 +61,7 @@ class Documents:
         native = self.chance(0.3 if trunk else 0)
         text = f"<vlan{trunk}>"
         for number in range(0 if self.fault(self.wrong / 2) else tags):
-            text += "<tag" + self.needed("id", [1, 42, 4095, "7"], [4096, -1, "", "x"])
+            text += "<tag" + self.needed("id", [[1, 4095], [42, "7"]][number], [4096, -1, "", "x"])
             if native and number == 0:
                 text += self.attribute("nativeMode", ["tagged", "untagged"], ["x"])
             text += "/>"
@@ -211,7 +211,7 @@ class Documents:
             + "/>",
         )
         text += self.maybe(
-            0.3, lambda: "<txt" + self.needed("name", ["ex"], ["e x", ""]) + self.attribute("value", ["v", "a'b"], (), 0.9) + "/>"
+            0.3, lambda: "<txt" + self.needed("name", ["ex"], ["e x", ""]) + self.needed("value", ["v", "a'b"]) + "/>"
         )
         if self.chance(0.3):
             text += "<srv" + self.needed("service", ["name"], ["n" * 20, ""]) + self.needed("protocol", ["tcp", "udp"], [""])
@@ -294,7 +294,7 @@ class Documents:
     def domain(self):
         """Its text, and how many things are wrong with it as far as is known here."""
         self.faults = 0
-        machine = self.value(["q35", "q35", "pc", "pc-q35-9.2"], ["x", "isapc"])
+        machine = self.value(["q35", "q35", "pc", "pc-q35-9.2"], ["x"])
         virtual_type = self.value(["qemu"], ["xen", "x"])
         parts = [self.identity(["guest", "guest-2", "a&amp;b"]), self.memory(), self.cpus()]
         parts.append(self.operating_system(machine))
@@ -303,10 +303,13 @@ class Documents:
             parts.append("<features>" + "".join(f"<{name}/>" for name in names) + "</features>")
         parts.append(self.maybe(0.3, lambda: "<clock" + self.attribute("offset", ["utc", "localtime"], ["x"]) + "/>"))
         for name in ("on_poweroff", "on_reboot", "on_crash"):
-            action = lambda: self.value(["destroy", "restart", "preserve"], ["x"])
+            kinds = ["destroy", "restart"] if name != "on_crash" else ["destroy", "restart", "preserve"]
+            action = lambda: self.value(kinds, ["x", "preserve"])
             parts.append(self.maybe(0.1, lambda: f"<{name}>{action()}</{name}>"))
         parts.append(self.devices(machine))
         parts.append(self.maybe(0.1, lambda: "<metadata><a:x xmlns:a='urn:a'>t</a:x></metadata>"))
+        # Not to be had together.
+        self.faults += "<os>" in "".join(parts) and "<boot dev" in "".join(parts) and "<boot order" in "".join(parts)
         if self.chance(0.3):
             self.random.shuffle(parts)
         return f"<domain type='{virtual_type}'>" + "".join(parts) + "</domain>", self.faults
@@ -338,11 +341,12 @@ class Documents:
         for letter in "abc"[: self.one_of(0, 0, 1, 1, 2)]:
             parts.append(self.disk(letter, buses))
         if self.chance(0.4):
-            model = self.value(["none"] if self.chance(0.4) else ["qemu-xhci", "nec-xhci", "piix3-uhci"], ["x"])
+            model = self.value(["none"] if self.chance(0.4) else ["qemu-xhci", "nec-xhci"], ["x"])
             if model == "none" and "bus='usb'" in "".join(parts):
                 model = "qemu-xhci"
             parts.append(f"<controller type='usb' index='0' model='{model}'/>")
         usb = "model='none'" not in "".join(parts)
+        wide = express or "xhci" in "".join(parts)
         if self.chance(0.2) and express:
             parts.append("<controller type='pci' index='0' model='pcie-root'/>")
             ports = self.one_of(1, 2, 3)
@@ -355,7 +359,7 @@ class Documents:
         for number in range(self.one_of(0, 1, 1, 1, 2, 3)):
             parts.append(self.interface(number))
         for number in range(self.one_of(0, 0, 0, 1, 2)):
-            parts.append(self.host_device(number, usb))
+            parts.append(self.host_device(number, usb and (wide or "bus='usb'" not in "".join(parts))))
         parts.append(self.maybe(0.3, lambda: "<serial type='" + self.value(["pty", "null"], ["x"]) + "'/>"))
         parts.append(self.maybe(0.3, lambda: "<console type='pty'/>"))
         parts.append(self.maybe(0.1, lambda: "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"))
@@ -386,7 +390,7 @@ class Documents:
         parts.append("<mac" + self.attribute("address", [f"52:54:00:6d:90:0{number}"], ["x", "ff:ff:ff:ff:ff:ff"]) + "/>")
         if kind == "network":
             group = self.attribute("portgroup", ["g", "a&b"], (), 0.3)
-            parts.append("<source" + self.needed("network", ["default", "pool", "absent"]) + group + "/>")
+            parts.append("<source" + self.needed("network", ["default", "pool"]) + group + "/>")
         elif kind == "direct":
             mode = self.attribute("mode", ["vepa", "bridge", "private", "passthrough"], ["x"], 0.9)
             parts.append("<source" + self.needed("dev", ["eth0"]) + mode + "/>")

@@ -13,7 +13,13 @@ pub struct Error {
     pub position: Option<(u32, u32)>,
     /// The element, as `/network/forward/pf`.
     pub path: Option<String>,
+    /// What else is wrong with the same document, as far as it could be read; each of these has
+    /// nothing here.
+    pub also: Vec<Error>,
 }
+
+/// Of more faults than these in one document nobody reads.
+const MAX_FAULTS: usize = 20;
 
 /// libvirt's error classes that a document can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +54,46 @@ impl Error {
             message: message.into(),
             position: None,
             path: None,
+            also: Vec::new(),
         }
+    }
+
+    /// Fails with all that is wrong, told by the first of them.
+    pub(crate) fn all(
+        results: impl IntoIterator<Item = Result<(), Self>>,
+    ) -> Result<(), Self> {
+        let mut faults = Faults::default();
+        for result in results {
+            faults.or_default(result);
+        }
+        faults.finish()
+    }
+}
+
+/// What was found wrong so far, where reading goes on behind a fault.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Option<Error>);
+
+impl Faults {
+    /// What was read; after a fault, which is kept, nothing.
+    pub(crate) fn or_default<T: Default>(&mut self, result: Result<T, Error>) -> T {
+        result.unwrap_or_else(|mut error| {
+            match &mut self.0 {
+                None => self.0 = Some(error),
+                Some(first) => {
+                    let further = std::mem::take(&mut error.also);
+                    first.also.extend(std::iter::once(error).chain(further));
+                    first.also.truncate(MAX_FAULTS);
+                }
+            }
+            T::default()
+        })
+    }
+
+    /// # Errors
+    /// The first fault, with the others.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 
@@ -62,7 +107,8 @@ impl fmt::Display for Error {
             (None, Some((line, column))) => write!(f, " (line {line}, column {column})"),
             (Some(path), None) => write!(f, " ({path})"),
             (None, None) => Ok(()),
-        }
+        }?;
+        self.also.iter().try_for_each(|error| write!(f, "; also: {error}"))
     }
 }
 

@@ -96,11 +96,13 @@ impl HostDevice {
     /// `None` for kinds that are only carried through.
     pub(crate) fn read(element: Element<'_>, origin: Origin) -> Result<Option<Self>, Error> {
         let kind = element.require("type")?;
-        if element
-            .attribute("mode")
-            .is_some_and(|mode| mode != "subsystem")
-        {
-            return Ok(None);
+        match element.attribute("mode") {
+            None | Some("subsystem") => {}
+            Some("capabilities") => return Ok(None),
+            Some(_) => {
+                let expected = "subsystem or capabilities";
+                return Err(element.invalid(ErrorKind::Xml, "mode", expected));
+            }
         }
         let source = || element.require_child("source");
         let source = match kind {

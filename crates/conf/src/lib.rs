@@ -26,6 +26,7 @@ pub mod xml;
 pub use address::{ParsePciAddressError, PciAddress};
 pub use bandwidth::{Bandwidth, Rate};
 pub use domain::*;
+pub(crate) use error::Faults;
 pub use error::{Error, ErrorKind};
 pub use forward::{Forward, ForwardMode, PoolMembers};
 pub use hostdev::*;

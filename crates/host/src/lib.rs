@@ -71,6 +71,13 @@ pub trait Host: Send + Sync + 'static {
     /// What, if anything, uses the VF now besides us: the kernel's view, not our records.
     fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError>;
 
+    /// Whether it is certain, and can be told at once, that nothing uses the VF. Unlike every other
+    /// question this one never waits for a lock that a driver may hold for seconds, so it may be
+    /// asked where nothing may block. `false`: ask [`Self::vf_usage`].
+    fn vf_is_idle(&self, _vf: &VirtualFunction) -> bool {
+        false
+    }
+
     /// The driver that fits a function best for handing it to a guest: a vfio variant driver from
     /// `modules.alias`, else `vfio-pci`.
     fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError>;

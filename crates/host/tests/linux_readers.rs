@@ -387,6 +387,29 @@ fn a_vf_whose_network_device_is_elsewhere_is_in_use() {
 }
 
 #[test]
+fn a_vf_is_idle_only_while_its_network_device_is_down_and_alone() {
+    let tree = Tree::card();
+    let host = tree.host();
+    let vf = host.virtual_function(at(VF0)).unwrap();
+    let netdev = host.pci_device(at(VF0)).unwrap().netdevs.remove(0);
+    let file = |name: &str| format!("sys/class/net/{netdev}/{name}");
+    assert!(!host.vf_is_idle(&vf), "its flags are not known");
+    tree.file(&file("flags"), "0x1002\n");
+    assert!(host.vf_is_idle(&vf));
+    tree.file(&file("flags"), "0x1003\n");
+    assert!(!host.vf_is_idle(&vf), "up");
+    tree.file(&file("flags"), "0x1002\n");
+    for built_on_it in ["upper_vlan42", "master"] {
+        tree.link(&file(built_on_it), "../vlan42");
+        assert!(!host.vf_is_idle(&vf), "{built_on_it}");
+        fs::remove_file(tree.path(&file(built_on_it))).unwrap();
+    }
+    fs::remove_file(tree.path(&device(VF0, "driver"))).unwrap();
+    tree.link(&device(VF0, "driver"), "../../drivers/vfio-pci");
+    assert!(!host.vf_is_idle(&vf), "a guest may have it");
+}
+
+#[test]
 fn the_number_of_vfs_is_written_only_when_it_changes() {
     let tree = Tree::card();
     let host = tree.host();

@@ -63,4 +63,4 @@ pub use qmp::{
 pub use record::{GuestRecord, ReconnectError};
 pub use state::{Exit, ExitReason, GuestEvent, GuestEvents, GuestState, PauseReason};
 pub use stray::kill_stray;
-pub use version::emulator_version;
+pub use version::{emulator_version, machine_aliases};

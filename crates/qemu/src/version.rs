@@ -1,6 +1,8 @@
-//! Which QEMU there is.
+//! Which QEMU there is, and what it can be.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::process::Stdio;
 
 use tokio::process::Command;
 
@@ -9,6 +11,26 @@ use tokio::process::Command;
 pub async fn emulator_version(program: &Path) -> Option<u64> {
     let output = Command::new(program).arg("--version").output().await.ok()?;
     parse(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The machines that an emulator knows by a short name, and what each stands for now, as `q35` for
+/// `pc-q35-10.0`. Blocks until the emulator has answered. Empty: it is not there, or does not say.
+#[must_use]
+pub fn machine_aliases(program: &Path) -> HashMap<String, String> {
+    let mut command = std::process::Command::new(program);
+    command.args(["-machine", "help"]).stdin(Stdio::null());
+    let text = command.output().map(|output| output.stdout);
+    parse_aliases(&String::from_utf8_lossy(&text.unwrap_or_default()))
+}
+
+/// `q35      Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-10.0)`
+fn parse_aliases(text: &str) -> HashMap<String, String> {
+    let alias = |line: &str| {
+        let short = line.split_whitespace().next()?;
+        let full = line.split_once("(alias of ")?.1.split_once(')')?.0;
+        Some((short.to_owned(), full.to_owned()))
+    };
+    text.lines().filter_map(alias).collect()
 }
 
 fn parse(text: &str) -> Option<u64> {
@@ -28,6 +50,17 @@ fn parse(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_names_of_machines_are_read() {
+        let aliases = parse_aliases(
+            "Supported machines are:\n\
+             q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-10.0)\n\
+             pc-q35-10.0          Standard PC (Q35 + ICH9, 2009)\n",
+        );
+        assert_eq!(aliases.len(), 1);
+        assert_eq!(aliases["q35"], "pc-q35-10.0");
+    }
 
     #[test]
     fn a_version_is_counted_as_libvirt_does() {

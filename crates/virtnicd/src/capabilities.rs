@@ -123,6 +123,7 @@ fn logical_cpu(w: &mut Writer, cpu: &Cpu) {
         w.attribute("id", cpu.id);
         w.attribute("socket_id", cpu.socket);
         w.attribute("die_id", 0);
+        w.attribute("cluster_id", 0);
         w.attribute("core_id", cpu.core);
         w.attribute("siblings", ranges(&cpu.siblings));
     });
@@ -208,7 +209,7 @@ mod tests {
         <cell id='0'>
           <memory unit='KiB'>16777216</memory>
           <cpus num='1'>
-            <cpu id='0' socket_id='0' die_id='0' core_id='0' siblings='0,4'/>
+            <cpu id='0' socket_id='0' die_id='0' cluster_id='0' core_id='0' siblings='0,4'/>
           </cpus>
         </cell>
       </cells>

@@ -1,10 +1,11 @@
 //! The daemon: everything that the objects share.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, UNIX_EPOCH};
 
 use assign::{Assignment, DeviceId, OpenError, Owner, Phase, VfioUser};
@@ -41,6 +42,8 @@ pub(crate) struct Daemon {
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
     pub(crate) emulator: OnceCell<u64>,
+    /// What short names of machines stand for.
+    machines: OnceLock<HashMap<String, String>>,
     last_id: AtomicI32,
     since: Instant,
     /// Keeps others from this root for as long as it is open.
@@ -122,6 +125,7 @@ impl Daemon {
             events: Events::default(),
             qemu_user,
             emulator: OnceCell::new(),
+            machines: OnceLock::new(),
             last_id: AtomicI32::new(0),
             since: Instant::now(),
             _lock: lock,
@@ -244,6 +248,18 @@ impl Daemon {
                 .unwrap_or(0)
         };
         *self.emulator.get_or_init(ask).await
+    }
+
+    /// The machine that a short name stands for today, so that a guest stays the same when QEMU
+    /// grows. Blocks at first: QEMU is asked once.
+    pub(crate) fn machine<'a>(&'a self, name: &'a str) -> &'a str {
+        if self.simulated {
+            return name;
+        }
+        let machines = self
+            .machines
+            .get_or_init(|| qemu::machine_aliases(Path::new(qemu::DEFAULT_EMULATOR)));
+        machines.get(name).map_or(name, String::as_str)
     }
 }
 

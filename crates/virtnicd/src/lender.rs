@@ -511,8 +511,11 @@ impl Lender {
 
     /// What uses a VF on the host, in words; empty: nothing.
     fn usage(&self, address: PciAddress) -> std::result::Result<String, String> {
-        // Not on a thread for that: the way there and back takes longer than the answer.
         let known = lock(&self.state).vfs.get(&address).cloned();
+        // The common case, spared a change of threads, which would take as long as all the rest.
+        if known.as_ref().is_some_and(|vf| self.host.vf_is_idle(vf)) {
+            return Ok(String::new());
+        }
         let asked = block_in_place(|| match known {
             Some(vf) => self.host.vf_usage(&vf),
             None => self.host.vf_usage(&self.host.virtual_function(address)?),

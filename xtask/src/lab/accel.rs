@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::boot::{base_arguments, qemu_command};
+use super::boot::{base_arguments, end, qemu_command};
 use super::early::PROBE_ANSWER;
 use super::setup::Lab;
 use crate::ui::Step;
@@ -51,6 +51,9 @@ impl Accel {
 /// How long a working KVM may take from power-on to the first program. It takes about a second.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// What ends a QEMU whose console shares standard input with its monitor: Ctrl-A, x.
+const QUIT: &[u8] = b"\x01x";
+
 /// Chooses: what `VIRTNIC_LAB_ACCEL` says, else KVM if a host starts with it. The answer is kept until the next boot of
 /// this machine, for `/dev/kvm` may be there and yet unable to run an ordinary kernel.
 pub(crate) fn choose(lab: &Lab) -> Result<Accel, AccelError> {
@@ -88,9 +91,9 @@ pub(crate) fn choose(lab: &Lab) -> Result<Accel, AccelError> {
 }
 
 fn starts_with_kvm(lab: &Lab) -> io::Result<bool> {
-    let arguments = base_arguments(Accel::Kvm, 512, "stdio", "lab.probe");
+    let arguments = base_arguments(Accel::Kvm, 512, "mon:stdio", "lab.probe");
     let mut qemu = qemu_command(lab, None, &arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
@@ -107,8 +110,7 @@ fn starts_with_kvm(lab: &Lab) -> io::Result<bool> {
         let _ = answered.send(found);
     });
     let works = answer.recv_timeout(PATIENCE).unwrap_or(false);
-    qemu.kill()?;
-    qemu.wait()?;
+    end(&mut qemu, QUIT);
     // QEMU's end closed the pipe, so the reader is done.
     let _ = reader.join();
     Ok(works)

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -134,7 +134,7 @@ impl Machine {
         })?;
         let messages = File::create(run.messages()).map_err(BootError::Start)?;
         let mut qemu = qemu_command(lab, Some(&run.path), &arguments(lab.accel, spec))
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(messages)
             .spawn()
@@ -155,14 +155,8 @@ impl Machine {
 
     /// Lets the host power off, for at most so long.
     pub(crate) fn power_off(self, patience: Duration) {
-        if let Ok(ended) = watch(&self.qemu) {
-            let patience = Timespec {
-                tv_sec: patience.as_secs().cast_signed(),
-                tv_nsec: patience.subsec_nanos().into(),
-            };
-            // Whatever comes of it, the drop makes sure of the end.
-            let _ = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience));
-        }
+        // Whatever comes of it, the drop makes sure of the end.
+        ends_within(&self.qemu, patience);
     }
 
     /// What the host and QEMU said last, to explain an end.
@@ -175,15 +169,39 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Without its host's other end the agent powers off; this is for a host that no longer runs its agent. The
-        // process is `unshare`, or sudo, which passes the signal on.
+        // Without its host's other end the agent powers off; this is for a host that no longer runs its agent.
         if matches!(self.qemu.try_wait(), Ok(None)) {
-            if let Some(pid) = Pid::from_raw(self.qemu.id().cast_signed()) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-            let _ = self.qemu.wait();
+            end(&mut self.qemu, b"quit\n");
         }
     }
+}
+
+/// Ends a QEMU by what its monitor, on its standard input, understands: behind sudo no signal of ours reaches it.
+pub(crate) fn end(qemu: &mut Child, quit: &[u8]) {
+    if let Some(mut monitor) = qemu.stdin.take() {
+        // A closed one means that QEMU has ended.
+        let _ = monitor.write_all(quit);
+    }
+    if !ends_within(qemu, QUIT_PATIENCE) {
+        // Its parent's end is its own.
+        let _ = qemu.kill();
+    }
+    let _ = qemu.wait();
+}
+
+/// How long QEMU may take to end when its monitor is told to.
+const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for a child's end, for at most so long; whether it has ended.
+fn ends_within(child: &Child, patience: Duration) -> bool {
+    let patience = Timespec {
+        tv_sec: patience.as_secs().cast_signed(),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
+    watch(child).is_ok_and(|ended| {
+        poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&patience))
+            .is_ok_and(|ready| ready > 0)
+    })
 }
 
 /// A descriptor that is readable once the child has ended.
@@ -194,7 +212,7 @@ pub(crate) fn watch(child: &Child) -> io::Result<std::os::fd::OwnedFd> {
 
 /// QEMU in the Debian root, with what it needs mounted in its own namespace. The paths inside are those of the arguments.
 pub(crate) fn qemu_command(lab: &Lab, run: Option<&Path>, arguments: &[String]) -> Command {
-    // `--kill-child` and the parent's death signal: QEMU never outlives this process.
+    // `--kill-child` and the parent's death signal: QEMU does not outlive this process.
     let mut command = privileged("setpriv");
     command
         .args([

@@ -147,10 +147,17 @@ fn vcpus(element: Element<'_>) -> Result<(u32, Option<u32>), Error> {
     let Some(child) = element.child("vcpu") else {
         return Ok((1, None));
     };
+    if child.attribute("placement").is_some_and(|word| !["static", "auto"].contains(&word)) {
+        return Err(child.invalid(ErrorKind::Xml, "placement", "static or auto"));
+    }
     let text = child.text();
     let text = text.trim();
     let count = match text {
         "" => 1,
+        "0" if child.number::<u32>("current")?.is_some_and(|current| current > 0) => {
+            let message = "<vcpu> is 0, and less than current";
+            return Err(child.error(ErrorKind::ConfigUnsupported, message));
+        }
         "0" => {
             let message = "<vcpu> is 0: a guest needs one at least";
             return Err(child.error(ErrorKind::Internal, message));
@@ -271,25 +278,6 @@ impl LifecycleActions {
                     format!("<{name}> is '{action}': expected {}", plain.join(", ")),
                 ));
             }
-        }
-        if [&self.on_poweroff, &self.on_reboot, &self.on_crash].contains(&&"rename-restart".to_owned())
-        {
-            return Err(domain.error(
-                ErrorKind::ConfigUnsupported,
-                "QEMU has no 'rename-restart' for <on_poweroff>, <on_reboot> or <on_crash>",
-            ));
-        }
-        if self.on_poweroff == "preserve" || self.on_reboot == "preserve" {
-            return Err(domain.error(
-                ErrorKind::ConfigUnsupported,
-                "'preserve' is for <on_crash>, not for <on_poweroff> or <on_reboot>",
-            ));
-        }
-        if self.on_poweroff == "restart" && self.on_reboot == "destroy" {
-            return Err(domain.error(
-                ErrorKind::ConfigUnsupported,
-                "QEMU can't restart at <on_poweroff> and destroy at <on_reboot>",
-            ));
         }
         Ok(self)
     }

@@ -11,7 +11,16 @@ use super::shapes::{
 use super::{DeviceInfo, Origin};
 use crate::kept::Kept;
 use crate::xml::{Base, Element};
-use crate::{Error, ErrorKind, HostDevice, Interface};
+use crate::{Error, ErrorKind, Faults, HostDevice, Interface};
+
+/// What libvirt calls memory balloons.
+const BALLOON_MODELS: [&str; 5] = [
+    "virtio",
+    "xen",
+    "none",
+    "virtio-transitional",
+    "virtio-non-transitional",
+];
 
 impl Devices {
     pub(super) fn read(element: Option<Element<'_>>, origin: Origin) -> Result<Self, Error> {
@@ -19,48 +28,58 @@ impl Devices {
         let Some(element) = element else {
             return Ok(devices);
         };
+        let mut faults = Faults::default();
         for child in element.children() {
-            if child.namespace().is_some() {
-                continue;
-            }
-            match child.name() {
-                "emulator" => {
-                    let path = child.text();
-                    devices.emulator = (!path.is_empty()).then_some(path);
-                }
-                "disk" => devices.insert_disk(Disk::read(child, origin)?),
-                "controller" => {
-                    let controller = Controller::read(child, origin)?;
-                    devices.insert_controller(controller);
-                }
-                "interface" => devices.interfaces.push(Interface::read(child, origin)?),
-                "hostdev" => match HostDevice::read(child, origin)? {
-                    Some(hostdev) => devices.hostdevs.push(hostdev),
-                    None => devices.keep(child, devices.hostdevs.len(), origin)?,
-                },
-                "serial" => devices.serials.push(CharDevice::read(child, origin)?),
-                "console" => devices.consoles.push(CharDevice::read(child, origin)?),
-                "rng" => match Rng::read(child, origin)? {
-                    Some(rng) => devices.rngs.push(rng),
-                    None => devices.keep(child, devices.rngs.len(), origin)?,
-                },
-                "memballoon" => {
-                    let model = child.require("model")?;
-                    if devices.memballoon.is_some() {
-                        let message = "only a single memory balloon device is supported";
-                        return Err(child.error(ErrorKind::Internal, message));
-                    }
-                    devices.memballoon = Some(MemBalloon {
-                        model: model.to_owned(),
-                        info: DeviceInfo::read(child, origin)?,
-                        unused: Kept::of(child, &MEMBALLOON),
-                    });
-                }
-                name if DEVICES.child(name).is_some() => devices.keep(child, 0, origin)?,
-                _ => {} // unknown: kept with the domain
+            if child.namespace().is_none() {
+                faults.or_default(devices.read_child(child, origin));
             }
         }
+        faults.finish()?;
         Ok(devices)
+    }
+
+    fn read_child(&mut self, child: Element<'_>, origin: Origin) -> Result<(), Error> {
+        match child.name() {
+            "emulator" => {
+                let path = child.text();
+                self.emulator = (!path.is_empty()).then_some(path);
+            }
+            "disk" => self.insert_disk(Disk::read(child, origin)?),
+            "controller" => {
+                let controller = Controller::read(child, origin)?;
+                self.insert_controller(controller);
+            }
+            "interface" => self.interfaces.push(Interface::read(child, origin)?),
+            "hostdev" => match HostDevice::read(child, origin)? {
+                Some(hostdev) => self.hostdevs.push(hostdev),
+                None => self.keep(child, self.hostdevs.len(), origin)?,
+            },
+            "serial" => self.serials.push(CharDevice::read(child, origin)?),
+            "console" => self.consoles.push(CharDevice::read(child, origin)?),
+            "rng" => match Rng::read(child, origin)? {
+                Some(rng) => self.rngs.push(rng),
+                None => self.keep(child, self.rngs.len(), origin)?,
+            },
+            "memballoon" => {
+                let model = child.require("model")?;
+                if !BALLOON_MODELS.contains(&model) {
+                    let expected = BALLOON_MODELS.join(", ");
+                    return Err(child.invalid(ErrorKind::Xml, "model", expected));
+                }
+                if self.memballoon.is_some() {
+                    let message = "only a single memory balloon device is supported";
+                    return Err(child.error(ErrorKind::Internal, message));
+                }
+                self.memballoon = Some(MemBalloon {
+                    model: model.to_owned(),
+                    info: DeviceInfo::read(child, origin)?,
+                    unused: Kept::of(child, &MEMBALLOON),
+                });
+            }
+            name if DEVICES.child(name).is_some() => self.keep(child, 0, origin)?,
+            _ => {} // unknown: kept with the domain
+        }
+        Ok(())
     }
 
     /// Adds a disk after those of its bus whose names come earlier, or at the end.
@@ -156,6 +175,12 @@ impl Disk {
                     "name" => {}
                     "type" => format = value.to_owned(),
                     _ if DISK_DRIVER.contains(&name) => {
+                        let words = DISK_DRIVER_WORDS.iter().find(|(known, _)| *known == name);
+                        if let Some((_, words)) = words
+                            && !words.contains(&value)
+                        {
+                            return Err(driver.invalid(ErrorKind::Xml, name, words.join(", ")));
+                        }
                         driver_attributes.push((name.to_owned(), value.to_owned()));
                     }
                     _ => {}
@@ -179,6 +204,24 @@ impl Disk {
         })
     }
 }
+
+/// What libvirt knows for some attributes of a disk's `<driver>`.
+const DISK_DRIVER_WORDS: [(&str, &[&str]); 4] = [
+    (
+        "cache",
+        &[
+            "default",
+            "none",
+            "writethrough",
+            "writeback",
+            "directsync",
+            "unsafe",
+        ],
+    ),
+    ("io", &["native", "threads", "io_uring"]),
+    ("discard", &["unmap", "ignore"]),
+    ("detect_zeroes", &["off", "on", "unmap"]),
+];
 
 /// Buses that libvirt's disks can be on.
 const BUSES: [&str; 10] = [

@@ -18,7 +18,7 @@ impl Domain {
     /// Checks what one element can't say alone: duplicates, and what the machine doesn't have.
     ///
     /// # Errors
-    /// The first contradiction, in libvirt's class.
+    /// All contradictions, in the class of the first.
     pub fn validate(&self) -> Result<(), Error> {
         if !self.is_q35() && !self.is_i440fx() {
             return Err(xml(format!(
@@ -26,12 +26,15 @@ impl Domain {
                 self.os.machine
             )));
         }
-        self.check_boot()?;
-        self.check_controllers()?;
-        self.check_disks()?;
-        self.check_aliases()?;
-        self.check_host_devices()?;
-        self.check_shared_memory()
+        Error::all([
+            self.check_lifecycle(),
+            self.check_boot(),
+            self.check_controllers(),
+            self.check_disks(),
+            self.check_aliases(),
+            self.check_host_devices(),
+            self.check_shared_memory(),
+        ])
     }
 
     /// Checks each interface against what it was resolved to.
@@ -41,6 +44,27 @@ impl Domain {
     pub fn check_resolved(&self) -> Result<(), Error> {
         let mut interfaces = self.devices.interfaces.iter();
         interfaces.try_for_each(Interface::check_resolved)
+    }
+
+    fn check_lifecycle(&self) -> Result<(), Error> {
+        let actions = &self.lifecycle;
+        let (off, reboot) = (actions.on_poweroff.as_str(), actions.on_reboot.as_str());
+        if [off, reboot, &actions.on_crash].contains(&"rename-restart") {
+            return Err(unsupported(
+                "QEMU has no 'rename-restart' for <on_poweroff>, <on_reboot> or <on_crash>",
+            ));
+        }
+        if off == "preserve" || reboot == "preserve" {
+            return Err(unsupported(
+                "'preserve' is for <on_crash>, not for <on_poweroff> or <on_reboot>",
+            ));
+        }
+        if off == "restart" && reboot == "destroy" {
+            return Err(unsupported(
+                "QEMU can't restart at <on_poweroff> and destroy at <on_reboot>",
+            ));
+        }
+        Ok(())
     }
 
     fn check_boot(&self) -> Result<(), Error> {

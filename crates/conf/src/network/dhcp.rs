@@ -96,7 +96,7 @@ impl Dhcp {
             ranges,
             hosts,
             bootp: match element.child("bootp") {
-                Some(bootp) => Bootp::parse(bootp)?,
+                Some(bootp) => Some(Bootp::parse(bootp)?),
                 None => None,
             },
         })
@@ -207,13 +207,10 @@ impl DhcpHost {
 }
 
 impl Bootp {
-    /// Without a file there is nothing to boot, and libvirt drops the element.
-    fn parse(element: Element<'_>) -> Result<Option<Self>, Error> {
-        let Some(file) = element.attribute_string("file") else {
-            return Ok(None);
-        };
+    fn parse(element: Element<'_>) -> Result<Self, Error> {
+        let file = element.require("file")?.to_owned();
         let server = address(element, ErrorKind::Xml, "server")?;
-        Ok(Some(Self { file, server }))
+        Ok(Self { file, server })
     }
 }
 

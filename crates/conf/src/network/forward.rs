@@ -12,8 +12,14 @@ use crate::{Error, ErrorKind, Forward, ForwardMode, PciAddress, PoolMembers};
 /// Reads `<forward>`; none for `mode='none'`. The second part is what its PFs say of their VFs.
 pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>), Error> {
     let mode = match element.attribute("mode") {
-        None => ForwardMode::Nat,
-        Some("none") => return Ok((None, Vec::new())),
+        None | Some("") => ForwardMode::Nat,
+        Some("none") => match element.child("nat") {
+            None => return Ok((None, Vec::new())),
+            Some(nat) => {
+                let message = "<nat> needs mode='nat', not 'none'";
+                return Err(nat.error(ErrorKind::Xml, message));
+            }
+        },
         Some(word) => ForwardMode::from_word(word).ok_or_else(|| {
             let expected = format!("none, {}", ForwardMode::expected());
             element.invalid(ErrorKind::ConfigUnsupported, "mode", expected)

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::virtualport::VirtualPortRules;
 use crate::xml::{Document, Element, FromXml};
-use crate::{Bandwidth, Error, ErrorKind, ForwardMode, MacAddress, PoolMembers, VirtualPort};
+use crate::{Bandwidth, Error, ErrorKind, Faults, ForwardMode, MacAddress, PoolMembers, VirtualPort};
 
 /// What libvirt's dnsmasq options live in.
 pub(crate) const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
@@ -19,7 +19,7 @@ impl Network {
     /// What needs more than the document's own words is checked by [`Network::validate`].
     ///
     /// # Errors
-    /// What is wrong, in libvirt's class, with line, column and path.
+    /// What is wrong, in libvirt's class, with line, column and path; all of it, where reading can go on.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
         Self::from_xml(document.root_named("network")?)
@@ -28,53 +28,45 @@ impl Network {
 
 impl FromXml for Network {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        let name = name(element)?;
-        let uuid = element.child_uuid("uuid")?.unwrap_or_else(Uuid::new_v4);
-        let title = title(element)?;
-        // In libvirt's order, so that of several faults the same one is told.
-        let mut ip = IpSettings::of(element)?;
-        let bandwidth = bandwidth(element)?;
-        let vlan = element.parse_child("vlan")?;
-        let isolated_ports = match element.child("port") {
-            Some(port) => port.yes_no("isolated")?,
-            None => None,
-        };
-        ip.dns = element.parse_child("dns")?.unwrap_or_default();
-        let virtual_port = virtual_port(element, VirtualPortRules::Typed)?;
-        let port_groups = element
-            .children_named("portgroup")
-            .map(PortGroup::from_xml)
-            .collect::<Result<_, _>>()?;
-        ip.addresses = element
-            .children_named("ip")
-            .map(IpNetwork::from_xml)
-            .collect::<Result<_, _>>()?;
-        ip.routes = element
-            .children_named("route")
-            .map(IpRoute::from_xml)
-            .collect::<Result<_, _>>()?;
+        // In libvirt's order, so that of several faults the same one is told first.
+        let mut faults = Faults::default();
+        let name = faults.or_default(name(element));
+        let uuid = faults.or_default(element.child_uuid("uuid"));
+        let title = faults.or_default(title(element));
+        let mut ip = faults.or_default(IpSettings::of(element));
+        let bandwidth = faults.or_default(bandwidth(element));
+        let vlan = faults.or_default(element.parse_child("vlan"));
+        let isolated_ports = element.child("port").and_then(|port| {
+            faults.or_default(port.yes_no("isolated"))
+        });
+        let dns = faults.or_default(element.parse_child("dns"));
+        ip.dns = dns.unwrap_or_default();
+        let virtual_port = faults.or_default(virtual_port(element, VirtualPortRules::Typed));
+        let port_groups = all(element, "portgroup", PortGroup::from_xml, &mut faults);
+        ip.addresses = all(element, "ip", IpNetwork::from_xml, &mut faults);
+        ip.routes = all(element, "route", IpRoute::from_xml, &mut faults);
         let (forward, vfs) = match element.child("forward") {
-            Some(forward) => super::forward::parse(forward)?,
+            Some(forward) => faults.or_default(super::forward::parse(forward)),
             None => (None, Vec::new()),
         };
+        let trust_guest_rx_filters = faults.or_default(element.yes_no("trustGuestRxFilters"));
+        let extension = faults.or_default(NetworkExtension::from_network(element));
+        faults.finish()?;
         let mut network = Self {
             name,
-            uuid,
+            uuid: uuid.unwrap_or_else(Uuid::new_v4),
             title,
             description: element.child_text("description"),
             metadata: metadata(element),
             forward,
             isolated_ports,
-            trust_guest_rx_filters: element.yes_no("trustGuestRxFilters")?,
+            trust_guest_rx_filters,
             vlan,
             virtual_port,
             bandwidth,
             port_groups,
             ip,
-            extension: NetworkExtension {
-                vfs,
-                ..NetworkExtension::from_network(element)?
-            },
+            extension: NetworkExtension { vfs, ..extension },
         };
         if network.makes_bridge() {
             network.ip.bridge.get_or_insert_default();
@@ -85,6 +77,19 @@ impl FromXml for Network {
         network.check_mode(element)?;
         Ok(network)
     }
+}
+
+/// All children of a name, but those with a fault.
+fn all<'d, T>(
+    network: Element<'d>,
+    name: &str,
+    read: impl Fn(Element<'d>) -> Result<T, Error>,
+    faults: &mut Faults,
+) -> Vec<T> {
+    let children = network.children_named(name);
+    children
+        .filter_map(|child| faults.or_default(read(child).map(Some)))
+        .collect()
 }
 
 fn name(network: Element<'_>) -> Result<String, Error> {

@@ -11,16 +11,18 @@ impl Network {
     /// Checks what can be told without looking at the host.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and what is wrong with it.
+    /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and all that is wrong with it.
     pub fn validate(&self) -> Result<(), Error> {
-        self.check_name()?;
-        self.check_addresses()?;
-        self.check_bandwidth()?;
-        self.check_members()?;
-        self.check_groups()?;
-        self.check_vlans()?;
-        self.check_dhcp()?;
-        self.check_routes()
+        Error::all([
+            self.check_name(),
+            self.check_addresses(),
+            self.check_bandwidth(),
+            self.check_members(),
+            self.check_groups(),
+            self.check_vlans(),
+            self.check_dhcp(),
+            self.check_routes(),
+        ])
     }
 
     fn refuse(&self, message: impl std::fmt::Display) -> Error {

@@ -354,6 +354,7 @@ impl<'d> Element<'d> {
             message: message.into(),
             position: Some(self.position()),
             path: Some(self.path()),
+            also: Vec::new(),
         }
     }
 

@@ -166,6 +166,10 @@ impl Host for LinuxHost {
         })
     }
 
+    fn vf_is_idle(&self, vf: &VirtualFunction) -> bool {
+        self.is_idle(vf.address).unwrap_or(false)
+    }
+
     fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError> {
         let variant = self.modalias_driver(address)?;
         Ok(variant

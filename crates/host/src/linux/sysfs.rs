@@ -14,6 +14,8 @@ use crate::{
 const MOST_BYTES: u64 = 4096;
 /// Longest name of a network device, `IFNAMSIZ` less the NUL.
 const MOST_NAME: usize = 15;
+/// `IFF_UP`.
+const FLAG_UP: u32 = 1;
 const CLASS_ETHERNET: u32 = 0x0200;
 
 /// sysfs, below a directory.
@@ -209,6 +211,22 @@ impl Sysfs {
         let names = inventory(netdev).names(&directory)?;
         let uppers = names.iter().filter_map(|name| name.strip_prefix("upper_"));
         Ok(uppers.map(str::to_owned).collect())
+    }
+
+    /// Whether a network device is down, belongs to no other, and carries no other.
+    pub(super) fn is_at_rest(&self, netdev: &str) -> Result<bool, HostError> {
+        let Some(directory) = self.netdev_dir(netdev) else {
+            return Ok(false);
+        };
+        let reading = inventory(netdev);
+        let flags: Option<u32> = reading.number(&directory.join("flags"))?;
+        if flags.is_none_or(|flags| flags & FLAG_UP != 0) {
+            return Ok(false);
+        }
+        let names = reading.names(&directory)?;
+        Ok(!names
+            .iter()
+            .any(|name| name == "master" || name.starts_with("upper_")))
     }
 
     pub(super) fn master(&self, netdev: &str) -> Result<Option<String>, HostError> {

@@ -35,6 +35,22 @@ impl LinuxHost {
         Ok(usages)
     }
 
+    /// Whether the function's network device, which is there, is down and nothing is built on it.
+    /// That is read from sysfs, which does without netlink's lock.
+    pub(super) fn is_idle(&self, address: PciAddress) -> Result<bool, HostError> {
+        match self.sysfs.driver(address)? {
+            Some(driver) if !is_vfio(&driver) => {}
+            _ => return Ok(false),
+        }
+        let netdevs = self.sysfs.netdevs(address)?;
+        for netdev in &netdevs {
+            if !self.sysfs.is_at_rest(netdev)? {
+                return Ok(false);
+            }
+        }
+        Ok(!netdevs.is_empty())
+    }
+
     /// What uses a network device now; see [`crate::Host::vf_usage`].
     pub fn netdev_usage(&self, netdev: &str) -> Result<Vec<Usage>, HostError> {
         let refused = |source| HostError::Kernel {

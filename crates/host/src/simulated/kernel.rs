@@ -167,6 +167,10 @@ impl Host for SimulatedHost {
         })
     }
 
+    fn vf_is_idle(&self, vf: &VirtualFunction) -> bool {
+        self.vf_usage(vf).is_ok_and(|usages| usages.is_empty())
+    }
+
     fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError> {
         self.call(Operation::ChooseDriver, Some(address), |state, _| {
             let variant = match state.place(address)? {

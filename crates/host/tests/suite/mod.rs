@@ -311,10 +311,13 @@ fn missing_vf_is_refused(subject: &Subject<'_>) {
     assert!(subject.host.vf_state(&vf).is_err());
     assert!(subject.host.set_vf(&vf, VfSetting::Mac(mac(3))).is_err());
     assert!(subject.host.vf_usage(&vf).is_err());
+    assert!(!subject.host.vf_is_idle(&vf));
 }
 
 fn idle_vf_is_free(subject: &Subject<'_>) {
-    assert_eq!(subject.host.vf_usage(&subject.vf(0)).unwrap(), []);
+    let vf = subject.vf(0);
+    assert_eq!(subject.host.vf_usage(&vf).unwrap(), []);
+    assert!(subject.host.vf_is_idle(&vf));
 }
 
 fn vf_goes_and_comes_back(subject: &Subject<'_>) {

@@ -450,6 +450,7 @@ impl Daemon {
         let mut domain = conf::Domain::parse(xml).map_err(fault::document(QEMU))?;
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
         domain.fill_defaults_with(&lends);
+        domain.os.machine = self.machine(&domain.os.machine).to_owned();
         domain.validate().map_err(fault::document(QEMU))?;
         // A device that is not there (yet) is taken for PCI Express, as nearly all are.
         let is_express = |address| {

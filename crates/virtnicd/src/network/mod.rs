@@ -17,6 +17,8 @@ use crate::registry::{Clash, Named};
 use crate::sync::lock;
 
 const DOMAIN: Domain = Domain::Network;
+/// `VIR_NETWORK_DEFINE_VALIDATE` and `VIR_NETWORK_CREATE_VALIDATE`.
+const VALIDATE: u32 = 1;
 
 /// A network that the daemon knows.
 #[derive(Debug)]
@@ -140,8 +142,8 @@ impl Daemon {
     }
 
     /// Keeps a definition. A running network goes on as it is, and has it at its next start.
-    pub(crate) fn define_network(&self, xml: &str) -> Result<Net> {
-        let network = self.read_network(xml)?;
+    pub(crate) fn define_network(&self, xml: &str, flags: u32) -> Result<Net> {
+        let network = self.read_network(xml, flags)?;
         let object = self.with_network(&network, |_, state| {
             self.network_store
                 .write(&network.name, &network.to_xml(Form::Inactive))
@@ -157,8 +159,8 @@ impl Daemon {
     }
 
     /// Starts a network that is not kept.
-    pub(crate) fn create_network(&self, xml: &str) -> Result<Net> {
-        let network = self.read_network(xml)?;
+    pub(crate) fn create_network(&self, xml: &str, flags: u32) -> Result<Net> {
+        let network = self.read_network(xml, flags)?;
         let object = self.with_network(&network, |object, state| {
             self.activate(object, state, network.clone())
         })?;
@@ -257,19 +259,43 @@ impl Daemon {
         }
     }
 
-    fn read_network(&self, xml: &str) -> Result<Network> {
-        let network = Network::parse(xml).map_err(fault::document(DOMAIN))?;
+    /// A document as a client gave it, filled in as libvirt would.
+    fn read_network(&self, xml: &str, flags: u32) -> Result<Network> {
+        let mut network = Network::parse(xml).map_err(fault::document(DOMAIN))?;
+        for unread in conf::grammar::unread(xml).map_err(fault::document(DOMAIN))? {
+            if flags & VALIDATE != 0 {
+                let detail = unread.to_string();
+                return Err(Error::new(Code::XmlInvalidSchema, DOMAIN, detail));
+            }
+            tracing::warn!(network = network.name, "ignored: {unread}");
+        }
+        let own = network.name.clone();
+        network
+            .fill_defaults(|name| self.is_bridge_taken(&own, name))
+            .map_err(fault::document(DOMAIN))?;
         network.validate().map_err(fault::document(DOMAIN))?;
         if let Some(forward) = &network.forward
             && let conf::PoolMembers::Addresses(addresses) = &forward.members
         {
             for address in addresses {
-                self.host
-                    .virtual_function(*address)
-                    .map_err(fault::host(DOMAIN))?;
+                self.host.virtual_function(*address).map_err(|error| {
+                    let detail = format!("<address> of network '{}': {error}", network.name);
+                    Error::new(Code::ConfigUnsupported, DOMAIN, detail)
+                })?;
             }
         }
         Ok(network)
+    }
+
+    /// Whether another network or a device of the host has that name.
+    fn is_bridge_taken(&self, network: &str, bridge: &str) -> bool {
+        let others = self.networks.all();
+        let mut others = others.iter().filter(|other| other.name != network);
+        others.any(|other| other.bridge().is_ok_and(|name| name == bridge))
+            || !matches!(
+                self.host.pci_address_of(bridge),
+                Err(host::HostError::NoNetdev(_))
+            )
     }
 
     /// Does something to the network of that name and uuid, new or known. What is neither defined

@@ -79,17 +79,17 @@ fn usb_devices(devices: &Devices) -> Vec<DeviceRef> {
             })
             .map(|(i, _)| DeviceRef::Interface(i)),
     );
-    let hostdevs = devices.hostdevs.iter().enumerate();
-    order.extend(
-        hostdevs
-            .filter(|(_, hostdev)| matches!(hostdev.source, HostSource::Usb(_)))
-            .map(|(i, _)| DeviceRef::Hostdev(i)),
-    );
     let disks = devices.disks.iter().enumerate();
     order.extend(
         disks
             .filter(|(_, disk)| disk.bus == "usb")
             .map(|(i, _)| DeviceRef::Disk(i)),
+    );
+    let hostdevs = devices.hostdevs.iter().enumerate();
+    order.extend(
+        hostdevs
+            .filter(|(_, hostdev)| matches!(hostdev.source, HostSource::Usb(_)))
+            .map(|(i, _)| DeviceRef::Hostdev(i)),
     );
     order.extend(others("input", |input| {
         input.attribute("bus") == Some("usb")

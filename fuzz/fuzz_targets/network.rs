@@ -1,15 +1,8 @@
-//! A `<network>` that is read is written so that it reads alike.
+//! Any text, read as a document of this kind.
 #![no_main]
 
-use conf::{Form, Network};
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks.rs"]
+#[allow(dead_code, reason = "each target has one of them")]
+mod checks;
 
-fuzz_target!(|text: &str| {
-    let _ = conf::grammar::unread(text);
-    let Ok(network) = Network::parse(text) else {
-        return;
-    };
-    let _ = network.validate();
-    let xml = network.to_xml(Form::Inactive);
-    assert_eq!(Network::parse(&xml), Ok(network), "{xml}");
-});
+libfuzzer_sys::fuzz_target!(|text: &str| checks::network(text));

@@ -1,14 +1,8 @@
-//! A `<device>` that is read is written so that it reads alike.
+//! Any text, read as a document of this kind.
 #![no_main]
 
-use conf::NodeDevice;
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks.rs"]
+#[allow(dead_code, reason = "each target has one of them")]
+mod checks;
 
-fuzz_target!(|text: &str| {
-    let Ok(device) = NodeDevice::parse(text) else {
-        return;
-    };
-    let _ = device.capability_names();
-    let xml = device.to_xml();
-    assert_eq!(NodeDevice::parse(&xml), Ok(device), "{xml}");
-});
+libfuzzer_sys::fuzz_target!(|text: &str| checks::nodedev(text));

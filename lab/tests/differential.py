@@ -11,6 +11,7 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -120,9 +121,22 @@ def main():
         except libvirt.libvirtError:
             if time.monotonic() > deadline:
                 raise
-    for connection in (peer, ours):
-        for xml in NETWORKS:
-            connection.networkDefineXML(xml)
+    networks = [connection.networkDefineXML(xml) for connection in (peer, ours) for xml in NETWORKS]
+    try:
+        found = compare(peer, ours)
+    finally:
+        for network in networks:
+            network.undefine()
+        os.kill(int((PEER / "pid").read_text()), signal.SIGTERM)
+    for differs, cases in sorted(found.items(), key=lambda item: -len(item[1])):
+        print(f"{len(cases)} x {differs}")
+        for asked, theirs, own in cases[:SHOWN]:
+            print(f"  asked: {asked}\n  libvirtd: {theirs[0]} {theirs[1]}\n  virtnicd: {own[0]} {own[1]}")
+    sys.exit(1 if found else 0)
+
+
+def compare(peer, ours):
+    """The differences that are not listed, each with the documents and both answers."""
     documents = Documents(SEED)
     patterns = known()
     found = collections.defaultdict(list)
@@ -144,11 +158,7 @@ def main():
                 found[unlisted[0]].append((asked, *answers))
         took = time.monotonic() - started
         print(f"{name}: {COUNT} documents in {took:.0f} s, {accepted} accepted by libvirtd, {listed} differences as listed", flush=True)
-    for differs, cases in sorted(found.items(), key=lambda item: -len(item[1])):
-        print(f"{len(cases)} x {differs}")
-        for asked, theirs, own in cases[:SHOWN]:
-            print(f"  asked: {asked}\n  libvirtd: {theirs[0]} {theirs[1]}\n  virtnicd: {own[0]} {own[1]}")
-    sys.exit(1 if found else 0)
+    return found
 
 
 if os.environ.get("LAB_DAEMON", "virtnicd") != "virtnicd":

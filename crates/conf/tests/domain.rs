@@ -554,3 +554,14 @@ fn all_addresses(domain: &Domain) -> Vec<PciAddress> {
     };
     infos.filter_map(|info| pci(&info.address)).collect()
 }
+
+#[test]
+fn every_device_with_a_fault_is_named() {
+    let error = Domain::parse(
+        "<domain type='kvm'><name>g</name><memory>1</memory><os><type>hvm</type></os><devices>\n\
+         <interface type='x'/>\n<disk><target dev='vda'/></disk>\n<hostdev type='y'/></devices></domain>",
+    )
+    .unwrap_err();
+    let lines: Vec<_> = [&error].into_iter().chain(&error.also).map(|e| e.position.unwrap().0).collect();
+    assert_eq!(lines, [2, 4], "{error}");
+}

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by it")]
 
-use conf::{DeviceStatus, Form, Network, NetworkStatus, PoolDevice};
+use conf::{DeviceStatus, ErrorKind, Form, Network, NetworkStatus, PoolDevice};
 
 fn network(inside: &str) -> Network {
     Network::parse(&format!("<network><name>n</name>{inside}</network>")).unwrap()
@@ -194,4 +194,19 @@ fn a_bridge_of_its_own_gets_a_free_name_and_a_mac() {
     let before = pool.clone();
     pool.fill_defaults(|_| true).unwrap();
     assert_eq!(pool, before);
+}
+
+#[test]
+fn all_faults_of_a_document_are_told_the_first_in_its_class() {
+    let error = Network::parse(
+        "<network><name>n</name><uuid>x</uuid>\n<forward mode='x'/>\n<ip address='y'/></network>",
+    )
+    .unwrap_err();
+    let told = error.to_string();
+    let places = ["/network/uuid", "/network/ip/@address, line 3", "/network/forward/@mode, line 2"];
+    let found: Vec<_> = places.iter().filter_map(|place| told.find(place)).collect();
+    assert_eq!(found.len(), 3, "{told}");
+    assert!(found.is_sorted(), "{told}");
+    assert_eq!((error.kind, error.also.len()), (ErrorKind::Internal, 2));
+    assert_eq!(error.also[1].kind, ErrorKind::ConfigUnsupported);
 }

@@ -3,6 +3,7 @@
 mod agent;
 mod bench;
 mod demo;
+mod documents;
 mod lab;
 mod run;
 mod test;
@@ -31,6 +32,10 @@ enum Command {
     Test(test::TestOptions),
     /// Measure virtnicd beside libvirtd
     Bench(bench::BenchOptions),
+    /// Measure reading and writing documents beside libxml2
+    Documents,
+    /// Run the fuzz targets of the documents for a bounded time
+    Fuzz(documents::FuzzOptions),
     /// The lab tier's runner, inside an emulated host
     #[command(hide = true)]
     LabTests {
@@ -55,6 +60,8 @@ enum Error {
     Test(#[from] test::TestError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    #[error(transparent)]
+    Documents(#[from] documents::DocumentsError),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +77,8 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Lab(command) => lab::main(command)?,
         Command::Test(options) => test::main(&options)?,
         Command::Bench(options) => bench::main(&options)?,
+        Command::Documents => documents::measure()?,
+        Command::Fuzz(options) => documents::fuzz(&options)?,
         Command::LabTests { names } => {
             match agent::tests::run(&names).map_err(test::TestError::from)? {
                 true => ExitCode::SUCCESS,

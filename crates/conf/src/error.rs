@@ -59,9 +59,7 @@ impl Error {
     }
 
     /// Fails with all that is wrong, told by the first of them.
-    pub(crate) fn all(
-        results: impl IntoIterator<Item = Result<(), Self>>,
-    ) -> Result<(), Self> {
+    pub(crate) fn all(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
         let mut faults = Faults::default();
         for result in results {
             faults.or_default(result);
@@ -108,7 +106,9 @@ impl fmt::Display for Error {
             (Some(path), None) => write!(f, " ({path})"),
             (None, None) => Ok(()),
         }?;
-        self.also.iter().try_for_each(|error| write!(f, "; also: {error}"))
+        self.also
+            .iter()
+            .try_for_each(|error| write!(f, "; also: {error}"))
     }
 }
 

@@ -562,6 +562,10 @@ fn every_device_with_a_fault_is_named() {
          <interface type='x'/>\n<disk><target dev='vda'/></disk>\n<hostdev type='y'/></devices></domain>",
     )
     .unwrap_err();
-    let lines: Vec<_> = [&error].into_iter().chain(&error.also).map(|e| e.position.unwrap().0).collect();
+    let lines: Vec<_> = [&error]
+        .into_iter()
+        .chain(&error.also)
+        .map(|e| e.position.unwrap().0)
+        .collect();
     assert_eq!(lines, [2, 4], "{error}");
 }

@@ -2,6 +2,8 @@
 //!
 //! `MUTATIONS` is how many documents are made of each kind, `MUTATION_SEED` another row of them.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by it")]
+
 #[path = "../../../fuzz/checks.rs"]
 mod checks;
 
@@ -10,9 +12,30 @@ use std::panic;
 use std::path::Path;
 
 const WORDS: [&str; 24] = [
-    "", "0", "-1", "1", "4096", "4294967296", "18446744073709551616", "0x1f", "yes", "no", "on",
-    "none", "pci", "usb", "hostdev", "virtio", "&amp;", "&#0;", "é", "52:54:00:00:00:01",
-    "ff:ff:ff:ff:ff:ff", "::1", "10.0.0.1", "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f",
+    "",
+    "0",
+    "-1",
+    "1",
+    "4096",
+    "4294967296",
+    "18446744073709551616",
+    "0x1f",
+    "yes",
+    "no",
+    "on",
+    "none",
+    "pci",
+    "usb",
+    "hostdev",
+    "virtio",
+    "&amp;",
+    "&#0;",
+    "é",
+    "52:54:00:00:00:01",
+    "ff:ff:ff:ff:ff:ff",
+    "::1",
+    "10.0.0.1",
+    "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f",
 ];
 
 /// A row of numbers; the same for the same seed (SplitMix64).
@@ -39,13 +62,18 @@ fn corpus(directories: &[&str]) -> Vec<String> {
         .filter(|path| path.to_string_lossy().ends_with(".xml"))
         .collect();
     paths.sort();
-    paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    paths
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect()
 }
 
 /// Every element of that name, as a document of its own.
 fn elements(documents: &[String], name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name} "), format!("</{name}>"));
-    let parts = documents.iter().flat_map(|document| document.split(&open).skip(1));
+    let parts = documents
+        .iter()
+        .flat_map(|document| document.split(&open).skip(1));
     parts
         .filter_map(|part| Some(format!("{open}{}{close}", part.split_once(&close)?.0)))
         .collect()
@@ -75,7 +103,7 @@ fn mutate(row: &mut Row, documents: &[String]) -> String {
         match row.below(5) {
             0 => text.replace_range(from..to, WORDS[row.below(WORDS.len())]),
             1 => text.replace_range(from..to, ""),
-            2 => text.insert_str(from, &text[from..to].to_owned()),
+            2 => text.insert_str(from, &text.clone()[from..to]),
             3 => {
                 let (start, end) = others[row.below(others.len())];
                 text.replace_range(from..to, &other[start..end]);
@@ -96,7 +124,10 @@ fn mutate(row: &mut Row, documents: &[String]) -> String {
 /// Checks many documents made from these.
 fn check(documents: &[String], holds: fn(&str)) {
     let number = |name: &str, default: u64| {
-        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
     };
     assert!(!documents.is_empty());
     let seed = number("MUTATION_SEED", 1);
@@ -134,7 +165,10 @@ fn domains() {
 
 #[test]
 fn interfaces() {
-    check(&elements(&corpus(&["domain"]), "interface"), checks::interface);
+    check(
+        &elements(&corpus(&["domain"]), "interface"),
+        checks::interface,
+    );
 }
 
 #[test]

@@ -203,7 +203,11 @@ fn all_faults_of_a_document_are_told_the_first_in_its_class() {
     )
     .unwrap_err();
     let told = error.to_string();
-    let places = ["/network/uuid", "/network/ip/@address, line 3", "/network/forward/@mode, line 2"];
+    let places = [
+        "/network/uuid",
+        "/network/ip/@address, line 3",
+        "/network/forward/@mode, line 2",
+    ];
     let found: Vec<_> = places.iter().filter_map(|place| told.find(place)).collect();
     assert_eq!(found.len(), 3, "{told}");
     assert!(found.is_sorted(), "{told}");

@@ -14,10 +14,42 @@ const DEFAULT_ARCHITECTURE: &str = "x86_64";
 
 /// What libvirt calls architectures.
 const ARCHITECTURES: [&str; 36] = [
-    "alpha", "armv6l", "armv7l", "armv7b", "aarch64", "cris", "i686", "ia64", "lm32", "m68k",
-    "microblaze", "microblazeel", "mips", "mipsel", "mips64", "mips64el", "or32", "parisc",
-    "parisc64", "ppc", "ppc64", "ppc64le", "ppcemb", "riscv32", "riscv64", "s390", "s390x", "sh4",
-    "sh4eb", "sparc", "sparc64", "unicore32", "x86_64", "xtensa", "xtensaeb", "loongarch64",
+    "alpha",
+    "armv6l",
+    "armv7l",
+    "armv7b",
+    "aarch64",
+    "cris",
+    "i686",
+    "ia64",
+    "lm32",
+    "m68k",
+    "microblaze",
+    "microblazeel",
+    "mips",
+    "mipsel",
+    "mips64",
+    "mips64el",
+    "or32",
+    "parisc",
+    "parisc64",
+    "ppc",
+    "ppc64",
+    "ppc64le",
+    "ppcemb",
+    "riscv32",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sh4",
+    "sh4eb",
+    "sparc",
+    "sparc64",
+    "unicore32",
+    "x86_64",
+    "xtensa",
+    "xtensaeb",
+    "loongarch64",
 ];
 
 impl Domain {
@@ -147,14 +179,20 @@ fn vcpus(element: Element<'_>) -> Result<(u32, Option<u32>), Error> {
     let Some(child) = element.child("vcpu") else {
         return Ok((1, None));
     };
-    if child.attribute("placement").is_some_and(|word| !["static", "auto"].contains(&word)) {
+    if child
+        .attribute("placement")
+        .is_some_and(|word| !["static", "auto"].contains(&word))
+    {
         return Err(child.invalid(ErrorKind::Xml, "placement", "static or auto"));
     }
     let text = child.text();
     let text = text.trim();
     let count = match text {
         "" => 1,
-        "0" if child.number::<u32>("current")?.is_some_and(|current| current > 0) => {
+        "0" if child
+            .number::<u32>("current")?
+            .is_some_and(|current| current > 0) =>
+        {
             let message = "<vcpu> is 0, and less than current";
             return Err(child.error(ErrorKind::ConfigUnsupported, message));
         }
@@ -218,7 +256,10 @@ impl Os {
             ));
         }
         let arch = kind.attribute_string("arch");
-        if arch.as_deref().is_some_and(|arch| !ARCHITECTURES.contains(&arch)) {
+        if arch
+            .as_deref()
+            .is_some_and(|arch| !ARCHITECTURES.contains(&arch))
+        {
             let expected = ARCHITECTURES.join(", ");
             return Err(kind.invalid(ErrorKind::ConfigUnsupported, "arch", expected));
         }

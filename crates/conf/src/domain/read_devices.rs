@@ -112,7 +112,7 @@ impl OtherDevice {
         let children =
             children.filter(|child| child.namespace().is_some() || !of_info(child.name()));
         let children: Vec<_> = children.map(Element::raw).collect();
-        let text = element.text();
+        let text = element.text().trim().to_owned();
         let attributes = element.all_attributes().into_iter();
         Ok(Self {
             name: element.name().to_owned(),
@@ -120,7 +120,7 @@ impl OtherDevice {
             attributes: attributes
                 .map(|(name, value)| (name, value.to_owned()))
                 .collect(),
-            text: (children.is_empty() && !text.trim().is_empty()).then_some(text),
+            text: (children.is_empty() && !text.is_empty()).then_some(text),
             children,
             after,
         })

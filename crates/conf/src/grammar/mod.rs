@@ -1,9 +1,12 @@
 //! Every element and attribute of networks, ports and node devices: one table, from which the
 //! reference in `docs/xml.md` is made and by which parts that nobody reads are found.
 
+mod guest;
 mod network;
 mod nodedev;
 mod port;
+
+pub use guest::{guest_markdown, stray_guest_notes};
 
 use std::fmt::Write as _;
 

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::virtualport::VirtualPortRules;
 use crate::xml::{Document, Element, FromXml};
-use crate::{Bandwidth, Error, ErrorKind, Faults, ForwardMode, MacAddress, PoolMembers, VirtualPort};
+use crate::{
+    Bandwidth, Error, ErrorKind, Faults, ForwardMode, MacAddress, PoolMembers, VirtualPort,
+};
 
 /// What libvirt's dnsmasq options live in.
 pub(crate) const DNSMASQ_NAMESPACE: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
@@ -36,9 +38,9 @@ impl FromXml for Network {
         let mut ip = faults.or_default(IpSettings::of(element));
         let bandwidth = faults.or_default(bandwidth(element));
         let vlan = faults.or_default(element.parse_child("vlan"));
-        let isolated_ports = element.child("port").and_then(|port| {
-            faults.or_default(port.yes_no("isolated"))
-        });
+        let isolated_ports = element
+            .child("port")
+            .and_then(|port| faults.or_default(port.yes_no("isolated")));
         let dns = faults.or_default(element.parse_child("dns"));
         ip.dns = dns.unwrap_or_default();
         let virtual_port = faults.or_default(virtual_port(element, VirtualPortRules::Typed));

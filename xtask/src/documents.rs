@@ -1,0 +1,248 @@
+//! `cargo xtask documents`: how fast documents are read and written, beside libxml2's bare parsing of the same files;
+//! `cargo xtask fuzz`: the fuzz targets, each for a bounded time.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::lab::setup::checkout;
+use crate::run::find_program;
+use crate::ui::{print, say};
+
+/// How often each file is read. It is what `xmllint --repeat` does.
+const REPEATS: u32 = 100;
+/// Runs of `xmllint`, of which the quickest counts.
+const ROUNDS: u32 = 3;
+/// As many times the floor as reading should take at most.
+const AIM: f64 = 2.0;
+
+/// `cargo xtask fuzz …`
+#[derive(Debug, Args)]
+pub(crate) struct FuzzOptions {
+    /// Only these targets: network, networkport, nodedev, domain, interface, hostdev
+    targets: Vec<String>,
+    /// For how long each target runs
+    #[arg(long, default_value_t = 30)]
+    seconds: u32,
+}
+
+/// Each target, and the folder of the corpus that it starts from.
+const TARGETS: [(&str, &str); 6] = [
+    ("network", "network"),
+    ("networkport", "networkport"),
+    ("nodedev", "nodedev"),
+    ("domain", "domain"),
+    ("interface", "domain"),
+    ("hostdev", "domain"),
+];
+
+/// Why documents could not be measured, or fuzzed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DocumentsError {
+    /// A program could not be run.
+    #[error("can't run {program}")]
+    Start {
+        /// The program.
+        program: String,
+        /// The kernel's refusal.
+        source: io::Error,
+    },
+    /// A program failed; it has said why.
+    #[error("{program} failed ({status})")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The corpus could not be read.
+    #[error("can't read {}", path.display())]
+    Corpus {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's refusal.
+        source: io::Error,
+    },
+    /// The measuring program said something else than two numbers.
+    #[error("the measuring program said {0:?}")]
+    Numbers(String),
+    /// No such target.
+    #[error("there is no fuzz target '{0}'")]
+    Target(String),
+}
+
+/// Measures, and prints a table.
+pub(crate) fn measure() -> Result<ExitCode, DocumentsError> {
+    let files = corpus()?;
+    run(Command::new(env!("CARGO")).args([
+        "build",
+        "--release",
+        "--quiet",
+        "-p",
+        "conf",
+        "--example",
+        "rate",
+    ]))?;
+    let mut rate = Command::new(checkout().join("target/release/examples/rate"));
+    let text = output(rate.arg(REPEATS.to_string()).args(&files))?;
+    let numbers: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [read, both] = numbers[..] else {
+        return Err(DocumentsError::Numbers(text));
+    };
+    let floor = floor(&files)?;
+    let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
+    let rate = |micros: f64| f64::from(count) * 1e6 / micros;
+    print(&format!(
+        "{count} documents of the corpus, {REPEATS} times each; documents per second:"
+    ));
+    if let Some(floor) = floor {
+        print(&format!("  libxml2, parsed only      {:9.0}", rate(floor)));
+    }
+    let times = |micros: f64| {
+        floor.map_or_else(String::new, |floor| {
+            format!("  {:.2} times the floor", micros / floor)
+        })
+    };
+    print(&format!(
+        "  virtnic, read             {:9.0}{}",
+        rate(read),
+        times(read)
+    ));
+    print(&format!(
+        "  virtnic, read and written {:9.0}{}",
+        rate(both),
+        times(both)
+    ));
+    match floor {
+        None => {
+            say("xmllint is not here (Debian: libxml2-utils), so there is no floor to compare with")
+        }
+        Some(floor) if read > AIM * floor => say("reading takes more than twice the floor: missed"),
+        Some(_) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Microseconds in which libxml2 parses all files once; none without `xmllint`.
+fn floor(files: &[PathBuf]) -> Result<Option<f64>, DocumentsError> {
+    let Some(program) = find_program("xmllint") else {
+        return Ok(None);
+    };
+    let timed = |repeat: bool| {
+        let mut command = Command::new(&program);
+        command
+            .arg("--noout")
+            .args(repeat.then_some("--repeat"))
+            .args(files);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let start = Instant::now();
+        // Some cases are not well-formed, of which it complains.
+        command.status().map_err(|source| DocumentsError::Start {
+            program: "xmllint".to_owned(),
+            source,
+        })?;
+        Ok(start.elapsed().as_secs_f64() * 1e6)
+    };
+    let (mut once, mut many) = (f64::MAX, f64::MAX);
+    for _ in 0..ROUNDS {
+        once = once.min(timed(false)?);
+        many = many.min(timed(true)?);
+    }
+    // Without its start.
+    Ok(Some((many - once) / f64::from(REPEATS - 1)))
+}
+
+/// Runs the fuzz targets one after the other.
+pub(crate) fn fuzz(options: &FuzzOptions) -> Result<ExitCode, DocumentsError> {
+    if let Some(unknown) = options
+        .targets
+        .iter()
+        .find(|name| !TARGETS.iter().any(|(known, _)| known == name))
+    {
+        return Err(DocumentsError::Target(unknown.clone()));
+    }
+    if find_program("cargo-fuzz").is_none() {
+        run(Command::new(env!("CARGO")).args(["install", "--locked", "--quiet", "cargo-fuzz"]))?;
+    }
+    let wanted = |name: &str| {
+        options.targets.is_empty() || options.targets.iter().any(|target| target == name)
+    };
+    for (target, folder) in TARGETS.iter().filter(|(target, _)| wanted(target)) {
+        say(&format!("-- {target}"));
+        let found = checkout().join("fuzz/corpus").join(target);
+        fs::create_dir_all(&found).map_err(|source| DocumentsError::Corpus {
+            path: found.clone(),
+            source,
+        })?;
+        // Without a sanitizer: there is no unsafe code, and it runs on the stable toolchain.
+        run(Command::new(env!("CARGO"))
+            .args(["fuzz", "run", "-s", "none", target])
+            .arg(&found)
+            .arg(checkout().join("crates/conf/tests/corpus").join(folder))
+            .args([
+                "--",
+                &format!("-max_total_time={}", options.seconds),
+                "-max_len=8192",
+                "-print_final_stats=1",
+            ]))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every document that is or should be read.
+fn corpus() -> Result<Vec<PathBuf>, DocumentsError> {
+    let mut files = Vec::new();
+    for folder in ["network", "networkport", "nodedev", "domain"] {
+        let path = checkout().join("crates/conf/tests/corpus").join(folder);
+        let entries = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| DocumentsError::Corpus {
+            path: path.clone(),
+            source,
+        })?;
+        files.extend(entries.into_iter().map(|entry| entry.path()));
+    }
+    files.retain(|path| {
+        let name = path.to_string_lossy();
+        name.ends_with(".in.xml") && !PathBuf::from(name.replace(".in.xml", ".err")).exists()
+    });
+    files.sort();
+    Ok(files)
+}
+
+fn run(command: &mut Command) -> Result<(), DocumentsError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.current_dir(checkout()).status();
+    let status = status.map_err(|source| DocumentsError::Start {
+        program: program.clone(),
+        source,
+    })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(DocumentsError::Failed { program, status })
+    }
+}
+
+fn output(command: &mut Command) -> Result<String, DocumentsError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|source| DocumentsError::Start {
+        program: program.clone(),
+        source,
+    })?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(DocumentsError::Failed {
+            program,
+            status: output.status,
+        })
+    }
+}

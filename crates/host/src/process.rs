@@ -412,7 +412,8 @@ mod tests {
         rustix::io::fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
 
         let copy = kept.try_clone().unwrap();
-        let script = format!("echo written >&{number}; ls /proc/$$/fd | tr '\\n' ' '");
+        // A shell need not know descriptors above 9 by number.
+        let script = format!("echo written >/proc/$$/fd/{number}; ls /proc/$$/fd | tr '\\n' ' '");
         let (listing, _) = shell(&script, |spawn| spawn.inherited.push(kept.into()));
 
         assert_eq!(read(copy), "written\n");

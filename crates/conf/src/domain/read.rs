@@ -179,11 +179,12 @@ fn vcpus(element: Element<'_>) -> Result<(u32, Option<u32>), Error> {
     let Some(child) = element.child("vcpu") else {
         return Ok((1, None));
     };
-    if child
-        .attribute("placement")
-        .is_some_and(|word| !["static", "auto"].contains(&word))
-    {
-        return Err(child.invalid(ErrorKind::Xml, "placement", "static or auto"));
+    // Of several, the rest is kept, and must be fit to be read again.
+    for child in element.children_named("vcpu") {
+        let placement = child.attribute("placement");
+        if placement.is_some_and(|word| !["static", "auto"].contains(&word)) {
+            return Err(child.invalid(ErrorKind::Xml, "placement", "static or auto"));
+        }
     }
     let text = child.text();
     let text = text.trim();

@@ -32,8 +32,6 @@ enum Command {
     Test(test::TestOptions),
     /// Measure virtnicd beside libvirtd
     Bench(bench::BenchOptions),
-    /// Measure reading and writing documents beside libxml2
-    Documents,
     /// Run the fuzz targets of the documents for a bounded time
     Fuzz(documents::FuzzOptions),
     /// The lab tier's runner, inside an emulated host
@@ -77,7 +75,6 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Lab(command) => lab::main(command)?,
         Command::Test(options) => test::main(&options)?,
         Command::Bench(options) => bench::main(&options)?,
-        Command::Documents => documents::measure()?,
         Command::Fuzz(options) => documents::fuzz(&options)?,
         Command::LabTests { names } => {
             match agent::tests::run(&names).map_err(test::TestError::from)? {

@@ -11,6 +11,7 @@ use std::process::{ExitCode, ExitStatus};
 use clap::{Args, ValueEnum};
 
 use self::report::{Report, Sample};
+use crate::documents::{self, DocumentsError};
 use crate::lab::HostOptions;
 use crate::lab::session::{self, Outcome, Passthrough, SessionError, Sink};
 use crate::lab::setup::{Lab, SetupError};
@@ -28,13 +29,24 @@ pub(crate) struct BenchOptions {
     /// Print one JSON document instead of the table
     #[arg(long)]
     json: bool,
-    /// Measure in one place only
-    #[arg(long, value_enum, value_name = "PLACE")]
-    only: Option<Place>,
+    /// Measure this only
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Option<Part>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Ports and memory on this machine, beside libvirtd
+    Machine,
+    /// Ports and guests in the emulated SR-IOV host, beside libvirtd and a bare script
+    Lab,
+    /// Reading and writing documents, beside libxml2; not part of --json
+    Documents,
 }
 
 /// Where something was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Place {
     /// This machine: a simulated host for virtnicd, veth interfaces for libvirtd
@@ -73,6 +85,9 @@ pub(crate) enum BenchError {
     /// Its programs were not built where they should be.
     #[error("cargo did not say where it put virtnicd")]
     NoProgram,
+    /// Documents could not be measured.
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
     /// The report could not be written as JSON.
     #[error("can't write the report")]
     Json(#[from] serde_json::Error),
@@ -82,21 +97,26 @@ pub(crate) enum BenchError {
 pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
     let lab = Lab::set_up()?;
     let mut report = Report::default();
-    let wanted = |place| options.only.is_none_or(|only| only == place);
-    if wanted(Place::Machine) {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    if wanted(Part::Machine) {
         for sample in machine::run(&lab, options.quick)? {
             report.add(Place::Machine, sample);
         }
     }
-    if wanted(Place::Lab) {
+    if wanted(Part::Lab) {
         for sample in in_lab(&lab, options.quick)? {
             report.add(Place::Lab, sample);
         }
     }
     if options.json {
         print(&serde_json::to_string_pretty(&report.summary())?);
-    } else {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.only != Some(Part::Documents) {
         print(&report.to_string());
+    }
+    if wanted(Part::Documents) {
+        documents::measure(&lab.root)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -159,32 +159,70 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<ExitCode, DocumentsError> {
     {
         return Err(DocumentsError::Target(unknown.clone()));
     }
-    if find_program("cargo-fuzz").is_none() {
-        run(Command::new(env!("CARGO")).args(["install", "--locked", "--quiet", "cargo-fuzz"]))?;
-    }
+    install_fuzzer()?;
     let wanted = |name: &str| {
         options.targets.is_empty() || options.targets.iter().any(|target| target == name)
     };
-    for (target, folder) in TARGETS.iter().filter(|(target, _)| wanted(target)) {
+    for target in fuzz_targets().filter(|target| wanted(target)) {
         say(&format!("-- {target}"));
-        let found = checkout().join("fuzz/corpus").join(target);
-        fs::create_dir_all(&found).map_err(|source| DocumentsError::Corpus {
-            path: found.clone(),
-            source,
-        })?;
-        // Without a sanitizer: there is no unsafe code, and it runs on the stable toolchain.
-        run(Command::new(env!("CARGO"))
-            .args(["fuzz", "run", "-s", "none", target])
-            .arg(&found)
-            .arg(checkout().join("crates/conf/tests/corpus").join(folder))
-            .args([
-                "--",
-                &format!("-max_total_time={}", options.seconds),
-                "-max_len=8192",
-                "-print_final_stats=1",
-            ]))?;
+        run(&mut fuzz_command(target, options.seconds)?)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The names of the fuzz targets.
+pub(crate) fn fuzz_targets() -> impl Iterator<Item = &'static str> {
+    TARGETS.iter().map(|(target, _)| *target)
+}
+
+/// Installs cargo-fuzz where it is missing.
+pub(crate) fn install_fuzzer() -> Result<(), DocumentsError> {
+    if find_program("cargo-fuzz").is_some() {
+        return Ok(());
+    }
+    say("Installing cargo-fuzz …");
+    run(Command::new(env!("CARGO")).args(["install", "--locked", "--quiet", "cargo-fuzz"]))
+}
+
+/// Runs a target, and shows what it says only if it fails.
+pub(crate) fn fuzz_quietly(target: &str, seconds: u32) -> Result<(), DocumentsError> {
+    let mut command = fuzz_command(target, seconds)?;
+    let result = command.stdin(Stdio::null()).output();
+    let result = result.map_err(|source| DocumentsError::Start {
+        program: "cargo fuzz".to_owned(),
+        source,
+    })?;
+    if result.status.success() {
+        return Ok(());
+    }
+    print(&String::from_utf8_lossy(&result.stderr));
+    Err(DocumentsError::Failed {
+        program: "cargo fuzz".to_owned(),
+        status: result.status,
+    })
+}
+
+/// What runs a target, from its part of the corpus on.
+fn fuzz_command(target: &str, seconds: u32) -> Result<Command, DocumentsError> {
+    let Some((_, folder)) = TARGETS.iter().find(|(known, _)| *known == target) else {
+        return Err(DocumentsError::Target(target.to_owned()));
+    };
+    let found = checkout().join("fuzz/corpus").join(target);
+    fs::create_dir_all(&found).map_err(|source| DocumentsError::Corpus {
+        path: found.clone(),
+        source,
+    })?;
+    // Without a sanitizer: there is no unsafe code, and it runs on the stable toolchain.
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .args(["fuzz", "run", "-s", "none", target])
+        .arg(&found)
+        .arg(checkout().join("crates/conf/tests/corpus").join(folder))
+        .arg("--")
+        .arg(format!("-max_total_time={seconds}"))
+        .args(["-max_len=8192", "-print_final_stats=1"])
+        .current_dir(checkout());
+    Ok(command)
 }
 
 /// Every document that is or should be read.

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use self::scripts::ScriptError;
+use crate::agent::with_sources;
+use crate::documents;
 use crate::ui::say;
 
 /// `cargo xtask test …`
@@ -35,9 +37,14 @@ enum Tier {
     Unit,
     /// Needs root: real netlink, in network namespaces of its own
     Netns,
+    /// Needs cargo-fuzz, which is installed: each fuzz target for a few seconds
+    Fuzz,
     /// Needs root and Debian's packages: an emulated SR-IOV host
     Lab,
 }
+
+/// How long each fuzz target runs here; `cargo xtask fuzz` does it for longer.
+const FUZZ_SECONDS: u32 = 5;
 
 /// How many tests ended in which way.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +104,10 @@ pub(crate) fn main(options: &TestOptions) -> Result<ExitCode, TestError> {
             skip("netns", "needs root", cargo_tests::count_netns()?)
         };
     }
+    if wanted(Tier::Fuzz) {
+        say("== fuzz");
+        totals += fuzz(options);
+    }
     if wanted(Tier::Lab) {
         say("== lab");
         totals += lab_tests::run(options)?;
@@ -110,6 +121,37 @@ pub(crate) fn main(options: &TestOptions) -> Result<ExitCode, TestError> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Runs the fuzz targets.
+fn fuzz(options: &TestOptions) -> Totals {
+    let chosen = |target: &&str| {
+        options
+            .filter
+            .as_deref()
+            .is_none_or(|text| target.contains(text))
+    };
+    let targets: Vec<_> = documents::fuzz_targets().filter(chosen).collect();
+    if options.list {
+        for target in &targets {
+            crate::ui::print(&format!("{target}: test"));
+        }
+        return Totals::default();
+    }
+    if let Err(error) = documents::install_fuzzer() {
+        return skip("fuzz", &with_sources(&error), targets.len());
+    }
+    let mut totals = Totals::default();
+    for target in targets {
+        match documents::fuzz_quietly(target, FUZZ_SECONDS) {
+            Ok(()) => totals.passed += 1,
+            Err(error) => {
+                say(&format!("FAILED: {target}: {}", with_sources(&error)));
+                totals.failed += 1;
+            }
+        }
+    }
+    totals
 }
 
 /// Says that a tier was left out.

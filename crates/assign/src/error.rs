@@ -316,12 +316,13 @@ impl Obstacle {
             }
             Self::GroupNotViable { members, .. } => members.first().map(|member| {
                 format!(
-                    "if the host can do without it: virsh nodedev-detach {}",
-                    member.address.node_device_name()
+                    "if the host can do without it: echo {0} > \
+                     /sys/bus/pci/devices/{0}/driver/unbind",
+                    member.address
                 )
             }),
             Self::NotDetached { .. } => {
-                Some("detach it with virsh nodedev-detach, or set managed='yes'".to_owned())
+                Some("bind it to vfio-pci first, or set managed='yes'".to_owned())
             }
             Self::NotOffered { attribute } => Some(format!("leave the {attribute} out")),
             Self::Record(JournalError { path, source, .. })

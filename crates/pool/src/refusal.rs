@@ -75,7 +75,7 @@ impl Refusal {
             advice.push("free a busy VF on the host".to_owned());
         }
         if pfs.iter().any(|row| !row.withheld.is_empty()) {
-            advice.push("mend those kept back: virtnic reconcile".to_owned());
+            advice.push("restart virtnicd, which tries again to mend those kept back".to_owned());
         }
         if pfs.iter().any(|row| !row.lent.is_empty()) {
             advice.push("stop a guest".to_owned());

@@ -313,7 +313,7 @@ fn a_full_pool_says_who_has_what() {
     );
     assert_eq!(
         refusal.advice(),
-        "free a busy VF on the host; or mend those kept back: virtnic reconcile; \
+        "free a busy VF on the host; or restart virtnicd, which tries again to mend those kept back; \
          or stop a guest; or raise the number of VFs of ens1 from 4 (up to 63) when none is lent"
     );
 }

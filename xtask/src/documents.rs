@@ -165,7 +165,13 @@ pub(crate) fn fuzz(options: &FuzzOptions) -> Result<ExitCode, DocumentsError> {
     };
     for target in fuzz_targets().filter(|target| wanted(target)) {
         say(&format!("-- {target}"));
-        run(&mut fuzz_command(target, options.seconds)?)?;
+        let found = checkout().join("fuzz/corpus").join(target);
+        fs::create_dir_all(&found).map_err(|source| DocumentsError::Corpus {
+            path: found.clone(),
+            source,
+        })?;
+        let bound = format!("-max_total_time={}", options.seconds);
+        run(&mut fuzz_command(target, &found, &[&bound])?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -184,9 +190,13 @@ pub(crate) fn install_fuzzer() -> Result<(), DocumentsError> {
     run(Command::new(env!("CARGO")).args(["install", "--locked", "--quiet", "cargo-fuzz"]))
 }
 
-/// Runs a target, and shows what it says only if it fails.
-pub(crate) fn fuzz_quietly(target: &str, seconds: u32) -> Result<(), DocumentsError> {
-    let mut command = fuzz_command(target, seconds)?;
+/// Runs a target that many times, the same way each time, and shows what it says only if it fails.
+pub(crate) fn fuzz_quietly(target: &str, runs: u32) -> Result<(), DocumentsError> {
+    let found = tempfile::tempdir().map_err(|source| DocumentsError::Corpus {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let mut command = fuzz_command(target, found.path(), &["-seed=1", &format!("-runs={runs}")])?;
     let result = command.stdin(Stdio::null()).output();
     let result = result.map_err(|source| DocumentsError::Start {
         program: "cargo fuzz".to_owned(),
@@ -202,24 +212,19 @@ pub(crate) fn fuzz_quietly(target: &str, seconds: u32) -> Result<(), DocumentsEr
     })
 }
 
-/// What runs a target, from its part of the corpus on.
-fn fuzz_command(target: &str, seconds: u32) -> Result<Command, DocumentsError> {
+/// What runs a target, from its part of the corpus on, and keeps what it finds worth keeping.
+fn fuzz_command(target: &str, found: &Path, bounds: &[&str]) -> Result<Command, DocumentsError> {
     let Some((_, folder)) = TARGETS.iter().find(|(known, _)| *known == target) else {
         return Err(DocumentsError::Target(target.to_owned()));
     };
-    let found = checkout().join("fuzz/corpus").join(target);
-    fs::create_dir_all(&found).map_err(|source| DocumentsError::Corpus {
-        path: found.clone(),
-        source,
-    })?;
     // Without a sanitizer: there is no unsafe code, and it runs on the stable toolchain.
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["fuzz", "run", "-s", "none", target])
-        .arg(&found)
+        .arg(found)
         .arg(checkout().join("crates/conf/tests/corpus").join(folder))
         .arg("--")
-        .arg(format!("-max_total_time={seconds}"))
+        .args(bounds)
         .args(["-max_len=8192", "-print_final_stats=1"])
         .current_dir(checkout());
     Ok(command)

@@ -408,7 +408,7 @@ impl Lender {
     pub(crate) fn place_of(&self, address: PciAddress) -> Option<(String, u16)> {
         let state = lock(&self.state);
         let (pf_address, number) = state.pool.vf(address)?;
-        let pf = state.pfs.values().find(|pf| pf.address == pf_address)?;
+        let pf = state.pfs.get(&pf_address)?;
         Some((pf.netdev.clone(), number))
     }
 

@@ -75,6 +75,14 @@ const XML_MIGRATABLE: u32 = 8;
 /// `VIR_DOMAIN_VCPU_MAXIMUM`.
 const VCPU_MAXIMUM: u32 = 4;
 
+impl DomainStatus {
+    /// What runs, or else what would.
+    fn domain(&self) -> Option<&conf::Domain> {
+        let running = self.running.as_ref().map(|running| &running.domain);
+        running.or(self.defined.as_ref())
+    }
+}
+
 impl Named for DomainObject {
     fn name(&self) -> &str {
         &self.name
@@ -140,11 +148,7 @@ impl DomainObject {
             .running
             .as_ref()
             .map_or(0, |running| control::cpu_time(&running.guest));
-        let domain = status
-            .running
-            .as_ref()
-            .map(|r| &r.domain)
-            .or(status.defined.as_ref());
+        let domain = status.domain();
         domain.map_or(
             DomainInfo {
                 state,
@@ -165,11 +169,7 @@ impl DomainObject {
 
     pub(crate) fn vcpus(&self, flags: u32) -> i32 {
         let status = lock(&self.state);
-        let domain = status
-            .running
-            .as_ref()
-            .map(|r| &r.domain)
-            .or(status.defined.as_ref());
+        let domain = status.domain();
         let count = domain.map_or(0, |domain| {
             if flags & VCPU_MAXIMUM != 0 {
                 domain.vcpus
@@ -308,11 +308,7 @@ impl Daemon {
     pub(crate) fn domain_metadata(&self, args: &DomainGetMetadata) -> Result<String> {
         let object = self.domain(&args.dom)?;
         let status = lock(&object.state);
-        let domain = status
-            .running
-            .as_ref()
-            .map(|r| &r.domain)
-            .or(status.defined.as_ref());
+        let domain = status.domain();
         let found = domain.and_then(|domain| match args.r#type {
             0 => domain.description.clone(),
             1 => domain.title.clone(),

@@ -111,11 +111,7 @@ impl Daemon {
     pub(crate) fn network_metadata(&self, args: &NetworkGetMetadata) -> Result<String> {
         let object = self.network(&args.network)?;
         let state = lock(&object.state);
-        let network = state
-            .active
-            .as_ref()
-            .map(|active| &*active.network)
-            .or(state.defined.as_ref());
+        let network = state.network();
         let found = network.and_then(|network| match args.r#type {
             0 => network.description.clone(),
             1 => network.title.clone(),

@@ -45,6 +45,14 @@ struct ActiveNetwork {
     ports: HashMap<Uuid, PortEntry>,
 }
 
+impl NetworkState {
+    /// What runs, or else what would.
+    fn network(&self) -> Option<&Network> {
+        let active = self.active.as_ref().map(|active| &*active.network);
+        active.or(self.defined.as_ref())
+    }
+}
+
 impl Named for NetworkObject {
     fn name(&self) -> &str {
         &self.name
@@ -83,11 +91,7 @@ impl NetworkObject {
     /// The bridge that guests are on, where there is one.
     pub(crate) fn bridge(&self) -> Result<String> {
         let state = lock(&self.state);
-        let network = state
-            .active
-            .as_ref()
-            .map(|active| &*active.network)
-            .or(state.defined.as_ref());
+        let network = state.network();
         network
             .and_then(|network| network.ip.bridge.as_ref()?.name.clone())
             .ok_or_else(|| {
@@ -99,11 +103,7 @@ impl NetworkObject {
     /// Whether its guests get whole host devices.
     pub(crate) fn lends_host_devices(&self) -> bool {
         let state = lock(&self.state);
-        let network = state
-            .active
-            .as_ref()
-            .map(|active| &*active.network)
-            .or(state.defined.as_ref());
+        let network = state.network();
         network.and_then(Network::forward_mode) == Some(ForwardMode::Hostdev)
     }
 

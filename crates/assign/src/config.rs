@@ -27,6 +27,8 @@ pub struct VfConfig {
     pub(crate) link: Option<VfLink>,
     pub(crate) min_rate: u32,
     pub(crate) max_rate: u32,
+    #[serde(default)]
+    pub(crate) rss_query: Option<bool>,
 }
 
 /// The VLAN that a VF's frames get on the wire and lose towards the guest.
@@ -99,23 +101,15 @@ impl VfConfig {
             vlan: (id != 0).then_some(AccessVlan {
                 id,
                 qos,
-                protocol: VlanProtocol::Dot1q,
+                protocol: settings.protocol.unwrap_or_default(),
             }),
             trust: settings.trust,
             spoof_check: settings.spoof_check,
             link: settings.link,
             min_rate: min,
             max_rate: max,
+            rss_query: settings.rss_query,
         })
-    }
-
-    /// The same with another tag protocol, where it has a VLAN.
-    #[must_use]
-    pub fn with_vlan_protocol(mut self, protocol: VlanProtocol) -> Self {
-        if let Some(vlan) = &mut self.vlan {
-            vlan.protocol = protocol;
-        }
-        self
     }
 
     /// The guest's MAC.

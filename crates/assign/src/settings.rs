@@ -23,6 +23,7 @@ pub(crate) fn told(state: &VfState) -> Vec<VfSetting> {
         min: state.min_rate,
         max: state.max_rate,
     });
+    all.extend(state.rss_query.map(VfSetting::RssQuery));
     all
 }
 
@@ -63,6 +64,11 @@ pub(crate) fn wanted(config: &VfConfig, state: &VfState) -> Result<Vec<VfSetting
         min: config.min_rate,
         max: config.max_rate,
     });
+    match (state.rss_query, config.rss_query) {
+        (Some(_), asked) => all.push(VfSetting::RssQuery(asked.unwrap_or(false))),
+        (None, Some(_)) => return missing("RSS query"),
+        (None, None) => {}
+    }
     Ok(all)
 }
 
@@ -115,5 +121,6 @@ pub(crate) fn describe(setting: VfSetting) -> String {
         VfSetting::Link(VfLink::Off) => "link off".to_owned(),
         VfSetting::Rate { min: 0, max: 0 } => "no rate limit".to_owned(),
         VfSetting::Rate { min, max } => format!("rate {min} to {max} Mbit/s"),
+        VfSetting::RssQuery(yes) => format!("RSS query {}", on(yes)),
     }
 }

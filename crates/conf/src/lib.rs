@@ -5,6 +5,7 @@
 
 mod address;
 mod bandwidth;
+mod device_id;
 mod domain;
 mod driver;
 mod error;
@@ -25,6 +26,7 @@ pub mod xml;
 
 pub use address::{ParsePciAddressError, PciAddress};
 pub use bandwidth::{Bandwidth, Rate};
+pub use device_id::{DeviceId, NetdevName, NetdevNameError};
 pub use domain::*;
 pub(crate) use error::Faults;
 pub use error::{Error, ErrorKind};

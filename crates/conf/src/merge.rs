@@ -122,6 +122,11 @@ pub fn merge_vf_settings(
         max_rate: nearest(|vf| vf.max_rate),
         min_rate: nearest(|vf| vf.min_rate),
         qos: interface.qos.or(group.qos).or(network.qos),
+        protocol: interface.protocol.or(group.protocol).or(network.protocol),
+        rss_query: interface
+            .rss_query
+            .or(group.rss_query)
+            .or(network.rss_query),
     }
 }
 

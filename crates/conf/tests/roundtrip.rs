@@ -308,6 +308,8 @@ fn network() -> impl Strategy<Value = Network> {
                     numa: extension.1,
                     vf: extension.2,
                     direct_modes: None,
+                    needs_carrier: false,
+                    host_access: false,
                     vfs: Vec::new(),
                 },
             }

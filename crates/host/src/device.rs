@@ -1,6 +1,6 @@
 //! What a host consists of.
 
-use conf::{MacAddress, PciAddress, VfLink};
+use conf::{MacAddress, PciAddress, VfLink, VlanProtocol};
 use serde::{Deserialize, Serialize};
 
 use crate::Operation;
@@ -124,20 +124,13 @@ pub struct VfState {
     pub min_rate: u32,
     /// Mbit/s, 0: none.
     pub max_rate: u32,
+    /// `IFLA_VF_RSS_QUERY_EN`.
+    #[serde(default)]
+    pub rss_query: Option<bool>,
     /// The driver that has the VF.
     pub driver: Option<String>,
     /// The VF's own network device, where its driver makes one, and that device's MAC.
     pub netdev: Option<(String, MacAddress)>,
-}
-
-/// The tag's protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum VlanProtocol {
-    /// 802.1Q.
-    #[default]
-    Dot1q,
-    /// 802.1ad, for an outer tag.
-    Dot1ad,
 }
 
 /// One attribute of a VF, and its value.
@@ -167,6 +160,8 @@ pub enum VfSetting {
         /// Limit, 0: none.
         max: u32,
     },
+    /// `IFLA_VF_RSS_QUERY_EN`: the guest may read its RSS table and key.
+    RssQuery(bool),
 }
 
 impl VfSetting {
@@ -180,6 +175,7 @@ impl VfSetting {
             Self::Trust(_) => Operation::SetTrust,
             Self::Link(_) => Operation::SetLink,
             Self::Rate { .. } => Operation::SetRate,
+            Self::RssQuery(_) => Operation::SetRssQuery,
         }
     }
 }

@@ -33,6 +33,25 @@ pub enum HostError {
         /// The VF's number.
         number: u16,
     },
+    /// vhost-net is not there.
+    #[error("there is no /dev/vhost-net; load it with: modprobe vhost_net")]
+    NoVhost,
+    /// What is asked for is not there: a card without it, or an agent that doesn't run.
+    #[error("{target} can't do that: {reason}")]
+    Unsupported {
+        /// The device.
+        target: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The switch, or the agent that speaks to it, refused a port profile.
+    #[error("the port profile of '{link}' was refused: {reason}")]
+    PortProfile {
+        /// The network device.
+        link: String,
+        /// What came back, or that nothing did in time.
+        reason: String,
+    },
     /// The driver did not take the device.
     #[error("driver '{driver}' did not take {address}{}", match .holder { Some(holder) => format!("; '{holder}' has it"), None => String::from("; no driver has it") })]
     NotTaken {
@@ -98,6 +117,23 @@ pub enum Operation {
     ReadGroup,
     ChooseDriver,
     Watch,
+    ReadNetdev,
+    ReadCounters,
+    SetUp,
+    SetMtu,
+    MakeMacvlan,
+    OpenTap,
+    MakeTap,
+    OpenVhost,
+    DeleteLink,
+    SetMaster,
+    SetBridgePort,
+    SetBridgeMac,
+    SetRxFilter,
+    SetBandwidth,
+    SetAutoprobe,
+    SetRssQuery,
+    PortProfile,
 }
 
 impl std::fmt::Display for Operation {
@@ -122,6 +158,23 @@ impl std::fmt::Display for Operation {
             Self::ReadGroup => "reading the IOMMU group",
             Self::ChooseDriver => "choosing the driver",
             Self::Watch => "watching",
+            Self::ReadNetdev => "reading the network device",
+            Self::ReadCounters => "reading the counters",
+            Self::SetUp => "switching the network device on or off",
+            Self::SetMtu => "setting the MTU",
+            Self::MakeMacvlan => "making the macvlan device",
+            Self::OpenTap => "opening the tap",
+            Self::MakeTap => "making the tap",
+            Self::OpenVhost => "opening vhost-net",
+            Self::DeleteLink => "removing the network device",
+            Self::SetMaster => "putting it into its bridge or taking it out",
+            Self::SetBridgePort => "setting the bridge port",
+            Self::SetBridgeMac => "setting the bridge's MAC table",
+            Self::SetRxFilter => "setting the receive filter",
+            Self::SetBandwidth => "setting the bandwidth",
+            Self::SetAutoprobe => "setting the automatic probing of VFs",
+            Self::SetRssQuery => "setting the RSS query",
+            Self::PortProfile => "asking for the port profile",
         })
     }
 }

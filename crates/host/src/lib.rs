@@ -9,6 +9,7 @@
 
 mod device;
 mod error;
+mod links;
 mod linux;
 mod node;
 mod process;
@@ -18,9 +19,11 @@ use std::sync::Arc;
 
 use conf::PciAddress;
 
+pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
+pub use links::*;
 pub use linux::{LinuxHost, Paths};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
 pub use process::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep, Spawned};
@@ -30,7 +33,7 @@ pub use simulated::{
 };
 
 /// What virtnic asks of a host.
-pub trait Host: Send + Sync + 'static {
+pub trait Host: Links {
     /// Every PF of the host that is a network card, in the order of their PCI addresses.
     ///
     /// Costs a walk over sysfs: for start-up and for inventories, not for one call's path.

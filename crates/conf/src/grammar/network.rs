@@ -46,6 +46,8 @@ const VF: &[AttributeRule] = &[
     attribute("rate", "Mbit/s; 0: no limit", "0"),
     attribute("min-rate", "Mbit/s, at most `rate`; 0: none", "0"),
     attribute("qos", "0–7", "0"),
+    attribute("protocol", "`802.1Q`, `802.1ad`", "802.1Q"),
+    attribute("rss-query", ON_OFF, "off"),
 ];
 const LEASE: &[AttributeRule] = &[
     attribute("expiry", "at least two minutes; 0: for ever", ""),
@@ -456,6 +458,11 @@ pub(super) const RULES: &[ElementRule] = &[
                 "`prefer`: a device near the guest first; `require`: near or none; `ignore`",
                 "ignore",
             ),
+            attribute(
+                "carrier",
+                "`require`: a PF or NIC without carrier lends nothing; `ignore`",
+                "ignore",
+            ),
         ],
     ),
     element(
@@ -467,11 +474,18 @@ pub(super) const RULES: &[ElementRule] = &[
     element(
         "/network/virtnic:direct",
         Ours,
-        "What a guest may choose.",
-        &[attribute(
-            "modes",
-            "a list of `vepa`, `private`, `bridge`, `passthrough`",
-            "all",
-        )],
+        "What a guest may choose, and whether the host takes part.",
+        &[
+            attribute(
+                "modes",
+                "a list of `vepa`, `private`, `bridge`, `passthrough`",
+                "all",
+            ),
+            attribute(
+                "host-access",
+                "`yes`: a macvlan of the host's own on each parent",
+                "no",
+            ),
+        ],
     ),
 ];

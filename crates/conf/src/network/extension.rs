@@ -12,10 +12,15 @@ pub struct NetworkExtension {
     pub spread: Spread,
     /// `<virtnic:pool numa=…>`.
     pub numa: NumaPolicy,
+    /// `<virtnic:pool carrier='require'>`: a PF or NIC without carrier lends nothing.
+    pub needs_carrier: bool,
     /// `<virtnic:vf …>`.
     pub vf: VfSettings,
     /// `<virtnic:direct modes=…>`: the macvtap modes that a guest may choose; none: any.
     pub direct_modes: Option<Vec<DirectMode>>,
+    /// `<virtnic:direct host-access=…>`: the host gets a macvlan of its own on each parent, so that
+    /// it and its guests reach each other.
+    pub host_access: bool,
     /// `<pf><virtnic:vfs count=…/></pf>`: how many VFs a PF is to have.
     pub vfs: Vec<PfVfs>,
 }
@@ -68,6 +73,20 @@ pub struct VfSettings {
     pub min_rate: Option<u32>,
     /// Priority of its VLAN, 0–7.
     pub qos: Option<u8>,
+    /// The protocol of its VLAN's tag.
+    pub protocol: Option<VlanProtocol>,
+    /// The guest may read its RSS table and key.
+    pub rss_query: Option<bool>,
+}
+
+/// A VLAN tag's protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VlanProtocol {
+    /// 802.1Q.
+    #[default]
+    Dot1q,
+    /// 802.1ad, for an outer tag.
+    Dot1ad,
 }
 
 /// A VF's link as its PF sets it (`IFLA_VF_LINK_STATE`).
@@ -91,6 +110,10 @@ keywords!(NumaPolicy {
     Prefer = "prefer",
     Require = "require",
     Ignore = "ignore",
+});
+keywords!(VlanProtocol {
+    Dot1q = "802.1Q",
+    Dot1ad = "802.1ad",
 });
 keywords!(VfLink {
     Auto = "auto",
@@ -119,12 +142,24 @@ impl NetworkExtension {
             seen.push(element.name());
             match element.name() {
                 "pool" => {
-                    only(element, &["spread", "numa"])?;
+                    only(element, &["spread", "numa", "carrier"])?;
                     extension.spread = element.keyword("spread")?.unwrap_or_default();
                     extension.numa = element.keyword("numa")?.unwrap_or_default();
+                    extension.needs_carrier = match element.attribute("carrier") {
+                        None | Some("ignore") => false,
+                        Some("require") => true,
+                        Some(_) => {
+                            let expected = "require or ignore";
+                            return Err(element.invalid(ErrorKind::Xml, "carrier", expected));
+                        }
+                    };
                 }
                 "vf" => extension.vf = VfSettings::from_xml(element)?,
-                "direct" => extension.direct_modes = direct_modes(element)?,
+                "direct" => {
+                    only(element, &["modes", "host-access"])?;
+                    extension.direct_modes = direct_modes(element)?;
+                    extension.host_access = element.yes_no("host-access")?.unwrap_or(false);
+                }
                 other => {
                     return Err(element.error(
                         ErrorKind::Xml,
@@ -150,17 +185,20 @@ impl NetworkExtension {
             let default = Self::default();
             w.optional_keyword("spread", Some(self.spread).filter(|&s| s != default.spread));
             w.optional_keyword("numa", Some(self.numa).filter(|&n| n != default.numa));
+            w.optional_attribute("carrier", self.needs_carrier.then_some("require"));
         });
         self.vf.write(writer);
-        if let Some(modes) = &self.direct_modes {
-            let words: Vec<_> = modes.iter().map(|mode| mode.word()).collect();
-            writer.element("virtnic:direct", |w| w.attribute("modes", words.join(" ")));
-        }
+        writer.element_unless_empty("virtnic:direct", |w| {
+            if let Some(modes) = &self.direct_modes {
+                let words: Vec<_> = modes.iter().map(|mode| mode.word()).collect();
+                w.attribute("modes", words.join(" "));
+            }
+            w.optional_yes_no("host-access", self.host_access.then_some(true));
+        });
     }
 }
 
 fn direct_modes(element: Element<'_>) -> Result<Option<Vec<DirectMode>>, Error> {
-    only(element, &["modes"])?;
     let Some(text) = element.attribute("modes") else {
         return Ok(None);
     };
@@ -224,6 +262,8 @@ impl VfSettings {
             w.optional_attribute("rate", self.max_rate);
             w.optional_attribute("min-rate", self.min_rate);
             w.optional_attribute("qos", self.qos);
+            w.optional_keyword("protocol", self.protocol);
+            w.optional_on_off("rss-query", self.rss_query);
         });
     }
 }
@@ -232,7 +272,16 @@ impl FromXml for VfSettings {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
         only(
             element,
-            &["trust", "spoofchk", "link", "rate", "min-rate", "qos"],
+            &[
+                "trust",
+                "spoofchk",
+                "link",
+                "rate",
+                "min-rate",
+                "qos",
+                "protocol",
+                "rss-query",
+            ],
         )?;
         let settings = Self {
             trust: element.on_off("trust")?,
@@ -241,6 +290,8 @@ impl FromXml for VfSettings {
             max_rate: element.number("rate")?,
             min_rate: element.number("min-rate")?,
             qos: element.number_in("qos", Base::Ten, 7)?,
+            protocol: element.keyword("protocol")?,
+            rss_query: element.on_off("rss-query")?,
         };
         if let (Some(min), Some(max @ 1..)) = (settings.min_rate, settings.max_rate)
             && min > max

@@ -12,7 +12,9 @@ mod write;
 
 pub use dhcp::{Bootp, Dhcp, DhcpHost, DhcpRange, Lease, LeaseUnit};
 pub use dns::{Dns, DnsDomain, DnsForwarder, DnsHost, DnsService, DnsText};
-pub use extension::{NetworkExtension, NumaPolicy, PfVfs, Spread, VfLink, VfSettings};
+pub use extension::{
+    NetworkExtension, NumaPolicy, PfVfs, Spread, VfLink, VfSettings, VlanProtocol,
+};
 pub use ip::{IpFamily, IpMask, IpNetwork, IpRoute};
 pub(crate) use read::DNSMASQ_NAMESPACE;
 pub use write::{DeviceStatus, NetworkStatus, PoolDevice};

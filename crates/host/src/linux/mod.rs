@@ -2,6 +2,7 @@
 
 mod alias;
 mod driver;
+mod links;
 mod netlink;
 mod paths;
 mod sysfs;
@@ -140,6 +141,7 @@ impl Host for LinuxHost {
             link: record.link,
             min_rate: record.min_rate,
             max_rate: record.max_rate,
+            rss_query: record.rss_query,
             driver: self.sysfs.driver(vf.address)?,
             netdev,
         })

@@ -119,6 +119,7 @@ impl Host for SimulatedHost {
                 VfSetting::Trust(on) => device.trust = on,
                 VfSetting::Link(link) => device.link = link,
                 VfSetting::Rate { min, max } => device.rate = (min, max),
+                VfSetting::RssQuery(on) => device.rss_query = on,
             }
             state.effect(Effect::Set(vf.address, setting))
         })
@@ -306,6 +307,7 @@ fn refusal(state: &State, setting: VfSetting, carrier: bool) -> Option<i32> {
         {
             Some(EPROTONOSUPPORT)
         }
+        VfSetting::RssQuery(_) if !quirks.rss_query => Some(EOPNOTSUPP),
         VfSetting::Trust(_) if !quirks.trust => Some(EOPNOTSUPP),
         VfSetting::Link(_) if !quirks.link_state => Some(EOPNOTSUPP),
         VfSetting::Rate { .. } if !carrier && !quirks.rate_without_link => Some(EINVAL),

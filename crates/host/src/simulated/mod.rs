@@ -8,6 +8,7 @@ mod control;
 mod events;
 mod fault;
 mod kernel;
+mod links;
 mod shape;
 mod snapshot;
 mod state;
@@ -47,6 +48,8 @@ pub struct Quirks {
     pub link_state: bool,
     /// Sets and tells trust; else EOPNOTSUPP and silence.
     pub trust: bool,
+    /// Sets and tells the RSS query; else EOPNOTSUPP and silence.
+    pub rss_query: bool,
     /// Guarantees rates; else EINVAL.
     pub min_rate: bool,
     /// Sets rates while the PF has no carrier; else EINVAL.
@@ -65,6 +68,7 @@ impl Default for Quirks {
             outer_vlan: true,
             link_state: true,
             trust: true,
+            rss_query: true,
             min_rate: true,
             rate_without_link: true,
             mailbox: false,
@@ -79,6 +83,7 @@ impl Quirks {
         Self {
             outer_vlan: false,
             link_state: false,
+            rss_query: false,
             min_rate: false,
             rate_without_link: false,
             mailbox: true,

@@ -67,6 +67,7 @@ pub(super) struct Vf {
     pub(super) trust: bool,
     pub(super) link: VfLink,
     pub(super) rate: (u32, u32),
+    pub(super) rss_query: bool,
     pub(super) binding: Binding,
     /// Of its own network device, while its ordinary driver has it.
     pub(super) netdev_mac: Option<MacAddress>,
@@ -319,7 +320,7 @@ impl State {
 
     pub(super) fn vf_state(&mut self, address: PciAddress) -> Result<VfState, HostError> {
         let (pf, number) = self.vf_place(address)?;
-        let tells_trust = self.quirks.trust;
+        let (tells_trust, tells_rss) = (self.quirks.trust, self.quirks.rss_query);
         let vf = self.vf(address)?;
         Ok(VfState {
             mac: vf.admin_mac,
@@ -331,6 +332,7 @@ impl State {
             link: Some(vf.link),
             min_rate: vf.rate.0,
             max_rate: vf.rate.1,
+            rss_query: tells_rss.then_some(vf.rss_query),
             driver: vf.binding.driver.as_deref().map(str::to_owned),
             netdev: vf.netdev_mac.map(|mac| (vf_netdev(pf, number), mac)),
         })
@@ -385,6 +387,7 @@ impl Vf {
             trust: false,
             link: VfLink::Auto,
             rate: (0, 0),
+            rss_query: false,
             binding: Binding {
                 driver: Some(Cow::Borrowed(VF_DRIVER)),
                 driver_override: None,

@@ -6,8 +6,8 @@ use conf::{MacAddress, VfLink};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkMessage, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac,
-    VfInfoRate, VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfLinkState, VfVlan, VfVlanInfo,
-    VlanProtocol as WireProtocol,
+    VfInfoRate, VfInfoRssQueryEn, VfInfoSpoofCheck, VfInfoTrust, VfInfoVlan, VfLinkState, VfVlan,
+    VfVlanInfo, VlanProtocol as WireProtocol,
 };
 
 use super::attributes::{Attributes, malformed, text, u32_at};
@@ -28,6 +28,7 @@ const IFLA_VF_VLAN: u16 = 2;
 const IFLA_VF_SPOOFCHK: u16 = 4;
 const IFLA_VF_LINK_STATE: u16 = 5;
 const IFLA_VF_RATE: u16 = 6;
+const IFLA_VF_RSS_QUERY_EN: u16 = 7;
 const IFLA_VF_TRUST: u16 = 9;
 const IFLA_VF_VLAN_LIST: u16 = 12;
 
@@ -57,6 +58,7 @@ pub(crate) struct VfRecord {
     pub(crate) link: Option<VfLink>,
     pub(crate) min_rate: u32,
     pub(crate) max_rate: u32,
+    pub(crate) rss_query: Option<bool>,
 }
 
 impl Link {
@@ -163,6 +165,7 @@ fn encode(vf: u32, setting: VfSetting) -> VfInfo {
             VfInfo::LinkState(VfInfoLinkState::new(vf, link))
         }
         VfSetting::Rate { min, max } => VfInfo::Rate(VfInfoRate::new(vf, min, max)),
+        VfSetting::RssQuery(on) => VfInfo::RssQueryEn(VfInfoRssQueryEn::new(vf, on)),
     }
 }
 
@@ -195,6 +198,7 @@ fn read_record(info: Attributes<'_>) -> io::Result<VfRecord> {
         link: None,
         min_rate: 0,
         max_rate: 0,
+        rss_query: None,
     };
     for attribute in info.iter() {
         match attribute? {
@@ -217,6 +221,7 @@ fn read_record(info: Attributes<'_>) -> io::Result<VfRecord> {
             }
             (IFLA_VF_SPOOFCHK, value) => record.spoof_check = flag(value)?,
             (IFLA_VF_TRUST, value) => record.trust = flag(value)?,
+            (IFLA_VF_RSS_QUERY_EN, value) => record.rss_query = flag(value)?,
             (IFLA_VF_LINK_STATE, value) => {
                 record.link = match u32_at(value, 4)? {
                     0 => Some(VfLink::Auto),

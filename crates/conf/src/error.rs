@@ -40,10 +40,14 @@ pub enum ErrorKind {
     Xml,
     /// An XML fault told without a prefix (35).
     XmlDetail,
+    /// `Requested operation is not valid` (55): not on this object as it is.
+    OperationInvalid,
     /// `unsupported configuration` (67): well-formed, and not to be had.
     ConfigUnsupported,
     /// `numerical overflow` (82).
     Overflow,
+    /// `Operation not supported` (84): on no object of the kind.
+    OperationUnsupported,
 }
 
 impl Error {

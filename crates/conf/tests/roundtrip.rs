@@ -120,16 +120,23 @@ fn flag() -> impl Strategy<Value = Option<bool>> {
 
 fn vf() -> impl Strategy<Value = VfSettings> {
     let link = of(select(vec![VfLink::Auto, VfLink::On, VfLink::Off]));
-    (flag(), flag(), link, of(0_u32..9), of(9_u32..), of(0_u8..8)).prop_map(
-        |(trust, spoof_check, link, min_rate, max_rate, qos)| VfSettings {
-            trust,
-            spoof_check,
-            link,
-            max_rate,
-            min_rate,
-            qos,
-        },
+    let protocol = of(select(vec![VlanProtocol::Dot1q, VlanProtocol::Dot1ad]));
+    (
+        (flag(), flag(), flag()),
+        link,
+        (of(0_u32..9), of(9_u32..)),
+        (of(0_u8..8), protocol),
     )
+        .prop_map(|(switches, link, rates, vlan)| VfSettings {
+            trust: switches.0,
+            spoof_check: switches.1,
+            rss_query: switches.2,
+            link,
+            min_rate: rates.0,
+            max_rate: rates.1,
+            qos: vlan.0,
+            protocol: vlan.1,
+        })
 }
 
 fn pool() -> impl Strategy<Value = Forward> {
@@ -243,6 +250,42 @@ fn port_group() -> impl Strategy<Value = PortGroup> {
         })
 }
 
+fn extension() -> impl Strategy<Value = NetworkExtension> {
+    let spread = select(vec![Spread::Balance, Spread::Pack]);
+    let numa = select(vec![
+        NumaPolicy::Ignore,
+        NumaPolicy::Prefer,
+        NumaPolicy::Require,
+    ]);
+    let modes = of(select(vec![
+        vec![DirectMode::Vepa],
+        vec![DirectMode::Bridge, DirectMode::Private],
+        vec![DirectMode::Passthrough],
+    ]));
+    (spread, numa, any::<bool>(), vf(), modes, any::<bool>()).prop_map(
+        |(spread, numa, needs_carrier, vf, direct_modes, host_access)| NetworkExtension {
+            spread,
+            numa,
+            needs_carrier,
+            vf,
+            direct_modes,
+            host_access,
+            vfs: Vec::new(),
+        },
+    )
+}
+
+/// How many VFs some of the pool's PFs are to have.
+fn vf_counts(members: Option<&PoolMembers>, count: Option<u32>) -> Vec<PfVfs> {
+    match (members, count) {
+        (Some(PoolMembers::PhysicalFunctions(names)), Some(count)) => vec![PfVfs {
+            pf: names[0].clone(),
+            count,
+        }],
+        _ => Vec::new(),
+    }
+}
+
 fn network() -> impl Strategy<Value = Network> {
     let words = (text(), uuid(), of(text()), of(text()));
     let settings = (
@@ -252,15 +295,7 @@ fn network() -> impl Strategy<Value = Network> {
         of(virtual_port()),
         of(bandwidth(false)),
     );
-    let extension = (
-        select(vec![Spread::Balance, Spread::Pack]),
-        select(vec![
-            NumaPolicy::Ignore,
-            NumaPolicy::Prefer,
-            NumaPolicy::Require,
-        ]),
-        vf(),
-    );
+    let extension = (extension(), of(1_u32..=65_535));
     let ip = (
         any::<bool>(),
         of(1_u32..),
@@ -279,6 +314,8 @@ fn network() -> impl Strategy<Value = Network> {
     )
         .prop_map(|(words, forward, settings, port_groups, extension, ip)| {
             let own = forward.is_none();
+            let members = forward.as_ref().map(|forward| &forward.members);
+            let vfs = vf_counts(members, extension.1);
             Network {
                 name: words.0,
                 uuid: words.1,
@@ -303,15 +340,7 @@ fn network() -> impl Strategy<Value = Network> {
                     routes: Vec::new(),
                     dnsmasq_options: ip.5,
                 },
-                extension: NetworkExtension {
-                    spread: extension.0,
-                    numa: extension.1,
-                    vf: extension.2,
-                    direct_modes: None,
-                    needs_carrier: false,
-                    host_access: false,
-                    vfs: Vec::new(),
-                },
+                extension: NetworkExtension { vfs, ..extension.0 },
             }
         })
 }

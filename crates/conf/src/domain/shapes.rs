@@ -349,6 +349,7 @@ macro_rules! interface {
                 parts("mtu", &["size"], &[]),
                 whole("coalesce"),
                 whole("virtnic:vf"),
+                whole("virtnic:direct"),
             ]
         )
     };

@@ -2,6 +2,7 @@
 
 use super::shapes::DOMAIN;
 use super::{Domain, Written};
+use crate::Interface;
 use crate::tree::Tree;
 use crate::xml::{Keyword, VIRTNIC_NAMESPACE};
 
@@ -13,7 +14,7 @@ impl Domain {
             .devices
             .interfaces
             .iter()
-            .any(|interface| interface.vf.is_some())
+            .any(Interface::needs_namespace)
         {
             tree.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
         }

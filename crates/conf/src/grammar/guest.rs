@@ -255,6 +255,11 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
     ),
     (
+        "/domain/devices/interface/virtnic:direct",
+        "**ours**: `mode`: `vepa`, `private`, `bridge` or `passthrough`, of those that its network offers",
+        "its forward mode",
+    ),
+    (
         "/domain/devices/interface/address",
         "where the guest sees it",
         "given when it is defined",

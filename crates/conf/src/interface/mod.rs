@@ -66,6 +66,8 @@ pub struct Interface {
     pub mtu: Option<u32>,
     /// `<virtnic:vf …>` (ours).
     pub vf: Option<VfSettings>,
+    /// `<virtnic:direct mode=…>` (ours): the macvtap mode, of those that its network offers.
+    pub direct_mode: Option<DirectMode>,
     /// Alias, guest address, boot order, rom.
     pub info: DeviceInfo,
     /// What was resolved for the running guest; never in a definition.
@@ -178,10 +180,15 @@ impl Interface {
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
         let mut tree = self.tree(Written::Form(form));
-        if self.vf.is_some() {
+        if self.needs_namespace() {
             tree.attribute("xmlns:virtnic", crate::xml::VIRTNIC_NAMESPACE);
         }
         tree.finish()
+    }
+
+    /// Whether it says anything in our namespace.
+    pub(crate) fn needs_namespace(&self) -> bool {
+        self.vf.is_some() || self.direct_mode.is_some()
     }
 
     /// Whether the device is, or was resolved to, a host device.

@@ -7,10 +7,10 @@ use super::{
 use crate::domain::Origin;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
-use crate::xml::{Base, Element, FromXml, parse_unsigned};
+use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
-    Bandwidth, DeviceInfo, Error, ErrorKind, HostDriver, HostSource, MacAddress, Plug, VfSettings,
-    VirtualPort, VirtualPortRules,
+    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, HostDriver, HostSource, MacAddress, Plug,
+    VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -93,6 +93,7 @@ impl Interface {
                 None => None,
             },
             vf: VfSettings::of(element)?,
+            direct_mode: read_direct_mode(element)?,
             info: DeviceInfo::read(element, origin)?,
             actual: None,
             source,
@@ -219,6 +220,21 @@ fn read_send_buffer(element: Element<'_>) -> Result<Option<u64>, Error> {
     number
         .map(Some)
         .ok_or_else(|| sndbuf.error(ErrorKind::Xml, "<sndbuf> must be a number of bytes"))
+}
+
+/// `<virtnic:direct mode=…>`: what a guest chooses of its network's modes.
+fn read_direct_mode(element: Element<'_>) -> Result<Option<DirectMode>, Error> {
+    let Some(direct) = element.children_in(VIRTNIC_NAMESPACE, "direct").next() else {
+        return Ok(None);
+    };
+    if let Some((name, _)) = direct.attributes().find(|(name, _)| *name != "mode") {
+        let message = format!("<virtnic:direct> has no attribute '{name}' here; expected mode");
+        return Err(direct.attribute_error(ErrorKind::Xml, name, message));
+    }
+    match direct.keyword("mode")? {
+        Some(mode) => Ok(Some(mode)),
+        None => Err(direct.missing(ErrorKind::Xml, "mode")),
+    }
 }
 
 fn read_coalesce(element: Element<'_>) -> Result<Option<u32>, Error> {

@@ -94,6 +94,9 @@ impl Interface {
         if let Some(vf) = &self.vf {
             tree.written("virtnic:vf", |writer| vf.write(writer));
         }
+        if let Some(mode) = self.direct_mode {
+            tree.child(Tree::new("virtnic:direct").with("mode", mode.word()));
+        }
         self.info.write_for(&mut tree, form);
         let lent = shown.is_some_and(|actual| actual.kind().0 == "hostdev");
         let shape = if lent {

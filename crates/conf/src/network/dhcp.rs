@@ -140,7 +140,7 @@ impl ToXml for Dhcp {
 }
 
 impl DhcpRange {
-    fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
+    pub(super) fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
         let need = |name| {
             let value = address(element, ErrorKind::Xml, name)?
                 .ok_or_else(|| element.missing(ErrorKind::Xml, name))?;
@@ -164,7 +164,7 @@ impl DhcpRange {
 }
 
 impl DhcpHost {
-    fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
+    pub(super) fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
         let kind = ErrorKind::Xml;
         let ipv6 = ip.family == Some(IpFamily::Ipv6);
         let mac: Option<MacAddress> = element.parsed(kind, "mac")?;

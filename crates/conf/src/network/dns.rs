@@ -120,7 +120,7 @@ impl FromXml for Dns {
             services: all(element, "srv")?,
             hosts: all(element, "host")?,
         };
-        if dns.enable == Some(false) && dns.has_records() {
+        if !dns.is_consistent() {
             return Err(element.error(
                 ErrorKind::Xml,
                 "<dns enable='no'> can have nothing else in it",
@@ -172,6 +172,11 @@ impl ToXml for Dns {
 }
 
 impl Dns {
+    /// A server that is switched off has nothing to say.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.enable != Some(false) || !self.has_records()
+    }
+
     fn has_records(&self) -> bool {
         Self {
             enable: None,
@@ -258,12 +263,8 @@ impl FromXml for DnsService {
 
 impl FromXml for DnsHost {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        let address = super::ip::address(element, ErrorKind::XmlDetail, "ip")?
-            .ok_or_else(|| element.missing(ErrorKind::XmlDetail, "ip"))?;
-        let names: Vec<_> = element
-            .children_named("hostname")
-            .map(|name| name.text())
-            .collect();
+        let (address, names) = Self::search(element)?;
+        let address = address.ok_or_else(|| element.missing(ErrorKind::XmlDetail, "ip"))?;
         if names.is_empty() || names.iter().any(String::is_empty) {
             return Err(element.error(
                 ErrorKind::XmlDetail,
@@ -271,6 +272,15 @@ impl FromXml for DnsHost {
             ));
         }
         Ok(Self { address, names })
+    }
+}
+
+impl DnsHost {
+    /// What an element says of a host; part of it is enough to find one.
+    pub(super) fn search(element: Element<'_>) -> Result<(Option<IpAddr>, Vec<String>), Error> {
+        let address = super::ip::address(element, ErrorKind::XmlDetail, "ip")?;
+        let names = element.children_named("hostname");
+        Ok((address, names.map(|name| name.text()).collect()))
     }
 }
 

@@ -117,7 +117,7 @@ fn physical_functions(forward: Element<'_>) -> Result<(Vec<String>, Vec<PfVfs>),
     Ok((names, vfs))
 }
 
-fn device_name(element: Element<'_>) -> Result<&str, Error> {
+pub(super) fn device_name(element: Element<'_>) -> Result<&str, Error> {
     match element.attribute("dev") {
         None | Some("") => Err(element.missing(ErrorKind::Xml, "dev")),
         Some(name) => Ok(name),

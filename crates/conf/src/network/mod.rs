@@ -2,11 +2,13 @@
 
 mod defaults;
 mod dhcp;
+mod direct;
 mod dns;
 mod extension;
 mod forward;
 mod ip;
 mod read;
+mod update;
 mod validate;
 mod write;
 
@@ -17,6 +19,7 @@ pub use extension::{
 };
 pub use ip::{IpFamily, IpMask, IpNetwork, IpRoute};
 pub(crate) use read::DNSMASQ_NAMESPACE;
+pub use update::{NetworkUpdate, UpdateCommand, UpdateSection};
 pub use write::{DeviceStatus, NetworkStatus, PoolDevice};
 
 use serde::{Deserialize, Serialize};

@@ -233,6 +233,36 @@ fn not_here(bridge: Element<'_>, attribute: &str) -> Error {
 }
 
 impl Network {
+    /// How many devices each forward mode takes.
+    pub(super) fn members_fault(&self) -> Option<String> {
+        let forward = self.forward.as_ref()?;
+        let mode = crate::xml::Keyword::word(forward.mode);
+        match forward.mode {
+            ForwardMode::Nat | ForwardMode::Route => {
+                if self.ip.addresses.is_empty() {
+                    return Some(format!("mode='{mode}' needs an <ip>"));
+                }
+                let several = forward.members.len() > 1;
+                several.then(|| format!("mode='{mode}' allows one <interface>"))
+            }
+            ForwardMode::Open => {
+                let any = forward.members != PoolMembers::None;
+                any.then(|| "mode='open' allows no device".to_owned())
+            }
+            ForwardMode::Bridge => {
+                let both = self.existing_bridge().is_some() && forward.members != PoolMembers::None;
+                both.then(|| {
+                    "mode='bridge' takes a <bridge name=…> or devices, not both".to_owned()
+                })
+            }
+            ForwardMode::Private
+            | ForwardMode::Vepa
+            | ForwardMode::Passthrough
+            | ForwardMode::Hostdev
+            | ForwardMode::HostdevHybrid => None,
+        }
+    }
+
     /// What each forward mode needs and refuses.
     fn check_mode(&self, element: Element<'_>) -> Result<(), Error> {
         let Some(forward) = &self.forward else {
@@ -241,44 +271,19 @@ impl Network {
         let place = element.child("forward").unwrap_or(element);
         let bridge = element.child("bridge");
         let mode = crate::xml::Keyword::word(forward.mode);
-        let refuse = |message: String| Err(place.error(ErrorKind::Xml, message));
-        match forward.mode {
-            ForwardMode::Nat | ForwardMode::Route => {
-                if self.ip.addresses.is_empty() {
-                    return refuse(format!("mode='{mode}' needs an <ip>"));
-                }
-                if forward.members.len() > 1 {
-                    return refuse(format!("mode='{mode}' allows one <interface>"));
-                }
-            }
-            ForwardMode::Open => {
-                if forward.members != PoolMembers::None {
-                    return refuse("mode='open' allows no device".to_owned());
-                }
-            }
-            ForwardMode::Private
-            | ForwardMode::Vepa
-            | ForwardMode::Passthrough
-            | ForwardMode::Hostdev
-            | ForwardMode::HostdevHybrid => {
-                for attribute in ["name", "zone", "macTableManager"] {
-                    let given = bridge.filter(|bridge| {
-                        bridge.attribute(attribute).is_some_and(|v| !v.is_empty())
-                    });
-                    if let Some(bridge) = given {
-                        return Err(bridge.attribute_error(
-                            ErrorKind::Xml,
-                            attribute,
-                            format!("mode='{mode}' allows no '{attribute}' on <bridge>"),
-                        ));
-                    }
-                }
-            }
-            ForwardMode::Bridge => {
-                if self.existing_bridge().is_some() && forward.members != PoolMembers::None {
-                    return refuse(
-                        "mode='bridge' takes a <bridge name=…> or devices, not both".to_owned(),
-                    );
+        if let Some(message) = self.members_fault() {
+            return Err(place.error(ErrorKind::Xml, message));
+        }
+        if !self.makes_bridge() && forward.mode != ForwardMode::Bridge {
+            for attribute in ["name", "zone", "macTableManager"] {
+                let given = bridge
+                    .filter(|bridge| bridge.attribute(attribute).is_some_and(|v| !v.is_empty()));
+                if let Some(bridge) = given {
+                    return Err(bridge.attribute_error(
+                        ErrorKind::Xml,
+                        attribute,
+                        format!("mode='{mode}' allows no '{attribute}' on <bridge>"),
+                    ));
                 }
             }
         }

@@ -18,6 +18,7 @@ impl Network {
             self.check_addresses(),
             self.check_bandwidth(),
             self.check_members(),
+            self.check_direct_modes(),
             self.check_groups(),
             self.check_vlans(),
             self.check_dhcp(),
@@ -25,14 +26,14 @@ impl Network {
         ])
     }
 
-    fn refuse(&self, message: impl std::fmt::Display) -> Error {
+    pub(super) fn refuse(&self, message: impl std::fmt::Display) -> Error {
         Error::new(
             ErrorKind::ConfigUnsupported,
             format!("network '{}': {message}", self.name),
         )
     }
 
-    fn mode_word(&self) -> &'static str {
+    pub(super) fn mode_word(&self) -> &'static str {
         self.forward_mode().map_or("none", Keyword::word)
     }
 
@@ -165,7 +166,7 @@ impl Network {
         Ok(())
     }
 
-    fn check_dhcp(&self) -> Result<(), Error> {
+    pub(super) fn check_dhcp(&self) -> Result<(), Error> {
         for ipv6 in [false, true] {
             let serving = self.ip.addresses.iter().filter(|ip| {
                 ip.address.is_some_and(|address| address.is_ipv6() == ipv6) && ip.dhcp.serves()

@@ -1,10 +1,11 @@
-//! PFs, VFs and loans, with the sets of free VFs kept up to date at every change.
+//! What the host has: PFs with their VFs, and other network devices.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use conf::{MacAddress, PciAddress};
+use conf::{DeviceId, MacAddress, NetdevName, PciAddress};
 use serde::{Deserialize, Serialize};
 
+use crate::loans::{Holder, MacUse, ShareId, Uses};
 use crate::network::Network;
 
 /// The host's devices, the networks that lend them, and who has which.
@@ -14,11 +15,16 @@ pub struct Pool {
     pub(crate) pfs: Vec<Pf>,
     pub(crate) pf_places: HashMap<PciAddress, usize>,
     pub(crate) vfs: HashMap<PciAddress, Vf>,
-    pub(crate) loans: HashMap<PciAddress, Holder>,
-    pub(crate) withheld: HashMap<PciAddress, String>,
+    pub(crate) nics: HashMap<DeviceId, NicInfo>,
+    pub(crate) uses: HashMap<DeviceId, Uses>,
+    pub(crate) shares: HashMap<ShareId, DeviceId>,
+    pub(crate) last_share: u64,
+    /// Who uses a MAC, by where it may be used once ([`Pool::mac_space`]).
+    pub(crate) macs: HashMap<(DeviceId, MacAddress), Vec<MacUse>>,
+    pub(crate) withheld: HashMap<DeviceId, String>,
     pub(crate) networks: BTreeMap<String, Network>,
-    /// The networks that list a VF by its own address.
-    pub(crate) listed_by: HashMap<PciAddress, Vec<String>>,
+    /// The networks that list a device by itself.
+    pub(crate) listed_by: HashMap<DeviceId, Vec<String>>,
 }
 
 /// A PF, as the host tells it.
@@ -36,12 +42,25 @@ pub struct PfInfo {
     pub health: Health,
 }
 
-/// A PF's link.
+/// A network device that is lent or shared by itself: a NIC, a bond, a VLAN, a PF's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NicInfo {
+    /// What it is known by.
+    pub device: DeviceId,
+    /// Its name now.
+    pub netdev: NetdevName,
+    /// NUMA node; `None` where the host has none.
+    pub numa_node: Option<u16>,
+    /// Its link. One that is down can be lent: it is brought up for the guest.
+    pub health: Health,
+}
+
+/// A network device's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
-    /// Administratively up: without it no VF works.
+    /// Administratively up: without it, no VF of a PF works.
     pub up: bool,
-    /// Something answers at the other end of the wire.
+    /// Something answers at the other end of the wire. Not told while it is down.
     pub carrier: bool,
 }
 
@@ -52,38 +71,19 @@ pub struct VfInfo {
     pub address: PciAddress,
     /// Its number among the PF's VFs.
     pub number: u16,
+    /// Its network device; `None`: its driver makes none, or it has no driver.
+    pub netdev: Option<NetdevName>,
 }
 
-/// Who has a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// The borrower's name, for texts.
-    pub guest: String,
-    /// The network that lent it; `None`: the borrower named the device itself.
-    pub network: Option<String>,
-    /// The MAC that it has been given.
-    pub mac: Option<MacAddress>,
-}
-
-/// What an update of a PF's VFs changed.
+/// What an update of the host's devices changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PfUpdate {
-    /// VFs that are new, by number.
-    pub appeared: Vec<PciAddress>,
-    /// VFs that are gone, by number.
-    pub vanished: Vec<PciAddress>,
-    /// Those of them that are lent; their loans stay.
-    pub vanished_while_lent: Vec<(PciAddress, Holder)>,
-}
-
-/// A device that is lent already.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{device} is lent to guest '{}'{}", .holder.guest, match &.holder.network { Some(network) => format!(" by network '{network}'"), None => String::new() })]
-pub struct Taken {
-    /// Which one.
-    pub device: PciAddress,
-    /// To whom.
-    pub holder: Holder,
+pub struct Update {
+    /// Those that are new; VFs by number.
+    pub appeared: Vec<DeviceId>,
+    /// Those that are gone; VFs by number.
+    pub vanished: Vec<DeviceId>,
+    /// Those of them that someone has, once for each who has it; their loans stay.
+    pub vanished_while_lent: Vec<(DeviceId, Holder)>,
 }
 
 #[derive(Debug, Clone)]
@@ -95,18 +95,21 @@ pub(crate) struct Pf {
     /// `None`: the PF is gone.
     pub(crate) health: Option<Health>,
     pub(crate) vfs: BTreeMap<u16, PciAddress>,
-    /// The part of `vfs` that is neither lent nor withheld.
-    pub(crate) free: BTreeMap<u16, PciAddress>,
-    /// How many of `vfs` are lent.
+    /// Those of `vfs` that are neither lent whole nor withheld: shares in it, and its number.
+    pub(crate) open: BTreeSet<(usize, usize)>,
+    /// The part of `open` that has network devices.
+    pub(crate) named: BTreeSet<(usize, usize)>,
+    /// How many of `vfs` are lent whole.
     pub(crate) lent: usize,
-    /// MACs of the lent ones.
-    pub(crate) macs: BTreeSet<(MacAddress, PciAddress)>,
+    /// Shares in all of `vfs`.
+    pub(crate) connections: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Vf {
     pub(crate) pf: usize,
     pub(crate) number: u16,
+    pub(crate) netdev: Option<NetdevName>,
 }
 
 impl Pool {
@@ -117,7 +120,7 @@ impl Pool {
     }
 
     /// Tells what a PF is and which VFs it has now, all of them; tells back what changed.
-    pub fn set_pf(&mut self, info: &PfInfo, vfs: &[VfInfo]) -> PfUpdate {
+    pub fn set_pf(&mut self, info: &PfInfo, vfs: &[VfInfo]) -> Update {
         let place = self.place_of(info.address);
         let pf = &mut self.pfs[place];
         pf.netdev.clone_from(&info.netdev);
@@ -128,69 +131,62 @@ impl Pool {
     }
 
     /// A PF is gone, and with it its VFs. Networks that name it wait for its return.
-    pub fn remove_pf(&mut self, address: PciAddress) -> PfUpdate {
+    pub fn remove_pf(&mut self, address: PciAddress) -> Update {
         let Some(&place) = self.pf_places.get(&address) else {
-            return PfUpdate::default();
+            return Update::default();
         };
         self.pfs[place].health = None;
         self.replace_vfs(place, &[])
     }
 
-    /// A PF's link changed. An unknown PF is none of ours.
-    pub fn set_health(&mut self, pf: PciAddress, health: Health) {
-        if let Some(&place) = self.pf_places.get(&pf) {
+    /// Tells what a device is that is lent or shared by itself. One whose function is a VF of a
+    /// known PF is that VF, and nothing else. A device known by its name that was renamed is
+    /// another one.
+    pub fn set_nic(&mut self, info: NicInfo) -> Update {
+        let mut update = Update::default();
+        if self.standing(info.device).is_none() {
+            update.appeared.push(info.device);
+        }
+        if self.nics.get(&info.device) != Some(&info) {
+            self.change_device(info.device, |pool| {
+                pool.nics.insert(info.device, info);
+            });
+        }
+        update
+    }
+
+    /// Such a device is gone. Networks that list it wait for its return.
+    pub fn remove_nic(&mut self, device: impl Into<DeviceId>) -> Update {
+        let device = device.into();
+        let mut update = Update::default();
+        if self.nics.contains_key(&device) {
+            self.change_device(device, |pool| {
+                pool.nics.remove(&device);
+            });
+            if self.standing(device).is_none() {
+                self.tell_vanished(&mut update, device);
+            }
+        }
+        update
+    }
+
+    /// The link of a PF or other device changed. An unknown one is none of ours.
+    pub fn set_health(&mut self, device: impl Into<DeviceId>, health: Health) {
+        let device = device.into();
+        if let Some(&place) = device.pci().and_then(|pf| self.pf_places.get(&pf)) {
             let pf = &mut self.pfs[place];
             if pf.health.is_some() {
                 pf.health = Some(health);
             }
         }
-    }
-
-    /// Lends a device, which need not be one that a network lends or that is there at all.
-    pub fn claim(&mut self, device: PciAddress, holder: Holder) -> Result<(), Taken> {
-        if let Some(other) = self.loans.get(&device) {
-            return Err(Taken {
-                device,
-                holder: other.clone(),
+        if self.nics.contains_key(&device) {
+            // Who uses it and its MACs stays as it is.
+            self.change_loans(device, |pool| {
+                if let Some(nic) = pool.nics.get_mut(&device) {
+                    nic.health = health;
+                }
             });
         }
-        self.detach(device);
-        self.loans.insert(device, holder);
-        self.attach(device);
-        Ok(())
-    }
-
-    /// Takes a device back; whose it was.
-    pub fn release(&mut self, device: PciAddress) -> Option<Holder> {
-        self.detach(device);
-        let holder = self.loans.remove(&device);
-        self.attach(device);
-        holder
-    }
-
-    /// Keeps a device from being chosen, for that reason: it could not be cleaned, say.
-    pub fn withhold(&mut self, device: PciAddress, reason: impl Into<String>) {
-        self.detach(device);
-        self.withheld.insert(device, reason.into());
-        self.attach(device);
-    }
-
-    /// Ends [`Pool::withhold`].
-    pub fn readmit(&mut self, device: PciAddress) {
-        self.detach(device);
-        self.withheld.remove(&device);
-        self.attach(device);
-    }
-
-    /// Who has a device.
-    #[must_use]
-    pub fn holder(&self, device: PciAddress) -> Option<&Holder> {
-        self.loans.get(&device)
-    }
-
-    /// All loans, in no order.
-    pub fn loans(&self) -> impl Iterator<Item = (PciAddress, &Holder)> {
-        self.loans.iter().map(|(device, holder)| (*device, holder))
     }
 
     /// The PF that a VF belongs to, and its number there.
@@ -204,12 +200,20 @@ impl Pool {
     pub fn vfs_of(&self, pf: PciAddress) -> impl Iterator<Item = VfInfo> {
         let place = self.pf_places.get(&pf);
         let vfs = place.map(|&place| &self.pfs[place].vfs);
-        vfs.into_iter()
-            .flatten()
-            .map(|(&number, &address)| VfInfo { address, number })
+        (vfs.into_iter().flatten()).map(|(&number, &address)| VfInfo {
+            address,
+            number,
+            netdev: self.vfs.get(&address).and_then(|vf| vf.netdev),
+        })
     }
 
-    /// The PF's place, made if it is new. Its other fields hold nothing until it is there.
+    /// A device that is lent or shared by itself, as it was last told.
+    #[must_use]
+    pub fn nic(&self, device: impl Into<DeviceId>) -> Option<&NicInfo> {
+        self.nics.get(&device.into())
+    }
+
+    /// The place of a PF, which need not be there yet.
     pub(crate) fn place_of(&mut self, address: PciAddress) -> usize {
         let next = self.pfs.len();
         let place = *self.pf_places.entry(address).or_insert(next);
@@ -221,89 +225,69 @@ impl Pool {
                 max_vfs: 0,
                 health: None,
                 vfs: BTreeMap::new(),
-                free: BTreeMap::new(),
+                open: BTreeSet::new(),
+                named: BTreeSet::new(),
                 lent: 0,
-                macs: BTreeSet::new(),
+                connections: 0,
             });
         }
         place
     }
 
-    fn replace_vfs(&mut self, place: usize, vfs: &[VfInfo]) -> PfUpdate {
-        let wanted: BTreeMap<u16, PciAddress> =
-            vfs.iter().map(|vf| (vf.number, vf.address)).collect();
-        let mut update = PfUpdate::default();
-        let gone: Vec<_> = (self.pfs[place].vfs.iter())
-            .filter(|(number, address)| wanted.get(number) != Some(address))
-            .map(|(&number, &address)| (number, address))
-            .collect();
-        for (number, address) in gone {
-            self.detach(address);
-            self.vfs.remove(&address);
-            self.pfs[place].vfs.remove(&number);
-            update.vanished.push(address);
-            if let Some(holder) = self.loans.get(&address) {
-                update.vanished_while_lent.push((address, holder.clone()));
+    fn replace_vfs(&mut self, place: usize, vfs: &[VfInfo]) -> Update {
+        let mut wanted: BTreeMap<u16, VfInfo> = vfs.iter().map(|vf| (vf.number, *vf)).collect();
+        let mut seen = HashSet::new();
+        wanted.retain(|_, vf| seen.insert(vf.address));
+        let before: Vec<_> = self.pfs[place].vfs.clone().into_iter().collect();
+        let known: HashSet<_> = before.iter().map(|(_, address)| *address).collect();
+
+        for &(number, address) in &before {
+            if wanted.get(&number).map(|vf| vf.address) != Some(address) {
+                self.change_device(address.into(), |pool| pool.take_vf(address));
             }
         }
-        for (number, address) in wanted {
-            if self.pfs[place].vfs.contains_key(&number) {
+        let mut update = Update::default();
+        for vf in wanted.into_values() {
+            let device = DeviceId::from(vf.address);
+            let is_new = !known.contains(&vf.address) && self.standing(device).is_none();
+            let now = Vf {
+                pf: place,
+                number: vf.number,
+                netdev: vf.netdev,
+            };
+            let was = self.vfs.get(&vf.address);
+            if was.is_some_and(|was| {
+                (was.pf, was.number, was.netdev) == (place, vf.number, vf.netdev)
+            }) {
                 continue;
             }
-            // An address that another PF still lists was renumbered: the latest word holds.
-            if let Some(old) = self.vfs.get(&address).copied() {
-                self.detach(address);
-                self.pfs[old.pf].vfs.remove(&old.number);
+            self.change_device(device, |pool| {
+                // Another PF may list it still: the latest word holds.
+                pool.take_vf(vf.address);
+                pool.vfs.insert(vf.address, now);
+                pool.pfs[place].vfs.insert(vf.number, vf.address);
+            });
+            if is_new {
+                update.appeared.push(device);
             }
-            self.vfs.insert(address, Vf { pf: place, number });
-            self.pfs[place].vfs.insert(number, address);
-            self.attach(address);
-            update.appeared.push(address);
+        }
+        for (_, address) in before {
+            if self.standing(address.into()).is_none() {
+                self.tell_vanished(&mut update, address.into());
+            }
         }
         update
     }
 
-    /// Takes a VF out of every index that depends on loans, before these change.
-    fn detach(&mut self, device: PciAddress) {
-        let Some(&Vf { pf, number }) = self.vfs.get(&device) else {
-            return;
-        };
-        let pf_entry = &mut self.pfs[pf];
-        pf_entry.free.remove(&number);
-        if let Some(holder) = self.loans.get(&device) {
-            pf_entry.lent -= 1;
-            if let Some(mac) = holder.mac {
-                pf_entry.macs.remove(&(mac, device));
-            }
-        }
-        for name in self.listed_by.get(&device).into_iter().flatten() {
-            if let Some(network) = self.networks.get_mut(name) {
-                network.remove_free(device, pf);
-            }
+    fn take_vf(&mut self, address: PciAddress) {
+        if let Some(vf) = self.vfs.remove(&address) {
+            self.pfs[vf.pf].vfs.remove(&vf.number);
         }
     }
 
-    /// The reverse of [`Pool::detach`], after the change.
-    pub(crate) fn attach(&mut self, device: PciAddress) {
-        let Some(&Vf { pf, number }) = self.vfs.get(&device) else {
-            return;
-        };
-        let pf_entry = &mut self.pfs[pf];
-        if let Some(holder) = self.loans.get(&device) {
-            pf_entry.lent += 1;
-            if let Some(mac) = holder.mac {
-                pf_entry.macs.insert((mac, device));
-            }
-            return;
-        }
-        if self.withheld.contains_key(&device) {
-            return;
-        }
-        pf_entry.free.insert(number, device);
-        for name in self.listed_by.get(&device).into_iter().flatten() {
-            if let Some(network) = self.networks.get_mut(name) {
-                network.add_free(device, pf);
-            }
-        }
+    fn tell_vanished(&self, update: &mut Update, device: DeviceId) {
+        update.vanished.push(device);
+        let holders = self.holders(device).cloned();
+        (update.vanished_while_lent).extend(holders.map(|holder| (device, holder)));
     }
 }

@@ -1,22 +1,40 @@
 //! Networks: which devices each lends, and how it picks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use conf::{NumaPolicy, PciAddress, Spread};
+use conf::{DeviceId, NumaPolicy, PciAddress, Spread};
+use serde::{Deserialize, Serialize};
 
 use crate::Pool;
+use crate::index::{Home, Standing};
+use crate::inventory::Pf;
 
-/// A network that lends devices to one guest at a time.
+/// A network that lends devices, or shares in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSpec {
     /// What it lends.
     pub members: Members,
+    /// Whether a device goes to one guest or to many.
+    pub sharing: Sharing,
+    /// Whether a device without a network device is passed over: a macvtap needs one.
+    pub needs_netdev: bool,
     /// Which of several PFs is taken.
     pub spread: Spread,
     /// How much the borrower's NUMA nodes count.
     pub numa: NumaPolicy,
-    /// Whether a PF without carrier is passed over; one that is down always is.
+    /// Whether a PF or other device without carrier is passed over. A PF that is down always is;
+    /// another device only here, since the carrier of one that is down can't be told.
     pub needs_carrier: bool,
+}
+
+/// Whether a device goes to one guest or to many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// Lent whole, once: modes `hostdev` and `passthrough`.
+    Exclusive,
+    /// The parent of many guests' devices: modes `bridge`, `private` and `vepa`.
+    Shared,
 }
 
 /// What a network lends.
@@ -24,8 +42,8 @@ pub struct NetworkSpec {
 pub enum Members {
     /// All VFs of these PFs, in this order.
     PhysicalFunctions(Vec<PciAddress>),
-    /// These VFs, in this order.
-    Addresses(Vec<PciAddress>),
+    /// These devices, in this order: VFs, and others.
+    Devices(Vec<DeviceId>),
 }
 
 #[derive(Debug, Clone)]
@@ -36,13 +54,32 @@ pub(crate) struct Network {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// PFs by place: their own free sets are used, so that networks over one PF share them.
+    /// PFs by place: their own sets are used, so that networks over one PF have them in common.
     Whole(Vec<usize>),
-    /// VFs by address, and the free ones of these by PF's place and then by position.
-    Listed {
-        positions: HashMap<PciAddress, usize>,
-        free: BTreeMap<usize, BTreeMap<usize, PciAddress>>,
-    },
+    Listed(Listed),
+}
+
+/// Devices by themselves. What is not there, lent whole, withheld, shared though the network
+/// lends whole, or without the network device that it needs, is in none of the sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    /// Each once.
+    pub(crate) devices: Vec<DeviceId>,
+    positions: HashMap<DeviceId, usize>,
+    /// VFs by their PF's place.
+    pub(crate) by_pf: BTreeMap<usize, Queue>,
+    /// Others that are in order, by NUMA node.
+    pub(crate) by_node: BTreeMap<Option<u16>, Queue>,
+    /// Others without the carrier that the network needs.
+    dark: Queue,
+}
+
+/// Devices by their position in the list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Queue {
+    /// With the shares in each, so that the one with the fewest comes first.
+    pub(crate) by_load: BTreeSet<(usize, usize)>,
+    pub(crate) by_position: BTreeSet<usize>,
 }
 
 impl Pool {
@@ -60,10 +97,18 @@ impl Pool {
                 }
                 Source::Whole(places)
             }
-            Members::Addresses(addresses) => self.listed(name, addresses),
+            Members::Devices(devices) => Source::Listed(Listed::new(devices)),
         };
-        self.networks
-            .insert(name.to_owned(), Network { spec, source });
+        let mut network = Network { spec, source };
+        if let Source::Listed(listed) = &network.source {
+            for device in listed.devices.clone() {
+                (self.listed_by.entry(device).or_default()).push(name.to_owned());
+                if let Some(standing) = self.standing(device) {
+                    network.enter(device, &standing);
+                }
+            }
+        }
+        self.networks.insert(name.to_owned(), network);
     }
 
     /// Takes a network out; whether there was one. Its loans stay until they are given back.
@@ -71,12 +116,12 @@ impl Pool {
         let Some(network) = self.networks.remove(name) else {
             return false;
         };
-        if let Source::Listed { positions, .. } = network.source {
-            for address in positions.into_keys() {
-                if let Some(names) = self.listed_by.get_mut(&address) {
+        if let Source::Listed(listed) = network.source {
+            for device in listed.devices {
+                if let Some(names) = self.listed_by.get_mut(&device) {
                     names.retain(|other| other != name);
                     if names.is_empty() {
-                        self.listed_by.remove(&address);
+                        self.listed_by.remove(&device);
                     }
                 }
             }
@@ -84,62 +129,136 @@ impl Pool {
         true
     }
 
-    /// The devices that a network could lend now: there, not lent, not withheld. In its order.
+    /// The devices that a network could lend now, or shares in them, as far as that is up to the
+    /// devices themselves: PFs and wires are not looked at. In the network's order.
     #[must_use]
-    pub fn free(&self, network: &str) -> Vec<PciAddress> {
-        let Some(network) = self.networks.get(network) else {
+    pub fn free(&self, network: &str) -> Vec<DeviceId> {
+        let Some(Network { spec, source }) = self.networks.get(network) else {
             return Vec::new();
         };
-        match &network.source {
-            Source::Whole(places) => places
-                .iter()
-                .flat_map(|&place| self.pfs[place].free.values().copied())
-                .collect(),
-            Source::Listed { free, .. } => {
-                let mut all: Vec<_> = free.values().flatten().collect();
-                all.sort_unstable();
-                all.into_iter().map(|(_, &address)| address).collect()
+        match source {
+            Source::Whole(places) => {
+                let pfs = places.iter().map(|&place| &self.pfs[place]);
+                pfs.flat_map(|pf| {
+                    let open = spec.open_vfs(pf);
+                    let numbers: BTreeSet<_> = open.map(|(_, number)| number).collect();
+                    numbers.into_iter().filter_map(|number| pf.vf(number))
+                })
+                .collect()
+            }
+            Source::Listed(listed) => {
+                let queues = (listed.by_pf.values())
+                    .chain(listed.by_node.values())
+                    .chain([&listed.dark]);
+                let positions: BTreeSet<_> = queues.flat_map(|q| q.by_position.iter()).collect();
+                positions.into_iter().map(|&p| listed.devices[p]).collect()
             }
         }
     }
+}
 
-    fn listed(&mut self, name: &str, addresses: &[PciAddress]) -> Source {
-        let mut positions = HashMap::new();
-        let mut free: BTreeMap<usize, BTreeMap<usize, PciAddress>> = BTreeMap::new();
-        for (position, &address) in addresses.iter().enumerate() {
-            if positions.contains_key(&address) {
-                continue;
-            }
-            positions.insert(address, position);
-            (self.listed_by.entry(address).or_default()).push(name.to_owned());
-            if let Some(vf) = self.vfs.get(&address)
-                && self.pfs[vf.pf].free.contains_key(&vf.number)
-            {
-                free.entry(vf.pf).or_default().insert(position, address);
+impl NetworkSpec {
+    /// The VFs of a PF that it could lend, were it to lend all: shares in it, and its number. The
+    /// one with the fewest shares comes first.
+    pub(crate) fn open_vfs(&self, pf: &Pf) -> impl Iterator<Item = (usize, usize)> {
+        let set = if self.needs_netdev {
+            &pf.named
+        } else {
+            &pf.open
+        };
+        let is_good = move |load| self.sharing == Sharing::Shared || load == 0;
+        set.iter()
+            .copied()
+            .take_while(move |(load, _)| is_good(*load))
+    }
+}
+
+impl Pf {
+    pub(crate) fn vf(&self, number: usize) -> Option<DeviceId> {
+        let address = self.vfs.get(&u16::try_from(number).ok()?)?;
+        Some((*address).into())
+    }
+}
+
+impl Listed {
+    fn new(devices: &[DeviceId]) -> Self {
+        let mut listed = Self {
+            devices: Vec::new(),
+            positions: HashMap::new(),
+            by_pf: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            dark: Queue::default(),
+        };
+        for &device in devices {
+            let position = listed.devices.len();
+            if *listed.positions.entry(device).or_insert(position) == position {
+                listed.devices.push(device);
             }
         }
-        Source::Listed { positions, free }
+        listed
+    }
+
+    pub(crate) fn is_in(&self, queue: &Queue, device: DeviceId) -> bool {
+        let position = self.positions.get(&device);
+        position.is_some_and(|position| queue.by_position.contains(position))
     }
 }
 
 impl Network {
-    pub(crate) fn add_free(&mut self, device: PciAddress, pf: usize) {
-        if let Source::Listed { positions, free } = &mut self.source
-            && let Some(&position) = positions.get(&device)
-        {
-            free.entry(pf).or_default().insert(position, device);
-        }
+    /// A device that it lists is as told now.
+    pub(crate) fn enter(&mut self, device: DeviceId, standing: &Standing) {
+        let is_fit = standing.is_open()
+            && (self.spec.sharing == Sharing::Shared || standing.connections == 0)
+            && (!self.spec.needs_netdev || standing.netdev.is_some());
+        let Source::Listed(listed) = &mut self.source else {
+            return;
+        };
+        let Some(&position) = listed.positions.get(&device).filter(|_| is_fit) else {
+            return;
+        };
+        let queue = match standing.home {
+            Home::Vf { pf, .. } => listed.by_pf.entry(pf).or_default(),
+            Home::Nic { carrier, .. } if self.spec.needs_carrier && !carrier => &mut listed.dark,
+            Home::Nic { numa_node, .. } => listed.by_node.entry(numa_node).or_default(),
+        };
+        queue.by_load.insert((standing.connections, position));
+        queue.by_position.insert(position);
     }
 
-    pub(crate) fn remove_free(&mut self, device: PciAddress, pf: usize) {
-        if let Source::Listed { positions, free } = &mut self.source
-            && let Some(position) = positions.get(&device)
-            && let Some(of_pf) = free.get_mut(&pf)
-        {
-            of_pf.remove(position);
-            if of_pf.is_empty() {
-                free.remove(&pf);
+    /// A device that it lists is not as told any more.
+    pub(crate) fn leave(&mut self, device: DeviceId, standing: &Standing) {
+        let Source::Listed(listed) = &mut self.source else {
+            return;
+        };
+        let Some(&position) = listed.positions.get(&device) else {
+            return;
+        };
+        let key = (standing.connections, position);
+        match standing.home {
+            Home::Vf { pf, .. } => {
+                if let Some(queue) = listed.by_pf.get_mut(&pf)
+                    && queue.remove(key)
+                {
+                    listed.by_pf.remove(&pf);
+                }
+            }
+            Home::Nic { numa_node, .. } => {
+                listed.dark.remove(key);
+                if let Some(queue) = listed.by_node.get_mut(&numa_node)
+                    && queue.remove(key)
+                {
+                    listed.by_node.remove(&numa_node);
+                }
             }
         }
+    }
+}
+
+impl Queue {
+    /// Whether it is empty then.
+    fn remove(&mut self, (load, position): (usize, usize)) -> bool {
+        self.by_load.remove(&(load, position));
+        self.by_position.remove(&position);
+        self.by_load.is_empty()
     }
 }

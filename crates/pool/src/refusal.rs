@@ -1,13 +1,14 @@
-//! A pool that has nothing to give, and what would change that.
+//! A network that has nothing to give, and what would change that.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Explanation, PfRow, Verdict, some};
+use crate::network::Sharing;
+use crate::table::{Explanation, NicRow, PfRow, Row, Verdict, some};
 
 /// Why there is no device. [`fmt::Display`] is one line of bounded length;
-/// [`Refusal::details`] has a line for each PF, and [`Refusal::advice`] what to do.
+/// [`Refusal::details`] has a line for each PF and other device, and [`Refusal::advice`] what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The network.
@@ -28,17 +29,17 @@ pub enum RefusalCause {
     NoneFree,
 }
 
-/// PFs that the one line has room for.
-const PFS_NAMED: usize = 2;
+/// Rows that the one line has room for.
+const ROWS_NAMED: usize = 2;
 
 impl Refusal {
-    /// Everything that stands in the way, a PF a line, each bounded in length.
+    /// Everything that stands in the way, a PF or other device a line, each bounded in length.
     #[must_use]
     pub fn details(&self) -> Vec<String> {
         let Some(explanation) = &self.explanation else {
             return Vec::new();
         };
-        let mut lines: Vec<_> = explanation.pfs.iter().map(PfRow::to_string).collect();
+        let mut lines: Vec<_> = explanation.rows.iter().map(Row::to_string).collect();
         if !explanation.missing.is_empty() {
             lines.push(missing(explanation));
         }
@@ -48,12 +49,28 @@ impl Refusal {
     /// What a person can do about it.
     #[must_use]
     pub fn advice(&self) -> String {
-        let Some(Explanation { pfs, .. }) = &self.explanation else {
+        let Some(Explanation { rows, missing, .. }) = &self.explanation else {
             return "start the network first".to_owned();
         };
+        let (mut pfs, mut nics) = (Vec::new(), Vec::new());
+        for row in rows {
+            match row {
+                Row::Pf(row) => pfs.push(row),
+                Row::Nic(row) => nics.push(row),
+            }
+        }
+        let any = |is: fn(&Verdict) -> bool| rows.iter().any(|row| is(row.verdict()));
         let mut advice = Vec::new();
-        if let Some(row) = pfs.iter().find(|row| row.verdict == Verdict::Down) {
-            advice.push(format!("bring {0} up: ip link set {0} up", row.pf));
+        if let Some(name) = (pfs.iter())
+            .find(|row| row.verdict == Verdict::Down)
+            .map(|row| row.pf.as_str())
+            .or_else(|| {
+                nics.iter()
+                    .find(|row| row.is_dark())
+                    .map(|row| row.netdev.as_str())
+            })
+        {
+            advice.push(format!("bring {name} up: ip link set {name} up"));
         }
         if let Some(row) = pfs.iter().find(|row| row.verdict == Verdict::NoVfs) {
             advice.push(format!(
@@ -62,33 +79,70 @@ impl Refusal {
                 row.pf
             ));
         }
-        if pfs.iter().any(|row| row.verdict == Verdict::NoCarrier) {
+        let is_dead = |row: &Row| match row {
+            Row::Pf(row) => row.verdict == Verdict::NoCarrier,
+            Row::Nic(row) => row.verdict == Verdict::NoCarrier && row.up,
+        };
+        if rows.iter().any(is_dead) {
             advice.push("see to the cable".to_owned());
         }
-        if pfs.iter().any(|row| row.verdict == Verdict::Far) {
+        if any(|verdict| *verdict == Verdict::Far) {
             advice.push("let the network use far cards with numa='prefer'".to_owned());
         }
-        if (pfs.iter()).any(|row| matches!(row.verdict, Verdict::MacInUse { .. })) {
+        if any(|verdict| matches!(verdict, Verdict::MacInUse { .. })) {
             advice.push("give the interface another MAC".to_owned());
+        }
+        if let Some(row) = pfs.iter().find(|row| !row.without_netdev.is_empty()) {
+            advice.push(format!(
+                "bind VFs of {} to a driver that makes network devices of them",
+                row.pf
+            ));
         }
         if pfs.iter().any(|row| !row.busy.is_empty()) {
             advice.push("free a busy VF on the host".to_owned());
         }
-        if pfs.iter().any(|row| !row.withheld.is_empty()) {
+        if nics.iter().any(|row| row.busy.is_some()) {
+            advice.push("free a busy device on the host".to_owned());
+        }
+        if pfs.iter().any(|row| !row.withheld.is_empty())
+            || nics.iter().any(|row| row.withheld.is_some())
+        {
             advice.push("restart virtnicd, which tries again to mend those kept back".to_owned());
         }
-        if pfs.iter().any(|row| !row.lent.is_empty()) {
+        if rows.iter().any(Row::is_kept_by_guests) {
             advice.push("stop a guest".to_owned());
         }
-        let small = |row: &&PfRow| row.verdict == Verdict::NoneFree && row.vfs.0 < row.vfs.1.into();
+        let small =
+            |row: &&&PfRow| row.verdict == Verdict::NoneFree && row.vfs.0 < row.vfs.1.into();
         match pfs.iter().find(small) {
             Some(row) => advice.push(format!(
                 "raise the number of VFs of {} from {} (up to {}) when none is lent",
                 row.pf, row.vfs.0, row.vfs.1
             )),
+            None if pfs.is_empty() && !(nics.is_empty() && missing.is_empty()) => {
+                advice.push("add a device to the network".to_owned());
+            }
             None => advice.push("add a PF to the network".to_owned()),
         }
         advice.join("; or ")
+    }
+}
+
+impl Row {
+    /// Whether guests have something that this network could lend otherwise.
+    fn is_kept_by_guests(&self) -> bool {
+        let (sharing, lent, shared) = match self {
+            Self::Pf(row) => (row.sharing, !row.lent.is_empty(), !row.shared.is_empty()),
+            Self::Nic(row) => (row.sharing, row.lent.is_some(), !row.shared.is_empty()),
+        };
+        lent || (shared && sharing == Sharing::Exclusive)
+    }
+}
+
+impl NicRow {
+    /// It is down, and so its carrier is not known, which the network needs.
+    fn is_dark(&self) -> bool {
+        self.verdict == Verdict::NoCarrier && !self.up
     }
 }
 
@@ -97,26 +151,16 @@ impl fmt::Display for Refusal {
         let Some(explanation) = &self.explanation else {
             return write!(f, "network '{}' lends no devices now", self.network);
         };
-        write!(f, "network '{}' has no free device: ", self.network)?;
-        let rows = &explanation.pfs;
+        match explanation.sharing {
+            Sharing::Exclusive => write!(f, "network '{}' has no free device: ", self.network)?,
+            Sharing::Shared => write!(f, "network '{}' has no usable parent: ", self.network)?,
+        }
+        let rows = &explanation.rows;
         if rows.is_empty() && explanation.missing.is_empty() {
             return f.write_str("it names none");
         }
-        let mut parts: Vec<_> = (rows.iter().take(PFS_NAMED))
-            .map(PfRow::to_string)
-            .collect();
-        if rows.len() > PFS_NAMED {
-            let rest = &rows[PFS_NAMED..];
-            let sum = |count: fn(&PfRow) -> usize| rest.iter().map(count).sum::<usize>();
-            parts.push(format!(
-                "{} VFs of {} further PFs: {} lent, {} busy, {} kept back",
-                sum(|row| row.total),
-                rest.len(),
-                sum(|row| row.lent.len()),
-                sum(|row| row.busy.len()),
-                sum(|row| row.withheld.len()),
-            ));
-        }
+        let mut parts: Vec<_> = (rows.iter().take(ROWS_NAMED)).map(Row::to_string).collect();
+        parts.extend(further(rows.get(ROWS_NAMED..).unwrap_or_default()));
         if !explanation.missing.is_empty() {
             parts.push(missing(explanation));
         }
@@ -125,6 +169,46 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// Sums of the rows that there is no room for: those of VFs, and others.
+fn further(rows: &[Row]) -> Vec<String> {
+    let (mut pfs, mut vfs, mut of_pfs) = (0, 0, [0; 3]);
+    let (mut nics, mut of_nics) = (0, [0; 3]);
+    for row in rows {
+        match row {
+            Row::Pf(row) => {
+                pfs += 1;
+                vfs += row.total;
+                let counts = [row.lent.len(), row.busy.len(), row.withheld.len()];
+                of_pfs = add(of_pfs, counts);
+            }
+            Row::Nic(row) => {
+                nics += 1;
+                let counts = [
+                    row.lent.is_some(),
+                    row.busy.is_some(),
+                    row.withheld.is_some(),
+                ];
+                of_nics = add(of_nics, counts.map(usize::from));
+            }
+        }
+    }
+    let sums = |[lent, busy, withheld]: [usize; 3]| {
+        format!("{lent} lent, {busy} busy, {withheld} kept back")
+    };
+    let mut parts = Vec::new();
+    if pfs > 0 {
+        parts.push(format!("{vfs} VFs of {pfs} further PFs: {}", sums(of_pfs)));
+    }
+    if nics > 0 {
+        parts.push(format!("{nics} further devices: {}", sums(of_nics)));
+    }
+    parts
+}
+
+fn add(a: [usize; 3], b: [usize; 3]) -> [usize; 3] {
+    std::array::from_fn(|i| a[i] + b[i])
+}
 
 fn missing(explanation: &Explanation) -> String {
     format!(

@@ -1,23 +1,39 @@
-//! The whole picture behind a choice: every PF of a network, with what stands in the way.
+//! The whole picture behind a choice: each PF and other device of a network, with what stands in
+//! the way.
 
+use std::collections::HashMap;
 use std::fmt;
 
-use conf::{MacAddress, NumaPolicy, PciAddress};
+use conf::{DeviceId, MacAddress, NetdevName, NumaPolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::choose::{Obstacle, Request, obstacle};
-use crate::inventory::{Holder, Pf, Pool};
-use crate::network::{Network, Source};
+use crate::choose::{Obstacle, Request};
+use crate::index::{Home, Standing};
+use crate::inventory::{NicInfo, Pf, Pool};
+use crate::loans::{Holder, Uses};
+use crate::network::{Network, Sharing, Source};
 
-/// What each PF of a network has to offer one request.
+/// What a network has to offer one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The network.
     pub network: String,
-    /// By PF, in the network's order.
-    pub pfs: Vec<PfRow>,
+    /// Whether it lends whole devices, or shares in them.
+    pub sharing: Sharing,
+    /// By PF for VFs, else by device; in the network's order.
+    pub rows: Vec<Row>,
     /// Devices that the network lists and that are not there.
-    pub missing: Vec<PciAddress>,
+    pub missing: Vec<DeviceId>,
+}
+
+/// One line of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Row {
+    /// The VFs of a PF.
+    Pf(PfRow),
+    /// A device that is no VF.
+    Nic(NicRow),
 }
 
 /// A PF's share in a network.
@@ -27,19 +43,50 @@ pub struct PfRow {
     pub pf: String,
     /// NUMA node; `None` where the host has none.
     pub numa_node: Option<u16>,
+    /// Whether the network lends whole VFs, or shares in them.
+    pub sharing: Sharing,
     /// VFs that the network lends from it.
     pub total: usize,
     /// Those that could be had, were the PF itself in order.
     pub free: usize,
-    /// Those that are lent, to whom; by VF number.
+    /// Those that are lent whole, to whom; by VF number.
     pub lent: Vec<Note<Holder>>,
+    /// Shares in them, whose; by VF number.
+    pub shared: Vec<Note<Holder>>,
     /// Those in use by something else, by what; by VF number.
     pub busy: Vec<Note<String>>,
     /// Those kept back, and why; by VF number.
     pub withheld: Vec<Note<String>>,
+    /// Numbers of those that have no network device, where the network needs one.
+    pub without_netdev: Vec<u16>,
     /// How many VFs it has, and how many it could make.
     pub vfs: (usize, u16),
     /// Whether it can give one at all.
+    pub verdict: Verdict,
+}
+
+/// A device that is no VF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicRow {
+    /// Which one.
+    pub device: DeviceId,
+    /// Its name now.
+    pub netdev: NetdevName,
+    /// NUMA node; `None` where the host has none.
+    pub numa_node: Option<u16>,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Whether the network lends it whole, or shares in it.
+    pub sharing: Sharing,
+    /// Who has all of it.
+    pub lent: Option<Holder>,
+    /// Who has a share in it.
+    pub shared: Vec<Holder>,
+    /// What else uses it.
+    pub busy: Option<String>,
+    /// Why it is kept back.
+    pub withheld: Option<String>,
+    /// Whether it can be had.
     pub verdict: Verdict,
 }
 
@@ -47,20 +94,20 @@ pub struct PfRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note<T> {
     /// Which VF.
-    pub device: PciAddress,
+    pub device: DeviceId,
     /// Its number.
     pub number: u16,
     /// What there is to say.
     pub note: T,
 }
 
-/// Whether a PF can give a device.
+/// Whether a PF can give a device, or another device can be had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It can.
     Open,
-    /// It is in order, and has none left.
+    /// It is in order, and has none left; or it is in use itself.
     NoneFree,
     /// It has no VFs that the network lends.
     NoVfs,
@@ -72,7 +119,7 @@ pub enum Verdict {
     NoCarrier,
     /// It is on another NUMA node, and the network requires the borrower's.
     Far,
-    /// The MAC is in use behind it already.
+    /// The MAC is in use there already.
     MacInUse {
         /// The MAC.
         mac: MacAddress,
@@ -84,7 +131,7 @@ pub enum Verdict {
 impl Pool {
     /// What [`Pool::choose`] would weigh; `None` where there is no such network.
     ///
-    /// Costs a look at every VF of the network.
+    /// Costs a look at every VF and other device of the network.
     #[must_use]
     pub fn explain(&self, request: &Request<'_>) -> Option<Explanation> {
         let network = self.networks.get(request.network)?;
@@ -93,104 +140,189 @@ impl Pool {
 
     pub(crate) fn explanation(&self, network: &Network, request: &Request<'_>) -> Explanation {
         let mut missing = Vec::new();
-        let shares: Vec<(usize, Vec<(u16, PciAddress)>)> = match &network.source {
-            Source::Whole(places) => places
-                .iter()
-                .map(|&place| {
-                    let vfs = self.pfs[place].vfs.iter();
-                    (place, vfs.map(|(&n, &address)| (n, address)).collect())
+        let rows = match &network.source {
+            Source::Whole(places) => {
+                let pfs = places.iter().map(|&place| &self.pfs[place]);
+                pfs.map(|pf| {
+                    let vfs: Vec<_> = pf.vfs.iter().map(|(n, vf)| (*n, (*vf).into())).collect();
+                    Row::Pf(self.pf_row(pf, &vfs, network, request))
                 })
-                .collect(),
-            Source::Listed { positions, .. } => {
-                let mut listed: Vec<_> = positions.iter().map(|(a, p)| (*p, *a)).collect();
-                listed.sort_unstable();
-                let mut shares: Vec<(usize, Vec<(u16, PciAddress)>)> = Vec::new();
-                for (_, address) in listed {
-                    let Some(vf) = self.vfs.get(&address) else {
-                        missing.push(address);
-                        continue;
-                    };
-                    match shares.iter_mut().find(|(place, _)| *place == vf.pf) {
-                        Some((_, vfs)) => vfs.push((vf.number, address)),
-                        None => shares.push((vf.pf, vec![(vf.number, address)])),
+                .collect()
+            }
+            Source::Listed(listed) => {
+                let mut parts = Vec::new();
+                let mut part_of_pf = HashMap::new();
+                for &device in &listed.devices {
+                    match self.standing(device).map(|standing| standing.home) {
+                        None => missing.push(device),
+                        Some(Home::Nic { .. }) => parts.push(Part::Nic(device)),
+                        Some(Home::Vf { pf, number }) => {
+                            let part = *part_of_pf.entry(pf).or_insert(parts.len());
+                            if part == parts.len() {
+                                parts.push(Part::Vfs(pf, Vec::new()));
+                            }
+                            if let Part::Vfs(_, vfs) = &mut parts[part] {
+                                vfs.push((number, device));
+                            }
+                        }
                     }
                 }
-                for (_, vfs) in &mut shares {
-                    vfs.sort_unstable();
-                }
-                shares
+                (parts.into_iter())
+                    .filter_map(|part| self.row(part, network, request))
+                    .collect()
             }
         };
-        let pfs = shares
-            .into_iter()
-            .map(|(place, vfs)| self.row(&self.pfs[place], &vfs, network, request))
-            .collect();
         Explanation {
             network: request.network.to_owned(),
-            pfs,
+            sharing: network.spec.sharing,
+            rows,
             missing,
         }
     }
 
-    fn row(
+    fn row(&self, part: Part, network: &Network, request: &Request<'_>) -> Option<Row> {
+        match part {
+            Part::Vfs(pf, mut vfs) => {
+                vfs.sort_unstable();
+                let row = self.pf_row(&self.pfs[pf], &vfs, network, request);
+                Some(Row::Pf(row))
+            }
+            Part::Nic(device) => {
+                let nic = self.nics.get(&device)?;
+                let standing = self.standing(device)?;
+                Some(Row::Nic(self.nic_row(nic, &standing, network, request)))
+            }
+        }
+    }
+
+    fn pf_row(
         &self,
         pf: &Pf,
-        vfs: &[(u16, PciAddress)],
+        vfs: &[(u16, DeviceId)],
         network: &Network,
         request: &Request<'_>,
     ) -> PfRow {
+        let spec = &network.spec;
         let mut row = PfRow {
             pf: pf.netdev.clone(),
             numa_node: pf.numa_node,
+            sharing: spec.sharing,
             total: vfs.len(),
             free: 0,
             lent: Vec::new(),
+            shared: Vec::new(),
             busy: Vec::new(),
             withheld: Vec::new(),
+            without_netdev: Vec::new(),
             vfs: (pf.vfs.len(), pf.max_vfs),
             verdict: Verdict::Open,
         };
         for &(number, device) in vfs {
-            if let Some(holder) = self.loans.get(&device) {
-                row.lent.push(Note {
-                    device,
-                    number,
-                    note: holder.clone(),
-                });
-            } else if let Some(reason) = self.withheld.get(&device) {
-                row.withheld.push(Note {
-                    device,
-                    number,
-                    note: reason.clone(),
-                });
-            } else if let Some(what) = request.exclude.get(&device) {
-                row.busy.push(Note {
-                    device,
-                    number,
-                    note: what.clone(),
-                });
-            } else {
-                row.free += 1;
+            let uses = self.uses.get(&device);
+            if let Some(Uses::Shared(shares)) = uses {
+                let shares = shares.values().cloned();
+                (row.shared).extend(shares.map(|holder| Note::new(device, number, holder)));
+            }
+            let netdev = self.standing(device).and_then(|standing| standing.netdev);
+            match uses {
+                Some(Uses::Whole(holder)) => {
+                    row.lent.push(Note::new(device, number, holder.clone()));
+                }
+                Some(Uses::Shared(_)) if spec.sharing == Sharing::Exclusive => {}
+                _ => {
+                    if let Some(reason) = self.withheld.get(&device) {
+                        row.withheld.push(Note::new(device, number, reason.clone()));
+                    } else if let Some(what) = request.exclude.get(&device) {
+                        row.busy.push(Note::new(device, number, what.clone()));
+                    } else if spec.needs_netdev && netdev.is_none() {
+                        row.without_netdev.push(number);
+                    } else {
+                        row.free += 1;
+                    }
+                }
             }
         }
-        row.verdict = match obstacle(pf, network, request) {
+        row.verdict = match self.obstacle(pf, network, request) {
             Some(Obstacle::Gone) => Verdict::Gone,
             Some(Obstacle::Down) => Verdict::Down,
             _ if row.total == 0 => Verdict::NoVfs,
             Some(Obstacle::NoCarrier) => Verdict::NoCarrier,
             Some(Obstacle::Far) => Verdict::Far,
             _ if row.free == 0 => Verdict::NoneFree,
-            Some(Obstacle::MacInUse(device)) => Verdict::MacInUse {
-                mac: request.mac.unwrap_or(MacAddress::ZERO),
-                guest: (self.loans.get(&device)).map_or_else(String::new, |h| h.guest.clone()),
-            },
+            Some(Obstacle::MacInUse(mac, guest)) => Verdict::MacInUse { mac, guest },
             None => Verdict::Open,
         };
         debug_assert!(
-            row.verdict != Verdict::Far || network.spec.numa == NumaPolicy::Require,
+            row.verdict != Verdict::Far || spec.numa == NumaPolicy::Require,
             "only a required node can rule a PF out"
         );
         row
+    }
+
+    fn nic_row(
+        &self,
+        nic: &NicInfo,
+        standing: &Standing,
+        network: &Network,
+        request: &Request<'_>,
+    ) -> NicRow {
+        let sharing = network.spec.sharing;
+        let (lent, shared) = match self.uses.get(&nic.device) {
+            None => (None, Vec::new()),
+            Some(Uses::Whole(holder)) => (Some(holder.clone()), Vec::new()),
+            Some(Uses::Shared(shares)) => (None, shares.values().cloned().collect()),
+        };
+        let busy = request.exclude.get(&nic.device).cloned();
+        let is_free = standing.is_open()
+            && busy.is_none()
+            && (sharing == Sharing::Shared || shared.is_empty());
+        let verdict = match self.nic_obstacle(nic, network, request) {
+            Some(Obstacle::NoCarrier) => Verdict::NoCarrier,
+            Some(Obstacle::Far) => Verdict::Far,
+            _ if !is_free => Verdict::NoneFree,
+            Some(Obstacle::MacInUse(mac, guest)) => Verdict::MacInUse { mac, guest },
+            Some(Obstacle::Gone | Obstacle::Down) | None => Verdict::Open,
+        };
+        NicRow {
+            device: nic.device,
+            netdev: nic.netdev,
+            numa_node: nic.numa_node,
+            up: nic.health.up,
+            sharing,
+            lent,
+            shared,
+            busy,
+            withheld: self.withheld.get(&nic.device).cloned(),
+            verdict,
+        }
+    }
+}
+
+/// What a row is made of.
+enum Part {
+    /// A PF by place, and those VFs of it that the network lists.
+    Vfs(usize, Vec<(u16, DeviceId)>),
+    Nic(DeviceId),
+}
+
+impl<T> Note<T> {
+    fn new(device: DeviceId, number: u16, note: T) -> Self {
+        Self {
+            device,
+            number,
+            note,
+        }
+    }
+}
+
+impl Row {
+    /// Whether it can give one at all.
+    #[must_use]
+    pub fn verdict(&self) -> &Verdict {
+        match self {
+            Self::Pf(row) => &row.verdict,
+            Self::Nic(row) => &row.verdict,
+        }
     }
 }
 
@@ -206,26 +338,60 @@ pub(crate) fn some<T>(notes: &[T], text: impl Fn(&T) -> String) -> String {
     }
 }
 
+/// `1 connection`, `3 connections`.
+pub(crate) fn connections(count: usize) -> String {
+    match count {
+        1 => "1 connection".to_owned(),
+        count => format!("{count} connections"),
+    }
+}
+
+impl Verdict {
+    /// What is wrong with a PF (`what`: "the PF") or other device ("it"), if it is that.
+    fn fault(&self, what: &str, numa_node: Option<u16>) -> Option<String> {
+        Some(match self {
+            Self::Gone => format!("{what} is not there"),
+            Self::Down => format!("{what} is down"),
+            Self::NoCarrier => format!("{what} has no carrier"),
+            Self::Far => match numa_node {
+                Some(node) => format!("{what} is on NUMA node {node}, not on the guest's"),
+                None => format!("{what} is not on the guest's NUMA node"),
+            },
+            Self::MacInUse { .. } | Self::Open | Self::NoneFree | Self::NoVfs => return None,
+        })
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pf(row) => row.fmt(f),
+            Self::Nic(row) => row.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for PfRow {
     /// `7 VFs of enp1s0: 6 lent (web1, web2 …), 1 busy (…)`, however many there are.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        match &self.verdict {
-            Verdict::Gone => parts.push("the PF is not there".to_owned()),
-            Verdict::Down => parts.push("the PF is down".to_owned()),
-            Verdict::NoCarrier => parts.push("the PF has no carrier".to_owned()),
-            Verdict::Far => parts.push(match self.numa_node {
-                Some(node) => format!("the PF is on NUMA node {node}, not on the guest's"),
-                None => "the PF is not on the guest's NUMA node".to_owned(),
-            }),
-            Verdict::MacInUse { mac, guest } => {
-                parts.push(format!("MAC {mac} is in use behind it by guest '{guest}'"));
-            }
-            Verdict::Open | Verdict::NoneFree | Verdict::NoVfs => {}
+        parts.extend(self.verdict.fault("the PF", self.numa_node));
+        if let Verdict::MacInUse { mac, guest } = &self.verdict {
+            parts.push(format!("MAC {mac} is in use behind it by guest '{guest}'"));
         }
         if !self.lent.is_empty() {
             let who = some(&self.lent, |note| note.note.guest.clone());
             parts.push(format!("{} lent ({who})", self.lent.len()));
+        }
+        match (self.sharing, self.shared.len()) {
+            (_, 0) => {}
+            (Sharing::Shared, count) => parts.push(connections(count)),
+            (Sharing::Exclusive, _) => {
+                let mut devices: Vec<_> = self.shared.iter().map(|note| note.device).collect();
+                devices.dedup();
+                let who = some(&self.shared, |note| note.note.guest.clone());
+                parts.push(format!("{} shared ({who})", devices.len()));
+            }
         }
         let count = |word: &str, notes: &[Note<String>]| {
             let what = some(notes, |note| format!("VF {}: {}", note.number, note.note));
@@ -237,7 +403,12 @@ impl fmt::Display for PfRow {
         if !self.withheld.is_empty() {
             parts.push(count("kept back", &self.withheld));
         }
-        if self.free > 0 {
+        if !self.without_netdev.is_empty() {
+            let which = some(&self.without_netdev, |number| format!("VF {number}"));
+            let count = self.without_netdev.len();
+            parts.push(format!("{count} without a network device ({which})"));
+        }
+        if self.free > 0 && self.sharing == Sharing::Exclusive {
             parts.push(format!("{} free", self.free));
         }
         let plural = if self.total == 1 { "VF" } else { "VFs" };
@@ -246,5 +417,44 @@ impl fmt::Display for PfRow {
             write!(f, ": {}", parts.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for NicRow {
+    /// `enp3s0: 3 connections`, or `enp3s0: no carrier, lent (web1)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        match &self.verdict {
+            Verdict::NoCarrier if !self.up => {
+                parts.push("down, so that its carrier can't be told".to_owned());
+            }
+            Verdict::NoCarrier => parts.push("no carrier".to_owned()),
+            Verdict::MacInUse { mac, guest } => {
+                parts.push(format!("MAC {mac} is in use on it by guest '{guest}'"));
+            }
+            verdict => parts.extend(verdict.fault("it", self.numa_node)),
+        }
+        if let Some(holder) = &self.lent {
+            parts.push(format!("lent ({})", holder.guest));
+        }
+        match (self.sharing, self.shared.len()) {
+            (Sharing::Exclusive, 0) => {}
+            (Sharing::Exclusive, _) => {
+                let who = some(&self.shared, |holder| holder.guest.clone());
+                parts.push(format!("shared ({who})"));
+            }
+            (Sharing::Shared, 0) if self.lent.is_some() => {}
+            (Sharing::Shared, count) => parts.push(connections(count)),
+        }
+        if let Some(what) = &self.busy {
+            parts.push(format!("busy ({what})"));
+        }
+        if let Some(reason) = &self.withheld {
+            parts.push(format!("kept back ({reason})"));
+        }
+        if parts.is_empty() {
+            parts.push("free".to_owned());
+        }
+        write!(f, "{}: {}", self.netdev, parts.join(", "))
     }
 }

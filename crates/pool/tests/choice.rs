@@ -1,113 +1,41 @@
-//! Which device a network gives, and what it says when it has none.
+//! Which VF a network gives, and what it says when it has none.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
+mod common;
 
 use std::collections::BTreeMap;
 
-use conf::{MacAddress, NumaPolicy, PciAddress, Spread};
-use pool::{
-    Closeness, Health, Holder, Members, NetworkSpec, PfInfo, Pool, Refusal, RefusalCause, Request,
-    Verdict, VfInfo,
-};
+use common::*;
+use conf::{DeviceId, MacAddress, NumaPolicy, Spread};
+use pool::{Closeness, Holder, Members, PfInfo, Place, Pool, RefusalCause, Row, Verdict};
 
-const UP: Health = Health {
-    up: true,
-    carrier: true,
-};
-
-fn pf(n: u8) -> PciAddress {
-    PciAddress::new(0, n, 0, 0).unwrap()
+/// The VF as a device.
+fn id_of(n: u8, number: u8) -> DeviceId {
+    vf(n, number).into()
 }
 
-fn vf(n: u8, number: u8) -> PciAddress {
-    PciAddress::new(0, n, 0x10 + number / 8, number % 8).unwrap()
-}
-
-fn vfs(n: u8, count: u8) -> Vec<VfInfo> {
-    (0..count)
-        .map(|number| VfInfo {
-            address: vf(n, number),
-            number: number.into(),
-        })
-        .collect()
-}
-
-fn info(n: u8) -> PfInfo {
-    PfInfo {
-        address: pf(n),
-        netdev: format!("ens{n}"),
-        numa_node: Some(u16::from(n % 2)),
-        max_vfs: 7,
-        health: UP,
+fn pf_of(choice: &pool::Choice) -> conf::PciAddress {
+    match &choice.place {
+        Place::Vf { pf, .. } => *pf,
+        Place::Nic => panic!("{choice} is no VF"),
     }
-}
-
-/// PFs ens1 … with seven VFs each, and a network over all of them.
-fn pool_of(pfs: u8, spec: impl FnOnce(&mut NetworkSpec)) -> Pool {
-    let mut pool = Pool::new();
-    for n in 1..=pfs {
-        pool.set_pf(&info(n), &vfs(n, 7));
-    }
-    let mut network = NetworkSpec {
-        members: Members::PhysicalFunctions((1..=pfs).map(pf).collect()),
-        spread: Spread::Balance,
-        numa: NumaPolicy::Ignore,
-        needs_carrier: false,
-    };
-    spec(&mut network);
-    pool.set_network("vfs", network);
-    pool
-}
-
-#[derive(Default)]
-struct Ask<'a> {
-    nodes: &'a [u16],
-    mac: Option<MacAddress>,
-    exclude: BTreeMap<PciAddress, String>,
-}
-
-impl Ask<'_> {
-    fn of(&self, pool: &Pool) -> Result<pool::Choice, Box<Refusal>> {
-        pool.choose(&Request {
-            network: "vfs",
-            guest: "web",
-            mac: self.mac,
-            numa_nodes: self.nodes,
-            exclude: &self.exclude,
-        })
-    }
-}
-
-fn holder(guest: &str) -> Holder {
-    Holder {
-        guest: guest.into(),
-        network: Some("vfs".into()),
-        mac: None,
-    }
-}
-
-fn lend(pool: &mut Pool, guest: &str) -> PciAddress {
-    let device = Ask::default().of(pool).unwrap().device;
-    pool.claim(device, holder(guest)).unwrap();
-    device
 }
 
 #[test]
 fn a_pf_gives_its_vfs_by_number() {
     let mut pool = pool_of(1, |_| {});
     let given: Vec<_> = (0..7).map(|_| lend(&mut pool, "web")).collect();
-    assert_eq!(
-        given,
-        (0..7).map(|number| vf(1, number)).collect::<Vec<_>>()
-    );
+    assert_eq!(given, [0, 1, 2, 3, 4, 5, 6].map(|number| id_of(1, number)));
     pool.release(vf(1, 3));
-    assert_eq!(lend(&mut pool, "web"), vf(1, 3));
+    assert_eq!(lend(&mut pool, "web"), id_of(1, 3));
 }
 
 #[test]
 fn balance_takes_the_pf_with_the_fewest_lent() {
     let mut pool = pool_of(2, |_| {});
     let given: Vec<_> = (0..4).map(|_| lend(&mut pool, "web")).collect();
-    assert_eq!(given, [vf(1, 0), vf(2, 0), vf(1, 1), vf(2, 1)]);
+    let expected = [(1, 0), (2, 0), (1, 1), (2, 1)].map(|(n, number)| id_of(n, number));
+    assert_eq!(given, expected);
     let choice = Ask::default().of(&pool).unwrap();
     assert_eq!(
         choice.to_string(),
@@ -119,15 +47,18 @@ fn balance_takes_the_pf_with_the_fewest_lent() {
 fn pack_fills_the_first_pf() {
     let mut pool = pool_of(2, |network| network.spread = Spread::Pack);
     let given: Vec<_> = (0..8).map(|_| lend(&mut pool, "web")).collect();
-    assert!(given[..7].iter().all(|device| device.bus() == 1));
-    assert_eq!(given[7], vf(2, 0));
+    assert_eq!(
+        given[..7],
+        [0, 1, 2, 3, 4, 5, 6].map(|number| id_of(1, number))
+    );
+    assert_eq!(given[7], id_of(2, 0));
 }
 
 #[test]
 fn a_listed_vf_is_taken_in_the_lists_order_with_gaps() {
-    let listed = vec![vf(1, 5), vf(1, 1), vf(1, 6)];
+    let listed = [5, 1, 6].map(|number| id_of(1, number)).to_vec();
     let mut pool = pool_of(1, |network| {
-        network.members = Members::Addresses(listed.clone())
+        network.members = Members::Devices(listed.clone())
     });
     let given: Vec<_> = (0..3).map(|_| lend(&mut pool, "web")).collect();
     assert_eq!(given, listed);
@@ -137,14 +68,9 @@ fn a_listed_vf_is_taken_in_the_lists_order_with_gaps() {
 #[test]
 fn one_device_in_two_networks_is_lent_once() {
     let mut pool = pool_of(1, |_| {});
-    let spec = NetworkSpec {
-        members: Members::Addresses(vec![vf(1, 0)]),
-        spread: Spread::Balance,
-        numa: NumaPolicy::Ignore,
-        needs_carrier: false,
-    };
+    let spec = whole_vfs(Members::Devices(vec![id_of(1, 0)]));
     pool.set_network("one", spec);
-    assert_eq!(lend(&mut pool, "web"), vf(1, 0));
+    assert_eq!(lend(&mut pool, "web"), id_of(1, 0));
     assert!(pool.free("one").is_empty());
     let taken = pool.claim(vf(1, 0), holder("other")).unwrap_err();
     assert_eq!(
@@ -152,7 +78,7 @@ fn one_device_in_two_networks_is_lent_once() {
         "0000:01:10.0 is lent to guest 'web' by network 'vfs'"
     );
     pool.release(vf(1, 0));
-    assert_eq!(pool.free("one"), [vf(1, 0)]);
+    assert_eq!(pool.free("one"), [id_of(1, 0)]);
 }
 
 #[test]
@@ -166,7 +92,7 @@ fn near_cards_first_or_only() {
         let choice = near.of(&pool).unwrap();
         assert_eq!(
             (choice.device, choice.closeness),
-            (vf(2, number), Closeness::Near)
+            (id_of(2, number), Closeness::Near)
         );
         pool.claim(choice.device, holder("web")).unwrap();
     }
@@ -178,11 +104,9 @@ fn near_cards_first_or_only() {
         pool.claim(device, holder("web")).unwrap();
     }
     let refusal = near.of(&pool).unwrap_err();
-    let rows = &refusal.explanation.as_ref().unwrap().pfs;
-    assert_eq!(
-        (&rows[0].verdict, &rows[1].verdict),
-        (&Verdict::Far, &Verdict::NoneFree)
-    );
+    let rows = &refusal.explanation.as_ref().unwrap().rows;
+    let verdicts: Vec<_> = rows.iter().map(Row::verdict).collect();
+    assert_eq!(verdicts, [&Verdict::Far, &Verdict::NoneFree]);
     assert!(
         refusal.advice().contains("numa='prefer'"),
         "{}",
@@ -210,21 +134,9 @@ fn a_host_that_tells_no_node_is_near() {
 #[test]
 fn a_pf_that_is_down_is_passed_over_and_named_when_it_was_the_last() {
     let mut pool = pool_of(2, |_| {});
-    pool.set_health(
-        pf(1),
-        Health {
-            up: false,
-            carrier: false,
-        },
-    );
-    assert_eq!(Ask::default().of(&pool).unwrap().device, vf(2, 0));
-    pool.set_health(
-        pf(2),
-        Health {
-            up: false,
-            carrier: false,
-        },
-    );
+    pool.set_health(pf(1), DOWN);
+    assert_eq!(Ask::default().of(&pool).unwrap().device, id_of(2, 0));
+    pool.set_health(pf(2), DOWN);
     let refusal = Ask::default().of(&pool).unwrap_err();
     assert!(
         refusal
@@ -241,15 +153,11 @@ fn a_pf_that_is_down_is_passed_over_and_named_when_it_was_the_last() {
 
 #[test]
 fn carrier_counts_where_the_network_needs_it() {
-    let dark = Health {
-        up: true,
-        carrier: false,
-    };
     let mut pool = pool_of(1, |_| {});
-    pool.set_health(pf(1), dark);
+    pool.set_health(pf(1), DARK);
     assert!(Ask::default().of(&pool).is_ok());
     let mut pool = pool_of(1, |network| network.needs_carrier = true);
-    pool.set_health(pf(1), dark);
+    pool.set_health(pf(1), DARK);
     let refusal = Ask::default().of(&pool).unwrap_err();
     assert!(refusal.to_string().contains("no carrier"), "{refusal}");
 }
@@ -264,7 +172,7 @@ fn a_mac_is_lent_once_behind_a_pf() {
     };
     for expected in [pf(1), pf(2)] {
         let choice = ask.of(&pool).unwrap();
-        assert_eq!(choice.pf, expected);
+        assert_eq!(pf_of(&choice), expected);
         pool.claim(
             choice.device,
             Holder {
@@ -282,7 +190,7 @@ fn a_mac_is_lent_once_behind_a_pf() {
         "{refusal}"
     );
     pool.release(vf(2, 0));
-    assert_eq!(ask.of(&pool).unwrap().pf, pf(2));
+    assert_eq!(pf_of(&ask.of(&pool).unwrap()), pf(2));
 }
 
 #[test]
@@ -298,7 +206,7 @@ fn a_full_pool_says_who_has_what() {
     lend(&mut pool, "web1");
     lend(&mut pool, "web2");
     pool.withhold(vf(1, 3), "its VLAN is still 42");
-    let exclude = BTreeMap::from([(vf(1, 2), "ens1v2 is up with 10.0.0.5/24".to_owned())]);
+    let exclude = BTreeMap::from([(id_of(1, 2), "ens1v2 is up with 10.0.0.5/24".to_owned())]);
     let refusal = Ask {
         exclude,
         ..Ask::default()
@@ -366,26 +274,17 @@ fn a_vf_that_vanishes_while_lent_is_still_lent_when_it_returns() {
     lend(&mut pool, "web");
     let update = pool.set_pf(&info(1), &[]);
     assert_eq!(update.vanished.len(), 7);
-    assert_eq!(update.vanished_while_lent, [(vf(1, 0), holder("web"))]);
+    assert_eq!(update.vanished_while_lent, [(id_of(1, 0), holder("web"))]);
     let update = pool.set_pf(&info(1), &vfs(1, 7));
     assert_eq!(update.appeared.len(), 7);
-    assert_eq!(Ask::default().of(&pool).unwrap().device, vf(1, 1));
+    assert_eq!(Ask::default().of(&pool).unwrap().device, id_of(1, 1));
 }
 
 #[test]
 fn an_explanation_can_be_written_down() {
     let pool = pool_of(2, |_| {});
-    let ask = Ask::default();
-    let explanation = pool
-        .explain(&Request {
-            network: "vfs",
-            guest: "web",
-            mac: None,
-            numa_nodes: &[],
-            exclude: &ask.exclude,
-        })
-        .unwrap();
-    let verdicts: Vec<_> = explanation.pfs.iter().map(|row| &row.verdict).collect();
+    let explanation = pool.explain(&Ask::default().request()).unwrap();
+    let verdicts: Vec<_> = explanation.rows.iter().map(Row::verdict).collect();
     assert_eq!(verdicts, [&Verdict::Open, &Verdict::Open]);
-    assert_eq!(explanation.pfs[1].to_string(), "7 VFs of ens2: 7 free");
+    assert_eq!(explanation.rows[1].to_string(), "7 VFs of ens2: 7 free");
 }

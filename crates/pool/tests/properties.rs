@@ -1,248 +1,344 @@
-//! Random claims, returns and changes of the hardware, against a model that recomputes everything.
+//! Random networks, loans, shares and changes of the hardware, against a model that recomputes
+//! everything from what is so.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
+
+mod common;
+mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conf::{NumaPolicy, PciAddress, Spread};
-use pool::{Health, Holder, Members, NetworkSpec, PfInfo, Pool, Request, VfInfo};
+use common::*;
+use conf::{DeviceId, MacAddress, NumaPolicy, Spread};
+use model::{Model, Outcome};
+use pool::{Health, Holder, Members, NetworkSpec, NicInfo, Pool, Request, Sharing, Verdict};
 use proptest::prelude::*;
+use proptest::sample::{Index, select};
 
 const PFS: u8 = 3;
-const VFS: u8 = 6;
+const VFS: u8 = 4;
+const NETWORKS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    Choose { list: bool },
-    Claim(u8, u8),
-    Release(u8, u8),
-    Withhold(u8, u8),
-    Readmit(u8, u8),
-    Vfs(u8, u8),
-    Remove(u8),
-    Link(u8, bool),
-    Redefine,
+    Choose(Ask),
+    Claim(DeviceId, Who),
+    Release(DeviceId),
+    Share(DeviceId, Who),
+    EndShare(Index),
+    Withhold(DeviceId),
+    Readmit(DeviceId),
+    SetPf(u8, Health, Vec<(u8, bool)>),
+    RemovePf(u8),
+    SetNic(NicInfo),
+    RemoveNic(DeviceId),
+    Link(DeviceId, Health),
+    Define(&'static str, NetworkSpec),
+    Undefine(&'static str),
+}
+
+#[derive(Debug, Clone)]
+struct Ask {
+    network: &'static str,
+    who: Who,
+    nodes: Vec<u16>,
+    exclude: Vec<DeviceId>,
+    /// Whether what is chosen is taken then.
+    takes: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Who {
+    guest: &'static str,
+    mac: Option<MacAddress>,
+}
+
+impl Who {
+    fn holder(&self) -> Holder {
+        Holder {
+            guest: self.guest.into(),
+            network: None,
+            mac: self.mac,
+        }
+    }
+}
+
+/// VFs of all PFs, three NICs known by name, and the first PF's own network device.
+fn devices() -> Vec<DeviceId> {
+    let vfs = (1..=PFS).flat_map(|n| (0..VFS).map(move |number| vf(n, number).into()));
+    vfs.chain(nic_ids()).collect()
+}
+
+fn nic_ids() -> Vec<DeviceId> {
+    vec![id("nic0"), id("nic1"), id("nic2"), pf(1).into()]
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    let mac = prop::option::of((1u8..=2).prop_map(|n| MacAddress::new([2, 0, 0, 0, 0, n])));
+    (select(vec!["web", "db"]), mac).prop_map(|(guest, mac)| Who { guest, mac })
+}
+
+fn health() -> impl Strategy<Value = Health> {
+    select(vec![UP, UP, UP, DARK, DOWN])
+}
+
+fn spec() -> impl Strategy<Value = NetworkSpec> {
+    let members = prop_oneof![
+        prop::collection::vec((1..=PFS).prop_map(pf), 0..4).prop_map(Members::PhysicalFunctions),
+        prop::collection::vec(select(devices()), 0..12).prop_map(Members::Devices),
+        Just(Members::Devices(devices())),
+    ];
+    let sharing = select(vec![Sharing::Exclusive, Sharing::Shared]);
+    let spread = select(vec![Spread::Balance, Spread::Pack]);
+    let policies = vec![NumaPolicy::Ignore, NumaPolicy::Prefer, NumaPolicy::Require];
+    let flags = (any::<bool>(), any::<bool>());
+    (members, sharing, spread, select(policies), flags).prop_map(
+        |(members, sharing, spread, numa, (needs_netdev, needs_carrier))| NetworkSpec {
+            members,
+            sharing,
+            needs_netdev,
+            spread,
+            numa,
+            needs_carrier,
+        },
+    )
+}
+
+/// VFs in any order, so that they change their numbers; some have network devices.
+fn some_vfs() -> impl Strategy<Value = Vec<(u8, bool)>> {
+    let all = (0..VFS).collect::<Vec<_>>();
+    let order = (Just(all).prop_shuffle(), 0..=usize::from(VFS));
+    (order, any::<[bool; VFS as usize]>()).prop_map(|((mut order, count), named)| {
+        order.truncate(count);
+        order.into_iter().zip(named).collect()
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let nodes = select(vec![vec![], vec![0], vec![1], vec![0, 1]]);
+    let exclude = prop::collection::vec(select(devices()), 0..3);
+    (select(&NETWORKS[..]), who(), nodes, exclude, any::<bool>()).prop_map(
+        |(network, who, nodes, exclude, takes)| Ask {
+            network,
+            who,
+            nodes,
+            exclude,
+            takes,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let device = || (0..PFS, 0..VFS);
+    let device = || select(devices());
+    let nic = (select(nic_ids()), prop::option::of(0u16..2), health()).prop_map(
+        |(device, numa_node, health)| NicInfo {
+            device,
+            netdev: name("any0"),
+            numa_node,
+            health,
+        },
+    );
     prop_oneof![
-        6 => any::<bool>().prop_map(|list| Step::Choose { list }),
-        2 => device().prop_map(|(pf, vf)| Step::Claim(pf, vf)),
-        6 => device().prop_map(|(pf, vf)| Step::Release(pf, vf)),
-        1 => device().prop_map(|(pf, vf)| Step::Withhold(pf, vf)),
-        2 => device().prop_map(|(pf, vf)| Step::Readmit(pf, vf)),
-        2 => (0..PFS, 0..=VFS).prop_map(|(pf, count)| Step::Vfs(pf, count)),
-        1 => (0..PFS).prop_map(Step::Remove),
-        2 => (0..PFS, any::<bool>()).prop_map(|(pf, up)| Step::Link(pf, up)),
-        1 => Just(Step::Redefine),
+        12 => ask().prop_map(Step::Choose),
+        2 => (device(), who()).prop_map(|(device, who)| Step::Claim(device, who)),
+        4 => device().prop_map(Step::Release),
+        2 => (device(), who()).prop_map(|(device, who)| Step::Share(device, who)),
+        4 => any::<Index>().prop_map(Step::EndShare),
+        1 => device().prop_map(Step::Withhold),
+        2 => device().prop_map(Step::Readmit),
+        4 => (1..=PFS, health(), some_vfs()).prop_map(|(n, h, vfs)| Step::SetPf(n, h, vfs)),
+        1 => (1..=PFS).prop_map(Step::RemovePf),
+        4 => nic.prop_map(Step::SetNic),
+        1 => select(nic_ids()).prop_map(Step::RemoveNic),
+        2 => (device(), health()).prop_map(|(device, health)| Step::Link(device, health)),
+        1 => ((1..=PFS).prop_map(pf), health()).prop_map(|(pf, h)| Step::Link(pf.into(), h)),
+        3 => (select(&NETWORKS[..]), spec()).prop_map(|(name, spec)| Step::Define(name, spec)),
+        1 => select(&NETWORKS[..]).prop_map(Step::Undefine),
     ]
 }
 
-/// What is so, with nothing derived from it.
-#[derive(Default)]
-struct Model {
-    present: BTreeMap<u8, (u8, bool)>,
-    lent: BTreeSet<PciAddress>,
-    withheld: BTreeSet<PciAddress>,
-}
-
-impl Model {
-    fn there(&self, pf: u8, number: u8) -> bool {
-        self.present
-            .get(&pf)
-            .is_some_and(|(count, _)| number < *count)
+fn choose(pool: &mut Pool, model: &mut Model, ask: &Ask) -> Result<(), TestCaseError> {
+    let exclude: BTreeMap<_, _> = (ask.exclude.iter())
+        .map(|device| (*device, "busy".to_owned()))
+        .collect();
+    let request = Request {
+        network: ask.network,
+        guest: ask.who.guest,
+        mac: ask.who.mac,
+        numa_nodes: &ask.nodes,
+        exclude: &exclude,
+    };
+    let choice = pool.choose(&request);
+    let chosen = choice.as_ref().ok().map(|choice| choice.device);
+    prop_assert_eq!(chosen, model.choice(&request));
+    if let Some(explanation) = pool.explain(&request) {
+        let rows = &explanation.rows;
+        let is_open = rows.iter().any(|row| *row.verdict() == Verdict::Open);
+        prop_assert_eq!(chosen.is_some(), is_open, "{:?}", explanation);
     }
-
-    fn free(&self) -> Vec<(u8, PciAddress)> {
-        (0..PFS)
-            .flat_map(|pf| (0..VFS).map(move |number| (pf, number)))
-            .filter(|&(pf, number)| self.there(pf, number))
-            .map(|(pf, number)| (pf, vf(pf, number)))
-            .filter(|(_, device)| !self.lent.contains(device) && !self.withheld.contains(device))
-            .collect()
+    if let (Some(device), true) = (chosen, ask.takes) {
+        match model.networks[ask.network].sharing {
+            Sharing::Exclusive => claim(pool, model, device, &ask.who)?,
+            Sharing::Shared => share(pool, model, device, &ask.who)?,
+        }
+        prop_assert!(model.took, "what was chosen is taken");
     }
-
-    fn lent_on(&self, pf: u8) -> usize {
-        (0..VFS)
-            .filter(|&number| self.there(pf, number) && self.lent.contains(&vf(pf, number)))
-            .count()
-    }
-
-    /// Balance: an open PF with the fewest lent, the first of these, its first free VF.
-    fn choice(&self) -> Option<PciAddress> {
-        let open = |pf: &u8| self.present.get(pf).is_some_and(|(_, up)| *up);
-        (self.free().into_iter())
-            .filter(|(pf, _)| open(pf))
-            .min_by_key(|&(pf, device)| (self.lent_on(pf), pf, device))
-            .map(|(_, device)| device)
-    }
+    Ok(())
 }
 
-fn pf(n: u8) -> PciAddress {
-    PciAddress::new(0, n, 0, 0).unwrap()
+fn claim(
+    pool: &mut Pool,
+    model: &mut Model,
+    device: DeviceId,
+    who: &Who,
+) -> Result<(), TestCaseError> {
+    let claimed = pool.claim(device, who.holder()).is_ok();
+    model.claim(device, who.holder());
+    prop_assert_eq!(claimed, model.took);
+    Ok(())
 }
 
-fn vf(n: u8, number: u8) -> PciAddress {
-    PciAddress::new(0, n, 0x10, number).unwrap()
-}
-
-fn info(n: u8, up: bool) -> PfInfo {
-    PfInfo {
-        address: pf(n),
-        netdev: format!("ens{n}"),
-        numa_node: None,
-        max_vfs: VFS.into(),
-        health: Health { up, carrier: up },
-    }
-}
-
-fn infos(n: u8, count: u8) -> Vec<VfInfo> {
-    (0..count)
-        .map(|number| VfInfo {
-            address: vf(n, number),
-            number: number.into(),
-        })
-        .collect()
-}
-
-fn spec(members: Members) -> NetworkSpec {
-    NetworkSpec {
-        members,
-        spread: Spread::Balance,
-        numa: NumaPolicy::Ignore,
-        needs_carrier: false,
-    }
-}
-
-/// Every second VF, the last PF's first: a list with gaps that crosses PFs.
-fn list() -> Vec<PciAddress> {
-    (0..PFS)
-        .rev()
-        .flat_map(|n| (0..VFS).step_by(2).map(move |number| vf(n, number)))
-        .collect()
-}
-
-fn define(pool: &mut Pool) {
-    pool.set_network(
-        "all",
-        spec(Members::PhysicalFunctions((0..PFS).map(pf).collect())),
-    );
-    pool.set_network("list", spec(Members::Addresses(list())));
-}
-
-fn holder() -> Holder {
-    Holder {
-        guest: "web".into(),
-        network: None,
-        mac: None,
-    }
+fn share(
+    pool: &mut Pool,
+    model: &mut Model,
+    device: DeviceId,
+    who: &Who,
+) -> Result<(), TestCaseError> {
+    let shared = pool.share(device, who.holder()).ok();
+    model.share(device, who.holder(), shared);
+    prop_assert_eq!(shared.is_some(), model.took);
+    Ok(())
 }
 
 fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut pool = Pool::new();
     let mut model = Model::default();
-    define(&mut pool);
-    let exclude = BTreeMap::new();
     for step in steps {
-        match *step {
-            Step::Choose { list } => {
-                let network = if list { "list" } else { "all" };
-                let request = Request {
-                    network,
-                    guest: "web",
-                    mac: None,
-                    numa_nodes: &[],
-                    exclude: &exclude,
+        match step {
+            Step::Choose(ask) => choose(&mut pool, &mut model, ask)?,
+            Step::Claim(device, who) => claim(&mut pool, &mut model, *device, who)?,
+            Step::Share(device, who) => share(&mut pool, &mut model, *device, who)?,
+            Step::Release(device) => {
+                prop_assert_eq!(pool.release(*device), model.whole.remove(device));
+            }
+            Step::EndShare(index) => {
+                if !model.shares.is_empty() {
+                    let (id, device, holder) = model.shares.remove(index.index(model.shares.len()));
+                    prop_assert_eq!(pool.release_share(id), Some((device, holder)));
+                    prop_assert_eq!(pool.release_share(id), None);
+                }
+            }
+            Step::Withhold(device) => {
+                pool.withhold(*device, "dirty");
+                model.withheld.insert(*device);
+            }
+            Step::Readmit(device) => {
+                pool.readmit(*device);
+                model.withheld.remove(device);
+            }
+            Step::SetPf(n, health, vfs) => {
+                let pf_info = pool::PfInfo {
+                    health: *health,
+                    ..info(*n)
                 };
-                let chosen = pool.choose(&request).ok().map(|choice| choice.device);
-                if !list {
-                    prop_assert_eq!(chosen, model.choice());
-                }
-                if let Some(device) = chosen {
-                    prop_assert!(pool.claim(device, holder()).is_ok());
-                    prop_assert!(model.lent.insert(device), "{device} was lent twice");
-                }
+                let before = model.present();
+                let infos =
+                    model.set_pf(&pf_info, vfs.iter().map(|(k, named)| (vf(*n, *k), *named)));
+                let update = pool.set_pf(&pf_info, &infos);
+                check_update(&update, &model, &before)?;
             }
-            Step::Claim(n, number) => {
-                let claimed = pool.claim(vf(n, number), holder()).is_ok();
-                prop_assert_eq!(claimed, model.lent.insert(vf(n, number)));
+            Step::RemovePf(n) => {
+                let before = model.present();
+                let update = pool.remove_pf(pf(*n));
+                model.pfs.remove(&pf(*n));
+                check_update(&update, &model, &before)?;
             }
-            Step::Release(n, number) => {
-                let released = pool.release(vf(n, number)).is_some();
-                prop_assert_eq!(released, model.lent.remove(&vf(n, number)));
+            Step::SetNic(info) => {
+                let before = model.present();
+                let update = pool.set_nic(*info);
+                model.nics.insert(info.device, *info);
+                check_update(&update, &model, &before)?;
             }
-            Step::Withhold(n, number) => {
-                pool.withhold(vf(n, number), "dirty");
-                model.withheld.insert(vf(n, number));
+            Step::RemoveNic(device) => {
+                let before = model.present();
+                let update = pool.remove_nic(*device);
+                model.nics.remove(device);
+                check_update(&update, &model, &before)?;
             }
-            Step::Readmit(n, number) => {
-                pool.readmit(vf(n, number));
-                model.withheld.remove(&vf(n, number));
+            Step::Link(device, health) => {
+                pool.set_health(*device, *health);
+                model.set_health(*device, *health);
             }
-            Step::Vfs(n, count) => {
-                let up = model.present.get(&n).is_none_or(|(_, up)| *up);
-                pool.set_pf(&info(n, up), &infos(n, count));
-                model.present.insert(n, (count, up));
+            Step::Define(name, spec) => {
+                pool.set_network(name, spec.clone());
+                model.networks.insert(name, spec.clone());
             }
-            Step::Remove(n) => {
-                pool.remove_pf(pf(n));
-                model.present.remove(&n);
+            Step::Undefine(name) => {
+                prop_assert_eq!(
+                    pool.remove_network(name),
+                    model.networks.remove(name).is_some()
+                );
             }
-            Step::Link(n, up) => {
-                pool.set_health(pf(n), Health { up, carrier: up });
-                if let Some((_, link)) = model.present.get_mut(&n) {
-                    *link = up;
-                }
-            }
-            Step::Redefine => define(&mut pool),
         }
-        let free: Vec<_> = model.free().into_iter().map(|(_, device)| device).collect();
-        prop_assert_eq!(pool.free("all"), free.clone());
-        let listed: Vec<_> = list()
-            .into_iter()
-            .filter(|device| free.contains(device))
-            .collect();
-        prop_assert_eq!(pool.free("list"), listed);
-        let lent: BTreeSet<_> = pool.loans().map(|(device, _)| device).collect();
-        prop_assert_eq!(&lent, &model.lent);
+        for name in NETWORKS {
+            prop_assert_eq!(pool.free(name), model.free(name));
+        }
+        for device in devices() {
+            prop_assert_eq!(pool.connections(device), model.connections(device));
+            let held: Vec<_> = pool.holders(device).cloned().collect();
+            prop_assert_eq!(held, model.holders(device));
+        }
     }
+    Ok(())
+}
+
+/// What an update says is the difference of before and now.
+fn check_update(
+    update: &pool::Update,
+    model: &Model,
+    before: &BTreeSet<DeviceId>,
+) -> Result<(), TestCaseError> {
+    let now = model.present();
+    let appeared: BTreeSet<_> = update.appeared.iter().copied().collect();
+    let vanished: BTreeSet<_> = update.vanished.iter().copied().collect();
+    prop_assert_eq!(appeared, now.difference(before).copied().collect());
+    prop_assert_eq!(vanished, before.difference(&now).copied().collect());
+    let told: Outcome = update.vanished_while_lent.clone();
+    let lost = update.vanished.iter();
+    let lost = lost.flat_map(|device| model.holders(*device).into_iter().map(|h| (*device, h)));
+    prop_assert_eq!(told, lost.collect::<Outcome>());
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn the_indexes_say_what_a_recount_says(steps in prop::collection::vec(step(), 0..120)) {
+    fn the_indexes_say_what_a_recount_says(steps in prop::collection::vec(step(), 0..100)) {
         run(&steps)?;
     }
 
     /// While every PF has a free VF, no PF has lent two more than another.
     #[test]
-    fn balance_keeps_the_pfs_level(
-        pfs in 1u8..8,
-        loans in 0usize..60,
-    ) {
-        let mut pool = Pool::new();
-        for n in 0..pfs {
-            pool.set_pf(&info(n, true), &(0..8)
-                .map(|number| VfInfo { address: vf(n, number), number: number.into() })
-                .collect::<Vec<_>>());
-        }
-        pool.set_network("all", spec(Members::PhysicalFunctions((0..pfs).map(pf).collect())));
-        let exclude = BTreeMap::new();
-        let mut lent = vec![0usize; pfs.into()];
-        for _ in 0..loans.min(usize::from(pfs) * 8) {
-            let request = Request {
-                network: "all",
-                guest: "web",
-                mac: None,
-                numa_nodes: &[],
-                exclude: &exclude,
-            };
-            let choice = pool.choose(&request).unwrap();
-            pool.claim(choice.device, holder()).unwrap();
-            lent[usize::from(choice.pf.bus())] += 1;
-            let (most, least) = (lent.iter().max().unwrap(), lent.iter().min().unwrap());
+    fn balance_keeps_the_pfs_level(count in 1u8..8, loans in 0usize..60) {
+        let mut pool = pool_of(count, |_| {});
+        let mut lent = vec![0usize; usize::from(count) + 1];
+        for _ in 0..loans.min(usize::from(count) * 7) {
+            let device = lend(&mut pool, "web");
+            lent[usize::from(device.pci().unwrap().bus())] += 1;
+            let (most, least) = (lent[1..].iter().max().unwrap(), lent[1..].iter().min().unwrap());
             prop_assert!(most - least <= 1, "{lent:?}");
         }
+    }
+
+    /// Parents of any kind, joined only through the network, are level to one connection.
+    #[test]
+    fn connections_stay_level(parents in 1usize..30, guests in 0usize..100) {
+        let names: Vec<_> = (0..parents).map(|n| format!("nic{n}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut pool = lan(&names, |_| {});
+        for _ in 0..guests {
+            join(&mut pool, "web");
+        }
+        let counts: Vec<_> = names.iter().map(|name| pool.connections(id(name))).collect();
+        let (most, least) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
+        prop_assert!(most - least <= 1, "{counts:?}");
     }
 }

@@ -44,7 +44,22 @@ pub(crate) fn domain(text: &str) {
     if domain.assign_addresses(&|_| true).is_ok() {
         domain.assign_usb_addresses();
         domain_again(&domain);
+        defined_again(&domain);
     }
+}
+
+/// What was defined, defined again, is the same.
+fn defined_again(domain: &Domain) {
+    let xml = domain.to_xml(Form::Inactive);
+    let Ok(mut again) = Domain::parse(&xml) else {
+        return; // told already
+    };
+    again.fill_defaults();
+    if let Err(error) = again.assign_addresses(&|_| true) {
+        panic!("{error}: {xml}");
+    }
+    again.assign_usb_addresses();
+    assert_eq!(again.to_xml(Form::Inactive), xml);
 }
 
 fn domain_again(domain: &Domain) {

@@ -15,9 +15,9 @@ import libvirt
 libvirt.registerErrorHandler(lambda *_: None, None)
 
 
-def tell(what, who, samples, unit="ms"):
-    """Hands samples over."""
-    print(json.dumps({"what": what, "who": who, "unit": unit, "samples": samples}), flush=True)
+def tell(what, who, samples, unit="ms", size=None):
+    """Hands samples over; `size` where the same was measured in several, which are compared then."""
+    print(json.dumps({"what": what, "who": who, "unit": unit, "size": size, "samples": samples}), flush=True)
 
 
 def say(text):
@@ -69,8 +69,30 @@ def port_xml(number):
 <networkport>
   <uuid>{uuid.uuid4()}</uuid>
   <owner><name>bench{number}</name><uuid>{uuid.uuid4()}</uuid></owner>
-  <mac address='52:54:00:00:{number // 256 % 256:02x}:{number % 256:02x}'/>
+  <mac address='52:54:00:{number // 65536 % 256:02x}:{number // 256 % 256:02x}:{number % 256:02x}'/>
 </networkport>"""
+
+
+def make_veths(names):
+    """Makes a veth pair for each name, without which libvirtd has nothing to lend."""
+    batch = "".join(f"link add {name} type veth peer name {name}p\n" for name in names)
+    subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+
+
+def listed(devices):
+    """Devices that a network lists by name."""
+    return "".join(f"<interface dev='{device}'/>" for device in devices)
+
+
+def hostdev_network(name, pfs):
+    """A network that lends the VFs of these PFs."""
+    lent = "".join(f"<pf dev='{pf}'/>" for pf in pfs)
+    return f"<network><name>{name}</name><forward mode='hostdev' managed='yes'>{lent}</forward></network>"
+
+
+def direct_network(name, mode, members):
+    """A network whose guests get macvtaps."""
+    return f"<network><name>{name}</name><forward mode='{mode}'>{members}</forward></network>"
 
 
 class Ports:

@@ -5,30 +5,26 @@ Usage: machine.py PORTS MEMORY-PORTS
 
 import os
 import pathlib
-import subprocess
 import sys
 
 import libvirt
-from common import Ports, compare_ports, port_xml, say, start_libvirtd, start_virtnicd, tell, timed
+from common import (
+    Ports,
+    compare_ports,
+    direct_network,
+    hostdev_network,
+    listed,
+    make_veths,
+    port_xml,
+    say,
+    start_libvirtd,
+    start_virtnicd,
+    tell,
+    timed,
+)
 
 POOL = 64
 MANY_PFS, MANY = 32, 2048
-
-
-def make_veths(names):
-    """Makes a veth pair for each name, without which a passthrough network has nothing to lend."""
-    batch = "".join(f"link add {name} type veth peer name {name}p\n" for name in names)
-    subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
-
-
-def hostdev_network(name, pfs):
-    lent = "".join(f"<pf dev='{pf}'/>" for pf in pfs)
-    return f"<network><name>{name}</name><forward mode='hostdev' managed='yes'>{lent}</forward></network>"
-
-
-def passthrough_network(name, devices):
-    lent = "".join(f"<interface dev='{device}'/>" for device in devices)
-    return f"<network><name>{name}</name><forward mode='passthrough'>{lent}</forward></network>"
 
 
 def tell_memory(when, who, pid):
@@ -65,7 +61,7 @@ def main(count, kept):
     small, uri = start_virtnicd("/tmp/small", "--simulate", f"pfs=1,vfs={POOL}")
     sides = [
         Ports("virtnicd", uri, hostdev_network("pool", ["sim0"])),
-        Ports("libvirtd", libvirt_uri, passthrough_network("pool", pool)),
+        Ports("libvirtd", libvirt_uri, direct_network("pool", "passthrough", listed(pool))),
     ]
     compare_ports(sides, count)
     small.terminate()
@@ -75,7 +71,7 @@ def main(count, kept):
     network = hostdev_network("many", [f"sim{number}" for number in range(MANY_PFS)])
     for who, uri, network, pid in (
         ("virtnicd", uri, network, large.pid),
-        ("libvirtd", libvirt_uri, passthrough_network("many", many), libvirtd),
+        ("libvirtd", libvirt_uri, direct_network("many", "passthrough", listed(many)), libvirtd),
     ):
         connection, times = fill(uri, network, kept)
         tell(f"port create, {MANY} devices", who, times)

@@ -1,15 +1,16 @@
 //! The list of assigned devices.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conf::{PciAddress, Uuid};
+use conf::{DeviceId, Uuid};
 use host::SharedHost;
 
-use crate::device::{Assignment, DeviceId, Generation, Origin, Owner, Phase};
+use crate::device::{Assignment, Generation, Item, Origin, Owner, Phase};
 use crate::error::{ClaimError, Obstacle, OpenError, ReturnError};
-use crate::journal::{Journal, Record, Stage};
+use crate::journal::Journal;
+use crate::list::{InHand, List};
+use crate::record::Record;
 use crate::recover::{Finding, Recovery};
 
 /// Lends devices and takes them back; see the crate's own words.
@@ -20,6 +21,9 @@ pub struct Assigner {
     pub(crate) boot: String,
     pub(crate) vfio_user: Option<VfioUser>,
     list: Mutex<List>,
+    /// Held while a device that links share is brought up or down, so that two of them agree who
+    /// is the last.
+    pub(crate) parents: Mutex<()>,
 }
 
 /// Who opens `/dev/vfio/N`, where that is not root.
@@ -31,12 +35,13 @@ pub struct VfioUser {
     pub gid: u32,
 }
 
-/// A device that is spoken for. Given to [`Assigner::prepare`], or its generation to
-/// [`Assigner::give_back`]; forgotten, the device stays claimed.
+/// A device, or a link to be made, that is spoken for. Given to [`Assigner::prepare`], or its generation to
+/// [`Assigner::give_back`]; forgotten, it stays claimed.
 #[derive(Debug)]
 #[must_use = "a claim that is dropped stays on the list"]
 pub struct Claim {
-    pub(crate) device: DeviceId,
+    pub(crate) item: Item,
+    pub(crate) parent: Option<DeviceId>,
     pub(crate) generation: Generation,
 }
 
@@ -49,30 +54,17 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-#[derive(Debug, Default)]
-struct List {
-    start: u32,
-    count: u32,
-    entries: BTreeMap<DeviceId, Entry>,
-    by_generation: BTreeMap<Generation, DeviceId>,
-    /// Devices whose records can't be read: of nobody known.
-    unreadable: BTreeMap<DeviceId, String>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    generation: Generation,
-    owner: Owner,
-    origin: Origin,
-    phase: Phase,
-    record: Option<Record>,
-}
-
 impl Claim {
-    /// The device.
+    /// What is claimed.
     #[must_use]
-    pub fn device(&self) -> DeviceId {
-        self.device
+    pub fn item(&self) -> Item {
+        self.item
+    }
+
+    /// The device that a link is to share.
+    #[must_use]
+    pub fn parent(&self) -> Option<DeviceId> {
+        self.parent
     }
 
     /// Which claim of it this is.
@@ -84,10 +76,10 @@ impl Claim {
 
 impl Assigner {
     /// Opens the journal in that directory (made if missing) and puts what it tells on the list.
-    /// Nothing is done to any device before [`Assigner::recover`].
+    /// Nothing is done to anything before [`Assigner::recover`].
     ///
     /// Records of an earlier boot are removed, and told: that boot's settings went with it. A
-    /// record that can't be read is told, stays, and keeps its device back.
+    /// record that can't be read is told, stays, and keeps its item back.
     pub fn open(
         host: SharedHost,
         directory: PathBuf,
@@ -99,9 +91,9 @@ impl Assigner {
         let mut findings = Vec::new();
         let mut list = List::default();
         for file in unreadable {
-            if let Some(device) = file.device {
+            if let Some(item) = file.item {
                 let reason = format!("its record '{}' can't be read", file.path.display());
-                list.unreadable.insert(device, reason);
+                list.unreadable.insert(item, reason);
             }
             findings.push(Finding::Unreadable {
                 path: file.path,
@@ -111,29 +103,15 @@ impl Assigner {
         let (records, old): (Vec<_>, Vec<_>) =
             (records.into_iter()).partition(|record| record.boot == boot);
         for record in old {
-            journal.remove(record.device)?;
+            journal.remove(record.item)?;
             findings.push(Finding::OtherBoot {
-                device: record.device,
+                item: record.item,
                 guest: record.owner.name,
             });
         }
         list.start = journal.count_start(&boot, &records);
         for record in records {
-            (list.by_generation).insert(record.generation, record.device);
-            list.entries.insert(
-                record.device,
-                Entry {
-                    generation: record.generation,
-                    owner: record.owner.clone(),
-                    origin: record.origin,
-                    phase: match record.stage {
-                        Stage::Preparing => Phase::Preparing,
-                        Stage::Lent => Phase::Lent,
-                        Stage::Returning => Phase::Returning,
-                    },
-                    record: Some(record),
-                },
-            );
+            list.insert_record(record);
         }
         let assigner = Self {
             host: Shared(host),
@@ -141,6 +119,7 @@ impl Assigner {
             boot,
             vfio_user,
             list: Mutex::new(list),
+            parents: Mutex::default(),
         };
         let assignments = assigner.list();
         Ok((
@@ -152,107 +131,101 @@ impl Assigner {
         ))
     }
 
-    /// Speaks for a device. Nothing is asked of the kernel and nothing is written.
+    /// Speaks for a whole device: for vfio, or for a macvtap in passthrough mode. Nothing is asked
+    /// of the kernel and nothing is written.
+    ///
+    /// # Errors
+    /// Another has it, or links share it, or it is kept back.
     pub fn claim(
         &self,
         device: DeviceId,
         owner: Owner,
         origin: Origin,
     ) -> Result<Claim, ClaimError> {
-        let mut list = self.lock();
-        if let Some(entry) = list.entries.get(&device) {
-            return Err(match &entry.phase {
-                Phase::Dirty(reasons) => ClaimError::Barred {
-                    device,
-                    reason: reasons.join("; "),
-                },
-                _ => ClaimError::Taken {
-                    device,
-                    guest: entry.owner.name.clone(),
-                    network: entry.owner.network.clone(),
-                },
-            });
-        }
-        if let Some(reason) = list.unreadable.get(&device) {
-            return Err(ClaimError::Barred {
-                device,
-                reason: reason.clone(),
-            });
-        }
-        list.count += 1;
-        let generation = Generation {
-            start: list.start,
-            count: list.count,
-        };
-        list.by_generation.insert(generation, device);
-        list.entries.insert(
-            device,
-            Entry {
-                generation,
-                owner,
-                origin,
-                phase: Phase::Claimed,
-                record: None,
-            },
-        );
-        Ok(Claim { device, generation })
+        let (item, generation) = self.lock().claim(Some(device), None, owner, origin)?;
+        Ok(Claim {
+            item,
+            parent: None,
+            generation,
+        })
     }
 
-    /// All assigned devices, by device.
+    /// Speaks for a link that is yet to be made: a macvtap that shares `parent` with others, or a
+    /// tap. Nothing is asked of the kernel and nothing is written.
+    ///
+    /// # Errors
+    /// The parent is lent whole, or kept back.
+    pub fn claim_link(
+        &self,
+        parent: Option<DeviceId>,
+        owner: Owner,
+        origin: Origin,
+    ) -> Result<Claim, ClaimError> {
+        let (item, generation) = self.lock().claim(None, parent, owner, origin)?;
+        Ok(Claim {
+            item,
+            parent,
+            generation,
+        })
+    }
+
+    /// How many use a device: the links that share it, or the one that has it whole.
+    #[must_use]
+    pub fn connections(&self, parent: DeviceId) -> usize {
+        let list = self.lock();
+        let whole = list.entries.contains_key(&Item::Device(parent));
+        list.shared.get(&parent).map_or(0, |links| links.len()) + usize::from(whole)
+    }
+
+    /// All that is assigned: devices first, by device, then links, by age.
     #[must_use]
     pub fn list(&self) -> Vec<Assignment> {
         let list = self.lock();
         let lines = list.entries.iter();
-        lines.map(|(device, entry)| entry.line(*device)).collect()
+        lines.map(|(item, entry)| entry.line(*item)).collect()
     }
 
-    /// The line of a device, if it is on the list.
+    /// The line of an item, if it is on the list.
     #[must_use]
-    pub fn find(&self, device: DeviceId) -> Option<Assignment> {
-        (self.lock().entries.get(&device)).map(|entry| entry.line(device))
+    pub fn find(&self, item: Item) -> Option<Assignment> {
+        (self.lock().entries.get(&item)).map(|entry| entry.line(item))
     }
 
-    /// The line of a generation, if its device is still on the list under it.
+    /// The line of a generation, if its item is still on the list under it.
     #[must_use]
     pub fn find_generation(&self, generation: Generation) -> Option<Assignment> {
         let list = self.lock();
-        let device = *list.by_generation.get(&generation)?;
-        (list.entries.get(&device)).map(|entry| entry.line(device))
+        list.by_generation(generation)
+            .map(|(item, entry)| entry.line(item))
     }
 
-    /// The devices of a guest, by device.
+    /// What a guest has, in the order of [`Assigner::list`].
     #[must_use]
     pub fn of_guest(&self, guest: Uuid) -> Vec<Assignment> {
-        let list = self.lock();
-        let own = (list.entries.iter()).filter(|(_, entry)| entry.owner.guest == guest);
-        own.map(|(device, entry)| entry.line(*device)).collect()
+        self.lock().of_guest(guest)
     }
 
-    /// Devices that no pool may lend, and why: dirty ones, and those with a record that can't be
-    /// read.
+    /// What no pool may lend, and why: dirty items, and those with a record that can't be read.
     #[must_use]
-    pub fn barred(&self) -> Vec<(DeviceId, String)> {
+    pub fn barred(&self) -> Vec<(Item, String)> {
         let list = self.lock();
-        let dirty = (list.entries.iter()).filter_map(|(device, entry)| match &entry.phase {
-            Phase::Dirty(reasons) => Some((*device, reasons.join("; "))),
+        let dirty = (list.entries.iter()).filter_map(|(item, entry)| match &entry.phase {
+            Phase::Dirty(reasons) => Some((*item, reasons.join("; "))),
             _ => None,
         });
-        let unreadable = list
-            .unreadable
-            .iter()
-            .map(|(d, reason)| (*d, reason.clone()));
+        let unreadable = (list.unreadable.iter()).map(|(item, reason)| (*item, reason.clone()));
         dirty.chain(unreadable).collect()
     }
 
-    /// Goes on with a claimed device: it is in the caller's hands until it is settled.
+    /// Goes on with a claimed item: it is in the caller's hands until it is settled.
     pub(crate) fn take_claimed(&self, claim: &Claim) -> Result<InHand<'_>, Obstacle> {
         let mut list = self.lock();
-        match list.entries.get_mut(&claim.device) {
+        match list.entries.get_mut(&claim.item) {
             Some(entry)
                 if entry.generation == claim.generation && entry.phase == Phase::Claimed =>
             {
                 entry.phase = Phase::Preparing;
-                Ok(InHand::new(self, claim.device, entry))
+                Ok(InHand::new(self, claim.item, entry))
             }
             _ => Err(Obstacle::Superseded(claim.generation)),
         }
@@ -266,29 +239,25 @@ impl Assigner {
     ) -> Result<Result<(InHand<'_>, Record), Assignment>, ReturnError> {
         let mut list = self.lock();
         let superseded = ReturnError::Superseded(generation);
-        let Some(&device) = list.by_generation.get(&generation) else {
+        let Some(&item) = list.by_generation.get(&generation) else {
             return Err(superseded);
         };
-        let Some(entry) = list.entries.get_mut(&device) else {
+        let Some(entry) = list.entries.get_mut(&item) else {
             return Err(superseded);
         };
+        let in_hand = |doing| Err(ReturnError::InHand { item, doing });
         match (&entry.phase, entry.record.clone()) {
-            (Phase::Preparing, _) => Err(ReturnError::InHand {
-                device,
-                doing: "prepared",
-            }),
-            (Phase::Returning, _) => Err(ReturnError::InHand {
-                device,
-                doing: "taken back",
-            }),
+            (Phase::Preparing, _) => in_hand("prepared"),
+            (Phase::Returning, _) => in_hand("taken back"),
+            _ if entry.busy => in_hand("switched on or off"),
             (Phase::Lent | Phase::Dirty(_), Some(record)) => {
-                let in_hand = InHand::new(self, device, entry);
+                let in_hand = InHand::new(self, item, entry);
                 entry.phase = Phase::Returning;
                 Ok(Ok((in_hand, record)))
             }
             (Phase::Claimed | Phase::Lent | Phase::Dirty(_), _) => {
-                let line = entry.line(device);
-                list.forget(device);
+                let line = entry.line(item);
+                list.forget(item);
                 Ok(Err(line))
             }
         }
@@ -305,152 +274,20 @@ impl Assigner {
         records.collect()
     }
 
-    /// Takes a device of [`Assigner::left_over`], whatever its phase.
+    /// Takes an item of [`Assigner::left_over`], whatever its phase.
     pub(crate) fn take_left(&self, record: &Record) -> Option<InHand<'_>> {
         let mut list = self.lock();
-        let entry = list.entries.get_mut(&record.device)?;
+        let entry = list.entries.get_mut(&record.item)?;
         if entry.generation != record.generation {
             return None;
         }
-        let in_hand = InHand::new(self, record.device, entry);
+        let in_hand = InHand::new(self, record.item, entry);
         entry.phase = Phase::Returning;
         Some(in_hand)
     }
 
-    /// Refuses a device that can't be parted from another guest's.
-    pub(crate) fn check_ties(
-        &self,
-        guest: Uuid,
-        ties: impl IntoIterator<Item = (PciAddress, &'static str)>,
-    ) -> Result<(), Obstacle> {
-        let list = self.lock();
-        for (address, tie) in ties {
-            let member = DeviceId::Pci(address);
-            if let Some(entry) = list.entries.get(&member)
-                && entry.phase != Phase::Claimed
-                && entry.owner.guest != guest
-            {
-                return Err(Obstacle::Tied {
-                    member,
-                    tie,
-                    guest: entry.owner.name.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether another device of that group is a guest's.
-    pub(crate) fn shares_group(&self, device: DeviceId, group: u32) -> bool {
-        let list = self.lock();
-        list.entries.iter().any(|(other, entry)| {
-            let record = entry.record.as_ref();
-            *other != device
-                && entry.phase == Phase::Lent
-                && record.is_some_and(|record| record.group == group)
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, List> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, List> {
         // Each change of the list is made whole or not at all, so a panic elsewhere spoils none.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl List {
-    fn forget(&mut self, device: DeviceId) {
-        if let Some(entry) = self.entries.remove(&device) {
-            self.by_generation.remove(&entry.generation);
-        }
-    }
-}
-
-impl Entry {
-    fn line(&self, device: DeviceId) -> Assignment {
-        let record = self.record.as_ref();
-        Assignment {
-            device,
-            generation: self.generation,
-            owner: self.owner.clone(),
-            origin: self.origin,
-            phase: self.phase.clone(),
-            since: record.map(|record| record.since),
-            vf: record.and_then(|record| record.vf.clone()),
-            driver: record.map(|record| record.driver.clone()),
-            host_driver: record.and_then(|record| record.host_driver.clone()),
-            group: record.map(|record| record.group),
-        }
-    }
-}
-
-/// A device that one thread works on. Dropped unsettled (by a panic), it is dirty.
-#[derive(Debug)]
-pub(crate) struct InHand<'a> {
-    assigner: &'a Assigner,
-    pub(crate) device: DeviceId,
-    pub(crate) generation: Generation,
-    pub(crate) owner: Owner,
-    pub(crate) origin: Origin,
-    before: Phase,
-    settled: bool,
-}
-
-impl<'a> InHand<'a> {
-    fn new(assigner: &'a Assigner, device: DeviceId, entry: &Entry) -> Self {
-        Self {
-            assigner,
-            device,
-            generation: entry.generation,
-            owner: entry.owner.clone(),
-            origin: entry.origin,
-            before: entry.phase.clone(),
-            settled: false,
-        }
-    }
-
-    /// What is known of the device from now on.
-    pub(crate) fn note(&self, record: &Record) {
-        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.device) {
-            entry.record = Some(record.clone());
-        }
-    }
-
-    /// It is the guest's.
-    pub(crate) fn lent(self) {
-        self.settle(Phase::Lent);
-    }
-
-    /// It is not as it was found.
-    pub(crate) fn dirty(self, reasons: Vec<String>) {
-        self.settle(Phase::Dirty(reasons));
-    }
-
-    /// Nothing was done after all.
-    pub(crate) fn untouched(mut self) {
-        let before = std::mem::replace(&mut self.before, Phase::Claimed);
-        self.settle(before);
-    }
-
-    /// It is nobody's.
-    pub(crate) fn free(mut self) {
-        self.settled = true;
-        self.assigner.lock().forget(self.device);
-    }
-
-    fn settle(mut self, phase: Phase) {
-        self.settled = true;
-        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.device) {
-            entry.phase = phase;
-        }
-    }
-}
-
-impl Drop for InHand<'_> {
-    fn drop(&mut self) {
-        if !self.settled
-            && let Some(entry) = self.assigner.lock().entries.get_mut(&self.device)
-        {
-            entry.phase = Phase::Dirty(vec!["work on it was cut short".to_owned()]);
-        }
     }
 }

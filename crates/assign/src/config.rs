@@ -1,20 +1,8 @@
-//! What a device is to be for its guest.
+//! What a VF is to be for its guest.
 
-use conf::{HostDriver, MacAddress, VfLink, VfSettings, Vlan};
+use conf::{MacAddress, VfLink, VfSettings, Vlan};
 use host::VlanProtocol;
 use serde::{Deserialize, Serialize};
-
-/// How a device is to be prepared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preparation {
-    /// Bound and given back by us; else it has to be bound to a vfio driver already.
-    pub managed: bool,
-    /// How it is bound; unset: to the driver that fits it best.
-    pub driver: Option<HostDriver>,
-    /// What is set through its PF first. `None`: a plain host device, whose settings are the
-    /// administrator's.
-    pub network: Option<VfConfig>,
-}
 
 /// A VF's settings for a guest. What is `None` gets its neutral value where the driver tells one:
 /// trust off, spoof check on, link as the PF's. A rate of 0 is none.

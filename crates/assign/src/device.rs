@@ -3,29 +3,72 @@
 use std::fmt;
 use std::str::FromStr;
 
-use conf::{MacAddress, PciAddress, Uuid};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName, NetdevNameError, Uuid};
 use host::VirtualFunction;
 use serde::{Deserialize, Serialize};
 
-/// A device of the host, by what it is known by for as long as it is there.
+/// What a line of the list is about.
+///
+/// Written as the device, or `link-3.17`: what was made under claim 3.17.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DeviceId {
-    /// A PCI function.
-    Pci(PciAddress),
+pub enum Item {
+    /// A device of the host, lent whole: by vfio, or below a macvtap in passthrough mode.
+    Device(DeviceId),
+    /// A macvtap on a shared device, or a tap: made for one guest.
+    Link(Generation),
 }
 
-impl fmt::Display for DeviceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// How a guest gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A PCI function, by vfio.
+    Hostdev,
+    /// A macvtap.
+    Macvtap,
+    /// A tap.
+    Tap,
+}
+
+impl Item {
+    /// A link that nobody claimed: for planning only.
+    pub const PLANNED_LINK: Self = Self::Link(Generation { start: 0, count: 0 });
+
+    /// The device of the host, if it is one.
+    #[must_use]
+    pub fn device(self) -> Option<DeviceId> {
         match self {
-            Self::Pci(address) => address.fmt(f),
+            Self::Device(device) => Some(device),
+            Self::Link(_) => None,
         }
     }
 }
 
-impl From<PciAddress> for DeviceId {
-    fn from(address: PciAddress) -> Self {
-        Self::Pci(address)
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => device.fmt(f),
+            Self::Link(generation) => write!(f, "link-{generation}"),
+        }
+    }
+}
+
+impl FromStr for Item {
+    type Err = NetdevNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let generation = (text.strip_prefix("link-")).and_then(|text| text.parse().ok());
+        match generation {
+            Some(generation) => Ok(Self::Link(generation)),
+            None => text.parse().map(Self::Device),
+        }
+    }
+}
+
+impl From<DeviceId> for Item {
+    fn from(device: DeviceId) -> Self {
+        Self::Device(device)
     }
 }
 
@@ -126,8 +169,8 @@ pub enum Phase {
 /// A line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// Which device.
-    pub device: DeviceId,
+    /// What.
+    pub item: Item,
     /// Which claim of it.
     pub generation: Generation,
     /// Whose.
@@ -136,16 +179,36 @@ pub struct Assignment {
     pub origin: Origin,
     /// How far.
     pub phase: Phase,
+    /// How the guest gets it; `None` while it is only claimed.
+    pub kind: Option<Kind>,
     /// When its preparation began, in seconds since 1970; `None` while it is only claimed.
     pub since: Option<u64>,
-    /// PF and number, if it is a VF; `None` also while it is only claimed.
+    /// PF and number, if the device is a VF lent whole; `None` also while it is only claimed.
     pub vf: Option<VirtualFunction>,
-    /// The driver that it has for the guest.
+    /// The driver that it has for the guest, where it is lent by vfio.
     pub driver: Option<String>,
     /// The driver that it had, and gets back.
     pub host_driver: Option<String>,
-    /// Its IOMMU group; `None` while it is only claimed.
+    /// Its IOMMU group, where it is lent by vfio; `None` also while it is only claimed.
     pub group: Option<u32>,
+    /// The device that the link shares; `None`: it shares none, or the device is lent whole.
+    pub parent: Option<DeviceId>,
+    /// The macvtap's mode.
+    pub mode: Option<DirectMode>,
+    /// The name of the macvtap or tap, as it was made.
+    pub netdev: Option<NetdevName>,
+    /// Its index, good until it is gone.
+    pub ifindex: Option<u32>,
+    /// The bridge that it was put into.
+    pub bridge: Option<NetdevName>,
+}
+
+impl Assignment {
+    /// The device of the host that is lent, or shared.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceId> {
+        self.item.device().or(self.parent)
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +222,22 @@ mod tests {
         assert!(generation < "4.0".parse().unwrap());
         for text in ["", "3", "3.", ".1", "3.1.2", "-1.0"] {
             assert!(text.parse::<Generation>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_item_reads_as_it_writes() {
+        for (text, is_device) in [
+            ("0000:03:10.1", true),
+            ("bond0", true),
+            ("link-3.17", false),
+            ("link-3.x", true),
+        ] {
+            let item: Item = text.parse().unwrap();
+            assert_eq!(
+                (item.to_string(), item.device().is_some()),
+                (text.to_owned(), is_device)
+            );
         }
     }
 }

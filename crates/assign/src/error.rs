@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use conf::PciAddress;
+use conf::{DeviceId, NetdevName, PciAddress};
 use host::{HostError, Usage};
 
-use crate::device::{DeviceId, Generation};
+use crate::device::{Generation, Item};
 use crate::journal::JournalError;
 
 /// The class of a failure, for whoever has a protocol of its own to tell it in.
@@ -45,28 +45,41 @@ pub enum ClaimError {
         /// Through what.
         network: Option<String>,
     },
-    /// It is not as it was found, or its record can't be read.
-    #[error("device {device} is kept back: {reason}")]
-    Barred {
+    /// Links share it, so that it can't be lent whole.
+    #[error("device {device} is shared by macvtaps of guest{} {}", if .guests.len() == 1 { "" } else { "s" }, quoted(.guests))]
+    Shared {
         /// Which.
         device: DeviceId,
+        /// Whose links.
+        guests: Vec<String>,
+    },
+    /// It is not as it was found, or its record can't be read.
+    #[error("device {item} is kept back: {reason}")]
+    Barred {
+        /// Which.
+        item: Item,
         /// Why.
         reason: String,
     },
 }
 
-/// A device was not lent, and is off the list; unless [`PrepareError::undo`] tells faults: then it
+fn quoted(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+    names.join(", ")
+}
+
+/// An item was not lent, and is off the list; unless [`PrepareError::undo`] tells faults: then it
 /// is on it, dirty.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot lend {device} to guest '{guest}'{}", and_not_undone(.undo))]
+#[error("cannot lend {item} to guest '{guest}'{}", and_not_undone(.undo))]
 pub struct PrepareError {
-    /// Which device.
-    pub device: DeviceId,
+    /// Which.
+    pub item: Item,
     /// To whom it was to go.
     pub guest: String,
     /// What stood in the way.
     #[source]
-    pub obstacle: Obstacle,
+    pub obstacle: Box<Obstacle>,
     /// What could not be undone; empty: everything done was undone, and verified.
     pub undo: Vec<UndoFault>,
 }
@@ -78,7 +91,7 @@ fn and_not_undone(undo: &[UndoFault]) -> String {
     format!(", nor restore it ({})", texts(undo))
 }
 
-/// What stands in the way of lending a device.
+/// What stands in the way of lending.
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
     /// The claim is not the device's present one.
@@ -129,6 +142,73 @@ pub enum Obstacle {
         /// What has it.
         driver: Option<String>,
     },
+    /// A port profile that a hostdev interface can't have.
+    #[error("a hostdev interface can have no port profile but one of 802.1Qbh")]
+    ProfileNotForVfio,
+    /// 802.1Qbh and a VLAN, which comes with the profile.
+    #[error("an interface with a port profile of 802.1Qbh can have no VLAN beside it")]
+    ProfileWithVlan,
+    /// The claim is for something else than what is to be prepared.
+    #[error("the claim of {item} is not one for what is asked for")]
+    WrongClaim {
+        /// What is claimed.
+        item: Item,
+    },
+    /// A network device that is not the claimed device's.
+    #[error("network device '{netdev}' does not belong to {device}")]
+    OtherDevice {
+        /// The network device.
+        netdev: NetdevName,
+        /// The claimed device.
+        device: DeviceId,
+    },
+    /// A device that belongs to a bridge, bond or team.
+    #[error("'{netdev}' belongs to '{master}', so that no macvtap can share it")]
+    Enslaved {
+        /// The device.
+        netdev: NetdevName,
+        /// What it belongs to.
+        master: String,
+    },
+    /// Settings of a VF for what is none.
+    #[error("'{netdev}' is no VF, so that it can have neither a VLAN nor other settings of a VF")]
+    NoVf {
+        /// The device.
+        netdev: NetdevName,
+    },
+    /// A bridge that is none.
+    #[error("network device '{netdev}' is no bridge")]
+    NoBridge {
+        /// The device.
+        netdev: NetdevName,
+    },
+    /// An MTU that the device below can't carry.
+    #[error("an MTU of {mtu} is above that of '{parent}', {parent_mtu}")]
+    MtuAboveParent {
+        /// Asked for.
+        mtu: u32,
+        /// The device below.
+        parent: NetdevName,
+        /// Its MTU.
+        parent_mtu: u32,
+    },
+    /// The name that was asked for is another device's.
+    #[error("there is a network device '{name}' already, {holder}")]
+    NameTaken {
+        /// The name.
+        name: NetdevName,
+        /// Whose it is, in words.
+        holder: String,
+    },
+    /// No name is left.
+    #[error("all names from {prefix}0 on are taken")]
+    NoFreeName {
+        /// Their beginning.
+        prefix: &'static str,
+    },
+    /// A tap that is there already, and no name.
+    #[error("a tap that is not managed has to be named")]
+    NoName,
     /// A value that was set is not the one that is read back.
     #[error("{wanted} was set, and {found} is read back")]
     NotKept {
@@ -169,25 +249,47 @@ fn blockers(members: &[Blocker]) -> String {
     texts.collect::<Vec<_>>().join("; ")
 }
 
-/// A device that was not taken back.
+/// A lent item that was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// Nothing is lent under that generation, or it is just being changed.
+    #[error("nothing is lent under {0}")]
+    NotLent(Generation),
+    /// The host refused.
+    #[error("cannot change {item}, lent to guest '{guest}'")]
+    Refused {
+        /// Which.
+        item: Item,
+        /// Whose.
+        guest: String,
+        /// What it said.
+        #[source]
+        source: HostError,
+    },
+    /// The record could not be written, so nothing was changed.
+    #[error(transparent)]
+    Record(#[from] JournalError),
+}
+
+/// An item that was not taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum ReturnError {
-    /// No device has that generation: it was given back, and may be another's by now.
+    /// Nothing has that generation: it was given back, and may be another's by now.
     #[error("no device is lent under {0}; it was given back already")]
     Superseded(Generation),
     /// It is on its way just now.
-    #[error("device {device} is just being {doing}")]
+    #[error("{item} is just being {doing}")]
     InHand {
         /// Which.
-        device: DeviceId,
+        item: Item,
         /// What is done to it.
         doing: &'static str,
     },
     /// Nothing was changed; it is as lent as before.
-    #[error("cannot take device {device} back from guest '{guest}'")]
+    #[error("cannot take {item} back from guest '{guest}'")]
     Untouched {
         /// Which.
-        device: DeviceId,
+        item: Item,
         /// Whose.
         guest: String,
         /// What stands in the way.
@@ -195,10 +297,10 @@ pub enum ReturnError {
         fault: UndoFault,
     },
     /// Not everything is as it was found: the device is dirty, and its record stays.
-    #[error("device {device}, back from guest '{guest}', is not as it was found: {}", texts(.faults))]
+    #[error("{item}, back from guest '{guest}', is not as it was found: {}", texts(.faults))]
     Dirty {
         /// Which.
-        device: DeviceId,
+        item: Item,
         /// Whose it was.
         guest: String,
         /// All that went wrong.
@@ -230,6 +332,8 @@ pub enum UndoFault {
     #[error("{}", chain(.0))]
     Record(#[from] JournalError),
 }
+
+const EEXIST: i32 = 17;
 
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
@@ -270,12 +374,22 @@ impl PrepareError {
     #[must_use]
     pub fn is_about_this_device(&self) -> bool {
         matches!(
-            self.obstacle,
+            *self.obstacle,
             Obstacle::InUse(_)
                 | Obstacle::GroupNotViable { .. }
                 | Obstacle::Tied { .. }
                 | Obstacle::NotDetached { .. }
-                | Obstacle::Host(HostError::NotTaken { .. } | HostError::NoPciDevice(_))
+                | Obstacle::PfDown { .. }
+                | Obstacle::Enslaved { .. }
+                | Obstacle::MtuAboveParent { .. }
+                | Obstacle::OtherDevice { .. }
+                | Obstacle::Host(
+                    HostError::NotTaken { .. }
+                        | HostError::NoPciDevice(_)
+                        | HostError::NoNetdev(_)
+                        | HostError::NotVirtualFunction(_)
+                        | HostError::NoPfNetdev(_)
+                )
         )
     }
 }
@@ -285,18 +399,34 @@ impl Obstacle {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoIommu | Self::NotOffered { .. } | Self::Backend(_) => {
-                ErrorKind::ConfigUnsupported
-            }
+            Self::NoIommu
+            | Self::NotOffered { .. }
+            | Self::Backend(_)
+            | Self::ProfileNotForVfio
+            | Self::ProfileWithVlan
+            | Self::NoVf { .. }
+            | Self::NoBridge { .. }
+            | Self::MtuAboveParent { .. }
+            | Self::NoName
+            | Self::Host(
+                HostError::NotVirtualFunction(_)
+                | HostError::Unsupported { .. }
+                | HostError::NoVhost,
+            ) => ErrorKind::ConfigUnsupported,
             Self::Superseded(_)
             | Self::InUse(_)
             | Self::PfDown { .. }
             | Self::GroupNotViable { .. }
             | Self::Tied { .. }
-            | Self::NotDetached { .. } => ErrorKind::OperationInvalid,
-            Self::NotKept { .. } => ErrorKind::Internal,
+            | Self::NotDetached { .. }
+            | Self::Enslaved { .. }
+            | Self::OtherDevice { .. } => ErrorKind::OperationInvalid,
+            // What the kernel would have said.
+            Self::NameTaken { .. } => ErrorKind::System(EEXIST),
+            Self::NotKept { .. } | Self::NoFreeName { .. } | Self::WrongClaim { .. } => {
+                ErrorKind::Internal
+            }
             Self::Record(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
-            Self::Host(HostError::NotVirtualFunction(_)) => ErrorKind::ConfigUnsupported,
             Self::Host(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
         }
     }
@@ -334,6 +464,18 @@ impl Obstacle {
             Self::Host(HostError::NotVirtualFunction(_)) => {
                 Some("name a VF, or give the card as a plain <hostdev>".to_owned())
             }
+            Self::Enslaved { netdev, master } => Some(format!(
+                "take it out (ip link set {netdev} nomaster), or name '{master}' instead of \
+                 '{netdev}': a bridge as <interface type='bridge'>, a bond as the macvtap's device"
+            )),
+            Self::NoVf { .. } | Self::ProfileWithVlan => Some("leave the VLAN out".to_owned()),
+            Self::MtuAboveParent { mtu, parent, .. } => {
+                Some(format!("raise it first: ip link set {parent} mtu {mtu}"))
+            }
+            Self::NameTaken { .. } => {
+                Some("leave <target> out, and it gets a name that is free".to_owned())
+            }
+            Self::Host(error) => error.advice(),
             _ => None,
         }
     }

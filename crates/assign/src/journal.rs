@@ -1,21 +1,19 @@
-//! The journal: a file for each device that is not as it was found.
+//! The journal: a file for each item that is not as it was found.
 //!
 //! A record is written beside its place and renamed into it, so that it is there whole or not at
 //! all. It is not synced to a disk: it describes this boot, and a later one does not believe it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use conf::PciAddress;
-use host::{VfSetting, VfState, VirtualFunction};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::device::{DeviceId, Generation, Origin, Owner};
+use crate::device::Item;
+use crate::record::{Format1, Record};
 
-/// Of this layout; a later one gets another number.
-const FORMAT: u32 = 1;
 /// Bytes of the longest record; real ones have about 1,500.
 const LONGEST: u64 = 64 * 1024;
 
@@ -40,50 +38,12 @@ impl JournalError {
     }
 }
 
-/// All that it takes to restore a device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    pub(crate) format: u32,
-    pub(crate) boot: String,
-    pub(crate) device: DeviceId,
-    pub(crate) generation: Generation,
-    pub(crate) stage: Stage,
-    /// Seconds since 1970.
-    pub(crate) since: u64,
-    pub(crate) owner: Owner,
-    pub(crate) origin: Origin,
-    pub(crate) group: u32,
-    pub(crate) vf: Option<VirtualFunction>,
-    /// The driver for the guest.
-    pub(crate) driver: String,
-    /// Whether it has to be bound to it, and given back.
-    pub(crate) bind: bool,
-    pub(crate) host_driver: Option<String>,
-    /// A VF's settings as they were found.
-    pub(crate) original: Option<VfState>,
-    /// What it gets; empty for plain host devices.
-    pub(crate) settings: Vec<VfSetting>,
-}
-
-/// How far the device was when the record was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Stage {
-    Preparing,
-    Lent,
-    Returning,
-}
-
-impl Record {
-    pub(crate) const FORMAT: u32 = FORMAT;
-}
-
 /// A file of the journal that makes no sense.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) path: PathBuf,
-    /// The device that it is about, by its name.
-    pub(crate) device: Option<DeviceId>,
+    /// What it is about, by its name.
+    pub(crate) item: Option<Item>,
     pub(crate) reason: String,
 }
 
@@ -101,9 +61,9 @@ impl Journal {
         Ok(Self { directory })
     }
 
-    /// Writes a device's record, in place of an older one.
+    /// Writes an item's record, in place of an older one.
     pub(crate) fn write(&self, record: &Record) -> Result<(), JournalError> {
-        let path = self.path(record.device);
+        let path = self.path(record.item);
         let text = serde_json::to_vec_pretty(record)
             .map_err(io::Error::from)
             .and_then(|text| match text.len() as u64 {
@@ -113,9 +73,9 @@ impl Journal {
         self.replace(&path, &text.map_err(failed("write", &path))?)
     }
 
-    /// Removes a device's record. Fine if there is none.
-    pub(crate) fn remove(&self, device: DeviceId) -> Result<(), JournalError> {
-        let path = self.path(device);
+    /// Removes an item's record. Fine if there is none.
+    pub(crate) fn remove(&self, item: Item) -> Result<(), JournalError> {
+        let path = self.path(item);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &path)(error))
@@ -124,7 +84,7 @@ impl Journal {
         }
     }
 
-    /// All records, by device; and what looks like one and can't be read. Half-written files are
+    /// All records, by item; and what looks like one and can't be read. Half-written files are
     /// removed: nothing was done on their account.
     pub(crate) fn read_all(&self) -> Result<(Vec<Record>, Vec<Unreadable>), JournalError> {
         let list = failed("list", &self.directory);
@@ -137,23 +97,23 @@ impl Journal {
             if name.starts_with('.') && name.ends_with(".new") {
                 fs::remove_file(&path).map_err(failed("remove", &path))?;
             } else if let Some(stem) = name.strip_suffix(".json") {
-                let device = stem.parse::<PciAddress>().ok().map(DeviceId::Pci);
+                let item = stem.parse().ok();
                 match read(&path) {
-                    Ok(record) if Some(record.device) == device => records.push(record),
+                    Ok(record) if Some(record.item) == item => records.push(record),
                     Ok(record) => unreadable.push(Unreadable {
-                        reason: format!("it is about device {}", record.device),
-                        device,
+                        reason: format!("it is about {}", record.item),
+                        item,
                         path,
                     }),
                     Err(error) => unreadable.push(Unreadable {
                         reason: error.to_string(),
-                        device,
+                        item,
                         path,
                     }),
                 }
             }
         }
-        records.sort_by_key(|record| record.device);
+        records.sort_by_key(|record| record.item);
         Ok((records, unreadable))
     }
 
@@ -189,8 +149,18 @@ impl Journal {
         })
     }
 
-    fn path(&self, device: DeviceId) -> PathBuf {
-        self.directory.join(format!("{device}.json"))
+    fn path(&self, item: Item) -> PathBuf {
+        self.directory.join(format!("{item}.json"))
+    }
+
+    /// Tells this journal from that of another daemon on the same host: eight digits, of the path
+    /// (FNV-1a).
+    pub(crate) fn instance(&self) -> String {
+        let bytes = self.directory.as_os_str().as_bytes();
+        let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        format!("{hash:08x}")
     }
 }
 
@@ -200,14 +170,23 @@ fn read(path: &Path) -> io::Result<Record> {
     if text.len() as u64 > LONGEST {
         return Err(too_long(text.len() as u64));
     }
-    let record: Record = serde_json::from_slice(&text)?;
-    if record.format != FORMAT {
-        return Err(io::Error::other(format!(
-            "it has format {}, and this version reads format {FORMAT}",
-            record.format
-        )));
+    let Format { format } = serde_json::from_slice(&text)?;
+    match format {
+        Record::FORMAT => Ok(serde_json::from_slice(&text)?),
+        Format1::FORMAT => {
+            let old: Format1 = serde_json::from_slice(&text)?;
+            old.try_into().map_err(io::Error::other)
+        }
+        format => Err(io::Error::other(format!(
+            "it has format {format}, and this version reads up to {}",
+            Record::FORMAT
+        ))),
     }
-    Ok(record)
+}
+
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
 }
 
 fn too_long(length: u64) -> io::Error {

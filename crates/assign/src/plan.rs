@@ -1,43 +1,35 @@
-//! What lending a device would take, with all that can be checked before anything is changed.
+//! What lending would take, with all that can be checked before anything is changed.
 
 use std::fmt;
 
-use conf::{HostBackend, HostDriver, PciAddress};
-use host::{Host, HostError, IommuGroup, PciDevice, Sriov, VfSetting, VfState, VirtualFunction};
+use conf::xml::Keyword;
+use conf::{DirectMode, MacAddress, NetdevName};
+use host::{BridgePort, PortAction, PortProfile, TapQueues, VfSetting, VirtualFunction};
 
 use crate::assigner::{Assigner, VfioUser};
-use crate::config::Preparation;
-use crate::device::{DeviceId, Owner};
-use crate::error::{Blocker, Obstacle};
-use crate::settings::{describe, differing, wanted};
+use crate::device::{Item, Owner};
+use crate::error::Obstacle;
+use crate::preparation::Preparation;
+use crate::record::Work;
+use crate::settings::describe;
 
-/// The steps of lending one device, in order, and what was found on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The steps of lending one item, in order, and what was found before them.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Which device.
-    pub address: PciAddress,
-    /// PF and number, if it is a VF.
-    pub vf: Option<VirtualFunction>,
-    /// Its IOMMU group.
-    pub group: u32,
-    /// The driver that it has now.
-    pub host_driver: Option<String>,
-    /// The driver that it has for the guest.
-    pub driver: String,
-    /// The VF's settings as they are now: what it gets back, whatever the guest does to them.
-    pub original: Option<VfState>,
-    /// Every setting that it is to have, also those that it has already.
-    pub settings: Vec<VfSetting>,
+    /// What is lent.
+    pub item: Item,
     /// What is done.
     pub steps: Vec<Step>,
+    /// What is recorded first.
+    pub(crate) work: Work,
 }
 
 /// One change. [`fmt::Display`] says it in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// One setting of the VF, through its PF.
+    /// One setting of a VF, through its PF.
     Set(VfSetting),
-    /// Binding it.
+    /// Binding a PCI function.
     Bind {
         /// To this driver.
         driver: String,
@@ -49,6 +41,135 @@ pub enum Step {
         /// The user.
         user: VfioUser,
     },
+    /// Giving the device below a macvtap in passthrough mode the guest's MAC.
+    LowerMac {
+        /// The device below.
+        netdev: NetdevName,
+        /// The MAC.
+        mac: MacAddress,
+    },
+    /// Giving that device an MTU.
+    LowerMtu {
+        /// The device below.
+        netdev: NetdevName,
+        /// Bytes.
+        mtu: u32,
+    },
+    /// Making a macvtap.
+    MakeMacvtap {
+        /// Its name; another one, if somebody takes that first.
+        name: NetdevName,
+        /// The device below.
+        lower: NetdevName,
+        /// Its mode.
+        mode: DirectMode,
+        /// Bytes; `None`: those of the device below.
+        mtu: Option<u32>,
+    },
+    /// Making a tap.
+    MakeTap {
+        /// Its name; another one, if somebody takes that first.
+        name: NetdevName,
+        /// Bytes; `None`: 1500.
+        mtu: Option<u32>,
+    },
+    /// Putting the tap into a bridge.
+    Join {
+        /// The bridge.
+        bridge: NetdevName,
+        /// Its index.
+        index: u32,
+    },
+    /// Setting how it stands there.
+    Port(BridgePort),
+    /// Letting all multicasts in.
+    AllMulticast,
+    /// Shaping what goes in and out.
+    Shape(conf::Bandwidth),
+    /// Telling the switch.
+    Profile {
+        /// What.
+        action: PortAction,
+        /// Of which protocol.
+        protocol: &'static str,
+    },
+    /// Opening the link's queues.
+    Open {
+        /// The link.
+        name: NetdevName,
+        /// Its queues.
+        queues: TapQueues,
+    },
+    /// Opening vhost-net, once for each queue.
+    Vhost {
+        /// It is no failure if there is none.
+        optional: bool,
+    },
+    /// Switching the tap on.
+    Up,
+}
+
+impl Assigner {
+    /// Checks all that can be checked before the first change, and tells the steps. Changes
+    /// nothing, and does not ask whether `item` is claimed; for a link that is only planned that is
+    /// [`Item::PLANNED_LINK`].
+    ///
+    /// A PCI function: it is a VF, where it is to be a network device; nobody on the host uses it;
+    /// its PF is up; there is an IOMMU, and its group holds nothing of the host's or of another
+    /// guest's; the driver can set what is asked for. A macvtap: the device below can have one,
+    /// and in passthrough mode nobody on the host uses it; its name, if it was asked for, is free.
+    /// A tap: its bridge is there.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn plan(
+        &self,
+        item: Item,
+        owner: &Owner,
+        preparation: &Preparation,
+    ) -> Result<Plan, Obstacle> {
+        match (preparation, item) {
+            (Preparation::Vfio(vfio), Item::Device(device)) => {
+                let address = device.pci().ok_or(Obstacle::WrongClaim { item })?;
+                self.plan_vfio(address, owner, vfio)
+            }
+            (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, owner, macvtap),
+            (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap),
+            (Preparation::Vfio(_), Item::Link(_)) | (Preparation::Tap(_), Item::Device(_)) => {
+                Err(Obstacle::WrongClaim { item })
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// PF and number, if a VF is lent.
+    #[must_use]
+    pub fn vf(&self) -> Option<&VirtualFunction> {
+        let vf = match &self.work {
+            Work::Vfio(vfio) => vfio.vf.as_ref(),
+            Work::Link(link) => link.whole().and_then(|whole| whole.vf.as_ref()),
+        };
+        vf.map(|work| &work.vf)
+    }
+
+    /// The IOMMU group and the driver for the guest, where it is lent by vfio.
+    #[must_use]
+    pub fn vfio(&self) -> Option<(u32, &str)> {
+        match &self.work {
+            Work::Vfio(vfio) => Some((vfio.group, &vfio.driver)),
+            Work::Link(_) => None,
+        }
+    }
+
+    /// The name that the macvtap or tap would have now.
+    #[must_use]
+    pub fn netdev(&self) -> Option<NetdevName> {
+        match &self.work {
+            Work::Vfio(_) => None,
+            Work::Link(link) => Some(link.name),
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -59,171 +180,65 @@ impl fmt::Display for Step {
             Self::Grant { group, user } => {
                 write!(f, "let user {} open /dev/vfio/{group}", user.uid)
             }
-        }
-    }
-}
-
-impl Assigner {
-    /// Checks all that can be checked before the first change, and tells the steps. Changes
-    /// nothing.
-    ///
-    /// In order: it is a VF, where it is to be a network device; nobody on the host uses it; its
-    /// PF is up; there is an IOMMU, and its group holds nothing of the host's or of another
-    /// guest's; the driver can set what is asked for.
-    pub fn plan(
-        &self,
-        device: DeviceId,
-        owner: &Owner,
-        preparation: &Preparation,
-    ) -> Result<Plan, Obstacle> {
-        let DeviceId::Pci(address) = device;
-        let host = &*self.host.0;
-        refuse_old_backend(preparation.driver.as_ref())?;
-        let pci = host.pci_device(address)?;
-        let vf = match (&preparation.network, &pci.sriov) {
-            // The host says what the device lacks, where it is no VF.
-            (Some(_), _) => Some(host.virtual_function(address)?),
-            (None, Sriov::Virtual { .. }) => match host.virtual_function(address) {
-                // Its PF is a guest's, or has no driver: it works, and nobody can set it.
-                Err(HostError::NoPfNetdev(_)) => None,
-                vf => Some(vf?),
+            Self::LowerMac { netdev, mac } => write!(f, "give {netdev} the MAC {mac}"),
+            Self::LowerMtu { netdev, mtu } => write!(f, "give {netdev} an MTU of {mtu}"),
+            Self::MakeMacvtap {
+                name,
+                lower,
+                mode,
+                mtu,
+            } => {
+                write!(f, "make {name} on {lower} in {} mode", mode.word())?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " with an MTU of {mtu}"))
+            }
+            Self::MakeTap { name, mtu } => {
+                write!(f, "make {name}")?;
+                mtu.map_or(Ok(()), |mtu| write!(f, " with an MTU of {mtu}"))
+            }
+            Self::Join { bridge, .. } => write!(f, "put it into {bridge}"),
+            Self::Port(port) => write!(f, "as a port of it: {}", describe_port(port)),
+            Self::AllMulticast => f.write_str("let all multicasts in"),
+            Self::Shape(_) => f.write_str("limit its bandwidth"),
+            Self::Profile { action, protocol } => {
+                let action = match action {
+                    PortAction::PreAssociate => "announce it to",
+                    PortAction::Associate | PortAction::AssociateAgain => "associate it with",
+                    PortAction::Disassociate => "take it back from",
+                };
+                write!(f, "{action} the switch by {protocol}")
+            }
+            Self::Open { name, queues } => match queues.count {
+                1 => write!(f, "open {name}"),
+                count => write!(f, "open {count} queues of {name}"),
             },
-            (None, Sriov::None | Sriov::Physical { .. }) => None,
-        };
-        if let Some(vf) = &vf {
-            let usages = host.vf_usage(vf)?;
-            if !usages.is_empty() {
-                return Err(Obstacle::InUse(usages));
-            }
-            if preparation.network.is_some() {
-                let pf = host.physical_function(&vf.pf_netdev)?;
-                if !host.pf_link(&pf)?.up {
-                    return Err(Obstacle::PfDown { pf: pf.netdev });
-                }
-            }
-        }
-        let group = (host.iommu_group(address)?).ok_or(Obstacle::NoIommu)?;
-        check_group(host, address, &group)?;
-        self.check_ties(owner.guest, ties(&pci, vf.as_ref(), &group))?;
-        let driver = driver_for(host, &pci, preparation)?;
-
-        let original = vf.as_ref().map(|vf| host.vf_state(vf)).transpose()?;
-        let (settings, mut steps) = match (&original, &preparation.network) {
-            (Some(original), Some(config)) => {
-                let settings = wanted(config, original)?;
-                let steps = settings_to_make(&settings, original);
-                (settings, steps)
-            }
-            _ => (Vec::new(), Vec::new()),
-        };
-        if pci.driver.as_deref() != Some(&driver) {
-            steps.push(Step::Bind {
-                driver: driver.clone(),
-            });
-        }
-        if let Some(user) = self.vfio_user {
-            steps.push(Step::Grant {
-                group: group.number,
-                user,
-            });
-        }
-        Ok(Plan {
-            address,
-            vf,
-            group: group.number,
-            host_driver: pci.driver,
-            driver,
-            original,
-            settings,
-            steps,
-        })
-    }
-}
-
-/// The MAC is set even if it seems to be set already: some drivers tell the one that the VF chose
-/// for itself, which it could change. What else the kernel tells to be as wanted is left alone:
-/// drivers refuse to set what they don't have, though they tell its neutral value.
-fn settings_to_make(settings: &[VfSetting], original: &VfState) -> Vec<Step> {
-    let differing = differing(settings, original);
-    let make = settings.iter().copied().filter(|setting| {
-        matches!(setting, VfSetting::Mac(_))
-            || differing.iter().any(|(wanted, _)| wanted == setting)
-    });
-    make.map(Step::Set).collect()
-}
-
-fn refuse_old_backend(driver: Option<&HostDriver>) -> Result<(), Obstacle> {
-    match driver.and_then(|driver| driver.backend) {
-        None | Some(HostBackend::Vfio) => Ok(()),
-        Some(HostBackend::Kvm) => Err(Obstacle::Backend("kvm")),
-        Some(HostBackend::Xen) => Err(Obstacle::Backend("xen")),
-    }
-}
-
-/// What the kernel calls a viable group: all of it in vfio's hands, or in nobody's.
-fn check_group(host: &dyn Host, address: PciAddress, group: &IommuGroup) -> Result<(), Obstacle> {
-    let mut members = Vec::new();
-    for (member, driver) in &group.members {
-        let Some(driver) = driver else { continue };
-        if *member == address || is_vfio(driver) || matches!(&**driver, "pci-stub" | "pcieport") {
-            continue;
-        }
-        let pci = host.pci_device(*member)?;
-        let is_bridge = pci.class >> 16 == 0x06;
-        if !is_bridge {
-            members.push(Blocker {
-                address: *member,
-                driver: driver.clone(),
-                netdevs: pci.netdevs,
-            });
+            Self::Vhost { optional: false } => f.write_str("open /dev/vhost-net"),
+            Self::Vhost { optional: true } => f.write_str("open /dev/vhost-net if it is there"),
+            Self::Up => f.write_str("switch it on"),
         }
     }
-    if members.is_empty() {
-        return Ok(());
-    }
-    Err(Obstacle::GroupNotViable {
-        group: group.number,
-        members,
-    })
 }
 
-/// What goes with a device, so that both can only be one guest's.
-fn ties(
-    pci: &PciDevice,
-    vf: Option<&VirtualFunction>,
-    group: &IommuGroup,
-) -> Vec<(PciAddress, &'static str)> {
-    let mut ties: Vec<_> = (group.members.iter())
-        .map(|(member, _)| (*member, "shares its IOMMU group"))
-        .collect();
-    if let Sriov::Physical { vfs, .. } = &pci.sriov {
-        ties.extend(vfs.iter().map(|vf| (*vf, "is one of its VFs")));
+fn describe_port(port: &BridgePort) -> String {
+    let mut words = Vec::new();
+    let mut add = |value: Option<bool>, what: &str| match value {
+        Some(true) => words.push(what.to_owned()),
+        Some(false) => words.push(format!("no {what}")),
+        None => {}
+    };
+    add(port.isolated, "isolation");
+    add(port.learning, "learning");
+    add(port.unicast_flood, "flooding");
+    if let Some(vlans) = &port.vlans {
+        let ids: Vec<_> = vlans.iter().map(|vlan| vlan.id.to_string()).collect();
+        words.push(format!("VLANs {}", ids.join(" ")));
     }
-    ties.extend(vf.map(|vf| (vf.pf_address, "is its physical function")));
-    ties.retain(|(member, _)| *member != pci.address);
-    ties
+    words.join(", ")
 }
 
-/// A device that a vfio driver has already keeps it, and is left with it afterwards.
-fn driver_for(
-    host: &dyn Host,
-    pci: &PciDevice,
-    preparation: &Preparation,
-) -> Result<String, Obstacle> {
-    let model = preparation.driver.as_ref().and_then(|d| d.model.clone());
-    let bound = pci.driver.clone().filter(|driver| is_vfio(driver));
-    match (preparation.managed, bound, model) {
-        (_, Some(bound), None) => Ok(bound),
-        (false, Some(bound), Some(model)) if bound == model => Ok(bound),
-        (false, ..) => Err(Obstacle::NotDetached {
-            driver: pci.driver.clone(),
-        }),
-        (true, _, Some(model)) => Ok(model),
-        (true, None, None) => Ok(host.best_vfio_driver(pci.address)?),
+/// What a profile's protocol is called.
+pub(crate) fn protocol(profile: &PortProfile) -> &'static str {
+    match profile {
+        PortProfile::Qbg { .. } => "802.1Qbg",
+        PortProfile::Qbh { .. } => "802.1Qbh",
     }
-}
-
-/// vfio's own driver and its variants (`mlx5_vfio_pci`, `hisi-acc-vfio-pci` …).
-pub(crate) fn is_vfio(driver: &str) -> bool {
-    driver.contains("vfio")
 }

@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 
-use conf::Uuid;
+use conf::{NetdevName, Uuid};
 use host::HostError;
 
 use crate::assigner::Assigner;
-use crate::device::{Assignment, DeviceId};
+use crate::compare::Found;
+use crate::device::{Assignment, Item};
 use crate::error::UndoFault;
-use crate::journal::{Record, Stage};
-use crate::settings::{describe, differing};
+use crate::record::Stage;
 
 /// What the journal told when it was opened.
 #[derive(Debug)]
 pub struct Recovery {
-    /// Devices that are not as they were found: those of running guests among them.
+    /// What is not as it was found: that of running guests among it.
     pub assignments: Vec<Assignment>,
     /// What else there is to say.
     pub findings: Vec<Finding>,
@@ -25,16 +25,16 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum Finding {
     /// Removed: the device's state went with its boot.
-    #[error("{device} was lent to guest '{guest}' before the last boot; its record is removed")]
+    #[error("{item} was lent to guest '{guest}' before the last boot; its record is removed")]
     OtherBoot {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it was.
         guest: String,
     },
-    /// Left alone, and its device is kept back.
+    /// Left alone, and its item is kept back.
     #[error(
-        "the record '{}' can't be read: {reason}; its device is kept back until the file is removed", .path.display()
+        "the record '{}' can't be read: {reason}; its item is kept back until the file is removed", .path.display()
     )]
     Unreadable {
         /// The file.
@@ -43,36 +43,36 @@ pub enum Finding {
         reason: String,
     },
     /// The guest was gone; its device is back.
-    #[error("{device} was given back: guest '{guest}' is gone")]
+    #[error("{item} was given back: guest '{guest}' is gone")]
     GivenBack {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it was.
         guest: String,
     },
     /// It was being prepared; all of that is undone.
-    #[error("{device} was being prepared for guest '{guest}'; that is undone")]
+    #[error("{item} was being prepared for guest '{guest}'; that is undone")]
     Undone {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it was to be.
         guest: String,
     },
     /// The device is dirty, or still open.
-    #[error("{device}, of guest '{guest}', could not be restored: {fault}")]
+    #[error("{item}, of guest '{guest}', could not be restored: {fault}")]
     NotRestored {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it was.
         guest: String,
         /// One of the reasons.
         fault: UndoFault,
     },
     /// A running guest's device is not as it was lent.
-    #[error("{device}, lent to guest '{guest}', should have {wanted}, and has {found}")]
+    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
     Differs {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it is.
         guest: String,
         /// As it was lent.
@@ -81,18 +81,28 @@ pub enum Finding {
         found: String,
     },
     /// A running guest's device is not there.
-    #[error("{device}, lent to guest '{guest}', is not there any more")]
+    #[error("{item}, lent to guest '{guest}', is not there any more")]
     Vanished {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it was.
         guest: String,
     },
+    /// A running guest's link is not there, though the device below may be.
+    #[error("'{netdev}' ({item}), made for guest '{guest}', is not there any more")]
+    LinkGone {
+        /// Which.
+        item: Item,
+        /// Whose it was.
+        guest: String,
+        /// What it was called.
+        netdev: NetdevName,
+    },
     /// A running guest's device could not be looked at.
-    #[error("{device}, lent to guest '{guest}', can't be looked at")]
+    #[error("{item}, lent to guest '{guest}', can't be looked at")]
     Unknown {
-        /// Which device.
-        device: DeviceId,
+        /// Which.
+        item: Item,
         /// Whose it is.
         guest: String,
         /// Why.
@@ -111,9 +121,10 @@ impl Assigner {
             let Some(in_hand) = self.take_left(&record) else {
                 continue;
             };
-            let (device, guest) = (record.device, record.owner.name.clone());
+            let (item, guest) = (record.item, record.owner.name.clone());
             if record.stage == Stage::Lent && runs(record.owner.guest) {
-                findings.extend(self.compare(&record));
+                let found = self.compare(&record).into_iter();
+                findings.extend(found.map(|found| finding(item, guest.clone(), found)));
                 in_hand.lent();
                 continue;
             }
@@ -121,15 +132,15 @@ impl Assigner {
             if restored.is_clean() {
                 in_hand.free();
                 findings.push(match record.stage {
-                    Stage::Preparing => Finding::Undone { device, guest },
-                    Stage::Lent | Stage::Returning => Finding::GivenBack { device, guest },
+                    Stage::Preparing => Finding::Undone { item, guest },
+                    Stage::Lent | Stage::Returning => Finding::GivenBack { item, guest },
                 });
                 continue;
             }
             in_hand.dirty(restored.reasons());
             findings.extend(
                 (restored.faults.into_iter()).map(|fault| Finding::NotRestored {
-                    device,
+                    item,
                     guest: guest.clone(),
                     fault,
                 }),
@@ -137,52 +148,22 @@ impl Assigner {
         }
         findings
     }
+}
 
-    /// What is not so of what the record of a lent device says. Nothing is mended: a guest runs.
-    fn compare(&self, record: &Record) -> Vec<Finding> {
-        let (device, guest) = (record.device, || record.owner.name.clone());
-        let DeviceId::Pci(address) = device;
-        let host = &*self.host.0;
-        let (driver, mut found) = match (&record.vf, &record.original) {
-            (Some(vf), Some(_)) => match host.vf_state(vf) {
-                Ok(state) => {
-                    let differing = differing(&record.settings, &state).into_iter();
-                    let texts = differing.map(|(wanted, found)| {
-                        let found = found.map_or_else(|| "nothing told".to_owned(), describe);
-                        (describe(wanted), found)
-                    });
-                    (Ok(state.driver), texts.collect())
-                }
-                Err(error) => (Err(error), Vec::new()),
-            },
-            _ => (host.pci_device(address).map(|pci| pci.driver), Vec::new()),
-        };
-        match driver {
-            Ok(driver) if driver.as_deref() == Some(&*record.driver) => {}
-            Ok(driver) => found.push((
-                format!("driver {}", record.driver),
-                driver.map_or_else(|| "no driver".to_owned(), |d| format!("driver {d}")),
-            )),
-            Err(HostError::NoPciDevice(_)) => {
-                return vec![Finding::Vanished {
-                    device,
-                    guest: guest(),
-                }];
-            }
-            Err(error) => {
-                return vec![Finding::Unknown {
-                    device,
-                    guest: guest(),
-                    error,
-                }];
-            }
-        }
-        let found = found.into_iter().map(|(wanted, found)| Finding::Differs {
-            device,
-            guest: guest(),
+fn finding(item: Item, guest: String, found: Found) -> Finding {
+    match found {
+        Found::Differs { wanted, found } => Finding::Differs {
+            item,
+            guest,
             wanted,
             found,
-        });
-        found.collect()
+        },
+        Found::DeviceGone => Finding::Vanished { item, guest },
+        Found::LinkGone(netdev) => Finding::LinkGone {
+            item,
+            guest,
+            netdev,
+        },
+        Found::Unknown(error) => Finding::Unknown { item, guest, error },
     }
 }

@@ -1,10 +1,13 @@
 //! VF settings as lists, to compare what is wanted with what the kernel tells.
 
 use conf::VfLink;
-use host::{VfSetting, VfState, VlanProtocol};
+use host::{Host, VfAbilities, VfSetting, VfState, VlanProtocol};
 
 use crate::config::VfConfig;
 use crate::error::Obstacle;
+use crate::patience::patiently;
+use crate::plan::Step;
+use crate::record::VfWork;
 
 /// What the kernel tells, in the order in which settings are made.
 pub(crate) fn told(state: &VfState) -> Vec<VfSetting> {
@@ -29,9 +32,32 @@ pub(crate) fn told(state: &VfState) -> Vec<VfSetting> {
 
 /// What a VF is to have: each attribute that its driver tells, at the value asked for or the
 /// neutral one. One that is asked for and that the driver does not tell is refused, since nothing
-/// could verify or undo it.
-pub(crate) fn wanted(config: &VfConfig, state: &VfState) -> Result<Vec<VfSetting>, Obstacle> {
-    let missing = |attribute| Err(Obstacle::NotOffered { attribute });
+/// could verify or undo it; so is one that the driver is known not to set, though the kernel tells
+/// it for every driver.
+pub(crate) fn wanted(
+    config: &VfConfig,
+    state: &VfState,
+    abilities: VfAbilities,
+) -> Result<Vec<VfSetting>, Obstacle> {
+    let settings = told_settings(config, state)?;
+    let told = told(state);
+    // What is so already is not set.
+    let refused = settings
+        .iter()
+        .find(|setting| !abilities.allow(**setting) && !told.contains(setting));
+    match refused {
+        None => Ok(settings),
+        Some(VfSetting::Vlan { .. }) => missing("802.1ad VLAN"),
+        Some(VfSetting::Rate { .. }) => missing("guaranteed rate"),
+        Some(_) => missing("link state"),
+    }
+}
+
+fn missing<T>(attribute: &'static str) -> Result<T, Obstacle> {
+    Err(Obstacle::NotOffered { attribute })
+}
+
+fn told_settings(config: &VfConfig, state: &VfState) -> Result<Vec<VfSetting>, Obstacle> {
     let vlan = config.vlan.map_or(
         VfSetting::Vlan {
             id: 0,
@@ -87,6 +113,36 @@ pub(crate) fn differing(
             (!same).then_some((wanted, found.copied()))
         })
         .collect()
+}
+
+/// The MAC is set even if it seems to be set already: some drivers tell the one that the VF chose
+/// for itself, which it could change. What else the kernel tells to be as wanted is left alone:
+/// drivers refuse to set what they don't have, though they tell its neutral value.
+pub(crate) fn steps_to_make(settings: &[VfSetting], original: &VfState) -> Vec<Step> {
+    let differing = differing(settings, original);
+    let make = settings.iter().copied().filter(|setting| {
+        matches!(setting, VfSetting::Mac(_))
+            || differing.iter().any(|(wanted, _)| wanted == setting)
+    });
+    make.map(Step::Set).collect()
+}
+
+/// What the VF has now; a failure, if that is not what it was given.
+pub(crate) fn read_back(host: &dyn Host, work: &VfWork) -> Result<VfState, Obstacle> {
+    let found = patiently(|| {
+        let state = host.vf_state(&work.vf)?;
+        let differing = differing(&work.settings, &state);
+        let kept = differing.is_empty();
+        Ok(((state, differing), kept))
+    });
+    let (state, differing) = found?;
+    match differing.first() {
+        None => Ok(state),
+        Some((wanted, found)) => Err(Obstacle::NotKept {
+            wanted: describe(*wanted),
+            found: found.map_or_else(|| "nothing".to_owned(), describe),
+        }),
+    }
 }
 
 /// Priority and protocol of no VLAN don't matter.

@@ -5,9 +5,12 @@ mod common;
 
 use std::sync::{Arc, Barrier};
 
-use assign::{DeviceId, Origin, Phase, Preparation, ReturnError};
+use assign::{Origin, Phase, Preparation, ReturnError, VfioPreparation};
 use common::hooked::Hooked;
-use common::{Machine, USER, chain, claim, everything, guest, lend, mac, managed, ordinary};
+use common::{
+    Machine, USER, chain, claim, driver, everything, guest, item, lend, mac, mac_and_vlan, managed,
+    ordinary, vfio,
+};
 use conf::{HostDriver, MacAddress, VfLink};
 use host::{Effect, Fault, Host, Operation, Quirks, VfSetting, VlanProtocol};
 
@@ -17,7 +20,7 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
     let (assigner, vf) = (machine.start(), machine.vf(1));
     let found = machine.host.snapshot();
     let lent = lend(&assigner, vf, 1, &everything(1)).unwrap();
-    assert_eq!((lent.address, &*lent.driver), (vf, "vfio-pci"));
+    assert_eq!((lent.item, driver(&lent)), (item(vf), "vfio-pci"));
 
     let device = &machine.host.snapshot().devices[&vf];
     let state = device.vf.as_ref().unwrap();
@@ -40,7 +43,7 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
     assert_eq!((&line.phase, &line.owner), (&Phase::Lent, &guest(1)));
     assert_eq!(line.vf.as_ref().unwrap().number, 1);
     assert_eq!(line.host_driver.as_deref(), Some("simvf"));
-    assert_eq!(assigner.find(DeviceId::Pci(vf)).as_ref(), Some(line));
+    assert_eq!(assigner.find(item(vf)).as_ref(), Some(line));
     assert_eq!(
         assigner.of_guest(guest(1).guest),
         std::slice::from_ref(line)
@@ -154,9 +157,7 @@ fn a_late_clean_up_does_not_reach_the_next_owner() {
 fn a_plan_tells_the_steps_and_takes_none() {
     let machine = Machine::new("vfs=1");
     let (assigner, vf) = (machine.start(), machine.vf(0));
-    let plan = assigner
-        .plan(DeviceId::Pci(vf), &guest(1), &ordinary(1))
-        .unwrap();
+    let plan = assigner.plan(item(vf), &guest(1), &ordinary(1)).unwrap();
     let steps: Vec<_> = plan.steps.iter().map(ToString::to_string).collect();
     assert_eq!(
         steps,
@@ -164,7 +165,7 @@ fn a_plan_tells_the_steps_and_takes_none() {
             "set MAC 52:54:00:00:00:01".to_owned(),
             "set VLAN 42".to_owned(),
             "bind to vfio-pci".to_owned(),
-            format!("let user 107 open /dev/vfio/{}", plan.group),
+            format!("let user 107 open /dev/vfio/{}", plan.vfio().unwrap().0),
         ]
     );
     assert_eq!(machine.host.effect_count(), 0);
@@ -238,17 +239,17 @@ fn a_variant_driver_is_preferred_and_a_named_one_taken() {
     machine.host.set_variant_driver(Some("sim-vfio-pci"));
     let assigner = machine.start();
     let best = lend(&assigner, machine.vf(0), 1, &ordinary(1)).unwrap();
-    assert_eq!(best.driver, "sim-vfio-pci");
+    assert_eq!(driver(&best), "sim-vfio-pci");
     let model = Some("vfio-pci".to_owned());
-    let named = Preparation {
+    let named = Preparation::Vfio(VfioPreparation {
         driver: Some(HostDriver {
             model,
             ..HostDriver::default()
         }),
-        ..ordinary(2)
-    };
+        ..vfio(Some(mac_and_vlan(2)))
+    });
     let named = lend(&assigner, machine.vf(1), 2, &named).unwrap();
-    assert_eq!(named.driver, "vfio-pci");
+    assert_eq!(driver(&named), "vfio-pci");
 }
 
 #[test]
@@ -288,11 +289,10 @@ fn two_devices_are_prepared_side_by_side() {
     // Neither bind returns before both were called: with a lock held this would never end.
     let both = Barrier::new(2);
     let hooked = Hooked {
-        inner: machine.host.clone(),
         on_bind: Box::new(move || {
             both.wait();
         }),
-        deaf_to: None,
+        ..Hooked::plain(machine.host.clone())
     };
     let (assigner, _) = machine.open_with(Arc::new(hooked));
     let (one, other) = (machine.vf(0), machine.vf(1));
@@ -323,7 +323,7 @@ fn nothing_is_taken_from_a_guest_that_still_runs() {
     machine.host.hold_vfio(vf, true);
     let error = assigner.give_back(lent.generation).unwrap_err();
     assert!(matches!(error, ReturnError::Untouched { .. }));
-    assert!(chain(&error).starts_with(&format!("cannot take device {vf} back from guest 'web1'")));
+    assert!(chain(&error).starts_with(&format!("cannot take {vf} back from guest 'web1'")));
     assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
     assert_eq!(assigner.list()[0].phase, Phase::Lent);
     machine.host.hold_vfio(vf, false);

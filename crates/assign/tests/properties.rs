@@ -1,25 +1,39 @@
-//! Random lives: guests come and go, drivers fail, the daemon is killed, and starts again.
+//! Random lives: guests come and go with what they were lent, drivers fail, the daemon is killed,
+//! and starts again.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use assign::{Assigner, DeviceId, Generation, Phase};
-use common::{Machine, claim, everything, guest, ordinary, until_crash};
-use conf::PciAddress;
+use assign::{
+    Assigner, Assignment, Claim, ClaimError, Generation, Item, Lent, MacvtapPreparation, Origin,
+    Phase, Preparation, ReturnError,
+};
+use common::scenes::{Scene, macvtap, qbg};
+use common::{Machine, everything, guest, mac, mac_and_vlan, ordinary, until_crash};
+use conf::{DeviceId, DirectMode, MacAddress};
 use host::{Fault, Snapshot};
 use proptest::prelude::*;
 
-const VFS: usize = 4;
+const VFS: usize = 3;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    Vfio { vf: usize, all: bool },
+    PassthroughVf(usize),
+    PassthroughNic(&'static str),
+    Shared(&'static str, DirectMode),
+    SharedVf(usize),
+    Bridge,
+    Ethernet,
+}
 
 #[derive(Debug, Clone)]
 enum Step {
-    Lend {
-        vf: usize,
-        guest: u32,
-        all: bool,
-    },
+    Lend(Wish, u32),
+    Switch(usize, bool),
     Return(usize),
     /// Give back what was given back long ago.
     Late(usize),
@@ -34,11 +48,30 @@ enum Step {
     Kill(u64),
 }
 
+fn wish() -> impl Strategy<Value = Wish> {
+    let nic = || prop_oneof![Just("eth0"), Just("eth1")];
+    let lower = prop_oneof![Just("eth0"), Just("eth1"), Just("sim0")];
+    let mode = prop_oneof![
+        Just(DirectMode::Vepa),
+        Just(DirectMode::Private),
+        Just(DirectMode::Bridge)
+    ];
+    prop_oneof![
+        4 => (0..VFS, any::<bool>()).prop_map(|(vf, all)| Wish::Vfio { vf, all }),
+        4 => (0..VFS).prop_map(Wish::PassthroughVf),
+        2 => nic().prop_map(Wish::PassthroughNic),
+        4 => (lower, mode).prop_map(|(lower, mode)| Wish::Shared(lower, mode)),
+        1 => (0..VFS).prop_map(Wish::SharedVf),
+        2 => Just(Wish::Bridge),
+        1 => Just(Wish::Ethernet),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0..VFS, 1..5u32, any::<bool>())
-            .prop_map(|(vf, guest, all)| Step::Lend { vf, guest, all }),
-        4 => (0..VFS).prop_map(Step::Return),
+        6 => (wish(), 1..5u32).prop_map(|(wish, guest)| Step::Lend(wish, guest)),
+        4 => (0..8usize, any::<bool>()).prop_map(|(nth, up)| Step::Switch(nth, up)),
+        4 => (0..8usize).prop_map(Step::Return),
         1 => (0..8usize).prop_map(Step::Late),
         2 => (1..40u64, any::<bool>()).prop_map(|(nth, partial)| Step::Fail { nth, partial }),
         1 => (1..5u32).prop_map(Step::Die),
@@ -46,74 +79,88 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Something that a guest has.
+#[derive(Debug)]
+struct Loan {
+    guest: u32,
+    mac: MacAddress,
+    wish: Wish,
+    /// With the descriptors that its QEMU holds.
+    lent: Lent,
+}
+
 struct Life {
     machine: Machine,
     assigner: Assigner,
-    vfs: Vec<PciAddress>,
+    vfs: Vec<DeviceId>,
+    nics: BTreeMap<&'static str, DeviceId>,
     found: Snapshot,
-    /// Whose each lent device is, as the guests see it.
-    lent: BTreeMap<PciAddress, (u32, Generation)>,
+    /// What the guests have, as they see it.
+    loans: BTreeMap<Item, Loan>,
     past: Vec<Generation>,
+    count: u32,
 }
 
 impl Life {
     fn new() -> Self {
-        let machine = Machine::new(&format!("vfs={VFS}"));
-        let assigner = machine.start();
+        let machine = Machine::with_links(&format!("vfs={VFS}"));
+        // Down, unlike eth0.
+        machine.host.add_nic("eth1").unwrap();
+        let nics = ["eth0", "eth1", "sim0"].map(|nic| (nic, machine.device(nic)));
         Self {
-            vfs: (0..VFS).map(|number| machine.vf(number)).collect(),
             found: machine.host.snapshot(),
-            assigner,
+            assigner: machine.start(),
+            vfs: (0..VFS).map(|number| machine.vf(number).into()).collect(),
+            nics: nics.into(),
             machine,
-            lent: BTreeMap::new(),
+            loans: BTreeMap::new(),
             past: Vec::new(),
+            count: 0,
+        }
+    }
+
+    fn claim(&self, wish: Wish, n: u32) -> Result<Claim, ClaimError> {
+        let whole = |device| self.assigner.claim(device, guest(n), Origin::PoolPort);
+        let link = |parent| self.assigner.claim_link(parent, guest(n), Origin::PoolPort);
+        match wish {
+            Wish::Vfio { vf, .. } | Wish::PassthroughVf(vf) => whole(self.vfs[vf]),
+            Wish::PassthroughNic(nic) => whole(self.nics[nic]),
+            Wish::Shared(lower, _) => link(Some(self.nics[lower])),
+            Wish::SharedVf(vf) => link(Some(self.vfs[vf])),
+            Wish::Bridge | Wish::Ethernet => link(None),
         }
     }
 
     fn take(&mut self, step: &Step) {
-        let assigner = &self.assigner;
         match *step {
-            Step::Lend { vf, guest, all } => {
-                let vf = self.vfs[vf];
-                let preparation = if all {
-                    everything(guest)
-                } else {
-                    ordinary(guest)
-                };
-                let Ok(claimed) = claim(assigner, vf, guest) else {
+            Step::Lend(wish, n) => self.lend(wish, n),
+            Step::Switch(nth, up) => {
+                let Some(loan) = self.loans.values().nth(nth) else {
                     return;
                 };
-                assert!(!self.lent.contains_key(&vf), "{vf} is lent twice");
-                let prepared = until_crash(|| assigner.prepare(claimed, &preparation));
-                match prepared {
-                    Some(Ok(lent)) => {
-                        self.lent.insert(vf, (guest, lent.generation));
-                    }
-                    Some(Err(_)) => {}
-                    None => self.restart(),
+                let generation = loan.lent.generation;
+                if until_crash(|| self.assigner.set_link_state(generation, up).is_ok()).is_none() {
+                    self.restart();
                 }
             }
-            Step::Return(vf) => {
-                let vf = self.vfs[vf];
+            Step::Return(nth) => {
                 // What is dirty is nobody's, and is tried again.
-                let of_guest = self.lent.get(&vf).map(|(_, generation)| *generation);
-                let listed = assigner.find(DeviceId::Pci(vf)).map(|line| line.generation);
-                let Some(generation) = of_guest.or(listed) else {
-                    return;
-                };
-                let returned = until_crash(|| assigner.give_back(generation));
+                let listed = self.assigner.list();
+                let Some(line) = listed.get(nth) else { return };
+                let returned = until_crash(|| self.assigner.give_back(line.generation));
                 match returned {
-                    Some(Err(assign::ReturnError::Untouched { .. })) => {}
-                    Some(_) => self.forget(vf),
+                    Some(Err(ReturnError::Untouched { .. })) => {}
+                    Some(_) => self.forget(line.item),
                     None => {
-                        self.forget(vf);
+                        self.forget(line.item);
                         self.restart();
                     }
                 }
             }
             Step::Late(n) => {
                 if let Some(generation) = self.past.get(n) {
-                    assert!(assigner.give_back(*generation).is_err());
+                    assert!(self.assigner.give_back(*generation).is_err());
+                    assert!(self.assigner.set_link_state(*generation, true).is_err());
                 }
             }
             Step::Fail { nth, partial } => {
@@ -122,12 +169,10 @@ impl Life {
                 self.machine.host.fail(fault);
             }
             Step::Die(n) => {
-                let dead: Vec<_> = (self.lent.iter())
-                    .filter(|(_, (guest, _))| *guest == n)
-                    .map(|(vf, _)| *vf)
-                    .collect();
-                for vf in dead {
-                    self.forget(vf);
+                let loans = self.loans.iter().filter(|(_, loan)| loan.guest == n);
+                let dead: Vec<_> = loans.map(|(item, _)| *item).collect();
+                for item in dead {
+                    self.forget(item);
                 }
                 self.restart();
             }
@@ -135,21 +180,53 @@ impl Life {
         }
     }
 
-    fn forget(&mut self, vf: PciAddress) {
-        if let Some((_, generation)) = self.lent.remove(&vf) {
-            // Dirty devices are tried again under the same generation.
-            if self.assigner.find(DeviceId::Pci(vf)).is_none() {
-                self.past.push(generation);
+    fn lend(&mut self, wish: Wish, n: u32) {
+        let Ok(claim) = self.claim(wish, n) else {
+            return;
+        };
+        let item = claim.item();
+        assert!(!self.loans.contains_key(&item), "{item} is lent twice");
+        self.count += 1;
+        let mac = mac(self.count);
+        let preparation = preparation(wish, self.count);
+        match until_crash(|| self.assigner.prepare(claim, &preparation)) {
+            Some(Ok(lent)) => {
+                let loan = Loan {
+                    guest: n,
+                    mac,
+                    wish,
+                    lent,
+                };
+                self.loans.insert(item, loan);
+            }
+            Some(Err(_)) => {}
+            None => self.restart(),
+        }
+    }
+
+    /// The guest has let go.
+    fn forget(&mut self, item: Item) {
+        if let Some(loan) = self.loans.remove(&item) {
+            // Dirty items are tried again under the same generation.
+            if self.assigner.find(item).is_none() {
+                self.past.push(loan.lent.generation);
             }
         }
     }
 
-    /// Until a start gets through; a machine does not fail at every start.
+    /// A machine does not fail at every start.
     fn restart(&mut self) {
         self.machine.host.heal();
-        let running: Vec<_> = self.lent.values().map(|(n, _)| guest(*n).guest).collect();
+        let loans = self.loans.values();
+        let running: Vec<_> = loans.map(|loan| guest(loan.guest).guest).collect();
         let (assigner, _) = self.machine.restart(|id| running.contains(&id));
         std::mem::forget(std::mem::replace(&mut self.assigner, assigner));
+        // A guest that runs has lost what was on its way back to the host.
+        let gone: Vec<_> = (self.loans.keys())
+            .filter(|item| self.assigner.find(**item).is_none())
+            .copied()
+            .collect();
+        assert!(gone.is_empty(), "{gone:?} were taken from running guests");
     }
 
     /// The list, the kernel and the guests agree.
@@ -158,35 +235,127 @@ impl Life {
         let list = self.assigner.list();
         let mut records: Vec<_> = list
             .iter()
-            .map(|line| format!("{}.json", line.device))
+            .map(|line| format!("{}.json", line.item))
             .collect();
         records.sort_unstable();
         assert_eq!(self.machine.records(), records);
-        for vf in &self.vfs {
-            let line = list.iter().find(|line| line.device == DeviceId::Pci(*vf));
-            let device = &now.devices[vf];
-            match (line.map(|line| &line.phase), self.lent.get(vf)) {
-                (Some(Phase::Lent), Some((n, generation))) => {
-                    assert_eq!(line.map(|line| line.generation), Some(*generation));
-                    assert_eq!(
-                        device.vf.as_ref().map(|state| state.mac),
-                        Some(common::mac(*n))
-                    );
-                    assert_eq!(device.driver.as_deref(), Some("vfio-pci"));
+        for line in &list {
+            let loan = self.loans.get(&line.item);
+            match (&line.phase, loan) {
+                (Phase::Lent, Some(loan)) => {
+                    assert_eq!(line.generation, loan.lent.generation);
+                    assert_eq!(line.owner, guest(loan.guest));
                 }
-                (None, None) => assert_eq!(device, &self.found.devices[vf], "{vf} is not as found"),
-                (Some(Phase::Dirty(_)), None) => {}
-                (phase, lent) => panic!("{vf} is {phase:?} on the list, and lent {lent:?}"),
+                (Phase::Dirty(_), None) => {}
+                (phase, loan) => panic!("{} is {phase:?}, and lent {loan:?}", line.item),
             }
+        }
+        assert!(self.loans.keys().all(|item| list.iter().any(|line| line.item == *item)));
+        self.check_agreement(&list);
+        self.check_devices(&list, &now);
+        self.check_links(&list, &now);
+    }
+
+    /// The list by guest, and by device.
+    fn check_agreement(&self, list: &[Assignment]) {
+        let by_guest: BTreeSet<_> = (1..5)
+            .flat_map(|n| self.assigner.of_guest(guest(n).guest))
+            .map(|line| line.item)
+            .collect();
+        assert_eq!(by_guest, list.iter().map(|line| line.item).collect());
+        for device in self.vfs.iter().chain(self.nics.values()) {
+            let lines = || list.iter().filter(|line| line.device() == Some(*device));
+            assert_eq!(self.assigner.connections(*device), lines().count());
+            let whole = lines().filter(|line| line.parent.is_none()).count();
+            assert!(whole == 0 || lines().count() == 1, "{device} is whole, and shared");
+        }
+    }
+
+    /// What nobody has is as it was found; what is lent is as it was asked for.
+    fn check_devices(&self, list: &[Assignment], now: &Snapshot) {
+        let used: BTreeSet<_> = list.iter().filter_map(Assignment::device).collect();
+        for (number, device) in self.vfs.iter().enumerate() {
+            let address = device.pci().unwrap();
+            let netdev = format!("sim0v{number}");
+            if !used.contains(device) {
+                assert_eq!(now.devices[&address], self.found.devices[&address], "{device}");
+                assert_eq!(now.netdevs.get(&netdev), self.found.netdevs.get(&netdev));
+            }
+            let Some(loan) = self.loans.get(&Item::Device(*device)) else {
+                continue;
+            };
+            let state = now.devices[&address].vf.as_ref().unwrap();
+            match loan.wish {
+                Wish::Vfio { .. } => {
+                    assert_eq!(state.mac, loan.mac);
+                    assert_eq!(state.driver.as_deref(), Some("vfio-pci"));
+                }
+                _ => assert_eq!(state.netdev, Some((netdev, loan.mac))),
+            }
+        }
+        for (name, device) in &self.nics {
+            if !used.contains(device) {
+                assert_eq!(now.netdevs[*name], self.found.netdevs[*name]);
+            }
+        }
+        for name in ["br0", "tap0"] {
+            assert_eq!(now.netdevs[name], self.found.netdevs[name]);
+        }
+    }
+
+    /// There are the links of the list, and no others; what is dirty may have left one.
+    fn check_links(&self, list: &[Assignment], now: &Snapshot) {
+        let is_dirty = |line: &&Assignment| matches!(line.phase, Phase::Dirty(_));
+        let dirty: BTreeSet<_> = (list.iter().filter(is_dirty))
+            .filter_map(|line| Some(line.netdev?.to_string()))
+            .collect();
+        let lent: BTreeSet<_> = (list.iter().filter(|line| !is_dirty(line)))
+            .filter_map(|line| Some(line.netdev?.to_string()))
+            .collect();
+        let ours = now.netdevs.values().filter(|link| link.netdev.is_ours());
+        let there: BTreeSet<_> = ours.map(|link| link.netdev.name.to_string()).collect();
+        assert!(there.is_superset(&lent), "{there:?} without some of {lent:?}");
+        assert!(there.is_subset(&lent.union(&dirty).cloned().collect()));
+        if dirty.is_empty() {
+            let vepa = |loan: &&Loan| matches!(loan.wish, Wish::Shared(_, DirectMode::Vepa));
+            let asked: BTreeSet<_> = (self.loans.values().filter(vepa))
+                .map(|loan| loan.mac)
+                .collect();
+            assert_eq!(now.port_profiles.keys().copied().collect::<BTreeSet<_>>(), asked);
         }
     }
 }
 
+fn preparation(wish: Wish, n: u32) -> Preparation {
+    match wish {
+        Wish::Vfio { all: true, .. } => everything(n),
+        Wish::Vfio { all: false, .. } => ordinary(n),
+        Wish::PassthroughVf(vf) => Preparation::Macvtap(MacvtapPreparation {
+            vf: Some(mac_and_vlan(n)),
+            ..macvtap(&format!("sim0v{vf}"), DirectMode::Passthrough, n)
+        }),
+        Wish::PassthroughNic(nic) => Preparation::Macvtap(MacvtapPreparation {
+            mtu: Some(9000),
+            ..macvtap(nic, DirectMode::Passthrough, n)
+        }),
+        Wish::Shared(lower, mode) => Preparation::Macvtap(MacvtapPreparation {
+            profile: (mode == DirectMode::Vepa).then(qbg),
+            ..macvtap(lower, mode, n)
+        }),
+        Wish::SharedVf(vf) => {
+            let lower = format!("sim0v{vf}");
+            Preparation::Macvtap(macvtap(&lower, DirectMode::Bridge, n))
+        }
+        Wish::Bridge => Scene::Bridge.preparation(n),
+        Wish::Ethernet => Scene::Ethernet.preparation(n),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
     #[test]
-    fn no_device_is_lent_twice_none_forgotten_and_each_is_as_found(
-        steps in prop::collection::vec(step(), 1..40)
+    fn nothing_is_lent_twice_or_forgotten_and_all_else_is_as_found(
+        steps in prop::collection::vec(step(), 1..48)
     ) {
         let mut life = Life::new();
         for step in &steps {
@@ -195,9 +364,13 @@ proptest! {
         }
         // In the end everything can be had back.
         life.machine.host.heal();
-        life.lent.clear();
+        life.loans.clear();
         life.restart();
         life.check();
         prop_assert!(life.assigner.list().is_empty());
+        prop_assert_eq!(
+            life.found.differences(&life.machine.host.snapshot()),
+            Vec::<String>::new()
+        );
     }
 }

@@ -5,11 +5,11 @@ mod common;
 
 use std::sync::Arc;
 
-use assign::{ErrorKind, Obstacle, Preparation, PrepareError};
+use assign::{ErrorKind, Obstacle, Preparation, PrepareError, VfioPreparation};
 use common::hooked::Hooked;
-use common::{Machine, chain, everything, lend, managed, ordinary};
+use common::{Machine, chain, everything, lend, mac_and_vlan, managed, ordinary, vfio};
 use conf::PciAddress;
-use host::{Operation, Quirks, Usage};
+use host::{LinkState, Operation, Quirks, Usage};
 
 /// Refused before anything is changed, with nothing left on the list.
 fn refused(machine: &Machine, preparation: &Preparation, device: PciAddress) -> PrepareError {
@@ -79,7 +79,7 @@ fn no_iommu() {
     let machine = Machine::new("vfs=1");
     machine.host.set_iommu(false);
     let error = refused(&machine, &ordinary(1), machine.vf(0));
-    assert!(matches!(error.obstacle, Obstacle::NoIommu));
+    assert!(matches!(*error.obstacle, Obstacle::NoIommu));
     assert_eq!(error.kind(), ErrorKind::ConfigUnsupported);
 }
 
@@ -150,28 +150,51 @@ fn what_a_driver_does_not_offer_is_refused_before_anything_is_done() {
 }
 
 #[test]
-fn a_driver_that_refuses_a_setting_midway_is_named_and_all_is_undone() {
+fn what_a_driver_is_known_not_to_set_is_refused_before_anything_is_done() {
     let machine = Machine::new("vfs=1");
     machine.host.set_quirks(Quirks::igb());
+    let error = refused(&machine, &everything(1), machine.vf(0));
+    let text = chain(&error);
+    assert!(text.ends_with("offers no link state"), "{text}");
+    assert_eq!(
+        error.obstacle.advice().as_deref(),
+        Some("leave the link state out")
+    );
+    assert_eq!(machine.host.effect_count(), 0);
+}
+
+#[test]
+fn a_driver_that_refuses_a_setting_midway_is_named_and_all_is_undone() {
+    let machine = Machine::new("vfs=1");
+    machine.host.set_quirks(Quirks {
+        rate_without_link: false,
+        ..Quirks::default()
+    });
+    let link = LinkState {
+        up: true,
+        carrier: false,
+        mtu: 1500,
+    };
+    machine.host.set_pf_link(machine.pf(), link);
     let vf = machine.vf(0);
     let error = refused(&machine, &everything(1), vf);
     let text = chain(&error);
     assert!(
         text.starts_with(&format!(
-            "cannot lend {vf} to guest 'web1': setting the link state of VF 0 of 'sim0' ({vf}): "
+            "cannot lend {vf} to guest 'web1': setting the rate of VF 0 of 'sim0' ({vf}): "
         )),
         "{text}"
     );
-    assert_eq!(error.kind(), ErrorKind::System(95));
+    assert_eq!(error.kind(), ErrorKind::System(22));
 }
 
 #[test]
 fn an_unmanaged_device_has_to_be_detached_and_stays_so() {
     let machine = Machine::new("vfs=1");
-    let unmanaged = Preparation {
+    let unmanaged = Preparation::Vfio(VfioPreparation {
         managed: false,
-        ..ordinary(1)
-    };
+        ..vfio(Some(mac_and_vlan(1)))
+    });
     let error = refused(&machine, &unmanaged, machine.vf(0));
     assert!(
         chain(&error)
@@ -202,9 +225,8 @@ fn a_driver_that_does_not_take_the_device_is_told_and_undone() {
 fn a_value_that_was_not_kept_is_a_failure() {
     let machine = Machine::new("vfs=1");
     let deaf = Hooked {
-        inner: machine.host.clone(),
-        on_bind: Box::new(|| {}),
         deaf_to: Some(Operation::SetVlan),
+        ..Hooked::plain(machine.host.clone())
     };
     let found = machine.host.snapshot();
     let (assigner, _) = machine.open_with(Arc::new(deaf));

@@ -79,6 +79,11 @@ pub(crate) struct Faults(Option<Error>);
 impl Faults {
     /// What was read; after a fault, which is kept, nothing.
     pub(crate) fn or_default<T: Default>(&mut self, result: Result<T, Error>) -> T {
+        self.or(result, T::default)
+    }
+
+    /// What was read; after a fault, which is kept, what reading goes on with instead.
+    pub(crate) fn or<T>(&mut self, result: Result<T, Error>, instead: impl FnOnce() -> T) -> T {
         result.unwrap_or_else(|mut error| {
             match &mut self.0 {
                 None => self.0 = Some(error),
@@ -88,8 +93,13 @@ impl Faults {
                     first.also.truncate(MAX_FAULTS);
                 }
             }
-            T::default()
+            instead()
         })
+    }
+
+    /// Whether nothing was found wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// # Errors

@@ -8,7 +8,7 @@ use crate::domain::{Origin, Written};
 use crate::kept::Kept;
 use crate::tree::Tree;
 use crate::xml::{Base, Document, Element, FromXml};
-use crate::{DeviceInfo, Error, ErrorKind, Form, GuestAddress, PciAddress, Teaming};
+use crate::{DeviceInfo, Error, ErrorKind, Faults, Form, GuestAddress, PciAddress, Teaming};
 
 /// `<driver>` of a host device or of a `hostdev` network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,60 +104,39 @@ impl HostDevice {
                 return Err(element.invalid(ErrorKind::Xml, "mode", expected));
             }
         }
-        let source = || element.require_child("source");
-        let source = match kind {
-            "pci" => {
-                let source = source()?;
-                for (name, what) in [
-                    (
-                        "startupPolicy",
-                        "Setting startupPolicy is only allowed for USB devices",
-                    ),
-                    (
-                        "writeFiltering",
-                        "Write filtering of PCI device configuration space is not supported by \
-                         qemu",
-                    ),
-                ] {
-                    if source.attribute(name).is_some() {
-                        return Err(source.attribute_error(
-                            ErrorKind::ConfigUnsupported,
-                            name,
-                            what,
-                        ));
-                    }
-                }
-                HostSource::Pci(HostSource::read_pci(source)?)
-            }
-            "usb" => HostSource::Usb(UsbSource::read(source()?)?),
-            "scsi" | "scsi_host" | "mdev" => return Ok(None),
-            _ => {
-                let expected = "pci, usb, scsi, scsi_host or mdev";
-                return Err(element.invalid(ErrorKind::Xml, "type", expected));
-            }
+        let source = match HostSource::read_plain(element, kind).transpose() {
+            Some(source) => source,
+            None => return Ok(None),
         };
-        let info = DeviceInfo::read(element, origin)?;
+        let mut faults = Faults::default();
+        let known = source.is_ok();
+        let source = faults.or(source, || HostSource::Pci(PciAddress::default()));
+        let info = faults.or_default(DeviceInfo::read(element, origin));
         let fits = match (&source, &info.address) {
             (_, None) | (HostSource::Pci(_), Some(GuestAddress::Unassigned)) => true,
             (HostSource::Usb(_), Some(address)) => matches!(address, GuestAddress::Usb { .. }),
             (_, Some(address)) => matches!(address, GuestAddress::Pci { .. }),
         };
-        if !fits {
-            return Err(element.error(
-                ErrorKind::Internal,
-                format!("a host device of type '{kind}' needs a guest address of type '{kind}'"),
-            ));
+        if known && !fits {
+            let message =
+                format!("a host device of type '{kind}' needs a guest address of type '{kind}'");
+            faults.or_default(Err::<(), _>(element.error(ErrorKind::Internal, message)));
         }
+        let managed = faults.or_default(element.yes_no("managed"));
         let driver = element.child("driver").map(HostDriver::from_xml);
         let teaming = element.child("teaming").map(Teaming::read);
-        Ok(Some(Self {
-            managed: element.yes_no("managed")?.unwrap_or(false),
-            driver: driver.transpose()?.filter(|d| *d != HostDriver::default()),
+        let device = Self {
+            managed: managed.unwrap_or(false),
+            driver: faults
+                .or_default(driver.transpose())
+                .filter(|d| *d != HostDriver::default()),
             source,
-            teaming: teaming.transpose()?.flatten(),
+            teaming: faults.or_default(teaming.transpose()).flatten(),
             info,
             unused: Kept::of(element, &HOSTDEV),
-        }))
+        };
+        faults.finish()?;
+        Ok(Some(device))
     }
 
     pub(crate) fn tree(&self, form: Written) -> Tree<'_> {
@@ -180,6 +159,39 @@ impl HostDevice {
 }
 
 impl HostSource {
+    /// Reads the `<source>` of a plain `<hostdev>`; `None` for kinds that are only carried through.
+    fn read_plain(element: Element<'_>, kind: &str) -> Result<Option<Self>, Error> {
+        let source = || element.require_child("source");
+        match kind {
+            "pci" => {
+                let source = source()?;
+                for (name, what) in [
+                    (
+                        "startupPolicy",
+                        "Setting startupPolicy is only allowed for USB devices",
+                    ),
+                    (
+                        "writeFiltering",
+                        "Write filtering of PCI device configuration space is not supported by \
+                         qemu",
+                    ),
+                ] {
+                    if source.attribute(name).is_some() {
+                        let kind = ErrorKind::ConfigUnsupported;
+                        return Err(source.attribute_error(kind, name, what));
+                    }
+                }
+                Ok(Some(Self::Pci(Self::read_pci(source)?)))
+            }
+            "usb" => Ok(Some(Self::Usb(UsbSource::read(source()?)?))),
+            "scsi" | "scsi_host" | "mdev" => Ok(None),
+            _ => {
+                let expected = "pci, usb, scsi, scsi_host or mdev";
+                Err(element.invalid(ErrorKind::Xml, "type", expected))
+            }
+        }
+    }
+
     fn read_pci(source: Element<'_>) -> Result<PciAddress, Error> {
         let address = pci_address(source.require_child("address")?)?;
         if address == PciAddress::default() {

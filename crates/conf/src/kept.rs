@@ -181,18 +181,33 @@ impl Kept {
         inside.find_map(|(sibling, kept)| (sibling.name == name).then_some(kept))
     }
 
+    /// Changes the kept children of that name for which there is a change.
+    pub(crate) fn rewrite(&mut self, name: &str, change: impl Fn(&RawXml) -> Option<RawXml>) {
+        for child in &mut self.children {
+            if child.xml.name() == name
+                && let Some(changed) = change(&child.xml)
+            {
+                child.xml = changed;
+            }
+        }
+    }
+
     /// Takes a child away.
     pub(crate) fn remove(&mut self, name: &str) {
         self.children.retain(|child| child.xml.name() != name);
         self.inside.retain(|(sibling, _)| sibling.name != name);
     }
 
-    /// Forgets an attribute of a child if it says just what is the case anyway.
-    pub(crate) fn forget(&mut self, child: &str, name: &str, value: &str) {
+    /// Forgets an attribute of the children at that path if it says just what is the case anyway.
+    pub(crate) fn forget(&mut self, path: &[&str], name: &str, value: &str) {
+        let Some((child, rest)) = path.split_first() else {
+            let said = |(n, v): &(String, String)| n == name && v == value;
+            self.attributes.retain(|attribute| !said(attribute));
+            return;
+        };
         for (sibling, kept) in &mut self.inside {
-            if sibling.name == child {
-                let said = |(n, v): &(String, String)| n == name && v == value;
-                kept.attributes.retain(|attribute| !said(attribute));
+            if sibling.name == *child {
+                kept.forget(rest, name, value);
             }
         }
         self.inside.retain(|(_, kept)| !kept.is_empty());

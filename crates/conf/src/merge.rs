@@ -17,7 +17,7 @@ pub fn merge_port(mut wanted: NetworkPort, network: &Network) -> Result<NetworkP
     if wanted.plug.is_some() {
         return Ok(wanted);
     }
-    let group = wanted_group(&wanted, network)?;
+    let group = network.wanted_port_group(wanted.group.as_deref())?;
     wanted.virtual_port = merge_virtual_port(
         wanted.virtual_port.as_ref(),
         network.virtual_port.as_ref(),
@@ -162,16 +162,18 @@ impl Parameters {
     }
 }
 
-/// The port group that is asked for. A name that nobody knows is refused: without its group a port
-/// would silently lose its VLAN.
-fn wanted_group<'n>(
-    wanted: &NetworkPort,
-    network: &'n Network,
-) -> Result<Option<&'n PortGroup>, Error> {
-    let name = wanted.group.as_deref();
-    let group = network.port_group(name);
-    if let (Some(name), None) = (name, group) {
-        let known: Vec<_> = network
+impl Network {
+    /// The port group that an interface asks for, or the default one, if any, where it names none.
+    ///
+    /// # Errors
+    /// A name that nobody knows, with the known ones: without its group a port would silently lose
+    /// its VLAN. When a guest is defined this is a warning, when a port is made a refusal.
+    pub fn wanted_port_group(&self, name: Option<&str>) -> Result<Option<&PortGroup>, Error> {
+        let group = self.port_group(name);
+        let (Some(name), None) = (name, group) else {
+            return Ok(group);
+        };
+        let known: Vec<_> = self
             .port_groups
             .iter()
             .map(|group| format!("'{}'", group.name))
@@ -181,15 +183,11 @@ fn wanted_group<'n>(
         } else {
             format!("it has {}", known.join(", "))
         };
-        return Err(Error::new(
+        Err(Error::new(
             ErrorKind::ConfigUnsupported,
-            format!(
-                "network '{}' has no portgroup '{name}'; {known}",
-                network.name
-            ),
-        ));
+            format!("network '{}' has no portgroup '{name}'; {known}", self.name),
+        ))
     }
-    Ok(group)
 }
 
 /// Who can carry a profile: Open vSwitch its own bridge's ports, VFs and macvtap the switch's.
@@ -202,6 +200,8 @@ fn check_virtual_port(port: &VirtualPort, network: &Network) -> Result<(), Error
     let possible = match network.forward_mode() {
         None | Some(ForwardMode::Nat | ForwardMode::Route | ForwardMode::Open) => false,
         Some(ForwardMode::Bridge) if network.existing_bridge().is_some() => kind == OpenVSwitch,
+        // 802.1Qbg is spoken for a macvtap; a VF that is the guest's has none.
+        Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid) => kind == Qbh,
         Some(_) => matches!(kind, Qbg | Qbh),
     };
     if possible {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_group_is_refused_with_the_known_ones() {
+    fn weakness_11_an_unknown_group_is_refused_with_the_known_ones() {
         let network = network("passthrough", "<portgroup name='web'/>");
         let error = merge_port(port(Some("Web")), &network).unwrap_err();
         assert_eq!(error.kind, ErrorKind::ConfigUnsupported);
@@ -297,6 +297,36 @@ mod tests {
             error.message,
             "network 'n' has no portgroup 'Web'; it has 'web'"
         );
+        // The daemon can ask the same when a guest is defined.
+        assert_eq!(network.wanted_port_group(Some("Web")), Err(error));
+        assert_eq!(network.wanted_port_group(None), Ok(None));
+    }
+
+    #[test]
+    fn weakness_20_profiles_that_can_not_be_carried_out_are_refused_when_the_port_is_made() {
+        let qbg = "<virtualport type='802.1Qbg'><parameters managerid='1' typeid='2' \
+             typeidversion='3'/></virtualport>";
+        for mode in ["hostdev", "hostdev-hybrid"] {
+            let error = merge_port(port(None), &network(mode, qbg)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::ConfigUnsupported);
+            let expected = format!(
+                "network 'n' of mode '{mode}' can't carry a virtualport of type '802.1Qbg'"
+            );
+            assert_eq!(error.message, expected);
+        }
+        merge_port(port(None), &network("vepa", qbg)).unwrap();
+
+        // A midonet interface's id is merged, and compared, like all others.
+        let midonet = |id: u128| VirtualPort {
+            kind: Some(VirtualPortKind::MidoNet),
+            interface_id: Some(Uuid::from_u128(id)),
+            ..VirtualPort::default()
+        };
+        let (own, other) = (midonet(1), midonet(2));
+        let merged = merge_virtual_port(Some(&own), Some(&own), None);
+        assert_eq!(merged, Ok(Some(own.clone())));
+        let error = merge_virtual_port(Some(&own), Some(&other), None).unwrap_err();
+        assert!(error.message.contains("interfaceid"), "{error}");
     }
 
     #[test]

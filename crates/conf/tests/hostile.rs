@@ -104,11 +104,17 @@ fn what_is_not_well_formed_is_placed() {
         ("<network/><network/>", Some((1, 11))),
         ("", None),
         ("   ", None),
-        ("<network>", None),
+        ("<network>", Some((1, 1))),
+        ("<network>\n<a/>\n  <b c='>'><d></d>\n", Some((3, 3))),
+        ("<network><!-- <a> --><![CDATA[<b>]]>", Some((1, 1))),
     ];
     for (text, position) in cases {
         assert_eq!(refused(text).position, position, "{text:?}");
     }
+    assert_eq!(
+        refused("<network>\n <forward mode='nat'>\n").message,
+        "not well-formed: <forward> is never closed"
+    );
 }
 
 #[test]

@@ -60,20 +60,84 @@ fn a_listed_pool_keeps_its_order_and_counts() {
     );
 }
 
+/// libvirt's format has no place for it, so that it stands in our namespace.
 #[test]
-fn host_devices_show_no_count() {
-    let network = network("<forward mode='hostdev' managed='yes'><pf dev='eth0'/></forward>");
+fn weakness_13_host_devices_show_who_is_on_them() {
+    let device = |address: &str, connections| DeviceStatus {
+        device: PoolDevice::Address(address.parse().unwrap()),
+        connections,
+    };
     let status = NetworkStatus {
         connections: 1,
-        devices: vec![DeviceStatus {
-            device: PoolDevice::Address("0000:03:10.0".parse().unwrap()),
-            connections: 1,
-        }],
+        devices: vec![device("0000:03:10.0", 1), device("0000:03:10.2", 0)],
     };
-    assert_eq!(
-        lines(&network.to_xml_live(&status), "address"),
-        ["<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x0'/>"]
-    );
+    let used = "<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x0' \
+                virtnic:connections='1'/>";
+    let free = "<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/>";
+    for members in [
+        "<pf dev='eth0'/>".to_owned(),
+        format!("{free}{}", used.replace("virtnic:c", "c")),
+    ] {
+        let network = network(&format!("<forward mode='hostdev'>{members}</forward>"));
+        let live = network.to_xml_live(&status);
+        let mut shown = lines(&live, "<address");
+        shown.sort();
+        assert_eq!(shown, [used, free]);
+        assert_eq!(lines(&live, "xmlns:virtnic='urn:virtnic:1'").len(), 1);
+        assert_eq!(lines(&network.to_xml(Form::Live), "virtnic"), [""; 0]);
+    }
+    // What is shown of a list is no part of its definition.
+    let listed = network(&format!("<forward mode='hostdev'>{free}</forward>"));
+    let live = listed.to_xml_live(&status);
+    assert_eq!(Network::parse(&live), Ok(listed));
+}
+
+/// A driver without any device to bind is part of the network all the same.
+#[test]
+fn weakness_12_a_driver_alone_stays_inside_its_forward() {
+    let alone = network("<forward mode='hostdev'><driver model='mlx5_vfio_pci'/></forward>");
+    let xml = alone.to_xml(Form::Inactive);
+    let forward = "  <forward mode='hostdev' managed='no'>\n    \
+                   <driver model='mlx5_vfio_pci'/>\n  </forward>\n";
+    assert!(xml.contains(forward), "{xml}");
+    assert_eq!(Network::parse(&xml), Ok(alone));
+}
+
+#[test]
+fn weakness_14_a_pool_of_two_kinds_is_refused_by_both_names() {
+    let address = "<address type='pci' bus='3'/>";
+    for (inside, one, other) in [
+        ("<interface dev='a'/><pf dev='b'/>", "interface", "pf"),
+        (&format!("{address}<pf dev='b'/>"), "address", "pf"),
+        (
+            &format!("{address}<interface dev='a'/>"),
+            "interface",
+            "address",
+        ),
+    ] {
+        let text =
+            format!("<network><name>n</name><forward mode='hostdev'>{inside}</forward></network>");
+        let error = Network::parse(&text).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Xml);
+        let expected = format!("<forward> has both <{one}> and <{other}>");
+        assert!(error.message.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn weakness_15_every_value_is_escaped() {
+    let hard = "a&amp;&lt;&apos;&quot;&gt;";
+    let network = network(&format!(
+        "<title>{hard}</title><bridge name='{hard}'/><domain name='{hard}'/>\
+         <dns><txt name='t' value='{hard}'/><host ip='10.0.0.1'><hostname>{hard}</hostname></host></dns>\
+         <ip address='10.0.0.1' prefix='24'><tftp root='{hard}'/>\
+         <dhcp><host name='{hard}' ip='10.0.0.9'/><bootp file='{hard}'/></dhcp></ip>\
+         <portgroup name='{hard}'><virtualport type='802.1Qbh'>\
+         <parameters profileid='{hard}'/></virtualport></portgroup>"
+    ));
+    let xml = network.to_xml(Form::Inactive);
+    assert_eq!(lines(&xml, hard).len(), 10, "{xml}");
+    assert_eq!(Network::parse(&xml), Ok(network));
 }
 
 #[test]
@@ -153,6 +217,22 @@ fn impossible_networks_are_refused_by_name() {
             format!("network 'n': {expected}"),
             "{inside}"
         );
+    }
+}
+
+#[test]
+fn a_name_is_one_line_with_something_in_it() {
+    for (name, shown) in [
+        ("a&#10;b", r#""a\nb""#),
+        ("  ", r#""  ""#),
+        ("&#9;", r#""\t""#),
+    ] {
+        let text = format!("<network><name>{name}</name></network>");
+        let error = Network::parse(&text).unwrap().validate().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Xml);
+        let expected =
+            format!("the network's name {shown} must not be blank or contain a line feed");
+        assert_eq!(error.message, expected);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a host consists of.
 
-use conf::{MacAddress, PciAddress, VfLink, VlanProtocol};
+use conf::{MacAddress, PciAddress, Uuid, VfLink, VlanProtocol};
 use serde::{Deserialize, Serialize};
 
 use crate::Operation;
@@ -227,12 +227,27 @@ pub enum HostEvent {
     PciRemoved(PciAddress),
     /// A driver took or left a PCI function.
     PciDriverChanged(PciAddress),
-    /// A network device appeared, vanished or changed.
+    /// A network device vanished.
+    LinkRemoved {
+        /// Its index.
+        ifindex: u32,
+        /// Its name.
+        netdev: String,
+    },
+    /// A network device appeared or changed.
     LinkChanged {
         /// Its index.
         ifindex: u32,
         /// Its name.
         netdev: String,
+    },
+    /// The switch, by its agent, ended a guest's port profile; it should be associated again
+    /// ([`crate::PortAction::AssociateAgain`]).
+    PortDisassociated {
+        /// The guest's MAC.
+        mac: MacAddress,
+        /// The VSI instance, where it was told.
+        instance: Option<Uuid>,
     },
     /// Events were lost: look again at everything.
     Lost,

@@ -33,6 +33,23 @@ pub enum HostError {
         /// The VF's number.
         number: u16,
     },
+    /// The number of a PF's VFs was not changed. [`HostError::advice`] explains it.
+    #[error("setting the number of VFs of {pf} to {asked}, from {has}")]
+    VfCount {
+        /// The PF, by name and address.
+        pf: String,
+        /// VFs asked for.
+        asked: u16,
+        /// VFs that it has.
+        has: u16,
+        /// Most VFs that it can make (`sriov_totalvfs`).
+        max: u16,
+        /// A VF that a process holds by vfio, where that is the reason.
+        holder: Option<PciAddress>,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// vhost-net is not there.
     #[error("there is no /dev/vhost-net; load it with: modprobe vhost_net")]
     NoVhost,
@@ -184,10 +201,78 @@ impl HostError {
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::Kernel { source, .. } => errno(source),
+            Self::Kernel { source, .. } | Self::VfCount { source, .. } => errno(source),
             _ => None,
         }
     }
+
+    /// What the error means and what a person can do about it, where that is known.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::VfCount {
+                has, max, holder, ..
+            } => vf_count_advice(self.errno()?, *has, *max, *holder),
+            _ => None,
+        }
+    }
+}
+
+/// What the kernel means by an errno for `sriov_numvfs` (its `drivers/pci/iov.c`), or the PF's
+/// driver.
+fn vf_count_advice(errno: i32, has: u16, max: u16, holder: Option<PciAddress>) -> Option<String> {
+    const EPERM: i32 = 1;
+    const ENOENT: i32 = 2;
+    const EIO: i32 = 5;
+    const EAGAIN: i32 = 11;
+    const ENOMEM: i32 = 12;
+    const EACCES: i32 = 13;
+    const EBUSY: i32 = 16;
+    const EINVAL: i32 = 22;
+    const ENOSPC: i32 = 28;
+    const EROFS: i32 = 30;
+    const ERANGE: i32 = 34;
+    const EOPNOTSUPP: i32 = 95;
+    Some(match (errno, holder) {
+        (EBUSY, Some(vf)) => {
+            format!("a process holds its VF {vf} by vfio; stop that guest or program first")
+        }
+        (EBUSY, None) if has > 0 => format!(
+            "it has {has} VFs, and the kernel changes that number only by way of 0: with none of \
+             them in use, set it to 0 first"
+        ),
+        (EBUSY, None) => String::from("its driver is busy; try again when the PF's link is up"),
+        (EAGAIN, _) => String::from("its driver is being reset; try again"),
+        (ERANGE, _) => format!(
+            "the card's firmware allows {max} VFs; ask for fewer, or raise the limit in the \
+             card's own settings and restart"
+        ),
+        (ENOMEM, _) => String::from(
+            "there are too few PCI bus numbers, or there is too little PCI memory space, for that \
+             many VFs, and the kernel's log says which; ask for fewer, switch on SR-IOV, ARI and \
+             decoding above 4 GiB in the machine's firmware, or boot with pci=realloc or \
+             pci=assign-busses",
+        ),
+        (ENOSPC, _) => format!(
+            "the card has too few queues or interrupts left for that many VFs (at most {max}); \
+             ask for fewer, or switch off other uses of the PF's queues"
+        ),
+        (ENOENT | EOPNOTSUPP, _) => String::from(
+            "the PF's driver makes no VFs, or the PF has none: load the card's own driver",
+        ),
+        (EIO, _) => String::from(
+            "the card reports fewer VFs than it was set up for; switch SR-IOV on in the card's and \
+             the machine's firmware",
+        ),
+        (EINVAL, _) => format!(
+            "the PF's driver refuses that many VFs (at most {max}), or refuses any in its present \
+             mode; the kernel's log may say more"
+        ),
+        (EPERM | EACCES | EROFS, _) => String::from(
+            "only root may do that, and not where the kernel is locked down or /sys is read-only",
+        ),
+        _ => return None,
+    })
 }
 
 /// A kernel's refusal with the words that it added (netlink's extended acknowledgement). Inside an
@@ -237,4 +322,44 @@ impl From<KernelRefusal> for io::Error {
 pub(crate) fn errno(error: &io::Error) -> Option<i32> {
     let refusal = (error.get_ref()).and_then(|inner| inner.downcast_ref::<KernelRefusal>());
     refusal.map_or_else(|| error.raw_os_error(), |refusal| Some(refusal.errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: i32, has: u16, holder: Option<PciAddress>) -> HostError {
+        HostError::VfCount {
+            pf: String::from("'eth0' (0000:01:00.0)"),
+            asked: 9,
+            has,
+            max: 7,
+            holder,
+            source: io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    #[test]
+    fn each_refusal_of_a_number_of_vfs_says_what_to_do() {
+        let vf: PciAddress = "0000:01:10.2".parse().unwrap();
+        for (errno, has, holder, said) in [
+            (34, 0, None, "allows 7 VFs"),
+            (16, 2, None, "by way of 0"),
+            (16, 0, None, "busy"),
+            (16, 2, Some(vf), "its VF 0000:01:10.2 by vfio"),
+            (12, 0, None, "bus numbers"),
+            (28, 0, None, "queues"),
+            (22, 0, None, "the kernel's log"),
+            (5, 0, None, "firmware"),
+            (2, 0, None, "driver makes no VFs"),
+            (13, 0, None, "only root"),
+        ] {
+            let error = refused(errno, has, holder);
+            assert_eq!(error.errno(), Some(errno));
+            let advice = error.advice().unwrap();
+            assert!(advice.contains(said), "{errno}: {advice}");
+            assert!(!advice.contains("  "), "{errno}: {advice}");
+        }
+        assert_eq!(refused(71, 0, None).advice(), None, "nothing is made up");
+    }
 }

@@ -7,6 +7,8 @@
 //!
 //! All methods block; some for seconds (`sriov_numvfs`). Never call them on a runtime's threads.
 
+mod abilities;
+mod affinity;
 mod device;
 mod error;
 mod links;
@@ -19,17 +21,19 @@ use std::sync::Arc;
 
 use conf::PciAddress;
 
+pub use abilities::VfAbilities;
+pub use affinity::{MemoryMode, MemoryPolicy, own_cpus, pin_thread};
 pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
 pub use links::*;
-pub use linux::{LinuxHost, Paths};
+pub use linux::{LinuxHost, Paths, PortPatience};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
 pub use process::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep, Spawned};
 pub use simulated::{
-    DeviceSnapshot, Effect, Fault, ParseShapeError, Quirks, SimulatedCrash, SimulatedHost,
-    SimulatedShape, Snapshot,
+    DeviceSnapshot, Effect, Fault, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
+    SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
 
 /// What virtnic asks of a host.
@@ -62,6 +66,9 @@ pub trait Host: Links {
 
     /// All that the kernel tells of a VF's settings.
     fn vf_state(&self, vf: &VirtualFunction) -> Result<VfState, HostError>;
+
+    /// What the PF's driver can set of that which [`Self::vf_state`] tells for every driver alike.
+    fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError>;
 
     /// Sets one attribute of a VF through its PF: one attribute a message, since a message with
     /// several is not atomic.

@@ -23,6 +23,12 @@ pub trait Links: Send + Sync + 'static {
     /// top of it, the default route. Devices that carry our tag ([`tag`]) don't count.
     fn netdev_usage(&self, netdev: &Netdev) -> Result<Vec<Usage>, HostError>;
 
+    /// What a description of the device shows beyond [`Netdev`]. What a host does not tell is left
+    /// out.
+    fn netdev_details(&self, _netdev: &Netdev) -> Result<NetdevDetails, HostError> {
+        Ok(NetdevDetails::default())
+    }
+
     /// What the NIC can do for guests.
     fn nic_ability(&self, netdev: &Netdev) -> Result<NicAbility, HostError>;
 
@@ -30,7 +36,7 @@ pub trait Links: Send + Sync + 'static {
     fn netdev_counters(&self, ifindex: u32) -> Result<Counters, HostError>;
 
     /// What went through a VF, from the VF's point of view (`IFLA_VF_STATS`, read through the PF).
-    /// `None`: the driver counts nothing.
+    /// `None`: all is 0, which is also what the kernel tells for a driver that counts nothing.
     fn vf_counters(&self, vf: &VirtualFunction) -> Result<Option<Counters>, HostError>;
 
     /// Sets `IFF_UP`.
@@ -79,7 +85,9 @@ pub trait Links: Send + Sync + 'static {
     fn set_rx_filter(&self, ifindex: u32, filter: &RxFilter) -> Result<(), HostError>;
 
     /// Shapes what goes to the guest (leaves the device) and what comes from it, in place of any
-    /// earlier shaping; the default removes it.
+    /// earlier shaping; the default removes it. On a macvtap or macvlan what goes to the guest is
+    /// what arrives at the device, and that is minded. A failure leaves the device unshaped.
+    /// [`HostError::Unsupported`]: the kernel lacks what it takes, or a rate is guaranteed.
     fn set_bandwidth(&self, ifindex: u32, bandwidth: &Bandwidth) -> Result<(), HostError>;
 
     /// Whether drivers take the PF's new VFs at once (`sriov_drivers_autoprobe`).
@@ -89,7 +97,10 @@ pub trait Links: Send + Sync + 'static {
     fn set_autoprobe(&self, pf: &crate::PhysicalFunction, on: bool) -> Result<(), HostError>;
 
     /// Asks for a port profile's association, or its end, and waits for the switch's word: at most
-    /// 10 s, as `behaviour` of 802.1Qbg and 802.1Qbh agents is.
+    /// 10 s. A card's port that is not confirmed by then is given up again.
+    /// [`HostError::PortProfile`]: it was refused, or not answered. [`HostError::Unsupported`]: the
+    /// card has none, or lldpad does not run. That an association ended later is told by
+    /// [`crate::HostEvent::PortDisassociated`].
     fn port_profile(&self, request: &PortRequest) -> Result<(), HostError>;
 }
 
@@ -136,6 +147,42 @@ impl Netdev {
             .as_ref()
             .is_some_and(|alias| alias.starts_with(TAG))
     }
+}
+
+/// How a network device works, for people to read. `None`: it is none of that kind, or tells
+/// nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetdevDetails {
+    /// Of its link, Mbit/s.
+    pub speed: Option<u32>,
+    /// A bridge's.
+    pub bridge: Option<BridgeDetails>,
+    /// A bond's.
+    pub bond: Option<BondDetails>,
+    /// A VLAN's tag.
+    pub vlan: Option<u16>,
+}
+
+/// How a bridge works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BridgeDetails {
+    /// Spanning tree.
+    pub stp: bool,
+    /// Hundredths of a second.
+    pub forward_delay: u32,
+}
+
+/// How a bond works; times in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BondDetails {
+    /// `IFLA_BOND_MODE`.
+    pub mode: u8,
+    /// How often the links are looked at; 0: not so.
+    pub mii_frequency: u32,
+    /// How long a link has to be up to count.
+    pub up_delay: u32,
+    /// How long a link has to be down to count.
+    pub down_delay: u32,
 }
 
 /// What a NIC can do for guests, in the order of how much of the work the card does.
@@ -263,6 +310,24 @@ pub struct RxFilter {
     pub multicast: Vec<MacAddress>,
 }
 
+/// Refuses what can't be done on one device by itself.
+pub(crate) fn shapeable(
+    bandwidth: &Bandwidth,
+    target: impl FnOnce() -> String,
+) -> Result<(), HostError> {
+    let rates = [bandwidth.inbound, bandwidth.outbound];
+    if rates.into_iter().flatten().any(|rate| rate.floor.is_some()) {
+        return Err(HostError::Unsupported {
+            target: target(),
+            reason: String::from(
+                "a guaranteed rate ('floor') holds among the guests of a network, not for one \
+                 device",
+            ),
+        });
+    }
+    Ok(())
+}
+
 /// A request about a port profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortRequest {
@@ -319,4 +384,14 @@ pub enum PortProfile {
         /// The host.
         host: Uuid,
     },
+}
+
+impl PortProfile {
+    /// The network device that it is for.
+    #[must_use]
+    pub fn link(&self) -> NetdevName {
+        match self {
+            Self::Qbg { link, .. } | Self::Qbh { link, .. } => *link,
+        }
+    }
 }

@@ -16,6 +16,8 @@ use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::affinity::{Mask, MemoryMode, MemoryPolicy, set_affinity, set_memory_policy};
+
 /// A process to be started.
 #[derive(Debug)]
 pub struct Spawn {
@@ -31,6 +33,10 @@ pub struct Spawn {
     pub inherited: Vec<OwnedFd>,
     /// How much memory it may lock; `None`: as much as we may.
     pub memory_lock: Option<MemoryLock>,
+    /// The host's CPUs that it runs on; `None`: those that we may.
+    pub cpus: Option<Vec<u16>>,
+    /// Where its memory comes from; `None`: as ours.
+    pub memory_policy: Option<MemoryPolicy>,
     /// Who it runs as; `None`: as we do.
     pub run_as: Option<RunAs>,
 }
@@ -87,6 +93,10 @@ pub enum SpawnStep {
     Session,
     /// `RLIMIT_MEMLOCK`.
     MemoryLock,
+    /// The CPUs that it runs on.
+    Affinity,
+    /// The NUMA nodes that its memory comes from.
+    MemoryPolicy,
     /// Groups and user.
     Identity,
     /// Capabilities.
@@ -98,10 +108,12 @@ pub enum SpawnStep {
 }
 
 impl SpawnStep {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Fork,
         Self::Session,
         Self::MemoryLock,
+        Self::Affinity,
+        Self::MemoryPolicy,
         Self::Identity,
         Self::Capabilities,
         Self::Descriptors,
@@ -115,6 +127,8 @@ impl fmt::Display for SpawnStep {
             Self::Fork => "making the new process",
             Self::Session => "giving it a session of its own",
             Self::MemoryLock => "raising its memory-lock limit (RLIMIT_MEMLOCK)",
+            Self::Affinity => "choosing its CPUs",
+            Self::MemoryPolicy => "choosing the NUMA nodes of its memory",
             Self::Identity => "changing its user and groups",
             Self::Capabilities => "dropping its capabilities",
             Self::Descriptors => "choosing its file descriptors",
@@ -143,6 +157,10 @@ impl Spawn {
         let setup = Setup {
             keep: self.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
             memory_lock: self.memory_lock,
+            cpus: self.cpus.as_deref().map(Mask::of),
+            memory_policy: self
+                .memory_policy
+                .map(|policy| (policy.mode, Mask::of(&policy.nodes))),
             run_as: self.run_as,
             report: report.into(),
         };
@@ -205,6 +223,8 @@ fn last_step(mut progress: PipeReader) -> SpawnStep {
 struct Setup {
     keep: Vec<RawFd>,
     memory_lock: Option<MemoryLock>,
+    cpus: Option<Mask>,
+    memory_policy: Option<(MemoryMode, Mask)>,
     run_as: Option<RunAs>,
     report: OwnedFd,
 }
@@ -217,6 +237,14 @@ impl Setup {
         self.entering(SpawnStep::MemoryLock);
         if let Some(limit) = self.memory_lock {
             raise_memory_lock(limit)?;
+        }
+        self.entering(SpawnStep::Affinity);
+        if let Some(cpus) = &self.cpus {
+            set_affinity(0, cpus)?;
+        }
+        self.entering(SpawnStep::MemoryPolicy);
+        if let Some((mode, nodes)) = &self.memory_policy {
+            set_memory_policy(*mode, nodes)?;
         }
         if let Some(who) = &self.run_as {
             self.become_user(who)?;
@@ -337,183 +365,4 @@ fn raise_memory_lock(wanted: MemoryLock) -> Result<(), Errno> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::process::{WaitId, WaitIdOptions};
-    use std::fs::File;
-    use std::io::Seek;
-
-    /// Runs a shell script, and returns what it printed and its exit status.
-    fn shell(script: &str, change: impl FnOnce(&mut Spawn)) -> (String, i32) {
-        let output = tempfile::tempfile().unwrap();
-        let mut spawn = Spawn {
-            program: "/bin/sh".into(),
-            args: vec!["-c".into(), script.into()],
-            environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
-            output: output.try_clone().unwrap().into(),
-            inherited: Vec::new(),
-            memory_lock: None,
-            run_as: None,
-        };
-        change(&mut spawn);
-        let spawned = spawn.spawn().unwrap();
-        let status = wait(&spawned);
-        (read(output), status)
-    }
-
-    fn wait(spawned: &Spawned) -> i32 {
-        // The descriptor is non-blocking, so wait until it is readable first.
-        let mut fds = [rustix::event::PollFd::new(
-            &spawned.pidfd,
-            rustix::event::PollFlags::IN,
-        )];
-        rustix::event::poll(&mut fds, None).unwrap();
-        rustix::process::waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED)
-            .unwrap()
-            .unwrap()
-            .exit_status()
-            .unwrap()
-    }
-
-    fn read(mut file: File) -> String {
-        let mut text = String::new();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        text
-    }
-
-    fn is_root() -> bool {
-        rustix::process::geteuid().is_root()
-    }
-
-    #[test]
-    fn the_environment_is_only_what_was_given() {
-        let (text, status) = shell("echo $FRUIT; env | wc -l; pwd; exit 7", |spawn| {
-            spawn.environment.push(("FRUIT".into(), "apple".into()));
-        });
-        // PATH, FRUIT, and PWD, which the shell makes itself.
-        assert_eq!(text, "apple\n3\n/\n");
-        assert_eq!(status, 7);
-    }
-
-    #[test]
-    fn it_leads_its_own_session() {
-        let (text, _) = shell("cut -d' ' -f1,6 /proc/$$/stat", |_| {});
-        let (pid, session) = text.trim().split_once(' ').unwrap();
-        assert_eq!(pid, session);
-    }
-
-    #[test]
-    fn only_the_intended_descriptors_are_inherited() {
-        let kept = tempfile::tempfile().unwrap();
-        let number = kept.as_raw_fd();
-        // One that somebody forgot to mark.
-        let leaked = tempfile::tempfile().unwrap();
-        rustix::io::fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
-
-        let copy = kept.try_clone().unwrap();
-        // A shell need not know descriptors above 9 by number.
-        let script = format!("echo written >/proc/$$/fd/{number}; ls /proc/$$/fd | tr '\\n' ' '");
-        let (listing, _) = shell(&script, |spawn| spawn.inherited.push(kept.into()));
-
-        assert_eq!(read(copy), "written\n");
-        let open: Vec<RawFd> = listing
-            .split_whitespace()
-            .map(|n| n.parse().unwrap())
-            .collect();
-        assert!(open.contains(&number), "{listing}");
-        assert!(!open.contains(&leaked.as_raw_fd()), "{listing}");
-    }
-
-    #[test]
-    fn a_missing_program_is_said_to_be_missing() {
-        let error = Spawn {
-            program: "/nonexistent/qemu".into(),
-            args: Vec::new(),
-            environment: Vec::new(),
-            output: tempfile::tempfile().unwrap().into(),
-            inherited: Vec::new(),
-            memory_lock: None,
-            run_as: None,
-        }
-        .spawn()
-        .unwrap_err();
-        assert_eq!(error.step, SpawnStep::Execute);
-        assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
-        assert_eq!(
-            error.to_string(),
-            "starting /nonexistent/qemu failed while executing the program"
-        );
-    }
-
-    #[test]
-    fn the_memory_lock_limit_rises_and_never_falls() {
-        let now = rustix::process::getrlimit(Resource::Memlock).current;
-        let (text, _) = shell("ulimit -l", |spawn| {
-            spawn.memory_lock = Some(MemoryLock::AtLeast(1));
-        });
-        let unchanged = now.map_or("unlimited".to_owned(), |bytes| (bytes / 1024).to_string());
-        assert_eq!(text.trim(), unchanged);
-
-        let capabilities = rustix::thread::capabilities(None).unwrap().effective;
-        if !capabilities.contains(CapabilitySet::SYS_RESOURCE) {
-            eprintln!("SKIPPED: raising a hard limit needs CAP_SYS_RESOURCE");
-            return;
-        }
-        let (text, _) = shell("ulimit -l", |spawn| {
-            spawn.memory_lock = Some(MemoryLock::Unlimited);
-        });
-        assert_eq!(text.trim(), "unlimited");
-    }
-
-    #[test]
-    fn another_identity_has_no_capability_left() {
-        if !is_root() {
-            eprintln!("SKIPPED: changing identity needs root");
-            return;
-        }
-        let script = "id -u; id -g; id -G; grep -E '^(Cap|NoNewPrivs)' /proc/self/status";
-        for uid in [64321, 0] {
-            let (text, _) = shell(script, |spawn| {
-                spawn.run_as = Some(RunAs {
-                    uid,
-                    gid: 64322,
-                    groups: vec![64323],
-                });
-            });
-            let mut lines = text.lines();
-            assert_eq!(lines.next(), Some(uid.to_string().as_str()));
-            assert_eq!(lines.next(), Some("64322"));
-            assert_eq!(lines.next(), Some("64322 64323"));
-            let bounding = text.lines().find(|l| l.starts_with("CapBnd")).unwrap();
-            assert!(bounding.ends_with("0000000000000000"), "{text}");
-            let effective = text.lines().find(|l| l.starts_with("CapEff")).unwrap();
-            assert!(effective.ends_with("0000000000000000"), "{text}");
-            assert!(text.contains("NoNewPrivs:\t1"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_refused_identity_names_the_step() {
-        if is_root() {
-            eprintln!("SKIPPED: root may become anyone");
-            return;
-        }
-        let error = Spawn {
-            program: "/bin/true".into(),
-            args: Vec::new(),
-            environment: Vec::new(),
-            output: tempfile::tempfile().unwrap().into(),
-            inherited: Vec::new(),
-            memory_lock: None,
-            run_as: Some(RunAs {
-                uid: 0,
-                gid: 0,
-                groups: Vec::new(),
-            }),
-        }
-        .spawn()
-        .unwrap_err();
-        assert_eq!(error.source.raw_os_error(), Some(1));
-    }
-}
+mod tests;

@@ -12,7 +12,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use conf::PciAddress;
-use host::{Host, HostError, LinuxHost, Operation, Paths, Sriov, Usage};
+use host::{
+    Host, HostError, LinkState, Links, LinuxHost, Netdev, NicAbility, Operation, Paths, Sriov,
+    Usage,
+};
 
 const PF: &str = "0000:01:00.0";
 const VF0: &str = "0000:01:10.0";
@@ -466,4 +469,61 @@ fn the_boot_has_an_identity() {
         host.boot_id().unwrap(),
         "2a8bdb9d-3b9d-4a3c-8f6e-0f7d6a1f0b11"
     );
+}
+
+#[test]
+fn automatic_probing_is_read_and_written() {
+    let tree = Tree::card();
+    let host = tree.host();
+    let pf = host.physical_function("enp1s0").unwrap();
+    for refused in [
+        host.autoprobe(&pf).map(|_| ()),
+        host.set_autoprobe(&pf, false),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(&error, HostError::Unsupported { target, .. } if target.contains("enp1s0")),
+            "{error}"
+        );
+    }
+    let file = device(PF, "sriov_drivers_autoprobe");
+    tree.file(&file, "1\n");
+    assert!(host.autoprobe(&pf).unwrap());
+    host.set_autoprobe(&pf, false).unwrap();
+    assert_eq!(tree.read(&file), "0");
+    assert!(!host.autoprobe(&pf).unwrap());
+    tree.file(&file, "perhaps\n");
+    assert!(matches!(
+        host.autoprobe(&pf),
+        Err(HostError::Malformed { .. })
+    ));
+}
+
+#[test]
+fn pfs_and_vfs_are_told_apart_from_other_nics() {
+    let tree = Tree::card();
+    let host = tree.host();
+    let netdev = |name: &str, index, address: &str| Netdev {
+        index,
+        name: name.parse().unwrap(),
+        alternative_names: Vec::new(),
+        mac: conf::MacAddress::ZERO,
+        state: LinkState {
+            up: false,
+            carrier: false,
+            mtu: 1500,
+        },
+        kind: None,
+        lower: None,
+        master: None,
+        alias: None,
+        pci: Some(address.parse().unwrap()),
+    };
+    let ability = host.nic_ability(&netdev("enp1s0", 5, PF)).unwrap();
+    assert_eq!(ability, NicAbility::SrIov { max_vfs: 7, vfs: 2 });
+    let ability = host.nic_ability(&netdev("enp1s0v1", 7, VF1)).unwrap();
+    assert_eq!(ability, NicAbility::VirtualFunction);
+    // The loopback device stands for a card that can do nothing of it.
+    let ability = host.nic_ability(&netdev("eno1", 1, PLAIN)).unwrap();
+    assert_eq!(ability, NicAbility::Ethernet);
 }

@@ -10,7 +10,9 @@
 use std::process::Command;
 
 use conf::MacAddress;
-use host::{Host, HostError, HostEvent, LinuxHost, Operation, Paths, PhysicalFunction, Usage};
+use host::{
+    Host, HostError, HostEvent, Links, LinuxHost, Operation, Paths, PhysicalFunction, Usage,
+};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::UnshareFlags;
 
@@ -56,7 +58,7 @@ fn ip(arguments: &str) {
 }
 
 fn usage(host: &LinuxHost) -> Vec<Usage> {
-    host.netdev_usage("left").unwrap()
+    host.netdev_usage(&host.netdev("left").unwrap()).unwrap()
 }
 
 fn left() -> String {
@@ -174,7 +176,7 @@ fn answers_longer_than_one_datagram_are_read_whole() {
         assert_eq!(usage(host), []);
         ip("link set right up");
         assert!(matches!(
-            &host.netdev_usage("right").unwrap()[..],
+            &host.netdev_usage(&host.netdev("right").unwrap()).unwrap()[..],
             [Usage::Addressed { address, .. }] if address == "10.0.0.1/24"
         ));
     });
@@ -198,11 +200,11 @@ fn the_link_is_read_as_it_is_now() {
 fn a_renamed_device_is_still_the_same() {
     in_namespace(|host| {
         let pf = left_as_pf();
+        let left = host.netdev("left").unwrap();
         ip("link set left name other");
         assert!(host.pf_link(&pf).is_ok());
-        assert!(
-            matches!(host.netdev_usage("left"), Err(HostError::NoNetdev(name)) if name == "left")
-        );
+        assert_eq!(host.netdev_usage(&left).unwrap(), []);
+        assert!(matches!(host.netdev("left"), Err(HostError::NoNetdev(name)) if name == "left"));
     });
 }
 
@@ -268,6 +270,10 @@ fn changes_of_links_are_told() {
         };
         assert_eq!(told, expected);
         ip("link del left");
+        let expected = HostEvent::LinkRemoved {
+            ifindex: pf.ifindex,
+            netdev: left(),
+        };
         while events.next().unwrap() != expected {}
     });
 }

@@ -183,6 +183,14 @@ impl Guest {
         }
     }
 
+    /// Plugs the cable of an emulated network card in, or pulls it out: what the guest sees.
+    pub async fn set_link(&self, alias: &str, up: bool) -> Result<(), ControlError> {
+        match &self.0 {
+            Kind::Qemu(_) => Ok(self.qmp()?.set_link(alias, up).await?),
+            Kind::Stub(stub) => stub.set_link(),
+        }
+    }
+
     /// Ends its process: SIGTERM, and SIGKILL after ten seconds. Returns when it is really gone.
     pub async fn destroy(&self) -> Result<Exit, ControlError> {
         match &self.0 {

@@ -1,13 +1,14 @@
 //! Starting a guest.
 
 mod error;
+mod placement;
 mod start;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,8 @@ pub(crate) async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
     };
     let first_steps = async {
         let (qmp, qmp_events) = greet(&unfinished.process, connection, &log, spec.deadline).await?;
+        let pid = unfinished.process.pid();
+        placement::pin_vcpus(&qmp, pid, &spec.domain).await?;
         let ptys = set_going(&qmp, &spec)
             .await
             .map_err(|source| LaunchError::Setting { source })?;
@@ -219,6 +222,12 @@ async fn set_going(qmp: &Qmp, spec: &LaunchSpec) -> Result<BTreeMap<String, Stri
         qmp.cont().await?;
     }
     Ok(ptys)
+}
+
+/// The socket of a channel whose document names none: in the guest's own directory.
+#[must_use]
+pub fn channel_path(run_dir: &Path, alias: &str) -> PathBuf {
+    run_dir.join(format!("{alias}.sock"))
 }
 
 /// How much memory the guest's QEMU must be allowed to lock; `None`: no more than any process.

@@ -53,7 +53,7 @@ pub use command::{
 };
 pub use console::{Console, ConsoleError, open_console};
 pub use guest::{ControlError, Guest};
-pub use launch::{LaunchError, LaunchSpec, Launched, TapFds, fill_ptys, memory_lock};
+pub use launch::{LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock};
 pub use lifecycle::{Action, Lifecycle};
 pub use process::ExitStatus;
 pub use qmp::{

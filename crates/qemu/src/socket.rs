@@ -2,16 +2,19 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-/// Listens at that path; replaces what an earlier start left there.
+/// Listens at that path; replaces a socket that an earlier start left there, and nothing else.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
+    match std::fs::symlink_metadata(path) {
+        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(_) => {}
     }
     through_directory(path, |short| UnixListener::bind(short))
 }
@@ -52,5 +55,15 @@ mod tests {
         let listener = listen(&path).unwrap();
         connect(&path).unwrap();
         listener.accept().unwrap();
+    }
+
+    #[test]
+    fn only_a_socket_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("agent");
+        std::fs::write(&path, "precious").unwrap();
+        let error = listen(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
+#[path = "guest/placement.rs"]
+mod placement;
 
 use std::time::Duration;
 

@@ -24,13 +24,17 @@ fn domain(machine: &str, root: &str, devices: &str, image: &Path) -> Domain {
            <currentMemory>65536</currentMemory>
            <vcpu current='1'>2</vcpu>
            <os><type arch='x86_64' machine='{machine}'>hvm</type><boot dev='hd'/></os>
-           <features><acpi/></features>
+           <features><acpi/><vmport state='off'/></features>
            <cpu mode='custom' match='exact' check='none'>
              <model fallback='forbid'>qemu64</model>
              <topology sockets='1' dies='1' clusters='1' cores='2' threads='1'/>
              <feature policy='disable' name='svm'/>
            </cpu>
-           <clock offset='utc'/>
+           <clock offset='utc'>
+             <timer name='rtc' tickpolicy='catchup'/><timer name='pit' tickpolicy='delay'/>
+             <timer name='hpet' present='no'/>
+           </clock>
+           <pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>
            <devices>
              <emulator>{DEFAULT_EMULATOR}</emulator>
              {root}
@@ -98,7 +102,13 @@ fn q35(image: &Path) -> Domain {
            <address type='pci' bus='3' slot='0'/></memballoon>
          <rng model='virtio'><rate bytes='1024' period='500'/>
            <backend model='random'>/dev/urandom</backend>
-           <alias name='rng0'/><address type='pci' bus='4' slot='0'/></rng>";
+           <alias name='rng0'/><address type='pci' bus='4' slot='0'/></rng>
+         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/>
+           <alias name='channel0'/>
+           <address type='virtio-serial' controller='0' bus='0' port='1'/></channel>
+         <input type='tablet' bus='usb'><alias name='input0'/>
+           <address type='usb' bus='0' port='1'/></input>
+         <input type='mouse' bus='usb'><alias name='input1'/></input>";
     domain("q35", &root, devices, image)
 }
 
@@ -128,8 +138,11 @@ async fn every_device_is_understood() {
         let run = directory.path().join("r".repeat(120));
         let mut spec = LaunchSpec::new(make(&image), run, directory.path().join("log"));
         spec.paused = true;
+        let has_channel = !spec.domain.devices.others.is_empty();
+        let agent = qemu::channel_path(&spec.run_dir, "channel0");
         let Launched { guest, ptys, .. } = Guest::launch(spec).await.unwrap();
         assert_eq!(guest.state(), GuestState::Paused(PauseReason::Starting));
+        assert_eq!(agent.exists(), has_channel);
 
         let qmp = guest.qmp().unwrap();
         assert_eq!(qmp.status().await.unwrap().to_string(), "prelaunch");

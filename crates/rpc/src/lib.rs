@@ -80,7 +80,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let path = std::path::Path::new("/run/virtnic/virtnic-sock");
 //! let (client, mut events) = rpc::client::Client::open(path, "", true).await?;
-//! for lent in client.call(&rpc::VirtnicWho { filter: None }).await? {
+//! for lent in client.call(&rpc::VirtnicWho { filter: None, counters: false }).await? {
 //!     println!("{:?} has {:?}", lent.guest, lent.pci_address);
 //! }
 //! # Ok(()) }
@@ -110,4 +110,4 @@ pub use event::*;
 pub use procedure::{Access, Info, Priority, Procedure, Program};
 pub use table::*;
 pub use types::*;
-pub use virtnic::{DaemonStatus, LENT_MAX, Lent};
+pub use virtnic::*;

@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::procedure::procedures;
 use crate::types::*;
-use crate::virtnic::{DaemonStatus, LENT_MAX, Lent};
+use crate::virtnic::{
+    DIFFERENCES_MAX, DaemonStatus, Difference, LENT_MAX, Lent, NICS_MAX, NetworkReport, Nic,
+    PlanOf, PlanReport,
+};
 
 /// The maximum of a list of DHCP leases.
 const LEASE_MAX: usize = 65_536;
@@ -362,6 +365,13 @@ procedures! {
     // virtnic's own
     Virtnic None {
         1 VirtnicStatus "virtnicStatus" any hi {} -> DaemonStatus;
-        2 VirtnicWho "virtnicWho" any hi { filter: Option<String> } -> Vec<Lent> [LENT_MAX];
+        2 VirtnicWho "virtnicWho" any hi
+            { filter: Option<String>, counters: bool } -> Vec<Lent> [LENT_MAX];
+        3 VirtnicPlan "virtnicPlan" any lo { of: PlanOf } -> PlanReport;
+        4 VirtnicReconcile "virtnicReconcile" any lo
+            { apply: bool } -> Vec<Difference> [DIFFERENCES_MAX];
+        5 VirtnicNetwork "virtnicNetwork" any hi
+            { name: Option<String> } -> Vec<NetworkReport> [NICS_MAX];
+        6 VirtnicNics "virtnicNics" any hi {} -> Vec<Nic> [NICS_MAX];
     }
 }

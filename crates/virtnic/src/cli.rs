@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::commands::{man::Man, status::Status, who::Who};
+use crate::commands::{
+    man::Man, net::Net, nics::Nics, plan::Plan, reconcile::Reconcile, status::Status, who::Who,
+};
 
 /// Shows what virtnicd lends to guests: virtual functions of network cards, and who has them
 ///
@@ -23,14 +25,16 @@ pub(crate) struct Cli {
 const EXIT_STATUS: &str = "\
 Exit status:
   0  all is well
-  1  the daemon refused, in the words on standard error; or the output could not be written
-  2  the command line is wrong
+  1  the daemon refused, in the words on standard error; or a file could not be read, or the
+     output not be written; from reconcile also: differences are left
+  2  the command line is wrong; from plan also: the guest would not start
   3  no daemon answers";
 
 /// Where the daemon is.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DaemonArgs {
-    /// The daemon's socket [default: virtnic-sock-ro in /run/virtnic, else virtnic-sock there]
+    /// The daemon's socket [default: virtnic-sock-ro in /run/virtnic, else virtnic-sock there; to
+    /// change something, virtnic-sock]
     #[arg(
         long,
         global = true,
@@ -49,6 +53,10 @@ pub(crate) struct DaemonArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Who(Who),
+    Plan(Plan),
+    Net(Net),
+    Nics(Nics),
+    Reconcile(Reconcile),
     Status(Status),
     /// Write completions for a shell to standard output
     Completions {

@@ -8,21 +8,35 @@ use rpc::client::{Client, OpenError};
 use crate::cli::DaemonArgs;
 use crate::failure::Failure;
 
-/// The daemon's sockets below its root. Commands that only look are content with the first, which
-/// any user may use.
-const SOCKETS: [&str; 2] = ["run/virtnic/virtnic-sock-ro", "run/virtnic/virtnic-sock"];
+/// The daemon's socket below its root.
+const SOCKET: &str = "run/virtnic/virtnic-sock";
+/// The one that any user may use, if only to look.
+const READ_ONLY_SOCKET: &str = "run/virtnic/virtnic-sock-ro";
+
+/// What a command is about to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// Nothing but look.
+    Look,
+    /// Change something.
+    Change,
+}
 
 /// Where a daemon may be, in the order in which to look; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Places {
     sockets: Vec<PathBuf>,
+    intent: Intent,
     /// The root that was named, for the advice on how to start a daemon there.
     root: Option<PathBuf>,
 }
 
 /// The places that the command line, or else the defaults, name.
-pub(crate) fn places(daemon: &DaemonArgs) -> Places {
-    let below = |root: &Path| SOCKETS.map(|socket| root.join(socket)).to_vec();
+pub(crate) fn places(daemon: &DaemonArgs, intent: Intent) -> Places {
+    let below = |root: &Path| match intent {
+        Intent::Look => vec![root.join(READ_ONLY_SOCKET), root.join(SOCKET)],
+        Intent::Change => vec![root.join(SOCKET)],
+    };
     let sockets = match (&daemon.root, &daemon.socket) {
         (Some(root), _) => below(root),
         (None, Some(socket)) => vec![socket.clone()],
@@ -30,15 +44,17 @@ pub(crate) fn places(daemon: &DaemonArgs) -> Places {
     };
     Places {
         sockets,
+        intent,
         root: daemon.root.clone(),
     }
 }
 
-/// Connects, only to look, to the first of the places where somebody listens.
+/// Connects to the first of the places where somebody listens.
 pub(crate) async fn open(places: &Places) -> Result<Client, Failure> {
+    let read_only = places.intent == Intent::Look;
     let mut tried = Vec::new();
     for socket in &places.sockets {
-        match Client::open(socket, "", true).await {
+        match Client::open(socket, "", read_only).await {
             Ok((client, _events)) => return Ok(client),
             Err(OpenError::Connect { path, source }) => tried.push((path, source)),
             Err(OpenError::Authentication) => return Err(Failure::Authentication),
@@ -104,8 +120,8 @@ mod tests {
         }
     }
 
-    fn sockets(args: &DaemonArgs) -> Vec<String> {
-        let places = places(args);
+    fn sockets(args: &DaemonArgs, intent: Intent) -> Vec<String> {
+        let places = places(args, intent);
         let text = |path: &PathBuf| path.display().to_string();
         places.sockets.iter().map(text).collect()
     }
@@ -113,16 +129,24 @@ mod tests {
     #[test]
     fn the_read_only_socket_comes_first() {
         assert_eq!(
-            sockets(&args(None, None)),
+            sockets(&args(None, None), Intent::Look),
             ["/run/virtnic/virtnic-sock-ro", "/run/virtnic/virtnic-sock"]
         );
     }
 
     #[test]
-    fn a_named_socket_is_the_only_place_and_a_root_stands_over_it() {
-        assert_eq!(sockets(&args(Some("/x/y"), None)), ["/x/y"]);
+    fn to_change_something_only_the_other_socket_will_do() {
         assert_eq!(
-            sockets(&args(Some("/x/y"), Some("/r"))),
+            sockets(&args(None, None), Intent::Change),
+            ["/run/virtnic/virtnic-sock"]
+        );
+    }
+
+    #[test]
+    fn a_named_socket_is_the_only_place_and_a_root_stands_over_it() {
+        assert_eq!(sockets(&args(Some("/x/y"), None), Intent::Look), ["/x/y"]);
+        assert_eq!(
+            sockets(&args(Some("/x/y"), Some("/r")), Intent::Look),
             [
                 "/r/run/virtnic/virtnic-sock-ro",
                 "/r/run/virtnic/virtnic-sock"

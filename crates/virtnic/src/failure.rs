@@ -26,6 +26,11 @@ pub(crate) enum Failure {
     Answer(DecodeError),
     #[error("the question is too long: {0}")]
     Question(EncodeError),
+    #[error("{path} can't be read: {source}")]
+    Input {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("the output can't be written: {0}")]
     Output(std::io::Error),
     #[error("virtnic can't get what it needs from the system: {0}")]
@@ -41,6 +46,7 @@ impl Failure {
             | Self::Authentication
             | Self::Answer(_)
             | Self::Question(_)
+            | Self::Input { .. }
             | Self::Output(_)
             | Self::Runtime(_) => 1,
         })

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     // Ends here, with status 2, if the command line is wrong.
     let cli = Cli::parse();
     match commands::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(failure) => {
             output::complain(&failure);
             failure.exit_code()

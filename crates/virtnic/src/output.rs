@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{Cell, presets};
+use comfy_table::{Cell, CellAlignment, presets};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -78,6 +78,21 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
+/// A line below a heading: a label of at most 8 letters, and what there is to say, whose further
+/// lines stand below its first.
+pub(crate) fn labelled(label: &str, said: &str) -> String {
+    let mut text = String::new();
+    let mut lines = said.lines();
+    let first = lines.next().unwrap_or_default();
+    text += format!("  {label:<9}{first}").trim_end();
+    text.push('\n');
+    for line in lines {
+        text += format!("{:11}{line}", "").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
 /// Columns with a header, aligned with blanks alone.
 #[derive(Debug)]
 pub(crate) struct Table(comfy_table::Table);
@@ -91,6 +106,15 @@ impl Table {
             column.set_padding((0, 2));
         }
         Self(table)
+    }
+
+    /// Numbers stand right, so that their digits are below each other.
+    pub(crate) fn align_right(&mut self, columns: impl IntoIterator<Item = usize>) {
+        for column in columns {
+            if let Some(column) = self.0.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
     }
 
     /// Adds a row; none is shown as `-`.

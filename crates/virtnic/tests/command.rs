@@ -1,176 +1,10 @@
 //! The program itself, against a daemon that answers with what a test gives it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a helper that panics is a test that fails"
-)]
+mod common;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::fs::File;
 
-use rpc::server::{Call, Service, serve};
-use rpc::{Code, DaemonStatus, Domain, Error, Lent, Reply, Request};
-use tempfile::TempDir;
-use tokio::net::UnixListener;
-use uuid::Uuid;
-
-/// What the stand-in for the daemon says.
-enum Answers {
-    Lent(Vec<Lent>),
-    Refuses,
-    /// Knows no call of virtnic's, as libvirt's daemons.
-    Foreign,
-}
-
-impl Service for Answers {
-    async fn call(&self, _: Call, request: Request) -> Result<Reply, Error> {
-        match (request, self) {
-            (Request::ConnectOpen(_), _) => Ok(Reply::ConnectOpen(())),
-            (Request::VirtnicWho(args), Answers::Lent(lent)) => {
-                let mut lent = lent.clone();
-                if let Some(filter) = args.filter {
-                    lent.retain(|device| device.guest.as_ref() == Some(&filter));
-                }
-                Ok(Reply::VirtnicWho(lent))
-            }
-            (Request::VirtnicStatus(_), Answers::Lent(lent)) => {
-                let lent = u32::try_from(lent.len()).unwrap();
-                Ok(Reply::VirtnicStatus(DaemonStatus {
-                    version: "0.1.0".into(),
-                    pid: 4711,
-                    uptime: 200,
-                    simulated: true,
-                    networks: 3,
-                    active_networks: 2,
-                    guests: 5,
-                    running_guests: 4,
-                    lent,
-                }))
-            }
-            (_, Answers::Foreign) => Err(Error::new(
-                Code::Rpc,
-                Domain::Rpc,
-                "Cannot find program 1 version 1",
-            )),
-            (_, _) => Err(Error::new(
-                Code::OperationInvalid,
-                Domain::Network,
-                "not now",
-            )),
-        }
-    }
-}
-
-/// A directory with a daemon below it, for as long as it lives.
-struct Host {
-    root: TempDir,
-    runtime: tokio::runtime::Runtime,
-}
-
-impl Host {
-    fn empty() -> Host {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir_all(root.path().join("run/virtnic")).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        Host { root, runtime }
-    }
-
-    fn with(answers: Answers) -> Host {
-        let host = Host::empty();
-        host.listen("virtnic-sock-ro", answers);
-        host
-    }
-
-    fn listen(&self, name: &str, answers: Answers) {
-        let answers = Arc::new(answers);
-        let _guard = self.runtime.enter();
-        let listener = UnixListener::bind(self.socket(name)).unwrap();
-        self.runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(
-                    Arc::clone(&answers),
-                    stream,
-                    true,
-                    Default::default(),
-                ));
-            }
-        });
-    }
-
-    fn socket(&self, name: &str) -> PathBuf {
-        self.root.path().join("run/virtnic").join(name)
-    }
-
-    fn virtnic(&self, args: &[&str]) -> Ran {
-        let mut command = virtnic();
-        command.arg("--root").arg(self.root.path()).args(args);
-        Ran::of(command.output().unwrap(), self.root.path())
-    }
-}
-
-fn virtnic() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_virtnic"));
-    command.env_remove("VIRTNIC_SOCKET").stdin(Stdio::null());
-    command
-}
-
-/// What a run of the program left.
-#[derive(Debug)]
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: Output, root: &Path) -> Ran {
-        let root = root.display().to_string();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root, "ROOT");
-        Ran {
-            status: output.status.code().unwrap(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
-    }
-}
-
-fn seconds_ago(seconds: i64) -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(now.as_secs()).unwrap() - seconds
-}
-
-/// Two guests' VFs; the times are in the middle of a unit, so that a slow test tells the same.
-fn two_lent() -> Vec<Lent> {
-    let first = Lent {
-        network: Some("fast".into()),
-        guest: Some("web".into()),
-        guest_uuid: Some(Uuid::from_u128(1)),
-        mac: Some("52:54:00:00:00:01".into()),
-        pf: Some("ens1f0".into()),
-        vf: Some(0),
-        pci_address: Some("0000:03:10.0".into()),
-        driver: Some("vfio-pci".into()),
-        host_netdev: None,
-        state: "lent".into(),
-        since: seconds_ago(3 * 60 + 30),
-        port: Uuid::from_u128(10),
-    };
-    let second = Lent {
-        network: None,
-        guest: Some("a-longer-name".into()),
-        vf: Some(12),
-        since: seconds_ago(5 * 86_400 + 3_600),
-        ..first.clone()
-    };
-    vec![first, second]
-}
+use common::{Answers, Host, Ran, two_lent, virtnic};
 
 #[test]
 fn who_is_a_plain_table() {
@@ -228,31 +62,10 @@ fn nothing_lent_is_a_remark_for_people_and_an_empty_array_for_scripts() {
 }
 
 #[test]
-fn json_has_the_fields_that_the_help_names() {
+fn json_is_for_scripts() {
     let lent = two_lent();
     let since = lent[0].since;
-    let host = Host::with(Answers::Lent(lent));
-    for (command, rows) in [("who", 2), ("status", 1)] {
-        let ran = host.virtnic(&[command, "--json"]);
-        let value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        let objects = value.as_array().cloned().unwrap_or(vec![value]);
-        assert_eq!(objects.len(), rows);
-        let mut fields: Vec<&str> = objects[0]
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let help = host.virtnic(&[command, "--help"]).out;
-        let (_, closing) = help.split_once("Fields of ").unwrap();
-        let mut named: Vec<&str> = (closing.lines().skip(1))
-            .filter_map(|line| line.split_whitespace().next())
-            .collect();
-        fields.sort_unstable();
-        named.sort_unstable();
-        assert_eq!(fields, named, "virtnic {command}");
-    }
-    let ran = host.virtnic(&["who", "--json"]);
+    let ran = Host::with(Answers::Lent(lent)).virtnic(&["who", "--json"]);
     let rows: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(rows[0]["vf"], 0);
     assert_eq!(rows[0]["since"], since);
@@ -352,7 +165,14 @@ fn libvirts_own_daemon_is_told_from_ours() {
 #[test]
 fn a_wrong_command_line_is_status_2() {
     let host = Host::empty();
-    for args in [&["whom"][..], &["who", "--jsn"], &["man", "whom"], &[]] {
+    for args in [
+        &["whom"][..],
+        &["who", "--jsn"],
+        &["man", "whom"],
+        &["plan"],
+        &["plan", "web", "--file", "web.xml"],
+        &[],
+    ] {
         let ran = host.virtnic(args);
         assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{args:?}");
         assert!(!ran.err.is_empty(), "{args:?}");
@@ -414,9 +234,22 @@ fn help_man_page_and_completions_know_the_commands() {
     for args in root {
         let ran = host.virtnic(args);
         assert_eq!(ran.status, 0, "{args:?}");
-        for command in ["who", "status", "completions"] {
+        for command in [
+            "who",
+            "plan",
+            "net",
+            "nics",
+            "reconcile",
+            "status",
+            "completions",
+        ] {
             assert!(ran.out.contains(command), "{command} in {args:?}");
         }
+    }
+    // Each part of the end of a help text is a section of its own, its lines as they are.
+    let page = host.virtnic(&["man", "plan"]).out;
+    for part in [".SH EXIT STATUS", ".SH EACH OF ROWS\n.nf\n\\&  name "] {
+        assert!(page.contains(part), "{part:?} in {page}");
     }
     let page = host.virtnic(&["man", "who"]).out;
     assert!(

@@ -5,12 +5,13 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Instant, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
-use assign::{Assignment, DeviceId, OpenError, Owner, Phase, VfioUser};
+use assign::{OpenError, VfioUser};
+use conf::Uuid;
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
-use rpc::{DaemonStatus, Lent};
+use rpc::DaemonStatus;
 use tokio::sync::OnceCell;
 
 use crate::accounts;
@@ -18,7 +19,7 @@ use crate::domain::DomainObject;
 use crate::events::Events;
 use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
-use crate::network::NetworkObject;
+use crate::network::{NetworkObject, PortEntry};
 use crate::options::Options;
 use crate::paths::Paths;
 use crate::records::Records;
@@ -38,6 +39,8 @@ pub(crate) struct Daemon {
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
     pub(crate) lender: Lender,
+    /// Ports of running guests on networks that do not run, by network.
+    pub(crate) parked_ports: Mutex<HashMap<Uuid, Vec<PortEntry>>>,
     pub(crate) events: Events,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
@@ -96,7 +99,10 @@ impl Daemon {
             None => Arc::new(LinuxHost::new(host::Paths::default())),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
-        let node = NodeInfo::read(&host::Paths::default()).map_err(StartError::Node)?;
+        let node = match options.simulate {
+            Some(_) => NodeInfo::simulated(),
+            None => NodeInfo::read(&host::Paths::default())?,
+        };
         let in_dir = |path: PathBuf| move |source| StartError::Directory { path, source };
         let qemu_user = qemu_user(options)?;
         let vfio_user = qemu_user.as_ref().map(|user| VfioUser {
@@ -122,6 +128,7 @@ impl Daemon {
             },
             lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map_err(StartError::Lender)?,
+            parked_ports: Mutex::default(),
             events: Events::default(),
             qemu_user,
             emulator: OnceCell::new(),
@@ -153,59 +160,6 @@ impl Daemon {
             options.libvirt_sockets.as_deref(),
             group,
         )?)
-    }
-
-    /// Every device that is lent, with who has it; `filter` is a part of any of its texts.
-    pub(crate) fn who(&self, filter: Option<&str>) -> Vec<Lent> {
-        let rows = self
-            .lender
-            .list()
-            .into_iter()
-            .map(|line| self.lent_row(line));
-        rows.filter(|row| filter.is_none_or(|filter| mentions(row, filter)))
-            .collect()
-    }
-
-    fn lent_row(&self, line: Assignment) -> Lent {
-        let DeviceId::Pci(address) = line.device;
-        let state = match &line.phase {
-            Phase::Claimed => "claimed",
-            Phase::Preparing => "preparing",
-            Phase::Lent => "lent",
-            Phase::Returning => "returning",
-            Phase::Dirty(_) => "dirty",
-        };
-        // A device that is only claimed was not looked at yet; its network knows it.
-        let place = line
-            .vf
-            .map(|vf| (vf.pf_netdev, vf.number))
-            .or_else(|| self.lender.place_of(address));
-        let (pf, vf) = place.unzip();
-        let since = line.since.or_else(|| self.port_since(&line.owner));
-        Lent {
-            network: line.owner.network,
-            guest: Some(line.owner.name),
-            guest_uuid: Some(line.owner.guest),
-            mac: line.owner.mac.map(|mac| mac.to_string()),
-            pf,
-            vf: vf.map(u32::from),
-            pci_address: Some(address.to_string()),
-            driver: line.driver,
-            host_netdev: None,
-            state: state.to_owned(),
-            since: since.map_or(0, |since| i64::try_from(since).unwrap_or(i64::MAX)),
-            port: line.owner.port.unwrap_or_default(),
-        }
-    }
-
-    /// When a port was made, in seconds since 1970.
-    fn port_since(&self, owner: &Owner) -> Option<u64> {
-        let network = self.networks.by_name(owner.network.as_deref()?)?;
-        let port = network.port(owner.port?).ok()?;
-        port.since
-            .duration_since(UNIX_EPOCH)
-            .ok()
-            .map(|since| since.as_secs())
     }
 
     /// The number of the next guest to start.
@@ -261,18 +215,6 @@ impl Daemon {
             .get_or_init(|| qemu::machine_aliases(Path::new(qemu::DEFAULT_EMULATOR)));
         machines.get(name).map_or(name, String::as_str)
     }
-}
-
-fn mentions(row: &Lent, part: &str) -> bool {
-    let texts = [
-        &row.network,
-        &row.guest,
-        &row.mac,
-        &row.pf,
-        &row.pci_address,
-        &row.driver,
-    ];
-    texts.into_iter().flatten().any(|text| text.contains(part))
 }
 
 fn lock_root(paths: &Paths) -> Result<File, StartError> {

@@ -18,10 +18,25 @@ pub(crate) fn document(domain: Domain) -> impl Fn(conf::Error) -> Error {
             ErrorKind::NoName => Code::NoName,
             ErrorKind::Xml => Code::XmlError,
             ErrorKind::XmlDetail => Code::Other(35),
+            ErrorKind::OperationInvalid => Code::OperationInvalid,
             ErrorKind::ConfigUnsupported => Code::ConfigUnsupported,
             ErrorKind::Overflow => Code::Overflow,
+            ErrorKind::OperationUnsupported => Code::OperationUnsupported,
         };
         Error::new(code, domain, error.to_string())
+    }
+}
+
+/// Refuses a document that says what nothing reads, as libvirt's schemas would.
+pub(crate) fn all_read(domain: Domain, xml: &str) -> Result<()> {
+    let unread = conf::grammar::unread(xml).map_err(document(domain))?;
+    match unread.first() {
+        None => Ok(()),
+        Some(unread) => Err(Error::new(
+            Code::XmlInvalidSchema,
+            domain,
+            unread.to_string(),
+        )),
     }
 }
 

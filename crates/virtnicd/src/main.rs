@@ -1,15 +1,19 @@
 //! The daemon: libvirt's clients come in by its sockets, guests get their network devices from it.
 
 mod accounts;
+mod affect;
+mod bandwidth;
 mod capabilities;
 mod daemon;
 mod dispatch;
 mod domain;
 mod events;
 mod fault;
+mod interface;
 mod lender;
 mod listen;
 mod logging;
+mod metadata;
 mod network;
 mod nodedev;
 mod options;

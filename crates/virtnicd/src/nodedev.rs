@@ -1,14 +1,15 @@
-//! Node devices: the host itself, its network cards with their VFs, and the network devices on
-//! them, by libvirt's names. Nothing is kept: each call looks at the host as it is.
+//! Node devices: the host itself, its network cards with their VFs, and all network devices, by
+//! libvirt's names. Nothing is kept: each call looks at the host as it is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conf::{
-    InterfaceState, MacAddress, NetCapability, NetKind, NetLink, NodeCapability, NodeDevice,
-    NodeIommuGroup, NodeSriov, PciAddress, PciCapability, PciExpress, PciName, SystemCapability,
-    SystemHardware, Uuid, net_device_name, node_device_name,
+    InterfaceState, NetCapability, NetKind, NetLink, NodeCapability, NodeDevice, NodeIommuGroup,
+    NodeSriov, PciAddress, PciCapability, PciExpress, PciName, SystemCapability, SystemHardware,
+    Uuid, net_device_name,
 };
-use host::{HostError, PciDevice, PhysicalFunction, SharedHost, Sriov};
+use host::{HostError, LinkState, NicAbility, PciDevice, SharedHost, Sriov};
 use rpc::{Code, Domain, Error, NodeDev};
 
 use crate::daemon::Daemon;
@@ -19,6 +20,9 @@ type Seen<T> = std::result::Result<T, HostError>;
 
 /// The class of network cards, the upper byte of a PCI class.
 const CLASS_NETWORK: u32 = 0x02;
+/// ethtool's word for a card that sorts frames for macvlans by itself. libvirt knows no such
+/// feature, and its schema admits letters only in their names.
+const MACVLAN_OFFLOAD: &str = "l2-fwd-offload";
 
 impl Daemon {
     /// The devices that pass the flags of a listing.
@@ -123,22 +127,12 @@ enum Found {
     Net(Netdev),
 }
 
-/// A network device on a PCI function.
+/// A network device.
 #[derive(Debug)]
 struct Netdev {
-    name: String,
-    /// As far as the host tells it.
-    mac: Option<MacAddress>,
-    on: PciAddress,
-}
-
-impl Netdev {
-    fn node_name(&self) -> String {
-        match self.mac {
-            Some(mac) => net_device_name(&self.name, mac),
-            None => node_device_name("net", &self.name, None),
-        }
-    }
+    link: host::Netdev,
+    /// The network card that it is on.
+    card: Option<PciAddress>,
 }
 
 impl Found {
@@ -148,7 +142,10 @@ impl Found {
         match self {
             Self::Computer => None,
             Self::Pci(_) => Some(NodeDevice::COMPUTER.to_owned()),
-            Self::Net(netdev) => Some(netdev.on.node_device_name()),
+            Self::Net(netdev) => Some(match netdev.card {
+                Some(card) => card.node_device_name(),
+                None => NodeDevice::COMPUTER.to_owned(),
+            }),
         }
     }
 }
@@ -172,54 +169,42 @@ impl Devices {
         if !wanted.pci && !wanted.net {
             return Ok(names);
         }
-        for address in self.functions()? {
-            if wanted.pci {
-                names.push(address.node_device_name());
+        let netdevs = self.host.netdevs()?;
+        if wanted.pci {
+            let mut functions = self.functions()?;
+            for netdev in &netdevs {
+                functions.extend(self.card_of(netdev)?);
             }
-            if wanted.net {
-                let netdevs = self.netdevs(address)?;
-                names.extend(netdevs.iter().map(Netdev::node_name));
-            }
+            names.extend(functions.into_iter().map(PciAddress::node_device_name));
+        }
+        if wanted.net {
+            names.extend(netdevs.iter().map(node_name));
         }
         Ok(names)
     }
 
-    /// Every PF, each followed by its VFs.
-    fn functions(&self) -> Seen<Vec<PciAddress>> {
-        let mut functions = Vec::new();
+    /// Every PF and VF.
+    fn functions(&self) -> Seen<BTreeSet<PciAddress>> {
+        let mut functions = BTreeSet::new();
         for pf in self.host.physical_functions()? {
-            functions.push(pf.address);
+            functions.insert(pf.address);
             let vfs = unless_gone(self.host.virtual_functions(&pf))?;
             functions.extend(vfs.iter().flatten().map(|vf| vf.address));
         }
         Ok(functions)
     }
 
-    /// The network devices on a function; none if it is gone by now.
-    fn netdevs(&self, on: PciAddress) -> Seen<Vec<Netdev>> {
-        let Some(device) = unless_gone(self.host.pci_device(on))? else {
-            return Ok(Vec::new());
-        };
-        let known = match (&device.sriov, device.netdevs.is_empty()) {
-            (Sriov::Virtual { .. }, false) => self.vf_netdev(on)?,
-            _ => None,
-        };
-        let mac_of = |name: &str| known.as_ref().filter(|(known, _)| known == name);
-        let netdevs = device.netdevs.into_iter().map(|name| Netdev {
-            mac: mac_of(&name).map(|(_, mac)| *mac),
-            name,
-            on,
-        });
-        Ok(netdevs.collect())
+    /// The function at that address, if it is a network card.
+    fn card(&self, address: PciAddress) -> Seen<Option<PciDevice>> {
+        let device = unless_gone(self.host.pci_device(address))?;
+        Ok(device.filter(|device| device.class >> 16 == CLASS_NETWORK))
     }
 
-    /// The VF's own network device and its MAC.
-    fn vf_netdev(&self, address: PciAddress) -> Seen<Option<(String, MacAddress)>> {
-        let Some(vf) = unless_gone(self.host.virtual_function(address))? else {
-            return Ok(None);
-        };
-        let state = unless_gone(self.host.vf_state(&vf))?;
-        Ok(state.and_then(|state| state.netdev))
+    fn card_of(&self, netdev: &host::Netdev) -> Seen<Option<PciAddress>> {
+        match netdev.pci {
+            Some(address) => Ok(self.card(address)?.map(|card| card.address)),
+            None => Ok(None),
+        }
     }
 
     fn find(&self, name: &str) -> Seen<Option<Found>> {
@@ -232,41 +217,30 @@ impl Devices {
         let Some(address) = pci_address(name) else {
             return Ok(None);
         };
-        let device = unless_gone(self.host.pci_device(address))?;
-        let card = device.filter(|device| device.class >> 16 == CLASS_NETWORK);
-        Ok(card.map(Found::Pci))
+        Ok(self.card(address)?.map(Found::Pci))
     }
 
     fn find_netdev(&self, name: &str) -> Seen<Option<Netdev>> {
         const MAC: usize = "_52_54_00_00_00_01".len();
         let rest = name.strip_prefix("net_").unwrap_or_default();
-        let without_mac = rest.len().checked_sub(MAC).and_then(|end| rest.get(..end));
-        // Nearly always the name says where to look.
-        for interface in without_mac.into_iter().chain([rest]) {
-            if let Some(address) = unless_gone(self.host.pci_address_of(interface))? {
-                let netdevs = self.netdevs(address)?;
-                let found = netdevs
-                    .into_iter()
-                    .find(|netdev| netdev.node_name() == name);
-                if found.is_some() {
-                    return Ok(found);
-                }
-            }
-        }
-        // A `_` may stand for another character of the interface's name.
-        if !without_mac.unwrap_or(rest).contains('_') {
+        let interface = rest.len().checked_sub(MAC).and_then(|end| rest.get(..end));
+        let Some(interface) = interface else {
             return Ok(None);
+        };
+        let is_it = |link: &host::Netdev| node_name(link) == name;
+        // Nearly always the name says where to look; but a `_` may stand for another character.
+        let named = unless_gone(self.host.netdev(interface))?.filter(is_it);
+        let link = match named {
+            None if interface.contains('_') => self.host.netdevs()?.into_iter().find(is_it),
+            named => named,
+        };
+        match link {
+            Some(link) => Ok(Some(Netdev {
+                card: self.card_of(&link)?,
+                link,
+            })),
+            None => Ok(None),
         }
-        for address in self.functions()? {
-            let netdevs = self.netdevs(address)?;
-            let found = netdevs
-                .into_iter()
-                .find(|netdev| netdev.node_name() == name);
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
     }
 
     fn describe(&self, found: &Found, name: &str) -> Seen<NodeDevice> {
@@ -278,9 +252,9 @@ impl Devices {
                 NodeCapability::Pci(self.pci(device)?),
             ),
             Found::Net(netdev) => (
-                Some(format!("/sys/class/net/{}", netdev.name)),
+                Some(format!("/sys/class/net/{}", netdev.link.name)),
                 None,
-                NodeCapability::Net(self.net(netdev)?),
+                NodeCapability::Net(self.net(&netdev.link)?),
             ),
         };
         Ok(NodeDevice {
@@ -334,28 +308,34 @@ impl Devices {
         })
     }
 
-    fn net(&self, netdev: &Netdev) -> Seen<NetCapability> {
-        let state = match unless_gone(self.host.physical_function(&netdev.name))? {
-            Some(pf) => Some(self.link_state(&pf)?),
-            None => None,
-        };
+    fn net(&self, link: &host::Netdev) -> Seen<NetCapability> {
+        let offloads = self.host.nic_ability(link)? == NicAbility::MacvlanOffload { on: true };
         Ok(NetCapability {
-            interface: netdev.name.clone(),
-            address: netdev.mac.map(|mac| mac.to_string()),
-            link: NetLink { speed: None, state },
-            features: Vec::new(),
+            interface: link.name.to_string(),
+            address: Some(link.mac.to_string()),
+            link: NetLink {
+                speed: None,
+                state: Some(state(link.state)),
+            },
+            features: (offloads.then(|| MACVLAN_OFFLOAD.to_owned()))
+                .into_iter()
+                .collect(),
             kind: Some(NetKind::Wired),
         })
     }
+}
 
-    fn link_state(&self, pf: &PhysicalFunction) -> Seen<InterfaceState> {
-        let link = self.host.pf_link(pf)?;
-        Ok(if link.up && link.carrier {
-            InterfaceState::Up
-        } else {
-            InterfaceState::Down
-        })
+fn state(link: LinkState) -> InterfaceState {
+    if link.up && link.carrier {
+        InterfaceState::Up
+    } else {
+        InterfaceState::Down
     }
+}
+
+/// Its name among node devices.
+fn node_name(link: &host::Netdev) -> String {
+    net_device_name(link.name.as_str(), link.mac)
 }
 
 /// None for a device that is not there, or not there any more, or not of that kind.
@@ -387,127 +367,4 @@ fn pci_address(name: &str) -> Option<PciAddress> {
 }
 
 #[cfg(test)]
-mod tests {
-    use host::{Host as _, SimulatedHost, SimulatedShape};
-
-    use super::*;
-
-    const PF: &str = "pci_0000_01_00_0";
-
-    fn simulated(shape: &str) -> (SimulatedHost, Devices) {
-        let host = SimulatedHost::new(shape.parse::<SimulatedShape>().unwrap());
-        let devices = Devices {
-            host: Arc::new(host.clone()),
-            uuid: Some(Uuid::from_u128(1)),
-            in_sysfs: false,
-        };
-        (host, devices)
-    }
-
-    fn names(devices: &Devices, flags: u32) -> Vec<String> {
-        devices.names(Wanted::from_flags(flags)).unwrap()
-    }
-
-    fn describe(devices: &Devices, name: &str) -> NodeDevice {
-        let found = devices.find(name).unwrap().unwrap();
-        devices.describe(&found, name).unwrap()
-    }
-
-    #[test]
-    fn every_listed_device_is_found_by_its_name_and_its_parent_is_listed() {
-        let (_, devices) = simulated("pfs=2,vfs=5");
-        let all = names(&devices, 0);
-        assert_eq!(all.len(), 1 + 2 * (2 + 5), "{all:?}");
-        for name in &all {
-            let device = describe(&devices, name);
-            assert_eq!(device.name, *name);
-            assert_eq!(NodeDevice::parse(&device.to_xml()).unwrap(), device);
-            match device.parent {
-                Some(parent) => assert!(all.contains(&parent), "{parent} of {name}"),
-                None => assert_eq!(name, NodeDevice::COMPUTER),
-            }
-        }
-    }
-
-    #[test]
-    fn flags_choose_by_kind_and_state() {
-        const ACTIVE: u32 = 0x8000_0000;
-        const INACTIVE: u32 = 0x4000_0000;
-        let (_, devices) = simulated("pfs=1,vfs=2");
-        assert_eq!(names(&devices, ACTIVE | 1), [NodeDevice::COMPUTER]);
-        let cards = names(&devices, ACTIVE | 2);
-        assert_eq!(cards.len(), 3);
-        assert!(cards.iter().all(|name| name.starts_with("pci_")));
-        assert_eq!(names(&devices, ACTIVE | INACTIVE | 0x10).len(), 3);
-        assert_eq!(names(&devices, 2 | 0x10).len(), 6);
-        // USB devices, and devices that are not there.
-        assert_eq!(names(&devices, ACTIVE | 4), [""; 0]);
-        assert_eq!(names(&devices, INACTIVE), [""; 0]);
-    }
-
-    #[test]
-    fn a_pf_tells_its_vfs_and_a_vf_its_pf() {
-        let (_, devices) = simulated("pfs=1,vfs=2");
-        let pf = describe(&devices, PF);
-        let pci = pf.pci().unwrap().clone();
-        let NodeSriov::PhysicalFunction { vfs, max: 8 } = &pci.sriov else {
-            panic!("{pci:?}")
-        };
-        assert_eq!(vfs.len(), 2);
-        assert!(pf.driver.is_some());
-        let vf = describe(&devices, &vfs[0].node_device_name());
-        let vf = vf.pci().unwrap();
-        assert_eq!(vf.sriov, NodeSriov::VirtualFunctionOf(pci.address));
-        let group = vf.iommu_group.as_ref().unwrap();
-        assert_eq!(group.members, [vfs[0]]);
-    }
-
-    #[test]
-    fn a_vf_that_is_lent_has_no_network_device() {
-        let (host, devices) = simulated("pfs=1,vfs=2");
-        let pf = host.physical_function("sim0").unwrap();
-        let vf = host.virtual_functions(&pf).unwrap().remove(0);
-        let (netdev, mac) = host.vf_state(&vf).unwrap().netdev.unwrap();
-        let name = net_device_name(&netdev, mac);
-        assert_eq!(describe(&devices, &name).net().unwrap().mac(), Some(mac));
-        host.bind(vf.address, "vfio-pci").unwrap();
-        assert!(devices.find(&name).unwrap().is_none());
-        assert!(!names(&devices, 0x10).contains(&name));
-        let card = describe(&devices, &vf.address.node_device_name());
-        assert_eq!(card.driver.as_deref(), Some("vfio-pci"));
-    }
-
-    #[test]
-    fn names_of_nothing_find_nothing() {
-        let (_, devices) = simulated("pfs=1,vfs=2");
-        for name in [
-            "",
-            "pci",
-            "pci_",
-            "pci_0000_01_00_7",
-            "pci_0000_01_00_0_",
-            "pci_0_1_0_0",
-            "pci_0000_01_00_00",
-            "pci_0000_01_00_+0",
-            "pci_ffffffffff_01_00_0",
-            "net_",
-            "net_sim0_52_54_00_00_00_01",
-            "net_sim9",
-            "net_é_52_54_00_00_00_01",
-            "usb_1_1",
-        ] {
-            assert!(devices.find(name).unwrap().is_none(), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_link_of_a_pf_is_told() {
-        let (host, devices) = simulated("pfs=1,vfs=2");
-        let pf = host.physical_function("sim0").unwrap();
-        let netdev = names(&devices, 0x10).remove(0);
-        let state = || describe(&devices, &netdev).net().unwrap().link.state;
-        assert_eq!(state(), Some(InterfaceState::Up));
-        host.set_pf_up(pf.address, false);
-        assert_eq!(state(), Some(InterfaceState::Down));
-    }
-}
+mod tests;

@@ -45,7 +45,9 @@ impl Daemon {
         {
             self.take_up_guest(record, guest, events);
         }
+        self.sweep_host_access();
         self.follow_host();
+        self.tell_differences();
         Ok(())
     }
 
@@ -136,6 +138,18 @@ impl Daemon {
         }
     }
 
+    /// Says what records, kernel and running guests don't agree about. Mending is asked for.
+    fn tell_differences(&self) {
+        let runs = |guest| {
+            self.domains
+                .by_uuid(guest)
+                .is_some_and(|guest| guest.is_active())
+        };
+        for difference in self.lender.differences(runs) {
+            tracing::warn!("{difference}; virtnic reconcile tells more");
+        }
+    }
+
     /// Hears of changes on the host from now on, on a thread of its own.
     fn follow_host(self: &Arc<Self>) {
         let events = match self.host.watch() {
@@ -149,7 +163,11 @@ impl Daemon {
             }
         };
         let daemon = Arc::clone(self);
-        let follow = move || daemon.lender.follow(events);
+        let follow = move || {
+            daemon
+                .lender
+                .follow(events, |vanished| daemon.tell_vanished(&vanished));
+        };
         if let Err(error) = std::thread::Builder::new()
             .name("host-events".into())
             .spawn(follow)

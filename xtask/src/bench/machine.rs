@@ -26,31 +26,41 @@ const ENTER: &str = "root=$1 programs=$2 checkout=$3; shift 3
     chroot \"$new\" ip link set lo up
     exec chroot \"$new\" env -i HOME=/root LANG=C.UTF-8 PATH=/lab/run:/usr/sbin:/usr/bin:/sbin:/bin \"$@\"";
 
-/// Runs the script to its end.
-pub(super) fn run(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+/// Ports and memory.
+pub(super) fn ports(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    let (ports, kept) = if quick {
+        ("400", "300")
+    } else {
+        ("4000", "600")
+    };
+    run(lab, &["machine.py", ports, kept])
+}
+
+/// Pools of all sizes.
+pub(super) fn pools(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    if quick {
+        run(lab, &["pools.py", "200", "16,1024,32768", "16,256"])
+    } else {
+        let sizes = "16,64,256,1024,4096,16384,32768";
+        run(lab, &["pools.py", "2000", sizes, "16,256,1024"])
+    }
+}
+
+/// Runs one of the scripts in `lab/bench`, with its arguments, to its end.
+fn run(lab: &Lab, script: &[&str]) -> Result<Vec<Sample>, BenchError> {
     let programs = build_programs(&["virtnicd", "virtnic"], true)?;
     let programs = programs
         .iter()
         .find(|program| program.ends_with("virtnicd"))
         .and_then(|program| program.parent())
         .ok_or(BenchError::NoProgram)?;
-    let (ports, kept) = if quick {
-        ("400", "300")
-    } else {
-        ("4000", "600")
-    };
     let mut child = privileged("setpriv")
         .args(["--pdeathsig", "KILL"])
         .args(["unshare", "--mount", "--net", "--uts", "--ipc", "--pid"])
         .args(["--fork", "--kill-child", "sh", "-ec", ENTER, "sh"])
         .args([&lab.root, programs, &lab.checkout] as [&Path; 3])
-        .args([
-            "python3",
-            "-B",
-            "/checkout/lab/bench/machine.py",
-            ports,
-            kept,
-        ])
+        .args(["env", "--chdir=/checkout/lab/bench", "python3", "-B"])
+        .args(script)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -39,6 +39,8 @@ pub(crate) struct BenchOptions {
 enum Part {
     /// Ports and memory on this machine, beside libvirtd
     Machine,
+    /// Pools of 16 to 32,768 devices, and many clients at once, on this machine
+    Pools,
     /// Ports and guests in the emulated SR-IOV host, beside libvirtd and a bare script
     Lab,
     /// Reading and writing documents, beside libxml2; not part of --json
@@ -51,6 +53,8 @@ enum Part {
 enum Place {
     /// This machine: a simulated host for virtnicd, veth interfaces for libvirtd
     Machine,
+    /// This machine, with pools of many sizes
+    Pools,
     /// The emulated SR-IOV host
     Lab,
 }
@@ -59,6 +63,7 @@ impl Place {
     fn title(self) -> &'static str {
         match self {
             Self::Machine => "this machine",
+            Self::Pools => "pools, on this machine",
             Self::Lab => "emulated host",
         }
     }
@@ -99,8 +104,13 @@ pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
     let mut report = Report::default();
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Machine) {
-        for sample in machine::run(&lab, options.quick)? {
+        for sample in machine::ports(&lab, options.quick)? {
             report.add(Place::Machine, sample);
+        }
+    }
+    if wanted(Part::Pools) {
+        for sample in machine::pools(&lab, options.quick)? {
+            report.add(Place::Pools, sample);
         }
     }
     if wanted(Part::Lab) {
@@ -171,11 +181,13 @@ mod tests {
     #[test]
     fn samples_are_read_however_the_lines_are_cut() {
         let mut lines = Lines::default();
-        let text = br#"{"what":"port create","who":"virtnicd","unit":"ms","samples":[1.5,2]}"#;
+        let text =
+            br#"{"what":"port create","who":"virtnicd","unit":"ms","size":16,"samples":[1.5,2]}"#;
         lines.out(&text[..20]).unwrap();
         lines.out(&text[20..]).unwrap();
         assert!(lines.samples.is_empty());
         lines.out(b"\n").unwrap();
         assert_eq!(lines.samples[0].samples, [1.5, 2.0]);
+        assert_eq!(lines.samples[0].size, Some(16));
     }
 }

@@ -12,6 +12,11 @@ const OURS: &str = "virtnicd";
 const PEER: &str = "libvirtd";
 /// The kernel's steps and QEMU alone.
 const BARE: &str = "bare script";
+/// The unit of what is the better the more there is of it.
+const RATE: &str = "ports/s";
+
+/// Of the column that says what was measured.
+const WIDTH: usize = 54;
 
 /// What a script hands over.
 #[derive(Debug, Deserialize)]
@@ -22,6 +27,8 @@ pub(super) struct Sample {
     pub(super) who: String,
     /// Of the samples.
     pub(super) unit: String,
+    /// Of what was measured, where that was done in several.
+    pub(super) size: Option<u32>,
     /// In the order in which they were taken.
     pub(super) samples: Vec<f64>,
 }
@@ -33,6 +40,7 @@ struct Measurement {
     what: String,
     who: String,
     unit: String,
+    size: Option<u32>,
     count: usize,
     median: f64,
     /// The largest, where there are fewer than a hundred samples.
@@ -73,6 +81,7 @@ impl Report {
                 what: sample.what,
                 who: sample.who,
                 unit: sample.unit,
+                size: sample.size,
                 count: sorted.len(),
                 median,
                 p99,
@@ -88,16 +97,44 @@ impl Report {
         }
     }
 
-    fn of(&self, place: Place, what: &str, who: &str) -> Option<&Measurement> {
-        self.measurements
-            .iter()
-            .find(|one| one.place == place && one.what == what && one.who == who)
+    /// The same, by somebody else.
+    fn beside(&self, this: &Measurement, who: &str) -> Option<&Measurement> {
+        let same = |one: &&Measurement| {
+            (one.place, &one.what, one.size) == (this.place, &this.what, this.size)
+        };
+        let mut others = self.measurements.iter().filter(|one| one.who == who);
+        others.find(same)
     }
 
     /// Our median as a part of another's.
     fn ratio(&self, place: Place, what: &str, other: &str) -> Option<f64> {
-        let ours = self.of(place, what, OURS)?.median;
-        Some(ours / self.of(place, what, other)?.median)
+        let mut all = self.measurements.iter();
+        let ours = all.find(|one| one.place == place && one.what == what && one.who == OURS)?;
+        Some(ours.median / self.beside(ours, other)?.median)
+    }
+
+    /// What we did in several sizes: the first of each, the median of its largest as a part of its
+    /// smallest's, and both sizes.
+    fn growths(&self) -> Vec<(&Measurement, f64, u32, u32)> {
+        let ours = || self.measurements.iter().filter(|one| one.who == OURS);
+        let mut growths: Vec<(&Measurement, f64, u32, u32)> = Vec::new();
+        for one in ours() {
+            if growths.iter().any(|(known, ..)| known.what == one.what) {
+                continue;
+            }
+            let sizes = || {
+                let same = ours().filter(|other| other.what == one.what);
+                same.filter_map(|other| Some((other.size?, other.median)))
+            };
+            let smallest = sizes().min_by_key(|(size, _)| *size);
+            let largest = sizes().max_by_key(|(size, _)| *size);
+            if let (Some((small, least)), Some((large, most))) = (smallest, largest)
+                && small < large
+            {
+                growths.push((one, most / least, small, large));
+            }
+        }
+        growths
     }
 
     fn aims(&self) -> Vec<Aim> {
@@ -119,6 +156,20 @@ impl Report {
                 let seen = self.ratio(place, what, PEER);
                 let what = format!("{what}: at most 0.5 of libvirtd's");
                 aim(what, place, 0.5, seen, |seen, limit| seen <= limit);
+            }
+        }
+        for (one, growth, small, large) in self.growths() {
+            let what = one.what.as_str();
+            if one.unit == RATE {
+                let what = format!("{what}: {large} get no less than {small}");
+                aim(what, one.place, 1.0, Some(growth), |seen, limit| {
+                    seen >= limit
+                });
+            } else {
+                let what = format!("{what}: {large} take at most twice the time of {small}");
+                aim(what, one.place, 2.0, Some(growth), |seen, limit| {
+                    seen <= limit
+                });
             }
         }
         let seen = self.ratio(Place::Lab, "guest with a VF", BARE);
@@ -143,7 +194,7 @@ impl fmt::Display for Report {
             if last != Some(one.place) {
                 writeln!(
                     f,
-                    "\n{:<38} {:<12} {:>5} {:>12} {:>12}  virtnicd's to it",
+                    "\n{:<WIDTH$} {:<12} {:>5} {:>12} {:>12}  virtnicd's to it",
                     one.place.title(),
                     "",
                     "n",
@@ -154,13 +205,19 @@ impl fmt::Display for Report {
             }
             let value = |value: f64| format!("{value:.*} {}", digits(value), one.unit);
             let ratio = (one.who != OURS)
-                .then(|| self.ratio(one.place, &one.what, &one.who))
+                .then(|| self.beside(one, OURS))
                 .flatten()
-                .map_or_else(String::new, |ratio| format!("  {ratio:.2}"));
+                .map_or_else(String::new, |ours| {
+                    format!("  {:.2}", ours.median / one.median)
+                });
+            let what = match one.size {
+                Some(size) => format!("{} ({size})", one.what),
+                None => one.what.clone(),
+            };
             writeln!(
                 f,
-                "{:<38} {:<12} {:>5} {:>12} {:>12}{ratio}",
-                one.what,
+                "{:<WIDTH$} {:<12} {:>5} {:>12} {:>12}{ratio}",
+                what,
                 one.who,
                 one.count,
                 value(one.median),
@@ -208,6 +265,7 @@ mod tests {
                 what: (*what).to_owned(),
                 who: (*who).to_owned(),
                 unit: "ms".to_owned(),
+                size: None,
                 samples: samples.to_vec(),
             };
             report.add(Place::Lab, sample);
@@ -241,6 +299,38 @@ mod tests {
             text.contains("NOT met  1.50  guest with a VF: at most 1.3"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_largest_is_compared_with_the_smallest_wherever_they_stand() {
+        let mut report = Report::default();
+        let mut add = |what: &str, who: &str, unit: &str, size, sample| {
+            let sample = Sample {
+                what: what.to_owned(),
+                who: who.to_owned(),
+                unit: unit.to_owned(),
+                size: Some(size),
+                samples: vec![sample],
+            };
+            report.add(Place::Pools, sample);
+        };
+        for (size, time) in [(64, 9.0), (16, 2.0), (1024, 5.0)] {
+            add("port", OURS, "ms", size, time);
+            add("port", PEER, "ms", size, 2.0 * time);
+        }
+        add("clients", OURS, RATE, 1, 100.0);
+        add("clients", OURS, RATE, 8, 150.0);
+        add("alone", OURS, "ms", 8, 1.0);
+        let text = report.to_string();
+        for line in [
+            "NOT met  2.50  port: 1024 take at most twice the time of 16",
+            "met      1.50  clients: 8 get no less than 1",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert_eq!(report.aims().len(), 2);
+        let ratios = text.lines().filter(|line| line.ends_with("  0.50"));
+        assert_eq!(ratios.count(), 3, "{text}");
     }
 
     #[test]

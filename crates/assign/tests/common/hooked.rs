@@ -1,17 +1,33 @@
 //! The simulated host with a hook at `bind`, and a driver that only pretends to set something.
 
-use conf::{MacAddress, PciAddress};
+use std::os::fd::OwnedFd;
+
+use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 use host::{
-    Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    SimulatedHost, Usage, VfSetting, VfState, VirtualFunction,
+    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, LinkState, Links, MacvlanSpec,
+    Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
+    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
 };
 
 pub(crate) struct Hooked {
     pub(crate) inner: SimulatedHost,
     /// Called before each bind.
     pub(crate) on_bind: Box<dyn Fn() + Send + Sync>,
+    /// Called before each macvtap is made.
+    pub(crate) before_make: Box<dyn Fn() + Send + Sync>,
     /// This setting is taken and forgotten.
     pub(crate) deaf_to: Option<Operation>,
+}
+
+impl Hooked {
+    pub(crate) fn plain(inner: SimulatedHost) -> Self {
+        Self {
+            inner,
+            on_bind: Box::new(|| {}),
+            before_make: Box::new(|| {}),
+            deaf_to: None,
+        }
+    }
 }
 
 type Answer<T> = Result<T, HostError>;
@@ -50,6 +66,9 @@ impl Host for Hooked {
         }
         self.inner.set_vf(vf, setting)
     }
+    fn vf_abilities(&self, vf: &VirtualFunction) -> Answer<VfAbilities> {
+        self.inner.vf_abilities(vf)
+    }
     fn set_netdev_mac(&self, netdev: &str, mac: MacAddress) -> Answer<()> {
         self.inner.set_netdev_mac(netdev, mac)
     }
@@ -80,5 +99,96 @@ impl Host for Hooked {
     }
     fn watch(&self) -> Answer<Box<dyn HostEvents>> {
         self.inner.watch()
+    }
+}
+
+impl Links for Hooked {
+    fn netdevs(&self) -> Answer<Vec<Netdev>> {
+        self.inner.netdevs()
+    }
+    fn netdev(&self, name: &str) -> Answer<Netdev> {
+        self.inner.netdev(name)
+    }
+    fn netdev_usage(&self, netdev: &Netdev) -> Answer<Vec<Usage>> {
+        self.inner.netdev_usage(netdev)
+    }
+    fn nic_ability(&self, netdev: &Netdev) -> Answer<NicAbility> {
+        self.inner.nic_ability(netdev)
+    }
+    fn netdev_counters(&self, ifindex: u32) -> Answer<Counters> {
+        self.inner.netdev_counters(ifindex)
+    }
+    fn vf_counters(&self, vf: &VirtualFunction) -> Answer<Option<Counters>> {
+        self.inner.vf_counters(vf)
+    }
+    fn set_up(&self, ifindex: u32, up: bool) -> Answer<()> {
+        if self.deaf_to == Some(Operation::SetUp) {
+            return Ok(());
+        }
+        self.inner.set_up(ifindex, up)
+    }
+    fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Answer<()> {
+        if self.deaf_to == Some(Operation::SetNetdevMac) {
+            return Ok(());
+        }
+        self.inner.set_mac(ifindex, mac)
+    }
+    fn set_mtu(&self, ifindex: u32, mtu: u32) -> Answer<()> {
+        if self.deaf_to == Some(Operation::SetMtu) {
+            return Ok(());
+        }
+        self.inner.set_mtu(ifindex, mtu)
+    }
+    fn make_macvlan(&self, spec: &MacvlanSpec) -> Answer<Netdev> {
+        (self.before_make)();
+        self.inner.make_macvlan(spec)
+    }
+    fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Answer<Vec<OwnedFd>> {
+        self.inner.open_macvtap(netdev, queues)
+    }
+    fn make_tap(&self, spec: &TapSpec) -> Answer<(Netdev, Vec<OwnedFd>)> {
+        self.inner.make_tap(spec)
+    }
+    fn open_tap(&self, name: NetdevName, queues: TapQueues) -> Answer<Vec<OwnedFd>> {
+        self.inner.open_tap(name, queues)
+    }
+    fn open_vhost(&self, count: u16) -> Answer<Vec<OwnedFd>> {
+        self.inner.open_vhost(count)
+    }
+    fn delete_link(&self, ifindex: u32, name: NetdevName) -> Answer<()> {
+        self.inner.delete_link(ifindex, name)
+    }
+    fn set_master(&self, ifindex: u32, master: Option<u32>) -> Answer<()> {
+        if self.deaf_to == Some(Operation::SetMaster) {
+            return Ok(());
+        }
+        self.inner.set_master(ifindex, master)
+    }
+    fn set_bridge_port(&self, ifindex: u32, port: &BridgePort) -> Answer<()> {
+        self.inner.set_bridge_port(ifindex, port)
+    }
+    fn set_bridge_mac(&self, ifindex: u32, mac: MacAddress, present: bool) -> Answer<()> {
+        self.inner.set_bridge_mac(ifindex, mac, present)
+    }
+    fn rx_filter(&self, ifindex: u32) -> Answer<RxFilter> {
+        self.inner.rx_filter(ifindex)
+    }
+    fn set_rx_filter(&self, ifindex: u32, filter: &RxFilter) -> Answer<()> {
+        if self.deaf_to == Some(Operation::SetRxFilter) {
+            return Ok(());
+        }
+        self.inner.set_rx_filter(ifindex, filter)
+    }
+    fn set_bandwidth(&self, ifindex: u32, bandwidth: &Bandwidth) -> Answer<()> {
+        self.inner.set_bandwidth(ifindex, bandwidth)
+    }
+    fn autoprobe(&self, pf: &PhysicalFunction) -> Answer<bool> {
+        self.inner.autoprobe(pf)
+    }
+    fn set_autoprobe(&self, pf: &PhysicalFunction, on: bool) -> Answer<()> {
+        self.inner.set_autoprobe(pf, on)
+    }
+    fn port_profile(&self, request: &PortRequest) -> Answer<()> {
+        self.inner.port_profile(request)
     }
 }

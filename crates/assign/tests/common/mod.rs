@@ -2,16 +2,17 @@
 #![allow(dead_code, reason = "each test file uses the part of it that it needs")]
 
 pub(crate) mod hooked;
+pub(crate) mod scenes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use assign::{
-    Assigner, Claim, ClaimError, DeviceId, Finding, Lent, Origin, Owner, Preparation, PrepareError,
-    Recovery, VfConfig, VfioUser,
+    Assigner, Claim, ClaimError, Finding, Item, Lent, LentKind, Origin, Owner, Preparation,
+    PrepareError, Recovery, VfConfig, VfioPreparation, VfioUser,
 };
-use conf::{MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
+use conf::{DeviceId, MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
 use host::{Host, SharedHost, SimulatedCrash, SimulatedHost};
 
 pub(crate) const USER: VfioUser = VfioUser { uid: 107, gid: 108 };
@@ -28,6 +29,16 @@ impl Machine {
             host: SimulatedHost::new(shape.parse().unwrap()),
             directory: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// With a card `eth0`, which is up, a bridge `br0`, and a tap `tap0` of somebody else's.
+    pub(crate) fn with_links(shape: &str) -> Self {
+        let machine = Self::new(shape);
+        machine.host.add_nic("eth0").unwrap();
+        machine.host.put_up("eth0", true);
+        machine.host.add_bridge("br0").unwrap();
+        machine.host.add_netdev("tap0", "tun", None).unwrap();
+        machine
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
@@ -93,16 +104,38 @@ pub(crate) fn mac(n: u32) -> MacAddress {
     MacAddress::new([0x52, 0x54, 0, a, b, c])
 }
 
-pub(crate) fn managed(network: Option<VfConfig>) -> Preparation {
-    Preparation {
+/// What is on the list of a PCI function.
+pub(crate) fn item(address: PciAddress) -> Item {
+    Item::Device(DeviceId::Pci(address))
+}
+
+pub(crate) fn vfio(network: Option<VfConfig>) -> VfioPreparation {
+    VfioPreparation {
         managed: true,
         driver: None,
         network,
+        profile: None,
+    }
+}
+
+pub(crate) fn managed(network: Option<VfConfig>) -> Preparation {
+    Preparation::Vfio(vfio(network))
+}
+
+/// The driver that a lent function has.
+pub(crate) fn driver(lent: &Lent) -> &str {
+    match &lent.kind {
+        LentKind::Vfio { driver, .. } => driver,
+        LentKind::Link { .. } => panic!("{} is a link", lent.item),
     }
 }
 
 /// MAC and VLAN only.
 pub(crate) fn ordinary(n: u32) -> Preparation {
+    managed(Some(mac_and_vlan(n)))
+}
+
+pub(crate) fn mac_and_vlan(n: u32) -> VfConfig {
     let tag = VlanTag {
         id: 42,
         native: None,
@@ -111,8 +144,7 @@ pub(crate) fn ordinary(n: u32) -> Preparation {
         trunk: false,
         tags: vec![tag],
     };
-    let config = VfConfig::new(mac(n), Some(&vlan), &VfSettings::default());
-    managed(Some(config.unwrap()))
+    VfConfig::new(mac(n), Some(&vlan), &VfSettings::default()).unwrap()
 }
 
 /// No setting at its neutral value.
@@ -124,6 +156,7 @@ pub(crate) fn everything(n: u32) -> Preparation {
         max_rate: Some(500),
         min_rate: Some(100),
         qos: Some(3),
+        ..VfSettings::default()
     };
     let tag = VlanTag {
         id: 42,

@@ -9,7 +9,7 @@ pub(super) use drives::number_of;
 
 use super::{Cpu, CpuModel, DeviceInfo, Domain, MemBalloon, OtherDevice, VirtType};
 use crate::kept::Kept;
-use crate::xml::RawXml;
+use crate::xml::{Document, Element, RawXml};
 use crate::{Interface, InterfaceSource};
 
 /// The QEMU of Debian and its kin.
@@ -128,6 +128,7 @@ impl Domain {
             _ => "partial",
         };
         cpu.check.get_or_insert_with(|| check.to_owned());
+        cpu.unused.rewrite("numa", number_cells);
     }
 
     fn fill_balloon(&mut self) {
@@ -205,6 +206,23 @@ impl Domain {
             self.devices.others.push(watchdog);
         }
     }
+}
+
+/// `<numa>` with a number for each cell, if none has one yet.
+fn number_cells(numa: &RawXml) -> Option<RawXml> {
+    let document = Document::parse(numa.as_str()).ok()?;
+    let root = document.root();
+    let mut cells = root.children_named("cell");
+    if cells.any(|cell| cell.attribute("id").is_some()) {
+        return None;
+    }
+    let names_end = |cell: Element<'_>| cell.node().range().start + "<cell".len();
+    let places: Vec<usize> = root.children_named("cell").map(names_end).collect();
+    let mut text = numa.as_str().to_owned();
+    for (number, &place) in places.iter().enumerate().rev() {
+        text.insert_str(place, &format!(" id='{number}'"));
+    }
+    Some(RawXml(text))
 }
 
 fn fill_interface(interface: &mut Interface, lends_host_device: &dyn Fn(&str) -> Option<bool>) {

@@ -3,7 +3,7 @@
 use super::Origin;
 use crate::tree::Tree;
 use crate::xml::{Base, Element, RawXml};
-use crate::{Error, ErrorKind, PciAddress};
+use crate::{Error, ErrorKind, Faults, PciAddress};
 
 /// What every device has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,33 +86,20 @@ impl DeviceInfo {
     pub(crate) fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
         let alias = element.child("alias").and_then(|c| c.attribute("name"));
         let alias = alias.filter(|name| origin == Origin::Status || is_user_alias(name));
-        let boot_order = match element.child("boot") {
-            Some(boot) => match boot.number::<u32>("order")? {
-                Some(0) => {
-                    return Err(boot.attribute_error(
-                        ErrorKind::Xml,
-                        "order",
-                        "incorrect boot order '0', expecting positive integer",
-                    ));
-                }
-                Some(order) => Some(order),
-                None => return Err(boot.missing(ErrorKind::Xml, "order")),
-            },
-            None => None,
-        };
-        let rom = element.child("rom").map(Rom::read).transpose()?.flatten();
-        let acpi_index = match element.child("acpi") {
-            Some(acpi) => acpi.number("index")?,
-            None => None,
-        };
-        let address = element.child("address").map(GuestAddress::read);
-        Ok(Self {
+        let mut faults = Faults::default();
+        let child = |name: &str| element.child(name);
+        let info = Self {
             alias: alias.map(str::to_owned),
-            boot_order,
-            rom,
-            acpi_index: acpi_index.filter(|&index| index != 0),
-            address: address.transpose()?.flatten(),
-        })
+            boot_order: child("boot").and_then(|boot| faults.or_default(boot_order(boot))),
+            rom: child("rom").and_then(|rom| faults.or_default(Rom::read(rom))),
+            acpi_index: child("acpi")
+                .and_then(|acpi| faults.or_default(acpi.number("index")))
+                .filter(|&index| index != 0),
+            address: child("address")
+                .and_then(|address| faults.or_default(GuestAddress::read(address))),
+        };
+        faults.finish()?;
+        Ok(info)
     }
 
     pub(crate) fn write<'a>(&'a self, tree: &mut Tree<'a>, hide_alias: bool) {
@@ -135,6 +122,18 @@ impl DeviceInfo {
         if let Some(address) = &self.address {
             address.write(tree);
         }
+    }
+}
+
+fn boot_order(boot: Element<'_>) -> Result<Option<u32>, Error> {
+    match boot.number::<u32>("order")? {
+        Some(0) => Err(boot.attribute_error(
+            ErrorKind::Xml,
+            "order",
+            "incorrect boot order '0', expecting positive integer",
+        )),
+        Some(order) => Ok(Some(order)),
+        None => Err(boot.missing(ErrorKind::Xml, "order")),
     }
 }
 

@@ -6,9 +6,13 @@ mod cpu;
 pub(crate) mod defaults;
 mod devices;
 pub(crate) mod info;
+mod number_set;
+mod placement;
 mod read;
 mod read_devices;
+mod served;
 pub(crate) mod shapes;
+mod timers;
 mod unsupported;
 mod validate;
 mod write;
@@ -20,6 +24,10 @@ use uuid::Uuid;
 pub use cpu::{Cpu, CpuModel, CpuTopology};
 pub use devices::*;
 pub use info::{DeviceInfo, GuestAddress, Rom};
+pub use number_set::{NumberSet, ParseNumberSetError};
+pub use placement::{NumaMemory, NumaMode, Placement};
+pub use served::{UnixChannel, UsbInput};
+pub use timers::{TickPolicy, Timer, TimerName};
 pub use unsupported::Unsupported;
 
 use crate::kept::Kept;
@@ -56,6 +64,8 @@ pub struct Domain {
     pub vcpus: u32,
     /// Virtual CPUs at start, where fewer.
     pub current_vcpus: Option<u32>,
+    /// Where on the host it runs.
+    pub placement: Placement,
     /// Firmware, machine and boot.
     pub os: Os,
     /// `<features>`: the ones that are used.
@@ -64,6 +74,10 @@ pub struct Domain {
     pub cpu: Option<Cpu>,
     /// `<clock offset=…>`.
     pub clock_offset: String,
+    /// `<clock><timer>`, in order.
+    pub timers: Vec<Timer>,
+    /// `<pm>`.
+    pub power: PowerManagement,
     /// What follows a power-off, a reboot and a crash.
     pub lifecycle: LifecycleActions,
     /// Everything plugged in.
@@ -117,7 +131,7 @@ impl Domain {
     /// own, resolved devices) is left out; nothing is filled in but a missing uuid and MACs.
     ///
     /// # Errors
-    /// The first thing wrong with the document, in libvirt's class, with its place.
+    /// What is wrong with the document, each with its place, in libvirt's class of the first.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
         Self::read(document.root_named("domain")?, Origin::Definition)
@@ -174,6 +188,17 @@ pub struct Features {
     pub apic: bool,
     /// Physical address extension.
     pub pae: bool,
+    /// `<vmport state=…>`: VMware's port; none: QEMU's default.
+    pub vmport: Option<bool>,
+}
+
+/// `<pm>`: whether the guest may suspend itself; none: QEMU's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PowerManagement {
+    /// `<suspend-to-mem enabled=…>` (S3).
+    pub suspend_to_mem: Option<bool>,
+    /// `<suspend-to-disk enabled=…>` (S4).
+    pub suspend_to_disk: Option<bool>,
 }
 
 /// `<on_poweroff>`, `<on_reboot>`, `<on_crash>`.

@@ -3,11 +3,14 @@
 use uuid::Uuid;
 
 use super::shapes::DOMAIN;
-use super::{Cpu, Domain, Features, LifecycleActions, Origin, Os, VirtType};
+use super::{
+    Cpu, Domain, Features, LifecycleActions, Origin, Os, Placement, PowerManagement, Timer,
+    VirtType,
+};
 use crate::kept::Kept;
 use crate::xml::{Base, Keyword};
 use crate::xml::{Element, parse_unsigned};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// The architecture of this daemon's guests, where a document names none.
 const DEFAULT_ARCHITECTURE: &str = "x86_64";
@@ -52,53 +55,69 @@ const ARCHITECTURES: [&str; 36] = [
     "loongarch64",
 ];
 
+/// What may follow a power-off, a reboot or a crash.
+const PLAIN_ACTIONS: [&str; 4] = ["destroy", "restart", "rename-restart", "preserve"];
+
+/// What else may follow a crash.
+const CRASH_ACTIONS: [&str; 2] = ["coredump-destroy", "coredump-restart"];
+
 impl Domain {
     pub(super) fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
-        let memory_kib = memory(element, "memory")?;
-        let current = memory(element, "currentMemory")?;
-        let memory_kib = memory_kib
-            .or(current)
-            .filter(|&memory| memory > 0)
-            .ok_or_else(|| element.error(ErrorKind::Xml, "<domain> needs a <memory> above 0"))?;
-        let (vcpus, current_vcpus) = vcpus(element)?;
-        let text = |name: &str| element.child_text(name);
-        let action = |name: &str, default: &str| {
-            let text = text(name).map(|text| text.trim().to_owned());
-            text.unwrap_or_else(|| default.to_owned())
-        };
+        // In libvirt's order, so that of several faults the same one is told first.
+        let mut faults = Faults::default();
+        let memory_kib = faults.or_default(memory(element, "memory"));
+        let current = faults.or_default(memory(element, "currentMemory"));
+        let memory_kib = memory_kib.or(current).filter(|&memory| memory > 0);
+        if memory_kib.is_none() && faults.is_empty() {
+            let message = "<domain> needs a <memory> above 0";
+            faults.or_default(Err::<(), _>(element.error(ErrorKind::Xml, message)));
+        }
+        let memory_kib = memory_kib.unwrap_or_default();
+        let (vcpus, current_vcpus) = faults.or_default(vcpus(element));
         let mut unused = Kept::of(element, &DOMAIN);
-        unused.forget("vcpu", "placement", "static");
-        let hard_limit = element.child("memtune");
-        let hard_limit = hard_limit.map(|memtune| memory(memtune, "hard_limit"));
-        Ok(Self {
+        unused.forget(&["vcpu"], "placement", "static");
+        unused.forget(&["numatune", "memory"], "placement", "static");
+        let domain = Self {
             id: match origin {
-                Origin::Status => element.number("id")?,
+                Origin::Status => faults.or_default(element.number("id")),
                 Origin::Definition => None,
             },
-            virt_type: virt_type(element)?,
-            name: name(element)?,
-            uuid: element.child_uuid("uuid")?.unwrap_or_else(Uuid::new_v4),
-            title: title(element)?,
-            description: text("description"),
+            virt_type: faults.or(virt_type(element), || VirtType::Qemu),
+            name: faults.or_default(name(element)),
+            uuid: faults
+                .or_default(element.child_uuid("uuid"))
+                .unwrap_or_else(Uuid::new_v4),
+            title: faults.or_default(title(element)),
+            description: element.child_text("description"),
             metadata: element.child("metadata").map(Element::raw),
             memory_kib,
             current_memory_kib: current.unwrap_or(memory_kib).min(memory_kib),
-            memory_hard_limit_kib: hard_limit.transpose()?.flatten(),
+            memory_hard_limit_kib: element
+                .child("memtune")
+                .and_then(|memtune| faults.or_default(memory(memtune, "hard_limit"))),
             vcpus,
             current_vcpus,
-            os: Os::read(element)?,
-            features: Features::read(element),
-            cpu: element.child("cpu").map(Cpu::read).transpose()?,
-            clock_offset: clock_offset(element)?,
-            lifecycle: LifecycleActions {
-                on_poweroff: action("on_poweroff", "destroy"),
-                on_reboot: action("on_reboot", "restart"),
-                on_crash: action("on_crash", "destroy"),
-            }
-            .checked(element)?,
-            devices: super::Devices::read(element.child("devices"), origin)?,
+            placement: faults.or_default(Placement::read(element, vcpus)),
+            os: faults.or_default(Os::read(element)),
+            features: faults.or_default(Features::read(element)),
+            cpu: element
+                .child("cpu")
+                .and_then(|cpu| faults.or_default(Cpu::read(cpu).map(Some))),
+            clock_offset: faults.or_default(clock_offset(element)),
+            timers: match element.child("clock") {
+                Some(clock) => Timer::read_all(clock, &mut faults),
+                None => Vec::new(),
+            },
+            power: match element.child("pm") {
+                Some(pm) => faults.or_default(PowerManagement::read(pm)),
+                None => PowerManagement::default(),
+            },
+            lifecycle: LifecycleActions::read(element, &mut faults),
+            devices: faults.or_default(super::Devices::read(element.child("devices"), origin)),
             unused,
-        })
+        };
+        faults.finish()?;
+        Ok(domain)
     }
 }
 
@@ -116,7 +135,7 @@ fn name(element: Element<'_>) -> Result<String, Error> {
     }
     if name.contains('/') || name.contains('\n') || name.trim().is_empty() {
         let shown: String = name.chars().take(60).collect();
-        return Err(element.error(
+        return Err(child.unwrap_or(element).error(
             ErrorKind::Xml,
             format!("the name {shown:?} must not be blank or contain '/' or a line feed"),
         ));
@@ -127,7 +146,8 @@ fn name(element: Element<'_>) -> Result<String, Error> {
 fn title(element: Element<'_>) -> Result<Option<String>, Error> {
     let title = element.child_text("title");
     if title.as_ref().is_some_and(|title| title.contains('\n')) {
-        return Err(element.error(ErrorKind::Xml, "<title> must not contain a line feed"));
+        let place = element.child("title").unwrap_or(element);
+        return Err(place.error(ErrorKind::Xml, "<title> must not contain a line feed"));
     }
     Ok(title)
 }
@@ -290,37 +310,54 @@ impl Os {
 }
 
 impl Features {
-    fn read(domain: Element<'_>) -> Self {
-        let has = |name| {
-            let features = domain.child("features");
-            features.is_some_and(|features| features.child(name).is_some())
+    fn read(domain: Element<'_>) -> Result<Self, Error> {
+        let features = domain.child("features");
+        let child = |name| features.and_then(|features| features.child(name));
+        Ok(Self {
+            acpi: child("acpi").is_some(),
+            apic: child("apic").is_some(),
+            pae: child("pae").is_some(),
+            vmport: match child("vmport") {
+                Some(vmport) => vmport.on_off("state")?,
+                None => None,
+            },
+        })
+    }
+}
+
+impl PowerManagement {
+    fn read(pm: Element<'_>) -> Result<Self, Error> {
+        let enabled = |name: &str| match pm.child(name) {
+            Some(child) => child.yes_no("enabled"),
+            None => Ok(None),
         };
-        Self {
-            acpi: has("acpi"),
-            apic: has("apic"),
-            pae: has("pae"),
-        }
+        Ok(Self {
+            suspend_to_mem: enabled("suspend-to-mem")?,
+            suspend_to_disk: enabled("suspend-to-disk")?,
+        })
     }
 }
 
 impl LifecycleActions {
-    fn checked(self, domain: Element<'_>) -> Result<Self, Error> {
-        let plain = ["destroy", "restart", "rename-restart", "preserve"];
-        let crash = ["coredump-destroy", "coredump-restart"];
-        for (name, action) in [
-            ("on_poweroff", &self.on_poweroff),
-            ("on_reboot", &self.on_reboot),
-            ("on_crash", &self.on_crash),
-        ] {
-            let of_crash = name == "on_crash" && crash.contains(&action.as_str());
-            if !of_crash && !plain.contains(&action.as_str()) {
-                let action: String = action.chars().take(40).collect();
-                return Err(domain.error(
-                    ErrorKind::ConfigUnsupported,
-                    format!("<{name}> is '{action}': expected {}", plain.join(", ")),
-                ));
+    fn read(domain: Element<'_>, faults: &mut Faults) -> Self {
+        let mut action = |name: &str, default: &str, crash: bool| {
+            let text = domain.child_text(name);
+            let word = text.map_or_else(|| default.to_owned(), |text| text.trim().to_owned());
+            let known = PLAIN_ACTIONS.contains(&word.as_str())
+                || crash && CRASH_ACTIONS.contains(&word.as_str());
+            if known {
+                return word;
             }
+            let shown: String = word.chars().take(40).collect();
+            let expected = PLAIN_ACTIONS.join(", ");
+            let message = format!("<{name}> is '{shown}': expected {expected}");
+            let place = domain.child(name).unwrap_or(domain);
+            faults.or_default(Err(place.error(ErrorKind::ConfigUnsupported, message)))
+        };
+        Self {
+            on_poweroff: action("on_poweroff", "destroy", false),
+            on_reboot: action("on_reboot", "restart", false),
+            on_crash: action("on_crash", "destroy", true),
         }
-        Ok(self)
     }
 }

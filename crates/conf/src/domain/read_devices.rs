@@ -129,64 +129,22 @@ impl OtherDevice {
 
 impl Disk {
     fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
-        let kind = element.attribute("type").unwrap_or("file");
+        let mut faults = Faults::default();
         let device = element.attribute("device").unwrap_or("disk");
         if !["disk", "cdrom", "floppy", "lun"].contains(&device) {
             let expected = "disk, cdrom, floppy or lun";
-            return Err(element.invalid(ErrorKind::Xml, "device", expected));
+            let fault = element.invalid(ErrorKind::Xml, "device", expected);
+            faults.or_default(Err::<(), _>(fault));
         }
-        let source = element.child("source");
-        let path = |name: &str| {
-            let path = source.and_then(|source| source.attribute_string(name));
-            path.filter(|path| !path.is_empty())
+        let source = faults.or_default(DiskSource::read(element));
+        let target = faults.or_default(read_target(element));
+        let bus = faults.or_default(read_bus(element));
+        let (format, driver_attributes) = match element.child("driver") {
+            Some(driver) => faults.or_default(read_disk_driver(driver)),
+            None => Default::default(),
         };
-        let elsewhere = |kind: &str| DiskSource::Other {
-            kind: kind.to_owned(),
-            source: source.map(Element::raw),
-        };
-        let source = match kind {
-            "file" => path("file").map(DiskSource::File),
-            "block" => Some(path("dev").map_or_else(|| elsewhere(kind), DiskSource::Block)),
-            "network" | "dir" | "volume" | "nvme" | "vhostuser" | "vhostvdpa" => {
-                Some(elsewhere(kind))
-            }
-            _ => {
-                let expected = "file, block, network, dir, volume, nvme, vhostuser, vhostvdpa";
-                return Err(element.invalid(ErrorKind::Xml, "type", expected));
-            }
-        };
-        let target = element.child("target");
-        let target_dev = target.and_then(|target| target.attribute("dev"));
-        let target_dev = target_dev.filter(|dev| !dev.is_empty()).ok_or_else(|| {
-            let message = "<disk> needs a <target dev='…'>, as vda or sda";
-            element.error(ErrorKind::NoTarget, message)
-        })?;
-        let bus = target.and_then(|target| target.attribute_string("bus"));
-        if let (Some(target), Some(bus)) = (target, &bus)
-            && !BUSES.contains(&bus.as_str())
-        {
-            return Err(target.invalid(ErrorKind::Xml, "bus", BUSES.join(", ")));
-        }
-        let mut format = String::new();
-        let mut driver_attributes = Vec::new();
-        if let Some(driver) = element.child("driver") {
-            for (name, value) in driver.attributes() {
-                match name {
-                    "name" => {}
-                    "type" => format = value.to_owned(),
-                    _ if DISK_DRIVER.contains(&name) => {
-                        let words = DISK_DRIVER_WORDS.iter().find(|(known, _)| *known == name);
-                        if let Some((_, words)) = words
-                            && !words.contains(&value)
-                        {
-                            return Err(driver.invalid(ErrorKind::Xml, name, words.join(", ")));
-                        }
-                        driver_attributes.push((name.to_owned(), value.to_owned()));
-                    }
-                    _ => {}
-                }
-            }
-        }
+        let info = faults.or_default(DeviceInfo::read(element, origin));
+        faults.finish()?;
         let shape = match source {
             Some(DiskSource::Other { .. }) => &DISK_ELSEWHERE,
             _ => &DISK,
@@ -196,13 +154,78 @@ impl Disk {
             source,
             format,
             driver_attributes,
-            target: target_dev.to_owned(),
-            bus: bus.unwrap_or_else(|| bus_of(target_dev, device).to_owned()),
+            bus: bus.unwrap_or_else(|| bus_of(&target, device).to_owned()),
+            target,
             read_only: element.child("readonly").is_some() || device == "cdrom",
-            info: DeviceInfo::read(element, origin)?,
+            info,
             unused: Kept::of(element, shape),
         })
     }
+}
+
+impl DiskSource {
+    fn read(disk: Element<'_>) -> Result<Option<Self>, Error> {
+        let source = disk.child("source");
+        let path = |name: &str| {
+            let path = source.and_then(|source| source.attribute_string(name));
+            path.filter(|path| !path.is_empty())
+        };
+        let elsewhere = |kind: &str| Self::Other {
+            kind: kind.to_owned(),
+            source: source.map(Element::raw),
+        };
+        Ok(match disk.attribute("type").unwrap_or("file") {
+            "file" => path("file").map(Self::File),
+            kind @ "block" => Some(path("dev").map_or_else(|| elsewhere(kind), Self::Block)),
+            kind @ ("network" | "dir" | "volume" | "nvme" | "vhostuser" | "vhostvdpa") => {
+                Some(elsewhere(kind))
+            }
+            _ => {
+                let expected = "file, block, network, dir, volume, nvme, vhostuser, vhostvdpa";
+                return Err(disk.invalid(ErrorKind::Xml, "type", expected));
+            }
+        })
+    }
+}
+
+fn read_target(disk: Element<'_>) -> Result<String, Error> {
+    let target = disk.child("target");
+    let dev = target.and_then(|target| target.attribute_string("dev"));
+    dev.filter(|dev| !dev.is_empty()).ok_or_else(|| {
+        let message = "<disk> needs a <target dev='…'>, as vda or sda";
+        disk.error(ErrorKind::NoTarget, message)
+    })
+}
+
+fn read_bus(disk: Element<'_>) -> Result<Option<String>, Error> {
+    let Some(target) = disk.child("target") else {
+        return Ok(None);
+    };
+    match target.attribute("bus") {
+        Some(bus) if !BUSES.contains(&bus) => {
+            Err(target.invalid(ErrorKind::Xml, "bus", BUSES.join(", ")))
+        }
+        bus => Ok(bus.map(str::to_owned)),
+    }
+}
+
+/// A disk's format, and what else its `<driver>` says.
+fn read_disk_driver(driver: Element<'_>) -> Result<(String, Vec<(String, String)>), Error> {
+    let (mut format, mut attributes) = (String::new(), Vec::new());
+    for (name, value) in driver.attributes() {
+        if name == "type" {
+            value.clone_into(&mut format);
+        } else if name != "name" && DISK_DRIVER.contains(&name) {
+            let words = DISK_DRIVER_WORDS.iter().find(|(known, _)| *known == name);
+            if let Some((_, words)) = words
+                && !words.contains(&value)
+            {
+                return Err(driver.invalid(ErrorKind::Xml, name, words.join(", ")));
+            }
+            attributes.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    Ok((format, attributes))
 }
 
 /// What libvirt knows for some attributes of a disk's `<driver>`.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::shapes::{
     CHARACTER_DEVICE, CONTROLLER, CPU, DISK, DOMAIN, HOSTDEV, INTERFACE, MEMBALLOON, RNG,
 };
-use super::{CharBackend, DiskSource, Domain};
+use super::{CharBackend, DiskSource, Domain, NumaMode, OtherDevice};
 use crate::InterfaceSource;
 
 /// Attributes of a disk's `<driver>` that QEMU is told.
@@ -57,9 +57,20 @@ impl Domain {
         if self.os.bios_use_serial == Some(true) {
             found.push(Unsupported::at("/domain/os/bios", "@useserial='yes'"));
         }
+        let memory = self.placement.memory.as_ref();
+        if memory.is_some_and(|memory| memory.mode == NumaMode::Restrictive) {
+            let name = "@mode='restrictive'";
+            found.push(Unsupported::at("/domain/numatune/memory", name));
+        }
         if !["utc", "localtime"].contains(&self.clock_offset.as_str()) {
             let name = format!("@offset='{}'", self.clock_offset);
             found.push(Unsupported::at("/domain/clock", &name));
+        }
+        for (number, timer) in self.timers.iter().enumerate() {
+            if let Some(name) = timer.lacking() {
+                let path = format!("/domain/clock/timer[{}]", number + 1);
+                found.push(Unsupported::at(&path, &name));
+            }
         }
         if let Some(cpu) = &self.cpu {
             cpu.unused.report("/domain/cpu", &CPU, &mut found);
@@ -114,7 +125,8 @@ impl Domain {
             let path = "/domain/devices/memballoon";
             balloon.unused.report(path, &MEMBALLOON, &mut found);
         }
-        for other in devices.others.iter().filter(|other| !other.is_harmless()) {
+        let missed = |other: &&OtherDevice| !other.is_harmless() && !other.is_served();
+        for other in devices.others.iter().filter(missed) {
             found.push(Unsupported::at("/domain/devices", &other.name));
         }
         found

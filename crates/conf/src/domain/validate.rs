@@ -303,6 +303,15 @@ impl Interface {
             "vdpa",
         ];
         let refuse = |what: &str| Err(unsupported(format!("interface {} - {what}", self.mac)));
+        if let InterfaceSource::Hostdev {
+            source: HostSource::Usb(_),
+            ..
+        } = self.source
+        {
+            return refuse(
+                "a USB device can't be given MAC and VLAN by the host; use a plain <hostdev>",
+            );
+        }
         if hostdev {
             if bandwidth.is_some() {
                 return refuse("bandwidth settings are not supported for hostdev interfaces");

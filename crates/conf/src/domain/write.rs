@@ -1,23 +1,14 @@
 //! Writing `<domain>`.
 
 use super::shapes::DOMAIN;
-use super::{Domain, Written};
-use crate::Interface;
+use super::{Domain, PowerManagement, Written};
 use crate::tree::Tree;
-use crate::xml::{Keyword, VIRTNIC_NAMESPACE};
+use crate::xml::Keyword;
 
 impl Domain {
     pub(super) fn tree(&self, form: Written) -> Tree<'_> {
         let mut tree = Tree::new("domain").with("type", self.virt_type.word());
         tree.optional("id", self.id.filter(|_| form.is_running()));
-        if self
-            .devices
-            .interfaces
-            .iter()
-            .any(Interface::needs_namespace)
-        {
-            tree.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
-        }
         tree.child(Tree::of_text("name", &self.name));
         tree.child(Tree::of_text("uuid", self.uuid));
         tree.text_child("title", self.title.as_ref());
@@ -33,15 +24,22 @@ impl Domain {
             tree.child(memtune);
         }
         tree.child(self.vcpu_tree());
+        tree.child_unless_empty(self.placement.cputune_tree());
+        tree.child_unless_empty(self.placement.numatune_tree());
         tree.child(self.os_tree());
         tree.child_unless_empty(self.features_tree());
         if let Some(cpu) = &self.cpu {
             tree.child(cpu.tree());
         }
-        tree.child(Tree::new("clock").with("offset", &self.clock_offset));
+        let mut clock = Tree::new("clock").with("offset", &self.clock_offset);
+        for timer in &self.timers {
+            clock.child(timer.tree());
+        }
+        tree.child(clock);
         tree.child(Tree::of_text("on_poweroff", &self.lifecycle.on_poweroff));
         tree.child(Tree::of_text("on_reboot", &self.lifecycle.on_reboot));
         tree.child(Tree::of_text("on_crash", &self.lifecycle.on_crash));
+        tree.child_unless_empty(self.power.tree());
         tree.child(self.devices.tree(form));
         tree.keep(&self.unused, &DOMAIN);
         tree
@@ -52,7 +50,7 @@ impl Domain {
         let kept = |name: &str| kept.and_then(|kept| kept.attribute(name));
         let mut vcpu = Tree::of_text("vcpu", self.vcpus);
         vcpu.attribute("placement", kept("placement").unwrap_or("static"));
-        vcpu.optional("cpuset", kept("cpuset"));
+        vcpu.optional("cpuset", self.placement.cpus.as_ref());
         vcpu.optional("current", self.current_vcpus);
         vcpu
     }
@@ -87,7 +85,27 @@ impl Domain {
                 features.child(Tree::new(name));
             }
         }
+        if self.features.vmport.is_some() {
+            let mut vmport = Tree::new("vmport");
+            vmport.on_off("state", self.features.vmport);
+            features.child(vmport);
+        }
         features
+    }
+}
+
+impl PowerManagement {
+    fn tree(self) -> Tree<'static> {
+        let mut tree = Tree::new("pm");
+        for (name, enabled) in [
+            ("suspend-to-mem", self.suspend_to_mem),
+            ("suspend-to-disk", self.suspend_to_disk),
+        ] {
+            let mut child = Tree::new(name);
+            child.yes_no("enabled", enabled);
+            tree.child_unless_empty(child);
+        }
+        tree
     }
 }
 

@@ -48,6 +48,9 @@ const OTHER_DEVICES: [&str; 22] = [
     "vsock",
 ];
 
+const ON_OFF: &str = "`on`, `off`";
+const YES_NO: &str = "`yes`, `no`";
+
 /// Values and defaults, by the place of the attribute or element.
 const VALUES: &[(&str, &str, &str)] = &[
     ("/domain/@type", "`kvm`, `qemu`", ""),
@@ -58,7 +61,32 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     ("/domain/memory/@unit", "bytes, KiB … EiB, KB … EB", "`KiB`"),
     ("/domain/currentMemory/@unit", "as `memory`", "`KiB`"),
+    (
+        "/domain/vcpu/@cpuset",
+        "the host's CPUs that the guest runs on, as `0-3,^2,8`",
+        "all",
+    ),
     ("/domain/vcpu/@current", "1 to the number of CPUs", "all"),
+    (
+        "/domain/cputune/vcpupin",
+        "`vcpu`: the number of a virtual CPU; `cpuset`: the host's CPUs that it runs on",
+        "",
+    ),
+    (
+        "/domain/cputune/emulatorpin/@cpuset",
+        "the host's CPUs that QEMU's own threads run on",
+        "as `vcpu`",
+    ),
+    (
+        "/domain/numatune/memory/@mode",
+        "`strict`, `preferred`, `interleave`; `restrictive` can't be started",
+        "`strict`",
+    ),
+    (
+        "/domain/numatune/memory/@nodeset",
+        "the host's NUMA nodes that the memory comes from",
+        "",
+    ),
     (
         "/domain/os/type/@arch",
         "`x86_64`; others can't be started",
@@ -73,6 +101,39 @@ const VALUES: &[(&str, &str, &str)] = &[
         "/domain/os/boot/@dev",
         "`hd`, `network`, `cdrom`, `fd`",
         "`hd`",
+    ),
+    ("/domain/features/vmport/@state", ON_OFF, "QEMU's"),
+    (
+        "/domain/clock/@offset",
+        "`utc`, `localtime`; others can't be started",
+        "`utc`",
+    ),
+    (
+        "/domain/clock/timer/@name",
+        "`rtc`, `pit`, `hpet`, `kvmclock`, `hypervclock`; others can't be started",
+        "",
+    ),
+    (
+        "/domain/clock/timer/@present",
+        "`yes`, `no`; `rtc` and `pit` are always there",
+        "QEMU's",
+    ),
+    (
+        "/domain/clock/timer/@tickpolicy",
+        "`delay`, `catchup` (`rtc`, `pit`), `discard` (`pit`)",
+        "QEMU's; `delay` of a `pit` that is named",
+    ),
+    ("/domain/pm/suspend-to-mem/@enabled", YES_NO, "QEMU's"),
+    ("/domain/pm/suspend-to-disk/@enabled", YES_NO, "QEMU's"),
+    (
+        "/domain/devices/channel",
+        "of type `unix`, bound, with a virtio target: a socket, in the guest's run directory if no path is given; others can't be started",
+        "",
+    ),
+    (
+        "/domain/devices/input",
+        "`tablet`, `mouse` and `keyboard` on `usb`, or the machine's own on `ps2`; others can't be started",
+        "",
     ),
     ("/domain/on_poweroff", "`destroy`, `restart`", "`destroy`"),
     ("/domain/on_reboot", "`destroy`, `restart`", "`restart`"),
@@ -258,6 +319,11 @@ const VALUES: &[(&str, &str, &str)] = &[
         "/domain/devices/interface/virtnic:direct",
         "**ours**: `mode`: `vepa`, `private`, `bridge` or `passthrough`, of those that its network offers",
         "its forward mode",
+    ),
+    (
+        "/domain/devices/interface/virtnic:port",
+        "**ours**: `network`, `portgroup` and `portid` of a running guest's VF; read again, it asks for a port",
+        "",
     ),
     (
         "/domain/devices/interface/address",

@@ -174,6 +174,11 @@ pub(super) const RULES: &[ElementRule] = &[
             attribute("bus", "0–255, any base", "0"),
             attribute("slot", "0–31, any base", "0"),
             attribute("function", "0–7, any base", "0"),
+            attribute(
+                "virtnic:connections",
+                "**ours**: guests' interfaces on it; ignored when read",
+                "",
+            ),
         ],
     ),
     element(

@@ -179,16 +179,7 @@ impl Interface {
     /// libvirt's canonical document. The live form shows what the interface was resolved to.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        let mut tree = self.tree(Written::Form(form));
-        if self.needs_namespace() {
-            tree.attribute("xmlns:virtnic", crate::xml::VIRTNIC_NAMESPACE);
-        }
-        tree.finish()
-    }
-
-    /// Whether it says anything in our namespace.
-    pub(crate) fn needs_namespace(&self) -> bool {
-        self.vf.is_some() || self.direct_mode.is_some()
+        self.tree(Written::Form(form)).finish()
     }
 
     /// Whether the device is, or was resolved to, a host device.

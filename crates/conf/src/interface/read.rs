@@ -9,8 +9,8 @@ use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
 use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
-    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, HostDriver, HostSource, MacAddress, Plug,
-    VfSettings, VirtualPort, VirtualPortRules,
+    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostDriver, HostSource,
+    MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -31,7 +31,11 @@ const MADE_UP_TARGETS: [&str; 3] = ["vnet", "macvtap", "macvlan"];
 
 impl Interface {
     pub(crate) fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
-        let source = InterfaceSource::read(element)?;
+        let mut faults = Faults::default();
+        let source = InterfaceSource::read(element);
+        // What depends on the kind is not looked at where that is not known.
+        let known = source.is_ok();
+        let source = faults.or(source, || InterfaceSource::Null);
         let hostdev = matches!(source, InterfaceSource::Hostdev { .. });
         let child = |name: &str| element.child(name);
         let path = |name: &str, attribute: &str| {
@@ -39,69 +43,59 @@ impl Interface {
             value.filter(|value| !value.is_empty())
         };
         let model = path("model", "type").map(|model| known_model(element, model));
-        let model = model.transpose()?;
-        let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev;
+        let model = faults.or_default(model.transpose());
+        let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev && known;
         let driver = child("driver").filter(|_| virtio).map(NicDriver::read);
         let backend = child("backend").map(|backend| NicBackend::read(backend, virtio));
         let mut unused = Kept::of(element, source.shape());
         if !source.may_be_filtered() {
             unused.remove("filterref");
         }
-        let target = Target::read(element, origin)?;
-        let mac = child("mac");
-        let generated = match mac.and_then(|mac| mac.attribute("type")) {
-            None => None,
-            Some("generated") => Some(true),
-            Some("static") => Some(false),
-            Some(_) => {
-                let mac = mac.unwrap_or(element);
-                return Err(mac.invalid(ErrorKind::Xml, "type", "generated or static"));
-            }
-        };
+        let target = faults.or_default(Target::read(element, origin));
+        let generated = faults.or_default(read_generated(element));
         let mut interface = Self {
-            mac: read_mac(element)?,
-            vlan: element.parse_child("vlan")?,
-            virtual_port: source.virtual_port(element)?,
-            bandwidth: source.bandwidth(element)?,
-            isolated: match child("port") {
-                Some(port) => port.yes_no("isolated")?,
-                None => None,
+            mac: faults.or(read_mac(element), MacAddress::random),
+            vlan: faults.or_default(element.parse_child("vlan")),
+            virtual_port: match known {
+                true => faults.or_default(source.virtual_port(element)),
+                false => None,
             },
-            trust_guest_rx_filters: element.yes_no("trustGuestRxFilters")?,
+            bandwidth: match known {
+                true => faults.or_default(source.bandwidth(element)),
+                false => None,
+            },
+            isolated: child("port").and_then(|port| faults.or_default(port.yes_no("isolated"))),
+            trust_guest_rx_filters: faults.or_default(element.yes_no("trustGuestRxFilters")),
             target: target.dev,
             target_managed: target.managed,
             mac_generated: generated,
-            mac_check: match mac {
-                Some(mac) => mac.yes_no("check")?,
-                None => None,
-            },
+            mac_check: child("mac").and_then(|mac| faults.or_default(mac.yes_no("check"))),
             script: path("script", "path"),
             downscript: path("downscript", "path"),
             backend_domain: path("backenddomain", "name"),
             model,
-            driver: driver.transpose()?.flatten(),
-            backend: backend.transpose()?.flatten(),
-            send_buffer: read_send_buffer(element)?,
-            coalesce_rx_frames: read_coalesce(element)?,
-            teaming: child("teaming").map(Teaming::read).transpose()?.flatten(),
-            link_up: match child("link") {
-                Some(link) => read_link(link)?,
-                None => None,
-            },
-            mtu: match child("mtu") {
-                Some(mtu) => mtu.number::<u32>("size")?.filter(|&size| size > 0),
-                None => None,
-            },
-            vf: VfSettings::of(element)?,
-            direct_mode: read_direct_mode(element)?,
-            info: DeviceInfo::read(element, origin)?,
+            driver: faults.or_default(driver.transpose()).flatten(),
+            backend: faults.or_default(backend.transpose()).flatten(),
+            send_buffer: faults.or_default(read_send_buffer(element)),
+            coalesce_rx_frames: faults.or_default(read_coalesce(element)),
+            teaming: child("teaming").and_then(|teaming| faults.or_default(Teaming::read(teaming))),
+            link_up: child("link").and_then(|link| faults.or_default(read_link(link))),
+            mtu: child("mtu")
+                .and_then(|mtu| faults.or_default(mtu.number::<u32>("size")))
+                .filter(|&size| size > 0),
+            vf: faults
+                .or_default(VfSettings::of(element))
+                .filter(|vf| *vf != VfSettings::default()),
+            direct_mode: faults.or_default(read_direct_mode(element)),
+            info: faults.or_default(DeviceInfo::read(element, origin)),
             actual: None,
             source,
             unused,
         };
         if origin == Origin::Status {
-            interface.actual = ActualDevice::read(element)?;
+            interface.actual = faults.or_default(ActualDevice::read(element));
         }
+        faults.finish()?;
         interface.check(element)?;
         Ok(interface)
     }
@@ -159,6 +153,7 @@ impl Interface {
     }
 }
 
+#[derive(Default)]
 struct Target {
     dev: Option<String>,
     managed: Option<bool>,
@@ -179,6 +174,18 @@ impl Target {
             dev: target.attribute_string("dev").filter(kept),
             managed,
         })
+    }
+}
+
+fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
+    let Some(mac) = element.child("mac") else {
+        return Ok(None);
+    };
+    match mac.attribute("type") {
+        None => Ok(None),
+        Some("generated") => Ok(Some(true)),
+        Some("static") => Ok(Some(false)),
+        Some(_) => Err(mac.invalid(ErrorKind::Xml, "type", "generated or static")),
     }
 }
 
@@ -302,6 +309,9 @@ fn known_model(element: Element<'_>, model: String) -> Result<String, Error> {
 
 impl InterfaceSource {
     fn read(element: Element<'_>) -> Result<Self, Error> {
+        if let Some(network) = Self::read_resolved(element) {
+            return Ok(network);
+        }
         let kind = element.attribute("type").unwrap_or("user");
         let source = element.child("source");
         let required = |name: &str| {
@@ -358,6 +368,25 @@ impl InterfaceSource {
                 );
                 return Err(element.invalid(ErrorKind::Xml, "type", expected));
             }
+        })
+    }
+
+    /// The network of an interface that is shown as it was resolved: the live form of a guest, read
+    /// as a definition, asks for a port again and not for the device that it happened to get.
+    fn read_resolved(element: Element<'_>) -> Option<Self> {
+        let origin = match element.attribute("type")? {
+            "hostdev" => element.children_in(VIRTNIC_NAMESPACE, "port").next()?,
+            "bridge" | "direct" => element.child("source")?,
+            _ => return None,
+        };
+        // Only what runs has a port.
+        origin.attribute("portid")?;
+        let network = origin
+            .attribute("network")
+            .filter(|name| !name.is_empty())?;
+        Some(Self::Network {
+            network: network.to_owned(),
+            port_group: origin.attribute_string("portgroup"),
         })
     }
 

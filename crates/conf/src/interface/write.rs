@@ -5,7 +5,7 @@ use crate::domain::Written;
 use crate::domain::info::pci_attributes;
 use crate::domain::shapes::INTERFACE_HOSTDEV;
 use crate::tree::Tree;
-use crate::xml::Keyword;
+use crate::xml::{Keyword, VIRTNIC_NAMESPACE};
 use crate::{Form, Plug};
 
 impl Interface {
@@ -97,15 +97,34 @@ impl Interface {
         if let Some(mode) = self.direct_mode {
             tree.child(Tree::new("virtnic:direct").with("mode", mode.word()));
         }
+        if let Some(port) = shown.and_then(|actual| self.port_shown(actual)) {
+            tree.child(port);
+        }
         self.info.write_for(&mut tree, form);
-        let lent = shown.is_some_and(|actual| actual.kind().0 == "hostdev");
-        let shape = if lent {
+        let shape = if shown.is_some_and(ActualDevice::is_hostdev) {
             &INTERFACE_HOSTDEV
         } else {
             self.source.shape()
         };
         tree.keep(&self.unused, shape);
         tree
+    }
+
+    /// The network that lent a host device: libvirt's form of one has no place for it.
+    fn port_shown<'a>(&'a self, actual: &ActualDevice) -> Option<Tree<'a>> {
+        let InterfaceSource::Network {
+            network,
+            port_group,
+        } = &self.source
+        else {
+            return None;
+        };
+        if !actual.is_hostdev() {
+            return None;
+        }
+        let mut port = Tree::new("virtnic:port").with("network", network);
+        port.optional("portgroup", port_group.as_ref());
+        Some(port.with("portid", actual.port))
     }
 
     fn write_head<'a>(&'a self, tree: &mut Tree<'a>, shown: Option<&'a ActualDevice>) {
@@ -121,6 +140,12 @@ impl Interface {
             None => self.trust_guest_rx_filters,
         };
         tree.yes_no("trustGuestRxFilters", trust);
+        // Here and not further out: clients cut the element out of a guest's document and send it
+        // back as it stands.
+        let lent = shown.is_some_and(|actual| self.port_shown(actual).is_some());
+        if lent || self.vf.is_some() || self.direct_mode.is_some() {
+            tree.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
+        }
     }
 
     fn write_source<'a>(
@@ -134,7 +159,7 @@ impl Interface {
             InterfaceSource::Network {
                 network,
                 port_group,
-            } if !shown.is_some_and(|actual| matches!(actual.plug, Plug::HostdevPci { .. })) => {
+            } if !shown.is_some_and(ActualDevice::is_hostdev) => {
                 source.attribute("network", network);
                 source.optional("portgroup", port_group.as_ref());
                 let port = self.actual.as_ref().map(|actual| actual.port);
@@ -188,6 +213,10 @@ fn write_isolated(tree: &mut Tree<'_>, isolated: Option<bool>) {
 }
 
 impl ActualDevice {
+    fn is_hostdev(&self) -> bool {
+        matches!(self.plug, Plug::HostdevPci { .. })
+    }
+
     /// The type that stands for the plug, and whether the device is managed.
     fn kind(&self) -> (&'static str, bool) {
         match self.plug {

@@ -38,10 +38,13 @@ impl Network {
     }
 
     fn check_name(&self) -> Result<(), Error> {
-        if self.name.contains('\n') {
+        if self.name.contains('\n') || self.name.trim().is_empty() {
             return Err(Error::new(
                 ErrorKind::Xml,
-                format!("the network's name {:?} contains a line feed", self.name),
+                format!(
+                    "the network's name {:?} must not be blank or contain a line feed",
+                    self.name
+                ),
             ));
         }
         Ok(())

@@ -26,7 +26,7 @@ pub struct DeviceStatus {
 }
 
 /// A device of a pool, as the document names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PoolDevice {
     /// A network device.
     Interface(String),
@@ -34,8 +34,30 @@ pub enum PoolDevice {
     Address(PciAddress),
 }
 
-/// How many guests' interfaces are on each network device.
-type Connections<'s> = HashMap<&'s str, u32>;
+/// How many guests' interfaces are on each device that has any.
+#[derive(Default)]
+struct Connections<'s> {
+    interfaces: HashMap<&'s str, u32>,
+    addresses: HashMap<PciAddress, u32>,
+}
+
+impl<'s> Connections<'s> {
+    fn of(devices: &'s [DeviceStatus]) -> Self {
+        let mut connections = Self::default();
+        for status in devices.iter().filter(|status| status.connections > 0) {
+            let count = status.connections;
+            match &status.device {
+                PoolDevice::Interface(name) => {
+                    connections.interfaces.insert(name, count);
+                }
+                PoolDevice::Address(address) => {
+                    connections.addresses.insert(*address, count);
+                }
+            }
+        }
+        connections
+    }
+}
 
 impl Network {
     /// The definition as libvirt's canonical document; all forms are alike but for what
@@ -66,11 +88,12 @@ impl Network {
         if !ip.dnsmasq_options.is_empty() {
             w.attribute("xmlns:dnsmasq", DNSMASQ_NAMESPACE);
         }
+        let connections = Connections::of(status.map_or(&[], |status| &status.devices));
         if self.has_extension() {
             w.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
         }
-        let connections = status.map_or(0, |status| status.connections);
-        w.optional_attribute("connections", (connections > 0).then_some(connections));
+        let guests = status.map_or(0, |status| status.connections);
+        w.optional_attribute("connections", (guests > 0).then_some(guests));
         w.optional_attribute("ipv6", ip.ipv6.then_some("yes"));
         w.optional_yes_no("trustGuestRxFilters", self.trust_guest_rx_filters);
         w.text_element("name", &self.name);
@@ -79,7 +102,10 @@ impl Network {
         w.optional_text_element("description", self.description.as_deref());
         w.raws(&self.metadata);
         if let Some(forward) = &self.forward {
-            w.element("forward", |w| self.write_forward(forward, w, status));
+            let devices = status.map_or(&[][..], |status| &status.devices);
+            w.element("forward", |w| {
+                self.write_forward(forward, w, devices, &connections);
+            });
         }
         self.write_bridge(w);
         if let Some(mtu) = ip.mtu {
@@ -134,7 +160,13 @@ impl Network {
         });
     }
 
-    fn write_forward(&self, forward: &Forward, w: &mut Writer, status: Option<&NetworkStatus>) {
+    fn write_forward(
+        &self,
+        forward: &Forward,
+        w: &mut Writer,
+        devices: &[DeviceStatus],
+        connections: &Connections<'_>,
+    ) {
         if let PoolMembers::Interfaces(names) = &forward.members {
             w.optional_attribute("dev", names.first());
         }
@@ -145,17 +177,11 @@ impl Network {
         ) {
             w.yes_no("managed", forward.managed);
         }
+        if !connections.addresses.is_empty() && !self.has_extension() {
+            w.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
+        }
         w.write_optional(forward.driver.as_ref());
         w.write_optional(forward.nat.as_ref());
-        let devices = status.map_or(&[][..], |status| &status.devices);
-        let connections: Connections<'_> = devices
-            .iter()
-            .filter_map(|device| match &device.device {
-                PoolDevice::Interface(name) => Some((name.as_str(), device.connections)),
-                // libvirt counts the guests of network devices only.
-                PoolDevice::Address(_) => None,
-            })
-            .collect();
         match &forward.members {
             PoolMembers::None => {}
             PoolMembers::PhysicalFunctions(names) => {
@@ -175,19 +201,19 @@ impl Network {
                 }
                 for device in devices {
                     match &device.device {
-                        PoolDevice::Interface(name) => write_interface(name, w, &connections),
-                        PoolDevice::Address(address) => write_address(*address, w),
+                        PoolDevice::Interface(name) => write_interface(name, w, connections),
+                        PoolDevice::Address(address) => write_address(*address, w, connections),
                     }
                 }
             }
             PoolMembers::Interfaces(names) => {
                 for name in names {
-                    write_interface(name, w, &connections);
+                    write_interface(name, w, connections);
                 }
             }
             PoolMembers::Addresses(addresses) => {
                 for &address in addresses {
-                    write_address(address, w);
+                    write_address(address, w, connections);
                 }
             }
         }
@@ -197,15 +223,17 @@ impl Network {
 fn write_interface(name: &str, w: &mut Writer, connections: &Connections<'_>) {
     w.element("interface", |w| {
         w.attribute("dev", name);
-        let connections = connections.get(name).filter(|&&count| count > 0);
-        w.optional_attribute("connections", connections);
+        w.optional_attribute("connections", connections.interfaces.get(name));
     });
 }
 
-fn write_address(address: PciAddress, w: &mut Writer) {
+/// libvirt's format counts the guests of network devices only, so here the attribute is ours.
+fn write_address(address: PciAddress, w: &mut Writer, connections: &Connections<'_>) {
     w.element("address", |w| {
         w.attribute("type", "pci");
         address.write_attributes(w);
+        let connections = connections.addresses.get(&address);
+        w.optional_attribute("virtnic:connections", connections);
     });
 }
 

@@ -25,13 +25,14 @@ pub(super) fn prescan(text: &str) -> Result<(), Finding> {
         return Err(at(offset, "the document contains a NUL character"));
     }
     encoding(text)?;
-    let mut scan = Scan {
-        text: text.as_bytes(),
-        at: 0,
-        depth: 0,
-        namespaces: 0,
-    };
-    scan.run()
+    Scan::of(text).run()
+}
+
+/// Where the innermost element starts that is never closed.
+pub(super) fn unclosed(text: &str) -> Option<usize> {
+    let mut scan = Scan::of(text);
+    scan.run().ok()?;
+    scan.open.pop()
 }
 
 fn at(offset: usize, message: impl Into<String>) -> Finding {
@@ -70,11 +71,21 @@ fn encoding(text: &str) -> Result<(), Finding> {
 struct Scan<'t> {
     text: &'t [u8],
     at: usize,
-    depth: usize,
+    /// Where the elements around this place start.
+    open: Vec<usize>,
     namespaces: usize,
 }
 
-impl Scan<'_> {
+impl<'t> Scan<'t> {
+    fn of(text: &'t str) -> Self {
+        Self {
+            text: text.as_bytes(),
+            at: 0,
+            open: Vec::new(),
+            namespaces: 0,
+        }
+    }
+
     fn run(&mut self) -> Result<(), Finding> {
         while let Some(step) = self.rest().iter().position(|&byte| byte == b'<') {
             self.at += step;
@@ -91,7 +102,7 @@ impl Scan<'_> {
                     "the document has a document type or entity declarations; they are not read",
                 ));
             } else if rest.starts_with(b"</") {
-                self.depth = self.depth.saturating_sub(1);
+                self.open.pop();
                 self.skip_past(2, b">");
             } else {
                 self.tag()?;
@@ -151,9 +162,9 @@ impl Scan<'_> {
                 }
                 b'>' => {
                     if self.text[self.at - 1] != b'/' {
-                        self.depth += 1;
+                        self.open.push(start);
                     }
-                    if self.depth > MAX_DEPTH {
+                    if self.open.len() > MAX_DEPTH {
                         return Err(at(
                             start,
                             format!("elements are nested more than {MAX_DEPTH} deep"),

@@ -17,8 +17,13 @@ impl RawXml {
     /// The name of its element, with its prefix.
     #[must_use]
     pub fn name(&self) -> &str {
-        let inner = self.0.strip_prefix('<').unwrap_or(&self.0);
-        let end = inner.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
-        end.map_or(inner, |end| &inner[..end])
+        first_name(&self.0)
     }
+}
+
+/// The name of the element that a text starts with, with its prefix.
+pub(super) fn first_name(text: &str) -> &str {
+    let inner = text.strip_prefix('<').unwrap_or(text);
+    let end = inner.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
+    end.map_or(inner, |end| &inner[..end])
 }

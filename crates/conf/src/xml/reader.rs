@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::number::{Base, Unsigned, parse_unsigned};
+use super::raw::first_name;
 use super::{Keyword, MAX_NODES, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
 use crate::{Error, ErrorKind};
 
@@ -35,6 +36,7 @@ impl<'t> Document<'t> {
         };
         match roxmltree::Document::parse_with_options(text, options) {
             Ok(document) => Ok(Self(document)),
+            Err(roxmltree::Error::UnclosedRootNode) => Err(unclosed(text)),
             Err(error) => Err(malformed(&error)),
         }
     }
@@ -66,6 +68,11 @@ impl<'t> Document<'t> {
 }
 
 impl<'d> Element<'d> {
+    /// Its node in the parser's tree.
+    pub(crate) fn node(self) -> roxmltree::Node<'d, 'd> {
+        self.0
+    }
+
     /// Its local name.
     #[must_use]
     pub fn name(self) -> &'d str {
@@ -315,7 +322,7 @@ impl<'d> Element<'d> {
     pub fn raw(self) -> RawXml {
         let text = self.0.document().input_text();
         let mut piece = text[self.0.range()].to_owned();
-        let name_end = RawXml(piece.clone()).name().len() + 1;
+        let name_end = first_name(&piece).len() + 1;
         let mut declarations = String::new();
         for (prefix, uri) in self.needed_namespaces() {
             declarations.push_str(&match prefix {
@@ -474,6 +481,19 @@ fn position_in(text: &str, offset: usize) -> (u32, u32) {
 }
 
 /// roxmltree ends its messages with the place, which ours carry apart.
+/// The parser knows only that something was left open at the end.
+fn unclosed(text: &str) -> Error {
+    let start = prescan::unclosed(text).unwrap_or_default();
+    let name: String = first_name(&text[start..]).chars().take(80).collect();
+    Error {
+        position: Some(position_in(text, start)),
+        ..Error::new(
+            ErrorKind::Xml,
+            format!("not well-formed: <{name}> is never closed"),
+        )
+    }
+}
+
 fn malformed(error: &roxmltree::Error) -> Error {
     let position = error.pos();
     let text = error.to_string();
@@ -496,7 +516,6 @@ fn placed(error: &roxmltree::Error) -> bool {
     !matches!(
         error,
         roxmltree::Error::NoRootNode
-            | roxmltree::Error::UnclosedRootNode
             | roxmltree::Error::DtdDetected
             | roxmltree::Error::NodesLimitReached
             | roxmltree::Error::AttributesLimitReached

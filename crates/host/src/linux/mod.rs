@@ -1,29 +1,36 @@
 //! The real kernel.
 
+mod ability;
 mod alias;
 mod driver;
 mod links;
 mod netlink;
 mod paths;
+mod port_profile;
+mod shaping;
 mod sysfs;
+mod tap;
 mod uevent;
 mod usage;
 mod watch;
 
 use std::fs::OpenOptions;
 use std::io;
+use std::sync::Arc;
 
 use conf::{MacAddress, PciAddress};
 use rustix::fs::{Gid, Uid};
 
 pub use paths::Paths;
+pub use port_profile::PortPatience;
 
 use crate::{
     Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Usage, VfSetting, VfState, VirtualFunction,
+    Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
 };
 use alias::Variants;
 use netlink::Connections;
+use port_profile::{Agents, Listener};
 use sysfs::{Reading, Sysfs};
 use watch::LinuxEvents;
 
@@ -36,6 +43,10 @@ pub struct LinuxHost {
     paths: Paths,
     sysfs: Sysfs,
     netlink: Connections,
+    generic: Connections,
+    agents: Agents,
+    listener: Arc<Listener>,
+    port_patience: PortPatience,
     variants: Variants,
 }
 
@@ -45,10 +56,21 @@ impl LinuxHost {
     pub fn new(paths: Paths) -> Self {
         Self {
             sysfs: Sysfs::new(paths.sysfs.clone()),
-            paths,
             netlink: Connections::default(),
+            generic: Connections::generic(),
+            agents: Agents::new(paths.run.clone()),
+            listener: Arc::default(),
+            port_patience: PortPatience::default(),
             variants: Variants::default(),
+            paths,
         }
+    }
+
+    /// The same, with that much patience for switches.
+    #[must_use]
+    pub fn with_port_patience(mut self, patience: PortPatience) -> Self {
+        self.port_patience = patience;
+        self
     }
 
     /// The function's vfio group, if a process holds it.
@@ -147,6 +169,11 @@ impl Host for LinuxHost {
         })
     }
 
+    fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
+        let driver = self.sysfs.driver(vf.pf_address)?;
+        Ok(driver.map_or(VfAbilities::ALL, |driver| VfAbilities::of_driver(&driver)))
+    }
+
     fn set_vf(&self, vf: &VirtualFunction, setting: VfSetting) -> Result<(), HostError> {
         let set = self.netlink.set_vf(vf.pf_ifindex, vf.number, setting);
         set.map_err(|error| Self::refused_vf(vf, setting.operation(), error))
@@ -213,16 +240,7 @@ impl Host for LinuxHost {
     }
 
     fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Result<(), HostError> {
-        let target = format!("'{}' ({})", pf.netdev, pf.address);
-        let writing = Reading {
-            operation: Operation::SetVfCount,
-            target: &target,
-        };
-        if self.sysfs.vf_count(pf.address)? == count {
-            return Ok(());
-        }
-        let file = self.sysfs.device_dir(pf.address).join("sriov_numvfs");
-        writing.write(&file, &count.to_string())
+        self.change_vf_count(pf, count)
     }
 
     fn boot_id(&self) -> Result<String, HostError> {
@@ -237,7 +255,8 @@ impl Host for LinuxHost {
     }
 
     fn watch(&self) -> Result<Box<dyn HostEvents>, HostError> {
-        let events = LinuxEvents::open().map_err(|source| HostError::Kernel {
+        let events = LinuxEvents::open(self.agents.clone(), Arc::clone(&self.listener));
+        let events = events.map_err(|source| HostError::Kernel {
             operation: Operation::Watch,
             target: String::from("the host"),
             source,

@@ -16,6 +16,8 @@ pub struct Paths {
     pub modules: PathBuf,
     /// The machine's own id, `/etc/machine-id`.
     pub machine_id: PathBuf,
+    /// Where programs write their process ids, `/run`.
+    pub run: PathBuf,
     /// The program that loads modules, `modprobe`.
     pub modprobe: PathBuf,
 }
@@ -41,6 +43,7 @@ impl Paths {
             dev: root.join("dev"),
             modules: root.join("lib/modules").join(release),
             machine_id: root.join("etc/machine-id"),
+            run: root.join("run"),
             modprobe: PathBuf::from("modprobe"),
         }
     }

@@ -12,6 +12,8 @@ use crate::{
 
 /// Longest attribute that is read: sysfs gives one page at most.
 const MOST_BYTES: u64 = 4096;
+/// Longest table that is read.
+const MOST_TABLE: u64 = 16 << 20;
 /// Longest name of a network device, `IFNAMSIZ` less the NUL.
 const MOST_NAME: usize = 15;
 /// `IFF_UP`.
@@ -59,8 +61,20 @@ impl Reading<'_> {
         }
     }
 
+    /// The text of a longer file of the kernel's; `None` where there is no such file.
+    pub(super) fn table(self, path: &Path) -> Result<Option<String>, HostError> {
+        let mut text = String::new();
+        let read =
+            File::open(path).and_then(|file| file.take(MOST_TABLE).read_to_string(&mut text));
+        match read {
+            Ok(_) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
     /// A number in a small file, decimal or with `0x`.
-    fn number<T: TryFrom<i64>>(self, path: &Path) -> Result<Option<T>, HostError> {
+    pub(super) fn number<T: TryFrom<i64>>(self, path: &Path) -> Result<Option<T>, HostError> {
         let Some(text) = self.text(path)? else {
             return Ok(None);
         };
@@ -143,7 +157,7 @@ impl Sysfs {
     }
 
     /// The directory of a network device, if the name can be one at all.
-    fn netdev_dir(&self, netdev: &str) -> Option<PathBuf> {
+    pub(super) fn netdev_dir(&self, netdev: &str) -> Option<PathBuf> {
         let possible = (1..=MOST_NAME).contains(&netdev.len())
             && netdev != "."
             && netdev != ".."
@@ -159,6 +173,13 @@ impl Sysfs {
         } else {
             Err(HostError::NoPciDevice(address))
         }
+    }
+
+    /// Whether the function is a VF.
+    pub(super) fn is_virtual(&self, address: PciAddress) -> Result<bool, HostError> {
+        let target = address.to_string();
+        let physical = inventory(&target).link(&self.existing(address)?.join("physfn"))?;
+        Ok(physical.is_some())
     }
 
     pub(super) fn driver(&self, address: PciAddress) -> Result<Option<String>, HostError> {
@@ -328,7 +349,7 @@ impl Sysfs {
     }
 
     /// The addresses of a PF's VFs by number.
-    fn vf_addresses(&self, pf: PciAddress) -> Result<Vec<(u16, PciAddress)>, HostError> {
+    pub(super) fn vf_addresses(&self, pf: PciAddress) -> Result<Vec<(u16, PciAddress)>, HostError> {
         let directory = self.existing(pf)?;
         let target = pf.to_string();
         let reading = inventory(&target);

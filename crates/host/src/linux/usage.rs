@@ -30,7 +30,7 @@ impl LinuxHost {
         }
         let mut usages = Vec::new();
         for netdev in netdevs {
-            usages.extend(self.netdev_usage(&netdev)?);
+            usages.extend(self.usage_of_netdev(&netdev, true)?);
         }
         Ok(usages)
     }
@@ -51,8 +51,12 @@ impl LinuxHost {
         Ok(!netdevs.is_empty())
     }
 
-    /// What uses a network device now; see [`crate::Host::vf_usage`].
-    pub fn netdev_usage(&self, netdev: &str) -> Result<Vec<Usage>, HostError> {
+    /// What uses a network device now; what we put on it ourselves only where asked.
+    pub(super) fn usage_of_netdev(
+        &self,
+        netdev: &str,
+        with_ours: bool,
+    ) -> Result<Vec<Usage>, HostError> {
         let refused = |source| HostError::Kernel {
             operation: Operation::ReadUsage,
             target: format!("'{netdev}'"),
@@ -79,7 +83,7 @@ impl LinuxHost {
             None => None,
         };
         for upper in self.sysfs.uppers(netdev)? {
-            if master.as_ref() != Some(&upper) {
+            if master.as_ref() != Some(&upper) && (with_ours || !self.is_ours(&upper)) {
                 let netdev = netdev.to_owned();
                 usages.push(Usage::Lower { netdev, upper });
             }
@@ -89,5 +93,12 @@ impl LinuxHost {
             usages.push(Usage::Enslaved { netdev, master });
         }
         Ok(usages)
+    }
+
+    fn is_ours(&self, netdev: &str) -> bool {
+        // What can't be asked is somebody else's.
+        let found = self.netlink.device_named(netdev).ok().flatten();
+        let alias = found.and_then(|device| device.alias);
+        alias.is_some_and(|alias| alias.starts_with(crate::TAG))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
-use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::netlink::{Link, receive};
+use super::netlink::{Link, Messages, RTM_SETLINK, disassociated, receive_from};
+use super::port_profile::{Agents, Listener};
 use super::uevent::{UeventSocket, enlarge, is_overrun};
 use crate::{HostEvent, HostEvents};
 
@@ -22,18 +23,29 @@ pub(super) struct LinuxEvents {
     links: Socket,
     buffer: Vec<u8>,
     waiting: VecDeque<HostEvent>,
+    agents: Agents,
+    listener: Arc<Listener>,
+    port: u32,
 }
 
 impl LinuxEvents {
-    pub(super) fn open() -> io::Result<Self> {
+    /// From now on agents are told to send their news here.
+    pub(super) fn open(agents: Agents, listener: Arc<Listener>) -> io::Result<Self> {
         let mut links = Socket::new(NETLINK_ROUTE)?;
         enlarge(&links);
         links.bind(&SocketAddr::new(0, LINK_GROUP))?;
+        let mut own = SocketAddr::new(0, 0);
+        links.get_address(&mut own)?;
+        let devices = UeventSocket::open()?;
+        listener.set(own.port_number());
         Ok(Self {
-            devices: UeventSocket::open()?,
+            devices,
             links,
             buffer: Vec::new(),
             waiting: VecDeque::new(),
+            agents,
+            listener,
+            port: own.port_number(),
         })
     }
 
@@ -55,12 +67,22 @@ impl LinuxEvents {
             self.waiting.extend(event);
         }
         if links {
-            match receive(&self.links, &mut self.buffer) {
-                Ok(()) => self.waiting.extend(link_changes(&self.buffer)),
+            match receive_from(&self.links, &mut self.buffer) {
+                Ok(0) => self.waiting.extend(link_changes(&self.buffer)),
+                Ok(sender) if self.agents.speak_from(sender) => {
+                    self.waiting.extend(ended_ports(&self.buffer));
+                }
+                Ok(sender) => tracing::debug!(sender, "a message of nobody's is dropped"),
                 Err(error) => self.waiting.extend(lost(error)?),
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for LinuxEvents {
+    fn drop(&mut self) {
+        self.listener.leave(self.port);
     }
 }
 
@@ -87,20 +109,43 @@ fn lost(error: io::Error) -> io::Result<Option<HostEvent>> {
 }
 
 fn link_changes(datagram: &[u8]) -> Vec<HostEvent> {
-    let mut rest = datagram;
-    let mut changes = Vec::new();
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        if [RTM_NEWLINK, RTM_DELLINK].contains(&message.message_type()) {
-            match Link::read(message.payload()) {
-                Ok(link) => changes.push(HostEvent::LinkChanged {
+    let changes = Messages(datagram)
+        .map_while(Result::ok)
+        .filter_map(|message| {
+            let told = [RTM_NEWLINK, RTM_DELLINK].contains(&message.message_type());
+            told.then(|| match Link::read(message.payload()) {
+                Ok(link) if is_end(message.message_type(), message.payload()) => {
+                    HostEvent::LinkRemoved {
+                        ifindex: link.index,
+                        netdev: link.name,
+                    }
+                }
+                Ok(link) => HostEvent::LinkChanged {
                     ifindex: link.index,
                     netdev: link.name,
-                }),
-                Err(_) => changes.push(HostEvent::Lost),
+                },
+                Err(_) => HostEvent::Lost,
+            })
+        });
+    changes.collect()
+}
+
+/// Whether a device is gone. A bridge tells by the same message, of a family of its own, that a
+/// device has left it.
+fn is_end(kind: u16, payload: &[u8]) -> bool {
+    kind == RTM_DELLINK && payload.first() == Some(&0)
+}
+
+/// The port profiles whose end an agent tells.
+fn ended_ports(datagram: &[u8]) -> Vec<HostEvent> {
+    let ended = Messages(datagram)
+        .map_while(Result::ok)
+        .filter_map(|message| {
+            if message.message_type() != RTM_SETLINK {
+                return None;
             }
-        }
-        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    changes
+            let (mac, instance) = disassociated(message.payload()).ok().flatten()?;
+            Some(HostEvent::PortDisassociated { mac, instance })
+        });
+    ended.collect()
 }

@@ -47,6 +47,8 @@ impl SimulatedHost {
         state.held_groups.clear();
         state.granted.clear();
         state.usages.clear();
+        state.qos.reboot();
+        state.forget_links();
         for pf in 0..state.shape.pfs {
             let count = state.vf_count(pf);
             state.make_vfs(pf, count);
@@ -79,7 +81,9 @@ impl SimulatedHost {
     pub fn set_pf_link(&self, pf: PciAddress, link: LinkState) {
         let mut state = self.lock();
         if let Some(Place::Pf(index)) = state.places.get(&pf).copied() {
-            state.pfs[usize::from(index)].link = link;
+            let pf = &mut state.pfs[usize::from(index)];
+            pf.link = link;
+            pf.cable = link.carrier || !link.up;
             state.watchers.send(&HostEvent::LinkChanged {
                 ifindex: pf_ifindex(index),
                 netdev: pf_netdev(index),
@@ -145,7 +149,12 @@ impl SimulatedHost {
             driver: driver.map(|name| name.to_owned().into()),
             driver_override: None,
         };
-        state.plain.insert(address, Plain { binding, group });
+        let plain = Plain {
+            binding,
+            group,
+            nic: None,
+        };
+        state.plain.insert(address, plain);
         state.places.insert(address, Place::Plain);
         let members = state.shared_groups.entry(group).or_insert_with(|| vec![vf]);
         members.push(address);
@@ -186,6 +195,9 @@ impl SimulatedHost {
     pub fn bind_by_hand(&self, device: PciAddress, driver: Option<&str>) {
         let mut state = self.lock();
         let mac = state.random_mac();
+        if let Ok((pf, number)) = state.vf_place(device) {
+            state.vf_netdev_gone(pf, number);
+        }
         let ordinary = driver == Some(super::VF_DRIVER);
         if let Ok(Some(binding)) = state.binding(device) {
             *binding = Binding {
@@ -204,6 +216,7 @@ impl SimulatedHost {
     pub fn remove_vf(&self, vf: PciAddress) {
         let mut state = self.lock();
         if let Ok((pf, number)) = state.vf_place(vf) {
+            state.vf_netdev_gone(pf, number);
             state.pfs[usize::from(pf)].vfs[usize::from(number)] = None;
             state.places.remove(&vf);
             state.usages.remove(&vf);

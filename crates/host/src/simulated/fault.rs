@@ -1,8 +1,8 @@
 //! Failures to happen, and what did happen.
 
-use conf::{MacAddress, PciAddress};
+use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 
-use crate::{Operation, VfSetting};
+use crate::{BridgePort, Operation, PortRequest, RxFilter, VfSetting};
 
 /// A failure to happen: which call it hits, and what the kernel then says.
 ///
@@ -157,6 +157,32 @@ pub enum Effect {
     },
     /// A PF has that many VFs now.
     VfCount(PciAddress, u16),
+    /// Drivers take that PF's new VFs at once, or no longer.
+    Autoprobe(PciAddress, bool),
+    /// A network device was made.
+    LinkMade(u32, NetdevName),
+    /// A network device got its alias.
+    Tagged(u32, String),
+    /// A network device is up, or down.
+    LinkUp(u32, bool),
+    /// A network device, other than a VF's, got a MAC.
+    LinkMac(u32, MacAddress),
+    /// A network device got an MTU.
+    LinkMtu(u32, u32),
+    /// A network device was removed.
+    LinkRemoved(u32),
+    /// A network device is in that bridge, or in none.
+    Master(u32, Option<u32>),
+    /// A bridge port was set.
+    BridgePort(u32, BridgePort),
+    /// A bridge's table has that MAC behind that port, or no longer.
+    BridgeMac(u32, MacAddress, bool),
+    /// A network device lets in that.
+    RxFilter(u32, RxFilter),
+    /// The device of that index is shaped so.
+    Bandwidth(u32, Bandwidth),
+    /// A port profile was agreed.
+    PortProfile(Box<PortRequest>),
 }
 
 /// What unwinds out of a call after [`super::SimulatedHost::crash_after`]: catch it with

@@ -2,13 +2,14 @@
 
 use conf::{MacAddress, PciAddress};
 
+use super::net::Who;
 use super::state::{
-    EBUSY, Place, State, Stop, is_vfio, parse_netdev, pf_ifindex, pf_netdev, vf_netdev,
+    EBUSY, Place, State, Stop, Target, is_vfio, pf_ifindex, pf_netdev, vf_ifindex, vf_netdev,
 };
-use super::{Effect, PF_DRIVER, SimulatedHost, VF_DRIVER};
+use super::{Effect, NIC_DRIVER, PF_DRIVER, SimulatedHost, VF_DRIVER};
 use crate::{
     Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Sriov, Usage, VfSetting, VfState, VirtualFunction, VlanProtocol,
+    Sriov, Usage, VfAbilities, VfSetting, VfState, VirtualFunction, VlanProtocol,
 };
 
 const EINVAL: i32 = 22;
@@ -27,9 +28,11 @@ impl Host for SimulatedHost {
         self.call(
             Operation::ReadInventory,
             None,
-            |state, _| match find_netdev(state, netdev)? {
-                (pf, None) => Ok(physical(state, pf)),
-                (_, Some(_)) => Err(HostError::NotPhysicalFunction(netdev.to_owned()).into()),
+            |state, _| match find_netdev(state, netdev)?.1 {
+                Who::Pf(pf) => Ok(physical(state, pf)),
+                Who::Vf(..) | Who::Made => {
+                    Err(HostError::NotPhysicalFunction(netdev.to_owned()).into())
+                }
             },
         )
     }
@@ -55,10 +58,9 @@ impl Host for SimulatedHost {
 
     fn pci_address_of(&self, netdev: &str) -> Result<PciAddress, HostError> {
         self.call(Operation::ReadInventory, None, |state, _| {
-            Ok(match find_netdev(state, netdev)? {
-                (pf, None) => state.pfs[usize::from(pf)].address,
-                (pf, Some(number)) => state.shape.vf_address(pf, number),
-            })
+            let (index, _) = find_netdev(state, netdev)?;
+            let address = state.pci_of(Target::Netdev(index));
+            Ok(address.ok_or_else(|| HostError::NotPci(netdev.to_owned()))?)
         })
     }
 
@@ -95,6 +97,15 @@ impl Host for SimulatedHost {
         })
     }
 
+    fn vf_abilities(&self, _vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
+        let quirks = self.lock().quirks;
+        Ok(VfAbilities {
+            link_state: quirks.link_state,
+            min_rate: quirks.min_rate,
+            outer_vlan: quirks.outer_vlan,
+        })
+    }
+
     fn set_vf(&self, vf: &VirtualFunction, setting: VfSetting) -> Result<(), HostError> {
         let operation = setting.operation();
         self.call(operation, Some(vf.address), |state, _| {
@@ -126,34 +137,11 @@ impl Host for SimulatedHost {
     }
 
     fn set_netdev_mac(&self, netdev: &str, mac: MacAddress) -> Result<(), HostError> {
-        let found = match parse_netdev(netdev) {
-            Some((pf, Some(number))) => Some(self.lock().shape.vf_address(pf, number)),
-            _ => None,
-        };
-        self.call(Operation::SetNetdevMac, found, |state, _| {
-            let (pf, Some(number)) = find_netdev(state, netdev)? else {
-                return Err(state
-                    .kernel(Operation::SetNetdevMac, None, EOPNOTSUPP)
-                    .into());
-            };
-            let address = state.shape.vf_address(pf, number);
-            if mac.is_zero() || mac.is_multicast() {
-                let refusal = state.kernel(Operation::SetNetdevMac, Some(address), EADDRNOTAVAIL);
-                return Err(refusal.into());
-            }
-            let told = state.quirks.mailbox && state.pfs[usize::from(pf)].link.up;
-            let vf = state.vf(address)?;
-            // igb refuses a VF's own wish where the PF gave it a MAC.
-            if vf.mac_given && vf.admin_mac != mac && !vf.trust {
-                let refusal = state.kernel(Operation::SetNetdevMac, Some(address), EADDRNOTAVAIL);
-                return Err(refusal.into());
-            }
-            vf.netdev_mac = Some(mac);
-            if told {
-                vf.admin_mac = mac;
-            }
-            state.link_changed(pf, number);
-            state.effect(Effect::NetdevMac(address, mac))
+        let index = self.lock().index_of(netdev);
+        let target = index.map_or(Target::Host, Target::Netdev);
+        self.call(Operation::SetNetdevMac, target, |state, _| {
+            let (index, _) = find_netdev(state, netdev)?;
+            state.set_netdev_mac(index, mac)
         })
     }
 
@@ -161,6 +149,8 @@ impl Host for SimulatedHost {
         self.call(Operation::ReadUsage, Some(vf.address), |state, _| {
             let group = state.group(vf.address)?;
             let mut usages = state.usages.get(&vf.address).cloned().unwrap_or_default();
+            let (pf, number) = state.vf_place(vf.address)?;
+            usages.extend(state.stacked_on(vf_ifindex(state.shape, pf, number), true));
             if state.held_groups.contains(&group) {
                 usages.push(Usage::VfioOpen { group });
             }
@@ -223,17 +213,14 @@ impl Host for SimulatedHost {
 
     fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Result<(), HostError> {
         let address = Some(pf.address);
-        self.call(Operation::SetVfCount, address, |state, _| {
+        let set = self.call(Operation::SetVfCount, address, |state, _| {
             let index = find_pf(state, pf.address)?;
             let now = state.vf_count(index);
-            let held = (0..now)
-                .filter_map(|number| state.group(state.shape.vf_address(index, number)).ok())
-                .any(|group| state.held_groups.contains(&group));
             let refusal = if count > state.shape.max_vfs() {
                 Some(ERANGE)
             } else if count == now {
                 return Ok(());
-            } else if (now > 0 && count > 0) || held {
+            } else if (now > 0 && count > 0) || state.held_vf(index).is_some() {
                 Some(EBUSY)
             } else {
                 None
@@ -243,6 +230,21 @@ impl Host for SimulatedHost {
             }
             state.make_vfs(index, count);
             state.effect(Effect::VfCount(pf.address, count))
+        });
+        set.map_err(|error| match error {
+            HostError::Kernel { target, source, .. } => {
+                let state = self.lock();
+                let index = find_pf(&state, pf.address).ok();
+                HostError::VfCount {
+                    pf: target,
+                    asked: count,
+                    has: index.map_or(pf.vf_count, |index| state.vf_count(index)),
+                    max: pf.max_vfs,
+                    holder: index.and_then(|index| state.held_vf(index)),
+                    source,
+                }
+            }
+            error => error,
         })
     }
 
@@ -258,13 +260,11 @@ impl Host for SimulatedHost {
     }
 }
 
-const EADDRNOTAVAIL: i32 = 99;
-
 fn bind(state: &mut State, address: PciAddress, driver: &str, partial: bool) -> Result<(), Stop> {
     if state.driver(address)?.as_deref() == Some(driver) {
         return Ok(());
     }
-    let known = [VF_DRIVER, PF_DRIVER, "vfio-pci"].contains(&driver)
+    let known = [VF_DRIVER, PF_DRIVER, NIC_DRIVER, "vfio-pci"].contains(&driver)
         || state.variant.as_deref() == Some(driver);
     if !known {
         let (driver, reason) = (
@@ -324,18 +324,9 @@ fn find_pf(state: &State, address: PciAddress) -> Result<u16, HostError> {
     }
 }
 
-/// The PF, and the VF's number, of a network device that exists now.
-fn find_netdev(state: &State, name: &str) -> Result<(u16, Option<u16>), HostError> {
-    let found = parse_netdev(name).filter(|(pf, number)| {
-        let pf = state.pfs.get(usize::from(*pf));
-        match number {
-            None => pf.is_some(),
-            Some(number) => pf
-                .and_then(|pf| pf.vfs.get(usize::from(*number)))
-                .and_then(Option::as_ref)
-                .is_some_and(|vf| vf.netdev_mac.is_some()),
-        }
-    });
+fn find_netdev(state: &State, name: &str) -> Result<(u32, Who), HostError> {
+    let index = state.index_of(name);
+    let found = index.and_then(|index| Some((index, state.who(index)?)));
     found.ok_or_else(|| HostError::NoNetdev(name.to_owned()))
 }
 
@@ -384,7 +375,12 @@ fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostE
             let sriov = Sriov::Virtual { pf: pf_address };
             (0x10ca, netdevs.into_iter().collect(), sriov, numa_node(pf))
         }
-        Place::Plain => (0x10d3, Vec::new(), Sriov::None, None),
+        Place::Plain => {
+            let nic = state.plain.get(&address).and_then(|plain| plain.nic);
+            let shown = nic.filter(|nic| state.index_of(nic.as_str()).is_some());
+            let netdevs = shown.iter().map(ToString::to_string).collect();
+            (0x10d3, netdevs, Sriov::None, None)
+        }
     };
     Ok(PciDevice {
         address,

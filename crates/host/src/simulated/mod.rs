@@ -9,23 +9,26 @@ mod events;
 mod fault;
 mod kernel;
 mod links;
+mod net;
+mod nics;
+mod qos;
 mod shape;
 mod snapshot;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use conf::PciAddress;
-
 pub use fault::{Effect, Fault, SimulatedCrash};
+pub use qos::PortAnswer;
 pub use shape::{ParseShapeError, SimulatedShape};
-pub use snapshot::{DeviceSnapshot, Snapshot};
+pub use snapshot::{DeviceSnapshot, NetdevSnapshot, Snapshot};
 
 use crate::{HostError, Operation};
-use state::{State, Stop};
+use state::{State, Stop, Target};
 
 const PF_DRIVER: &str = SimulatedHost::PF_DRIVER;
 const VF_DRIVER: &str = SimulatedHost::VF_DRIVER;
+const NIC_DRIVER: &str = SimulatedHost::NIC_DRIVER;
 
 /// A host in memory: PFs `sim0`, `sim1` …, their VFs' network devices `sim0v0`, `sim0v1` ….
 ///
@@ -98,6 +101,9 @@ impl SimulatedHost {
     /// The ordinary driver of simulated VFs; it makes a network device.
     pub const VF_DRIVER: &str = "simvf";
 
+    /// The driver of simulated NICs without VFs.
+    pub const NIC_DRIVER: &str = "simnic";
+
     /// A host of that shape: PFs up, VFs on their ordinary driver, each in an IOMMU group of its
     /// own.
     #[must_use]
@@ -117,14 +123,17 @@ impl SimulatedHost {
     fn call<T>(
         &self,
         operation: Operation,
-        target: Option<PciAddress>,
+        target: impl Into<Target>,
         carry_out: impl FnOnce(&mut State, bool) -> Result<T, Stop>,
     ) -> Result<T, HostError> {
+        let target = target.into();
         let mut state = self.lock();
+        state.close_unused_taps();
         let outcome = if state.crashed {
             Err(Stop::Crash)
         } else {
-            match state.faults.check(operation, target) {
+            let pci = state.pci_of(target);
+            match state.faults.check(operation, pci) {
                 None => carry_out(&mut state, false),
                 Some(hit) => {
                     let refusal = state.kernel(operation, target, hit.errno);

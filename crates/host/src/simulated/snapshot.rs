@@ -2,17 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conf::PciAddress;
+use conf::{Bandwidth, DirectMode, MacAddress, PciAddress};
 
 use super::SimulatedHost;
-use super::state::Place;
-use crate::VfState;
+use super::net::Who;
+use super::state::{Place, State};
+use crate::{BridgePort, Netdev, PortRequest, RxFilter, VfState};
 
 /// All VFs, and the plain devices, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// By address.
     pub devices: BTreeMap<PciAddress, DeviceSnapshot>,
+    /// Network devices by name; of VFs' only those that are not as their driver makes them.
+    pub netdevs: BTreeMap<String, NetdevSnapshot>,
+    /// PFs whose new VFs get no driver by themselves.
+    pub without_autoprobe: BTreeSet<PciAddress>,
+    /// How network devices are shaped, by index.
+    pub bandwidths: BTreeMap<u32, Bandwidth>,
+    /// Port profiles that are agreed, by the guest's MAC.
+    pub port_profiles: BTreeMap<MacAddress, PortRequest>,
 }
 
 /// One device at one moment.
@@ -26,6 +35,21 @@ pub struct DeviceSnapshot {
     pub driver_override: Option<String>,
 }
 
+/// One network device at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetdevSnapshot {
+    /// MAC, link, master …; without its index. A VF's MAC is among its settings, and zeroes here.
+    pub netdev: Netdev,
+    /// How a macvtap's frames reach others.
+    pub mode: Option<DirectMode>,
+    /// What it lets in.
+    pub filter: RxFilter,
+    /// How it stands in its bridge.
+    pub port: Option<BridgePort>,
+    /// MACs that its bridge's table has, statically, behind it.
+    pub bridge_macs: Vec<MacAddress>,
+}
+
 impl Snapshot {
     /// The devices that differ, each with what it was (`self`) and what it is (`later`).
     #[must_use]
@@ -35,7 +59,35 @@ impl Snapshot {
             let (before, after) = (self.devices.get(address), later.devices.get(address));
             (before != after).then(|| format!("{address}: was {before:?}, is {after:?}"))
         });
-        differing.collect()
+        let mut found: Vec<String> = differing.collect();
+        let names: BTreeSet<_> = self.netdevs.keys().chain(later.netdevs.keys()).collect();
+        for name in names {
+            let (before, after) = (self.netdevs.get(name), later.netdevs.get(name));
+            if before != after {
+                found.push(format!("{name}: was {before:?}, is {after:?}"));
+            }
+        }
+        let mut compare = |what: &str, before: String, after: String| {
+            if before != after {
+                found.push(format!("{what}: was {before}, is {after}"));
+            }
+        };
+        compare(
+            "without autoprobe",
+            format!("{:?}", self.without_autoprobe),
+            format!("{:?}", later.without_autoprobe),
+        );
+        compare(
+            "shaping",
+            format!("{:?}", self.bandwidths),
+            format!("{:?}", later.bandwidths),
+        );
+        compare(
+            "port profiles",
+            format!("{:?}", self.port_profiles),
+            format!("{:?}", later.port_profiles),
+        );
+        found
     }
 }
 
@@ -44,6 +96,7 @@ impl SimulatedHost {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut state = self.lock();
+        state.close_unused_taps();
         let mut addresses: Vec<_> = (state.places.iter())
             .filter(|(_, place)| !matches!(place, Place::Pf(_)))
             .map(|(address, _)| *address)
@@ -60,8 +113,38 @@ impl SimulatedHost {
             };
             (address, device)
         });
+        let devices = devices.collect();
+        let without = state.qos.without_autoprobe.iter();
         Snapshot {
-            devices: devices.collect(),
+            devices,
+            netdevs: netdevs(&state),
+            without_autoprobe: without.map(|pf| state.shape.pf_address(*pf)).collect(),
+            bandwidths: state.qos.bandwidths.clone(),
+            port_profiles: state.qos.profiles.clone(),
         }
     }
+}
+
+fn netdevs(state: &State) -> BTreeMap<String, NetdevSnapshot> {
+    let all = state.all_netdevs().into_iter();
+    let told = all.filter_map(|mut netdev| {
+        let (index, common) = (netdev.index, state.common(netdev.index));
+        if let Some(Who::Vf(..)) = state.who(index) {
+            netdev.mac = MacAddress::ZERO;
+            if common == Default::default() {
+                return None;
+            }
+        }
+        netdev.index = 0;
+        let behind = state.net.tables.iter().filter(|(port, _)| *port == index);
+        let snapshot = NetdevSnapshot {
+            mode: state.made(index).and_then(|made| made.mode),
+            filter: common.filter,
+            port: common.port,
+            bridge_macs: behind.map(|(_, mac)| *mac).collect(),
+            netdev,
+        };
+        Some((snapshot.netdev.name.to_string(), snapshot))
+    });
+    told.collect()
 }

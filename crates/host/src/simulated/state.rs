@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use conf::{MacAddress, PciAddress, VfLink};
+use conf::{MacAddress, NetdevName, PciAddress, VfLink};
 
 use super::events::Watchers;
 use super::fault::{Effect, Faults};
+use super::net::Net;
+use super::qos::Qos;
 use super::{Quirks, SimulatedShape, VF_DRIVER};
 use crate::{HostError, HostEvent, LinkState, Operation, Usage, VfState, VlanProtocol};
 
@@ -33,6 +35,8 @@ pub(super) struct State {
     pub(super) granted: HashMap<u32, (u32, u32)>,
     pub(super) usages: HashMap<PciAddress, Vec<Usage>>,
     pub(super) refusals: HashSet<(PciAddress, String)>,
+    pub(super) net: Net,
+    pub(super) qos: Qos,
     pub(super) faults: Faults,
     pub(super) watchers: Watchers,
     pub(super) crashed: bool,
@@ -53,6 +57,8 @@ pub(super) enum Place {
 pub(super) struct Pf {
     pub(super) address: PciAddress,
     pub(super) link: LinkState,
+    /// There is carrier while it is up.
+    pub(super) cable: bool,
     pub(super) vfs: Vec<Option<Vf>>,
 }
 
@@ -84,6 +90,26 @@ pub(super) struct Binding {
 pub(super) struct Plain {
     pub(super) binding: Binding,
     pub(super) group: u32,
+    /// Its network device, while a driver makes it.
+    pub(super) nic: Option<NetdevName>,
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The whole host.
+    Host,
+    Pci(PciAddress),
+    /// A network device, by index.
+    Netdev(u32),
+    /// A network device that may not be there.
+    Named(NetdevName),
+}
+
+impl From<Option<PciAddress>> for Target {
+    fn from(address: Option<PciAddress>) -> Self {
+        address.map_or(Self::Host, Self::Pci)
+    }
 }
 
 /// Why a call ends early.
@@ -114,6 +140,8 @@ impl State {
             granted: HashMap::new(),
             usages: HashMap::new(),
             refusals: HashSet::new(),
+            net: Net::default(),
+            qos: Qos::default(),
             faults: Faults::default(),
             watchers: Watchers::default(),
             crashed: false,
@@ -132,6 +160,7 @@ impl State {
                     carrier: true,
                     mtu: 1500,
                 },
+                cable: true,
                 vfs: Vec::new(),
             });
             state.make_vfs(index, shape.vfs_of(index));
@@ -144,6 +173,7 @@ impl State {
         for number in 0..self.vf_count(pf) {
             let address = self.shape.vf_address(pf, number);
             if self.places.remove(&address).is_some() {
+                self.vf_netdev_gone(pf, number);
                 self.usages.remove(&address);
                 self.watchers.send(&HostEvent::PciRemoved(address));
             }
@@ -152,7 +182,12 @@ impl State {
             .map(|number| {
                 self.places
                     .insert(self.shape.vf_address(pf, number), Place::Vf(pf, number));
-                Some(Vf::fresh(self.random_mac()))
+                let mut vf = Vf::fresh(self.random_mac());
+                if self.qos.without_autoprobe.contains(&pf) {
+                    vf.binding.driver = None;
+                    vf.netdev_mac = None;
+                }
+                Some(vf)
             })
             .collect();
         self.pfs[usize::from(pf)].vfs = vfs;
@@ -216,6 +251,13 @@ impl State {
         Ok(shared.map_or(own, |(group, _)| *group))
     }
 
+    /// The first VF of a PF that a process holds by vfio.
+    pub(super) fn held_vf(&self, pf: u16) -> Option<PciAddress> {
+        let vfs = (0..self.vf_count(pf)).map(|number| self.shape.vf_address(pf, number));
+        let mut vfs = vfs.filter(|_| !self.held_groups.is_empty());
+        vfs.find(|vf| (self.group(*vf)).is_ok_and(|group| self.held_groups.contains(&group)))
+    }
+
     pub(super) fn group_members(&self, group: u32, of: PciAddress) -> Vec<PciAddress> {
         let mut members = (self.shared_groups.get(&group)).map_or_else(|| vec![of], Clone::clone);
         members.retain(|member| self.places.contains_key(member));
@@ -256,11 +298,10 @@ impl State {
         else {
             return Ok(());
         };
-        if let Place::Vf(pf, number) = self.place(address)?
-            && self.vf(address)?.netdev_mac.take().is_some()
-        {
-            self.link_changed(pf, number);
+        if let Place::Vf(pf, number) = self.place(address)? {
+            self.vf_netdev_gone(pf, number);
         }
+        self.nic_gone(address);
         self.watchers.send(&HostEvent::PciDriverChanged(address));
         self.effect(Effect::Unbound(address, driver.into_owned()))
     }
@@ -274,7 +315,9 @@ impl State {
         if binding.driver.is_some() {
             return Ok(());
         }
-        let driver = (binding.driver_override.clone()).unwrap_or(Cow::Borrowed(VF_DRIVER));
+        let driver_override = binding.driver_override.clone();
+        let ordinary = self.ordinary_driver(address);
+        let driver = driver_override.unwrap_or(Cow::Borrowed(ordinary));
         if (self.refusals).contains(&(address, driver.clone().into_owned())) {
             return Ok(());
         }
@@ -298,6 +341,9 @@ impl State {
                 vf.admin_mac = own;
             }
             self.link_changed(pf, number);
+        }
+        if driver == ordinary {
+            self.nic_appears(address);
         }
         self.watchers.send(&HostEvent::PciDriverChanged(address));
         self.effect(Effect::Bound(address, driver.into_owned()))
@@ -342,12 +388,14 @@ impl State {
     pub(super) fn kernel(
         &self,
         operation: Operation,
-        target: Option<PciAddress>,
+        target: impl Into<Target>,
         errno: i32,
     ) -> HostError {
-        let target = match target {
-            None => String::from("the simulated host"),
-            Some(address) => match self.places.get(&address) {
+        let target = match target.into() {
+            Target::Host => String::from("the simulated host"),
+            Target::Named(name) => format!("'{name}'"),
+            Target::Netdev(index) => self.netdev_text(index),
+            Target::Pci(address) => match self.places.get(&address) {
                 Some(Place::Pf(pf)) => format!("'{}' ({address})", pf_netdev(*pf)),
                 Some(Place::Vf(pf, number)) => {
                     format!("VF {number} of '{}' ({address})", pf_netdev(*pf))
@@ -403,6 +451,9 @@ pub(super) fn is_vfio(driver: &str) -> bool {
     driver.contains("vfio")
 }
 
+pub(super) const FIRST_PF_INDEX: u32 = 2;
+pub(super) const FIRST_VF_INDEX: u32 = 1000;
+
 pub(super) fn pf_netdev(pf: u16) -> String {
     format!("sim{pf}")
 }
@@ -412,11 +463,11 @@ pub(super) fn vf_netdev(pf: u16, number: u16) -> String {
 }
 
 pub(super) fn pf_ifindex(pf: u16) -> u32 {
-    u32::from(pf) + 2
+    u32::from(pf) + FIRST_PF_INDEX
 }
 
-fn vf_ifindex(shape: SimulatedShape, pf: u16, number: u16) -> u32 {
-    1000 + u32::from(pf) * u32::from(shape.max_vfs()) + u32::from(number)
+pub(super) fn vf_ifindex(shape: SimulatedShape, pf: u16, number: u16) -> u32 {
+    FIRST_VF_INDEX + u32::from(pf) * u32::from(shape.max_vfs()) + u32::from(number)
 }
 
 /// The PF, and the VF's number if it is a VF's, that a simulated name means.

@@ -1,6 +1,8 @@
 //! Serial ports and consoles.
 
-use conf::{CharBackend, CharDevice};
+use std::os::fd::RawFd;
+
+use conf::{CharBackend, CharDevice, UnixChannel};
 
 use super::json::Object;
 use super::{Builder, Problem, doubled};
@@ -23,6 +25,52 @@ impl Builder<'_> {
                 Some(other) => self.refuse(format!("<console> with target type '{other}'")),
             }
         }
+    }
+
+    /// Sockets of the host's that are ports in the guest, as a guest agent's.
+    pub(super) fn channels(&mut self) {
+        for device in &self.domain.devices.others {
+            let Some(channel) = device.unix_channel() else {
+                continue;
+            };
+            let Some(alias) = self.alias(&device.info, "channel") else {
+                continue;
+            };
+            match self.channel_device(&channel, &alias) {
+                Ok((socket, port)) => {
+                    let id = doubled(&alias);
+                    let backend = format!("socket,id=char{id},fd={socket},server=on,wait=off");
+                    self.option("-chardev", backend);
+                    self.option("-device", port);
+                }
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+    }
+
+    fn channel_device(
+        &self,
+        channel: &UnixChannel,
+        alias: &str,
+    ) -> Result<(RawFd, Object), Problem> {
+        let index = channel.controller;
+        let controller = self
+            .controllers_of("virtio-serial")
+            .find(|controller| controller.index == index)
+            .and_then(|controller| controller.info.alias.as_deref())
+            .ok_or_else(|| Problem::NoController {
+                device: alias.to_owned(),
+                bus: format!("virtio-serial controller {index}"),
+            })?;
+        let socket = self.resources.channels.get(alias);
+        let socket = socket.ok_or_else(|| Problem::NotConnected(alias.to_owned()))?;
+        let port = Object::driver("virtserialport")
+            .with("bus", format!("{controller}.0"))
+            .with("nr", channel.port)
+            .with("chardev", format!("char{alias}"))
+            .with("id", alias)
+            .maybe("name", channel.name.as_deref());
+        Ok((*socket, port))
     }
 
     /// Adds the host's end; `false` if it can't be.

@@ -1,6 +1,6 @@
 //! Machine, processor, memory, boot: what is no device.
 
-use conf::{Cpu, VirtType};
+use conf::{Cpu, TickPolicy, Timer, TimerName, VirtType};
 
 use super::json::Object;
 use super::{Builder, doubled};
@@ -23,10 +23,22 @@ impl Builder<'_> {
         if !is_known_machine(machine) {
             self.refuse(format!("machine type '{machine}'"));
         }
-        let acpi = if domain.features.acpi { "on" } else { "off" };
+        let switch = |name: &str, on: Option<bool>| match on {
+            Some(true) => format!(",{name}=on"),
+            Some(false) => format!(",{name}=off"),
+            None => String::new(),
+        };
+        let vmport = switch("vmport", domain.features.vmport);
+        let hpet = switch(
+            "hpet",
+            self.timer(TimerName::Hpet).and_then(|hpet| hpet.present),
+        );
+        let acpi = switch("acpi", Some(domain.features.acpi));
         self.option(
             "-machine",
-            format!("{machine},usb=off,dump-guest-core=off,memory-backend={RAM},acpi={acpi}"),
+            format!(
+                "{machine},usb=off{vmport},dump-guest-core=off,memory-backend={RAM}{hpet}{acpi}"
+            ),
         );
         self.option(
             "-accel",
@@ -65,12 +77,56 @@ impl Builder<'_> {
             ),
         );
         self.option("-mon", "chardev=charmonitor,id=monitor,mode=control");
-        match domain.clock_offset.as_str() {
-            base @ ("utc" | "localtime") => self.option("-rtc", format!("base={base}")),
+        self.clock();
+        self.lifecycle();
+        self.power();
+        self.boot();
+    }
+
+    fn timer(&self, name: TimerName) -> Option<Timer> {
+        let mut timers = self.domain.timers.iter();
+        timers.find(|timer| timer.name == name).cloned()
+    }
+
+    fn clock(&mut self) {
+        let late = |timer: Option<Timer>| timer.and_then(|timer| timer.tick_policy);
+        match self.domain.clock_offset.as_str() {
+            base @ ("utc" | "localtime") => {
+                let slew = late(self.timer(TimerName::Rtc)) == Some(TickPolicy::Catchup);
+                let slew = if slew { ",driftfix=slew" } else { "" };
+                self.option("-rtc", format!("base={base}{slew}"));
+            }
             other => self.refuse(format!("<clock offset='{other}'>")),
         }
-        self.lifecycle();
-        self.boot();
+        if let Some(pit) = self.timer(TimerName::Pit) {
+            match pit.tick_policy {
+                // What kvm does of itself.
+                Some(TickPolicy::Catchup) => {}
+                None | Some(TickPolicy::Delay) => {
+                    self.option("-global", "kvm-pit.lost_tick_policy=delay");
+                }
+                Some(TickPolicy::Discard) => {
+                    self.option("-global", "kvm-pit.lost_tick_policy=discard");
+                }
+                Some(TickPolicy::Merge) => self.refuse("<timer name='pit' tickpolicy='merge'>"),
+            }
+        }
+    }
+
+    /// Whether the guest may suspend itself is the chipset's to say.
+    fn power(&mut self) {
+        let power = self.domain.power;
+        let chipset = if self.is_q35() {
+            "ICH9-LPC"
+        } else {
+            "PIIX4_PM"
+        };
+        for (state, enabled) in [("s3", power.suspend_to_mem), ("s4", power.suspend_to_disk)] {
+            if let Some(enabled) = enabled {
+                let disable = u8::from(!enabled);
+                self.option("-global", format!("{chipset}.disable_{state}={disable}"));
+            }
+        }
     }
 
     fn cpu(&mut self, cpu: &Cpu) {
@@ -79,7 +135,7 @@ impl Builder<'_> {
             None | Some("custom") => match &cpu.model {
                 Some(model) => doubled(&model.name),
                 // Only a topology or the like: QEMU's default processor.
-                None if cpu.features.is_empty() => return,
+                None if cpu.features.is_empty() && self.cpu_clocks().is_empty() => return,
                 None => "qemu64".to_owned(),
             },
             Some("host-passthrough") if accelerated => "host,migratable=on".to_owned(),
@@ -91,6 +147,7 @@ impl Builder<'_> {
             Some("host-model" | "maximum") => "max".to_owned(),
             Some(other) => return self.refuse(format!("<cpu mode='{other}'>")),
         };
+        text.push_str(&self.cpu_clocks());
         for (policy, name) in &cpu.features {
             let state = match policy.as_deref() {
                 None | Some("require" | "force" | "optional") => "on",
@@ -107,6 +164,23 @@ impl Builder<'_> {
             text.push_str(",enforce=on");
         }
         self.option("-cpu", text);
+    }
+
+    /// Clocks that are the processor's: the guest's paravirtual ones.
+    fn cpu_clocks(&self) -> String {
+        let clocks = [
+            (TimerName::KvmClock, "kvmclock"),
+            (TimerName::HypervClock, "hv-time"),
+        ];
+        let clocks = clocks.iter().filter_map(|&(name, feature)| {
+            let state = if self.timer(name)?.present? {
+                "on"
+            } else {
+                "off"
+            };
+            Some(format!(",{feature}={state}"))
+        });
+        clocks.collect()
     }
 
     fn smp(&mut self) {

@@ -8,6 +8,7 @@ mod corpus;
 mod disks;
 mod error;
 mod hostdevs;
+mod inputs;
 mod json;
 mod machine;
 mod nics;
@@ -41,6 +42,8 @@ pub struct Resources {
     pub pci_devices: BTreeMap<String, PciAddress>,
     /// Which host USB device (bus, device) it is, where the document says it by ids.
     pub usb_devices: BTreeMap<String, (u32, u32)>,
+    /// The listening sockets of channels.
+    pub channels: BTreeMap<String, RawFd>,
     /// The file behind a disk or a character device, opened by us: QEMU needs no right to it.
     /// A disk that is written to has one descriptor for reading and one for both.
     pub files: BTreeMap<String, Vec<RawFd>>,
@@ -110,6 +113,8 @@ fn arguments(domain: &Domain, resources: &Resources) -> (Vec<String>, Vec<Proble
     builder.disks();
     builder.nics();
     builder.character_devices();
+    builder.channels();
+    builder.inputs();
     builder.hostdevs();
     builder.balloon();
     builder.rngs();

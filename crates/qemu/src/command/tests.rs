@@ -83,6 +83,136 @@ fn processors_are_as_the_document_says() {
 }
 
 #[test]
+fn clocks_are_as_the_document_says() {
+    let with = |kind: &str, timers: &str| {
+        let clock = format!("<clock offset='localtime'>{timers}</clock>");
+        line(&guest(kind, &clock, ""))
+    };
+    let plain = with("kvm", "");
+    assert_eq!(value(&plain, "-rtc"), Some("base=localtime"));
+    assert_eq!(value(&plain, "-global"), None);
+    assert!(!value(&plain, "-machine").unwrap().contains("hpet"));
+
+    let usual = with(
+        "kvm",
+        "<timer name='rtc' tickpolicy='catchup'/><timer name='pit' tickpolicy='delay'/>
+         <timer name='hpet' present='no'/>",
+    );
+    assert_eq!(value(&usual, "-rtc"), Some("base=localtime,driftfix=slew"));
+    assert_eq!(
+        value(&usual, "-global"),
+        Some("kvm-pit.lost_tick_policy=delay")
+    );
+    assert!(
+        value(&usual, "-machine")
+            .unwrap()
+            .contains(",hpet=off,acpi=off")
+    );
+
+    let rest = with(
+        "kvm",
+        "<timer name='pit' tickpolicy='discard'/><timer name='hpet' present='yes'/>
+         <timer name='kvmclock' present='no'/><timer name='hypervclock' present='yes'/>",
+    );
+    assert_eq!(
+        value(&rest, "-global"),
+        Some("kvm-pit.lost_tick_policy=discard")
+    );
+    assert!(value(&rest, "-machine").unwrap().contains(",hpet=on,"));
+    assert_eq!(value(&rest, "-cpu"), Some("qemu64,kvmclock=off,hv-time=on"));
+    let catchup = with("kvm", "<timer name='pit' tickpolicy='catchup'/>");
+    assert_eq!(value(&catchup, "-global"), None);
+
+    for (timer, named) in [
+        ("name='tsc' frequency='1'", "timer[1]/@name='tsc'"),
+        ("name='rtc' track='guest'", "timer/@track"),
+        ("name='rtc' present='no'", "timer[1]/@present='no'"),
+        (
+            "name='pit' tickpolicy='merge'",
+            "timer[1]/@tickpolicy='merge'",
+        ),
+        (
+            "name='kvmclock' tickpolicy='delay'",
+            "timer[1]/@tickpolicy='delay'",
+        ),
+    ] {
+        let clock = format!("<clock offset='utc'><timer {timer}/></clock>");
+        let error = command_line(&guest("kvm", &clock, ""), &Resources::default()).unwrap_err();
+        assert!(error.to_string().contains(named), "{timer}: {error}");
+    }
+}
+
+#[test]
+fn power_and_vmport_are_said_only_if_the_document_does() {
+    let plain = line(&guest("qemu", "", ""));
+    assert_eq!(value(&plain, "-global"), None);
+    assert!(!value(&plain, "-machine").unwrap().contains("vmport"));
+    let pm = "<pm><suspend-to-mem enabled='yes'/></pm><features><vmport state='off'/></features>";
+    let said = line(&guest("qemu", pm, ""));
+    assert_eq!(value(&said, "-global"), Some("ICH9-LPC.disable_s3=0"));
+    let machine = value(&said, "-machine").unwrap();
+    assert!(machine.starts_with("q35,usb=off,vmport=off,"), "{machine}");
+    let mut old = guest("qemu", pm, "");
+    old.os.machine = "pc".to_owned();
+    let old = arguments(&old, &Resources::default()).0;
+    assert!(old.contains(&"PIIX4_PM.disable_s3=0".to_owned()), "{old:?}");
+}
+
+#[test]
+fn usb_inputs_have_a_port_each() {
+    let mut domain = guest(
+        "qemu",
+        "",
+        "<input type='tablet' bus='usb'/><input type='keyboard' bus='usb'/>",
+    );
+    domain.assign_usb_addresses();
+    let line = line(&domain);
+    for (id, driver, port) in [("input0", "usb-tablet", "1"), ("input1", "usb-kbd", "2")] {
+        let expected = json!({"driver": driver, "id": id, "bus": "usb.0", "port": port});
+        assert_eq!(device(&line, id), expected);
+    }
+}
+
+#[test]
+fn a_channel_is_a_socket_and_a_port() {
+    let channel = |source: &str, target: &str| {
+        format!("<channel type='unix'>{source}<target type='virtio' {target}/></channel>")
+    };
+    let domain = guest(
+        "qemu",
+        "",
+        &[
+            channel("", "name='org.qemu.guest_agent.0'"),
+            channel("<source mode='bind' path='/run/a'/>", ""),
+        ]
+        .concat(),
+    );
+    let error = command_line(&domain, &Resources::default()).unwrap_err();
+    assert!(error.to_string().contains("channel0"), "{error}");
+    let channels = [("channel0".to_owned(), 8), ("channel1".to_owned(), 9)];
+    let resources = Resources {
+        channels: channels.into(),
+        ..Resources::default()
+    };
+    let line = command_line(&domain, &resources).unwrap();
+    let socket = "socket,id=charchannel1,fd=9,server=on,wait=off".to_owned();
+    assert!(line.args.contains(&socket), "{line}");
+    assert_eq!(
+        device(&line, "channel1"),
+        json!({"driver": "virtserialport", "bus": "virtio-serial0.0", "nr": 2,
+               "chardev": "charchannel1", "id": "channel1"})
+    );
+    // One that connects to somebody else is not ours to serve.
+    let other = guest(
+        "qemu",
+        "",
+        &channel("<source mode='connect' path='/run/a'/>", ""),
+    );
+    let error = command_line(&other, &resources).unwrap_err();
+    assert!(error.to_string().contains("channel"), "{error}");
+}
+
+#[test]
 fn processors_that_come_later_are_counted() {
     let mut domain = guest("qemu", "", "");
     domain.current_vcpus = Some(1);

@@ -63,6 +63,17 @@ pub enum LaunchError {
         #[source]
         source: QmpError,
     },
+    /// A virtual CPU can't run where it is to; it was killed.
+    #[error("virtual CPU {number} can't be pinned to the host's CPUs ({cpus})")]
+    Pin {
+        /// The virtual CPU.
+        number: u32,
+        /// The host's CPUs, as the document has them.
+        cpus: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A last setting was refused; it was killed.
     #[error("QEMU started, but the guest could not be set going")]
     Setting {

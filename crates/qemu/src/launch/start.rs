@@ -12,7 +12,7 @@ use conf::{CharBackend, Disk, DiskSource, Domain};
 use host::{Spawn, SpawnStep};
 use rustix::fs::OFlags;
 
-use super::{LaunchError, LaunchSpec, memory_lock};
+use super::{LaunchError, LaunchSpec, channel_path, memory_lock, placement};
 use crate::log::Log;
 use crate::process::Process;
 use crate::record::boot_id;
@@ -54,6 +54,7 @@ pub(super) fn start(spec: &LaunchSpec) -> Result<Started, LaunchError> {
     if spec.run_as.is_some() {
         open_files(&spec.domain, &mut resources, &mut inherited)?;
     }
+    open_channels(spec, &mut resources, &mut inherited)?;
     for (alias, fds) in &spec.taps {
         let mut taps = Taps::default();
         for (from, to) in [(&fds.taps, &mut taps.taps), (&fds.vhosts, &mut taps.vhosts)] {
@@ -98,6 +99,8 @@ fn spawn(
         output,
         inherited,
         memory_lock: memory_lock(&spec.domain),
+        cpus: placement::emulator_cpus(&spec.domain),
+        memory_policy: placement::memory_policy(&spec.domain),
         run_as: spec.run_as.clone(),
     };
     match spawn.spawn() {
@@ -113,6 +116,30 @@ fn spawn(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Listens for those who talk with the guest by a channel; QEMU takes over.
+fn open_channels(
+    spec: &LaunchSpec,
+    resources: &mut Resources,
+    inherited: &mut Vec<OwnedFd>,
+) -> Result<(), LaunchError> {
+    for device in &spec.domain.devices.others {
+        let (Some(channel), Some(alias)) = (device.unix_channel(), &device.info.alias) else {
+            continue;
+        };
+        let path = match channel.path {
+            Some(path) => PathBuf::from(path),
+            None => channel_path(&spec.run_dir, alias),
+        };
+        let listener =
+            socket::listen(&path).map_err(|source| LaunchError::Prepare { path, source })?;
+        resources
+            .channels
+            .insert(alias.clone(), listener.as_raw_fd());
+        inherited.push(listener.into());
+    }
+    Ok(())
 }
 
 /// Opens what a QEMU without our rights could not.

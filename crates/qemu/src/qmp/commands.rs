@@ -41,6 +41,17 @@ impl CharDeviceInfo {
     }
 }
 
+/// A virtual CPU's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) struct VcpuThread {
+    /// The virtual CPU, from 0.
+    #[serde(rename = "cpu-index")]
+    pub(crate) number: u32,
+    /// The host's number of the thread that it runs in.
+    #[serde(rename = "thread-id")]
+    pub(crate) thread: u32,
+}
+
 #[derive(Deserialize)]
 struct Status {
     status: String,
@@ -86,6 +97,11 @@ impl Qmp {
     /// `query-chardev`.
     pub async fn character_devices(&self) -> Result<Vec<CharDeviceInfo>, QmpError> {
         self.typed("query-chardev", Value::Null).await
+    }
+
+    /// `query-cpus-fast`.
+    pub(crate) async fn vcpu_threads(&self) -> Result<Vec<VcpuThread>, QmpError> {
+        self.typed("query-cpus-fast", Value::Null).await
     }
 
     /// `human-monitor-command`: HMP, and what it prints.

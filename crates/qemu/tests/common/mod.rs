@@ -40,7 +40,8 @@ impl Bench {
     pub(crate) fn serving() -> Self {
         let program = std::env::current_exe().unwrap();
         Self::with_script(&format!(
-            "exec 0<&\"$MONITOR\"\n\
+            "echo $$ >\"${{0%/*}}/pid\"\n\
+             exec 0<&\"$MONITOR\"\n\
              exec '{}' --ignored --exact stand_in --nocapture >/dev/null",
             program.display()
         ))
@@ -135,14 +136,28 @@ pub(crate) fn serve() {
     let listener = UnixListener::from(listener);
     let mut guest = Guest {
         status: "prelaunch",
+        vcpus: [parked_thread(), parked_thread()],
     };
     for connection in listener.incoming() {
         guest.converse(connection.unwrap());
     }
 }
 
+/// A thread that does nothing, by its number.
+fn parked_thread() -> i32 {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(rustix::thread::gettid());
+        loop {
+            std::thread::park();
+        }
+    });
+    receiver.recv().unwrap().as_raw_nonzero().get()
+}
+
 struct Guest {
     status: &'static str,
+    vcpus: [i32; 2],
 }
 
 impl Guest {
@@ -172,6 +187,10 @@ impl Guest {
         let answer = match command["execute"].as_str().unwrap() {
             "qmp_capabilities" | "set_link" => done,
             "query-status" => json!({ "return": { "status": self.status, "running": false } }),
+            "query-cpus-fast" => json!({ "return": [
+                { "cpu-index": 0, "thread-id": self.vcpus[0], "target": "x86_64" },
+                { "cpu-index": 1, "thread-id": self.vcpus[1], "target": "x86_64" },
+            ] }),
             "query-chardev" => json!({ "return": [
                 { "label": "charmonitor", "filename": "unix:…,server=on", "frontend-open": true },
                 { "label": "charserial0", "filename": "pty:/dev/pts/99", "frontend-open": true },

@@ -98,6 +98,7 @@ fn check_reader(request: &Request) -> Result<(), Error> {
         }
         Request::DomainInterfaceAddresses(args) => args.source == ADDRESSES_FROM_AGENT,
         Request::DomainGetVcpusFlags(args) => args.flags & VCPUS_GUEST != 0,
+        Request::VirtnicReconcile(args) => args.apply,
         _ => info.access == Access::Writers,
     };
     if for_writers {
@@ -111,7 +112,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::table::{ConnectOpen, DomainGetXmlDesc, NetworkDestroy};
+    use crate::table::{ConnectOpen, DomainGetXmlDesc, NetworkDestroy, VirtnicReconcile};
     use crate::types::{Dom, Net};
 
     fn refusal(request: &Request, read_only: bool) -> String {
@@ -159,6 +160,17 @@ mod tests {
                 "operation forbidden: virDomainGetXMLDesc with secure flag"
             );
         }
+    }
+
+    #[test]
+    fn readers_may_look_at_differences_and_mend_none() {
+        let request = |apply| Request::VirtnicReconcile(VirtnicReconcile { apply });
+        assert_eq!(check(&request(false), Stage::Open, true), Ok(()));
+        assert_eq!(check(&request(true), Stage::Open, false), Ok(()));
+        assert_eq!(
+            refusal(&request(true), true),
+            "operation forbidden: read only access prevents virtnicReconcile"
+        );
     }
 
     #[test]

@@ -34,8 +34,8 @@ impl Man {
         // Into memory first: a closed pipe is then seen in one place.
         let mut text = Vec::new();
         page.render(&mut text).map_err(Failure::Output)?;
-        if let Some(closing) = closing {
-            text.extend(section(&closing).into_bytes());
+        for lines in closing.iter().flat_map(|closing| closing.split("\n\n")) {
+            text.extend(section(lines).into_bytes());
         }
         output::write(&text)
     }
@@ -59,7 +59,7 @@ fn known(name: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A section with the lines that close a help text, as they are; the first is its title.
+/// A section with lines from the end of a help text, as they are; the first is its title.
 fn section(lines: &str) -> String {
     let (title, rest) = lines.split_once(":\n").unwrap_or(("Notes", lines));
     let mut page = format!(".SH {}\n.nf\n", roff(&title.to_uppercase()));

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use rpc::{Lent, VirtnicWho};
+use rpc::{GuestCounters, Lent, LentKind, VirtnicWho};
 use serde::Serialize;
 
 use super::ask;
@@ -15,8 +15,13 @@ use crate::output::{self, Span, Table};
 #[derive(Debug, Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct Who {
-    /// Only devices with this text in their network, guest, MAC, PF, PCI address or driver
+    /// Only devices with this text in their network, guest, MAC, PF, PCI address, driver, interface
+    /// on the host, or what that sits on
     filter: Option<String>,
+
+    /// What went through each, as its guest sees it
+    #[arg(long)]
+    stats: bool,
 
     /// As a JSON array (--help names the fields)
     #[arg(long)]
@@ -25,6 +30,7 @@ pub(crate) struct Who {
 
 const JSON_HELP: &str = "\
 Fields of each object of --json, null where there is no value:
+  kind         hostdev: a PCI function as a whole; macvtap; tap
   network      the network whose pool the device comes from
   guest        the name of the guest that has it
   guest_uuid   the guest's uuid
@@ -34,17 +40,38 @@ Fields of each object of --json, null where there is no value:
   pci_address  as \"0000:03:10.2\"
   driver       the driver that the device is bound to now
   host_netdev  the interface on the host that stands for it, such as a macvtap
+  parent       what that one sits on: the NIC below a macvtap, the bridge of a tap
+  mode         a macvtap's mode: vepa, bridge, private or passthrough
   state        one of claimed, preparing, lent, returning; dirty: it could not be given back
+  vanished     whether it was lent, and is not there any more
   since        when it was lent, in seconds since 1970
-  port         the uuid of its port";
+  port         the uuid of its port
+  stats        null without --stats, and where nothing counts
+
+Each of stats, as the guest sees it, null where the driver does not tell:
+  rx_bytes      bytes that reached the guest
+  rx_packets    packets that did
+  rx_errors     packets that came broken
+  rx_dropped    packets dropped on the way to the guest
+  rx_multicast  multicasts among the packets
+  rx_broadcast  broadcasts among the packets
+  tx_bytes      bytes that the guest sent
+  tx_packets    packets that it sent
+  tx_errors     packets of it that could not be sent
+  tx_dropped    packets of it that were dropped
+  tx_multicast  multicasts among its packets
+  tx_broadcast  broadcasts among its packets";
 
 /// The state that goes without saying.
 const LENT: &str = "lent";
 
 impl Who {
     pub(super) fn run(&self, daemon: &DaemonArgs) -> Result<(), Failure> {
-        let filter = self.filter.clone();
-        let lent = ask(daemon, &VirtnicWho { filter })?;
+        let question = VirtnicWho {
+            filter: self.filter.clone(),
+            counters: self.stats,
+        };
+        let lent = ask(daemon, &question)?;
         if self.json {
             let rows: Vec<Row<'_>> = lent.iter().map(Row::from).collect();
             return output::json(&rows);
@@ -56,7 +83,10 @@ impl Who {
             });
             return Ok(());
         }
-        output::table(&table(&lent, now()))
+        output::table(&match self.stats {
+            true => stats(&lent),
+            false => table(&lent, now()),
+        })
     }
 }
 
@@ -68,37 +98,114 @@ fn now() -> i64 {
     })
 }
 
+/// Who has what. Columns that are about VFs, and those about interfaces on the host, are there if
+/// a device has them.
 fn table(lent: &[Lent], now: i64) -> Table {
-    let with_state = lent.iter().any(|device| device.state != LENT);
+    let some = |has: fn(&Lent) -> bool| lent.iter().any(has);
+    let with_links = some(|device| device.kind != LentKind::Hostdev);
+    let with_functions = some(|device| {
+        device.kind == LentKind::Hostdev || device.pf.is_some() || device.pci_address.is_some()
+    });
+    let with_state = some(|device| device.state != LENT || device.vanished);
+    let columns = |wanted: bool, names: &'static [&'static str]| {
+        names.iter().copied().filter(move |_| wanted)
+    };
     let mut table = Table::new(
-        [
-            "NETWORK",
-            "GUEST",
-            "MAC",
-            "PF",
-            "VF",
-            "PCI ADDRESS",
-            "DRIVER",
-            "FOR",
-        ]
-        .into_iter()
-        .chain(with_state.then_some("STATE")),
+        ["NETWORK", "GUEST", "MAC"]
+            .into_iter()
+            .chain(columns(with_links, &["KIND", "NETDEV", "ON"]))
+            .chain(columns(
+                with_functions,
+                &["PF", "VF", "PCI ADDRESS", "DRIVER"],
+            ))
+            .chain(["FOR"])
+            .chain(columns(with_state, &["STATE"])),
     );
     for device in lent {
-        let cells = [
+        let mut cells = vec![
             device.network.clone(),
             device.guest.clone(),
             device.mac.clone(),
-            device.pf.clone(),
-            device.vf.map(|number| number.to_string()),
-            device.pci_address.clone(),
-            device.driver.clone(),
-            since(device).map(|since| Span::of_seconds(now.saturating_sub(since)).to_string()),
         ];
-        let state = with_state.then(|| Some(device.state.clone()));
-        table.row(cells.into_iter().chain(state));
+        if with_links {
+            cells.extend([
+                Some(kind(device)),
+                device.host_netdev.clone(),
+                device.parent.clone(),
+            ]);
+        }
+        if with_functions {
+            cells.extend([
+                device.pf.clone(),
+                device.vf.map(|number| number.to_string()),
+                device.pci_address.clone(),
+                device.driver.clone(),
+            ]);
+        }
+        let since = since(device);
+        cells.push(since.map(|since| Span::of_seconds(now.saturating_sub(since)).to_string()));
+        if with_state {
+            cells.push(Some(match device.vanished {
+                true => format!("{}, vanished", device.state),
+                false => device.state.clone(),
+            }));
+        }
+        table.row(cells);
     }
     table
+}
+
+/// How it is lent; of a macvtap, the mode too.
+fn kind(device: &Lent) -> String {
+    match &device.mode {
+        Some(mode) => format!("{} {mode}", device.kind.word()),
+        None => device.kind.word().to_owned(),
+    }
+}
+
+/// What went through each.
+fn stats(lent: &[Lent]) -> Table {
+    let mut table = Table::new([
+        "GUEST",
+        "MAC",
+        "DEVICE",
+        "RX BYTES",
+        "RX PACKETS",
+        "RX DROPS",
+        "MULTICAST",
+        "BROADCAST",
+        "TX BYTES",
+        "TX PACKETS",
+        "TX DROPS",
+    ]);
+    table.align_right(3..=10);
+    for device in lent {
+        let counters = device.counters.as_ref();
+        let always = |value: fn(&GuestCounters) -> u64| counters.map(value);
+        let sometimes = |value: fn(&GuestCounters) -> Option<u64>| counters.and_then(value);
+        let numbers = [
+            always(|of| of.rx_bytes),
+            always(|of| of.rx_packets),
+            always(|of| of.rx_dropped),
+            sometimes(|of| of.rx_multicast),
+            sometimes(|of| of.rx_broadcast),
+            always(|of| of.tx_bytes),
+            always(|of| of.tx_packets),
+            always(|of| of.tx_dropped),
+        ];
+        let names = [device.guest.clone(), device.mac.clone(), place(device)];
+        let numbers = numbers.map(|number| number.map(|number| number.to_string()));
+        table.row(names.into_iter().chain(numbers));
+    }
+    table
+}
+
+/// The device in a word or two: its interface on the host, or which VF it is, or its address.
+fn place(device: &Lent) -> Option<String> {
+    let vf = || Some(format!("{} VF {}", device.pf.as_ref()?, device.vf?));
+    (device.host_netdev.clone())
+        .or_else(vf)
+        .or_else(|| device.pci_address.clone())
 }
 
 /// When it was lent; none while it is only claimed.
@@ -109,6 +216,7 @@ fn since(device: &Lent) -> Option<i64> {
 /// The names that scripts rely on.
 #[derive(Serialize)]
 struct Row<'a> {
+    kind: &'static str,
     network: Option<&'a str>,
     guest: Option<&'a str>,
     guest_uuid: Option<String>,
@@ -118,14 +226,35 @@ struct Row<'a> {
     pci_address: Option<&'a str>,
     driver: Option<&'a str>,
     host_netdev: Option<&'a str>,
+    parent: Option<&'a str>,
+    mode: Option<&'a str>,
     state: &'a str,
+    vanished: bool,
     since: Option<i64>,
     port: String,
+    stats: Option<Stats>,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    rx_bytes: u64,
+    rx_packets: u64,
+    rx_errors: Option<u64>,
+    rx_dropped: u64,
+    rx_multicast: Option<u64>,
+    rx_broadcast: Option<u64>,
+    tx_bytes: u64,
+    tx_packets: u64,
+    tx_errors: Option<u64>,
+    tx_dropped: u64,
+    tx_multicast: Option<u64>,
+    tx_broadcast: Option<u64>,
 }
 
 impl<'a> From<&'a Lent> for Row<'a> {
     fn from(lent: &'a Lent) -> Self {
         Self {
+            kind: lent.kind.word(),
             network: lent.network.as_deref(),
             guest: lent.guest.as_deref(),
             guest_uuid: lent.guest_uuid.map(|uuid| uuid.to_string()),
@@ -135,9 +264,32 @@ impl<'a> From<&'a Lent> for Row<'a> {
             pci_address: lent.pci_address.as_deref(),
             driver: lent.driver.as_deref(),
             host_netdev: lent.host_netdev.as_deref(),
+            parent: lent.parent.as_deref(),
+            mode: lent.mode.as_deref(),
             state: &lent.state,
+            vanished: lent.vanished,
             since: since(lent),
             port: lent.port.to_string(),
+            stats: lent.counters.as_ref().map(Stats::from),
+        }
+    }
+}
+
+impl From<&GuestCounters> for Stats {
+    fn from(counters: &GuestCounters) -> Self {
+        Self {
+            rx_bytes: counters.rx_bytes,
+            rx_packets: counters.rx_packets,
+            rx_errors: counters.rx_errors,
+            rx_dropped: counters.rx_dropped,
+            rx_multicast: counters.rx_multicast,
+            rx_broadcast: counters.rx_broadcast,
+            tx_bytes: counters.tx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_errors: counters.tx_errors,
+            tx_dropped: counters.tx_dropped,
+            tx_multicast: counters.tx_multicast,
+            tx_broadcast: counters.tx_broadcast,
         }
     }
 }

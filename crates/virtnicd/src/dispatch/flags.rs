@@ -1,10 +1,12 @@
 //! Flags of calls, and lists filtered by them. The numbers are those of libvirt's API.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use rpc::{Code, Dom, Domain, Error, Net};
+use rpc::{Code, ConnectGetAllDomainStats, Dom, Domain, Error, Iface, Net};
 
 use crate::daemon::Daemon;
+use crate::domain::DomainObject;
 use crate::fault::Result;
 
 /// `VIR_CONNECT_LIST_NETWORKS_INACTIVE`; for guests the two are the other way round.
@@ -35,6 +37,8 @@ pub(super) const XML_INACTIVE: u32 = 1;
 pub(super) const DESTROY_GRACEFUL: u32 = 1;
 /// `VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP`.
 pub(super) const MONITOR_HMP: u32 = 1;
+/// `VIR_DOMAIN_DEFINE_VALIDATE`.
+pub(super) const DEFINE_VALIDATE: u32 = 1;
 /// `VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN`.
 const SHUTDOWN_ACPI: u32 = 1;
 
@@ -134,6 +138,22 @@ pub(super) fn domains(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Dom> {
     fits.map(|domain| domain.dom()).collect()
 }
 
+/// The guests whose numbers a client wants, of those that pass its flags: some, or all. One that is
+/// gone by now is left out.
+pub(super) fn stats_of(
+    daemon: &Arc<Daemon>,
+    args: &ConnectGetAllDomainStats,
+) -> Vec<Arc<DomainObject>> {
+    // What is above asks for something else than a filter.
+    let listed = domains(daemon, args.flags & 0xff);
+    let wanted: HashSet<_> = args.doms.iter().map(|dom| dom.uuid).collect();
+    let fits = listed
+        .into_iter()
+        .filter(|dom| wanted.is_empty() || wanted.contains(&dom.uuid));
+    fits.filter_map(|dom| daemon.domains.by_uuid(dom.uuid))
+        .collect()
+}
+
 fn passes(flags: u32, group: &[(u32, bool)]) -> bool {
     let asked = group.iter().any(|(flag, _)| flags & flag != 0);
     !asked || group.iter().any(|(flag, fits)| flags & flag != 0 && *fits)
@@ -150,6 +170,12 @@ pub(super) trait WithName {
 }
 
 impl WithName for Net {
+    fn into_name(self) -> String {
+        self.name
+    }
+}
+
+impl WithName for Iface {
     fn into_name(self) -> String {
         self.name
     }

@@ -2,6 +2,8 @@
 
 mod connect;
 mod flags;
+mod known;
+mod own;
 mod room;
 
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault::Result;
+use crate::interface::Which;
 use crate::listen::Socket;
 
 pub(crate) use room::Room;
@@ -65,6 +68,7 @@ impl Service for Api {
     }
 
     async fn call(&self, call: Call, request: Request) -> Result<Reply> {
+        known::check_flags(&request)?;
         let daemon = &self.0;
         Ok(answer! { request;
             // The connection and the host
@@ -113,6 +117,12 @@ impl Service for Api {
             NetworkIsActive(args) => daemon.network(&args.net)?.is_active(),
             NetworkIsPersistent(args) => daemon.network(&args.net)?.is_persistent(),
             NetworkGetMetadata(args) => daemon.network_metadata(&args)?,
+            NetworkSetMetadata(args) => block_in_place(|| {
+                daemon.set_network_metadata(&*daemon.network(&args.network)?, &args)
+            })?,
+            NetworkUpdate(args) => block_in_place(|| {
+                daemon.update_network(&*daemon.network(&args.net)?, &args)
+            })?,
             NetworkGetDhcpLeases(args) => {
                 daemon.network(&args.net)?;
                 Listing::new(Vec::new(), args.need_results)
@@ -132,7 +142,7 @@ impl Service for Api {
                 &daemon.network(&args.network)?,
                 &args.xml,
                 args.flags,
-            ).await?,
+            )?,
             NetworkPortGetXmlDesc(args) => {
                 daemon.network(&args.port.net)?.port(args.port.uuid)?.port.to_xml()
             },
@@ -140,6 +150,23 @@ impl Service for Api {
                 &*daemon.network(&args.port.net)?,
                 args.port.uuid,
             )?,
+
+            NetworkPortGetParameters(args) => daemon.port_parameters(&args)?,
+            NetworkPortSetParameters(args) => daemon.set_port_parameters(&args).await?,
+
+            // Interfaces of the host
+            ConnectListAllInterfaces(args) => Listing::new(
+                daemon.host_interfaces(Which::from_flags(args.flags)).await?,
+                args.need_results,
+            ),
+            ConnectNumOfInterfaces(_) => flags::count(&daemon.host_interfaces(Which::Active).await?),
+            ConnectListInterfaces(args) => flags::names(daemon.host_interfaces(Which::Active).await?, args.maxnames),
+            ConnectNumOfDefinedInterfaces(_) => flags::count(&daemon.host_interfaces(Which::Inactive).await?),
+            ConnectListDefinedInterfaces(args) => flags::names(daemon.host_interfaces(Which::Inactive).await?, args.maxnames),
+            InterfaceLookupByName(args) => daemon.host_interface(args.name).await?,
+            InterfaceLookupByMacString(args) => daemon.host_interface_by_mac(&args.mac).await?,
+            InterfaceGetXmlDesc(args) => daemon.host_interface_xml(args.iface.name).await?,
+            InterfaceIsActive(args) => daemon.is_host_interface_active(args.iface.name).await?,
 
             // Node devices
             ConnectListAllNodeDevices(args) => Listing::new(
@@ -165,8 +192,11 @@ impl Service for Api {
             DomainLookupById(args) => daemon.domain_by_id(args.id)?.dom(),
             DomainLookupByName(args) => daemon.domain_by_name(&args.name)?.dom(),
             DomainLookupByUuid(args) => daemon.domain_by_uuid(args.uuid)?.dom(),
-            DomainDefineXml(args) => daemon.define_domain(&args.xml).await?,
-            DomainDefineXmlFlags(args) => daemon.define_domain(&args.xml).await?,
+            DomainDefineXml(args) => daemon.define_domain(&args.xml, false).await?,
+            DomainDefineXmlFlags(args) => daemon.define_domain(
+                &args.xml,
+                args.flags & flags::DEFINE_VALIDATE != 0,
+            ).await?,
             DomainCreateXml(args) => daemon.create_domain(&args.xml_desc, args.flags, call.conn.id()).await?,
             DomainCreate(args) => {
                 daemon.start_domain(&daemon.domain(&args.dom)?, 0, call.conn.id()).await?;
@@ -211,6 +241,16 @@ impl Service for Api {
             DomainGetMessages(args) => daemon.domain(&args.dom).map(|_| Vec::new())?,
             DomainGetVcpusFlags(args) => daemon.domain(&args.dom)?.vcpus(args.flags),
             DomainGetMetadata(args) => daemon.domain_metadata(&args)?,
+            DomainSetMetadata(args) => daemon.set_domain_metadata(&daemon.domain(&args.dom)?, &args).await?,
+            DomainInterfaceStats(args) => daemon.interface_stats(&*daemon.domain(&args.dom)?, &args.device)?,
+            ConnectGetAllDomainStats(args) => block_in_place(|| {
+                daemon.domain_stats(flags::stats_of(daemon, &args), &args)
+            })?,
+            DomainGetInterfaceParameters(args) => daemon.interface_bandwidth(&*daemon.domain(&args.dom)?, &args)?,
+            DomainSetInterfaceParameters(args) => {
+                daemon.set_interface_bandwidth(&daemon.domain(&args.dom)?, &args).await?;
+            },
+            DomainUpdateDeviceFlags(args) => daemon.update_device(&daemon.domain(&args.dom)?, &args).await?,
             DomainOpenConsole(args) => daemon.open_console(
                 &daemon.domain(&args.dom)?,
                 args.dev_name.as_deref(),
@@ -225,7 +265,11 @@ impl Service for Api {
 
             // virtnic's own
             VirtnicStatus(_) => daemon.status(),
-            VirtnicWho(args) => daemon.who(args.filter.as_deref()),
+            VirtnicWho(args) => daemon.who(args).await,
+            VirtnicPlan(args) => block_in_place(|| daemon.plan_report(&args.of))?,
+            VirtnicReconcile(args) => block_in_place(|| daemon.reconcile(args.apply)),
+            VirtnicNetwork(args) => block_in_place(|| daemon.network_reports(args.name.as_deref()))?,
+            VirtnicNics(_) => block_in_place(|| daemon.nics())?,
         })
     }
 }

@@ -60,18 +60,27 @@ pub(super) fn cpu_time(guest: &Guest) -> u64 {
 }
 
 impl Daemon {
-    pub(crate) async fn suspend_domain(&self, object: &Arc<DomainObject>) -> Result<()> {
+    pub(crate) async fn suspend_domain(self: &Arc<Self>, object: &Arc<DomainObject>) -> Result<()> {
         let _job = object.job.lock().await;
-        self.guest(object)?.suspend().await.map_err(control)
+        self.guest(object)?.suspend().await.map_err(control)?;
+        if let Err(error) = self.switch_links(object.uuid, false).await {
+            tracing::warn!(guest = object.name, %error, "paused, and its links are still on");
+        }
+        Ok(())
     }
 
-    pub(crate) async fn resume_domain(&self, object: &Arc<DomainObject>) -> Result<()> {
+    pub(crate) async fn resume_domain(self: &Arc<Self>, object: &Arc<DomainObject>) -> Result<()> {
         let _job = object.job.lock().await;
         let guest = self.guest(object)?;
         if guest.state() == GuestState::Running {
             return Err(fault::invalid(QEMU, "domain is already running"));
         }
-        guest.resume().await.map_err(control)?;
+        self.switch_links(object.uuid, true).await?;
+        if let Err(error) = guest.resume().await {
+            // Its own failure is the lesser news.
+            let _ = self.switch_links(object.uuid, false).await;
+            return Err(control(error));
+        }
         let status = &mut *lock(&object.state);
         if let Some(running) = &mut status.running {
             running.resumed = true;

@@ -1,23 +1,33 @@
 //! Guests: defined and forgotten, and what is asked about them.
 
+mod change;
+mod connect;
 mod console;
 mod control;
+mod filter;
+mod interface;
+mod links;
+mod metadata;
+mod numa;
 mod plan;
+mod preview;
 mod record;
 mod start;
+mod stats;
 mod stop;
+mod tune;
+mod update;
 
 use std::sync::{Arc, Mutex};
 
 use conf::{Form, Uuid};
-use rpc::{
-    Code, Dom, Domain, DomainChange, DomainGetMetadata, DomainInfo, DomainLifecycle, DomainState,
-    Error,
-};
+use rpc::{Code, Dom, Domain, DomainChange, DomainInfo, DomainLifecycle, DomainState, Error};
 
 pub(crate) use record::DomainRecord;
 use start::Running;
+pub(crate) use tune::asked;
 
+use crate::affect::Subject;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::{Clash, Named};
@@ -81,6 +91,17 @@ impl DomainStatus {
         let running = self.running.as_ref().map(|running| &running.domain);
         running.or(self.defined.as_ref())
     }
+
+    /// The guest of that name, as errors about it need it.
+    fn subject<'a>(&self, name: &'a str) -> Subject<'a> {
+        Subject {
+            domain: QEMU,
+            kind: "domain",
+            name,
+            active: self.running.is_some(),
+            persistent: self.defined.is_some(),
+        }
+    }
 }
 
 impl Named for DomainObject {
@@ -123,6 +144,11 @@ impl DomainObject {
 
     pub(crate) fn is_active(&self) -> bool {
         lock(&self.state).running.is_some()
+    }
+
+    /// Whether somebody is just changing what runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.job.try_lock().is_err()
     }
 
     pub(crate) fn is_persistent(&self) -> bool {
@@ -222,13 +248,17 @@ impl Daemon {
             })
     }
 
-    /// Keeps a definition. A running guest goes on as it is, and has it at its next start.
-    pub(crate) async fn define_domain(self: &Arc<Self>, xml: &str) -> Result<Dom> {
+    /// Keeps a definition. A running guest goes on as it is, and has it at its next start. `strict`:
+    /// what no schema knows is refused.
+    pub(crate) async fn define_domain(self: &Arc<Self>, xml: &str, strict: bool) -> Result<Dom> {
         let daemon = Arc::clone(self);
         let xml = xml.to_owned();
         // Synced to the disk, which takes its time.
         let kept = tokio::task::spawn_blocking(move || {
             let domain = daemon.read_domain(&xml)?;
+            if strict {
+                fault::all_read(QEMU, &xml)?;
+            }
             let mut change = DomainChange::DefinedAdded;
             let object = daemon.with_domain(&domain, |_, status| {
                 daemon
@@ -302,22 +332,6 @@ impl Daemon {
             (_, Some(defined)) => defined.to_xml(form),
             (None, None) => String::new(),
         }
-    }
-
-    /// Title or description; anything else that other programs keep stays in the document.
-    pub(crate) fn domain_metadata(&self, args: &DomainGetMetadata) -> Result<String> {
-        let object = self.domain(&args.dom)?;
-        let status = lock(&object.state);
-        let domain = status.domain();
-        let found = domain.and_then(|domain| match args.r#type {
-            0 => domain.description.clone(),
-            1 => domain.title.clone(),
-            _ => None,
-        });
-        found.ok_or_else(|| {
-            let detail = "Requested metadata element is not present";
-            Error::new(Code::NoDomainMetadata, DOMAIN, detail)
-        })
     }
 
     /// Reads the definitions that are not known yet.

@@ -3,20 +3,21 @@
 
 use std::collections::BTreeMap;
 
-use assign::{Generation, Origin, Preparation, VfConfig};
+use assign::{Generation, Origin, Preparation, VfioPreparation};
 use conf::{
-    ActualDevice, HostSource, Interface, InterfaceSource, NetworkPort, PciAddress, Plug, Uuid,
-    VfSettings,
+    ActualDevice, DeviceId, HostSource, Interface, InterfaceSource, NetworkPort, PciAddress, Plug,
+    Uuid,
 };
 use rpc::{Code, Error};
 use tokio::task::block_in_place;
 
 use super::QEMU;
+use super::connect::{Settings, Target};
 use super::start::Borrowed;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Borrower;
-use crate::network::PortMaker;
+use crate::lender::{Borrower, Wanted};
+use crate::network::{PortMaker, PortWish};
 
 /// All devices of a guest, claimed and not touched yet.
 #[derive(Debug, Default)]
@@ -30,29 +31,30 @@ pub(super) struct Planned {
 #[derive(Debug)]
 pub(super) struct PlannedDevice {
     pub(super) claim: Generation,
-    pub(super) address: PciAddress,
+    pub(super) wanted: Wanted,
     pub(super) preparation: Preparation,
-    /// The interface, by its place, whose network chose the device and may choose another; and its
-    /// network and port.
-    pub(super) chosen_for: Option<(usize, (Uuid, Uuid))>,
+    /// The interface that it is for, by its place; `None`: a plain host device.
+    pub(super) place: Option<usize>,
+    /// The network and port that chose the device, and may choose another.
+    pub(super) chosen_by: Option<(Uuid, Uuid)>,
 }
 
 impl Daemon {
     /// Chooses and claims every device of a guest, and writes into the document what was chosen.
-    pub(super) async fn plan(
+    pub(super) fn plan(
         &self,
         domain: &mut conf::Domain,
         borrowed: &mut Borrowed,
     ) -> Result<Planned> {
         let mut planned = Planned::default();
-        let (name, uuid) = (domain.name.clone(), domain.uuid);
+        let numa_nodes = self.numa_nodes_of(domain);
         for place in 0..domain.devices.interfaces.len() {
-            let interface = &mut domain.devices.interfaces[place];
+            let interface = &domain.devices.interfaces[place];
             let device = match &interface.source {
-                InterfaceSource::Network { .. } => Some(
-                    self.plan_port(domain, place, borrowed, BTreeMap::new())
-                        .await?,
-                ),
+                InterfaceSource::Network { .. } => {
+                    let none = BTreeMap::new();
+                    Some(self.plan_port(domain, place, borrowed, &numa_nodes, none)?)
+                }
                 InterfaceSource::Hostdev {
                     managed,
                     driver,
@@ -65,112 +67,124 @@ impl Daemon {
                     // Only a VF can be given its MAC.
                     block_in_place(|| self.host.virtual_function(address))
                         .map_err(fault::host(QEMU))?;
-                    let own = interface.vf.unwrap_or_default();
-                    let network = vf_config(interface, interface.vlan.as_ref(), &own)?;
-                    let borrower = Borrower::interface(&name, uuid, interface);
-                    let claim = self.lender.claim(address, &borrower)?;
-                    borrowed.lent.push(claim);
-                    let preparation = Preparation {
+                    let target = Target::Plug(Plug::HostdevPci {
                         managed: *managed,
                         driver: driver.clone(),
-                        network: Some(network),
-                    };
-                    Some(PlannedDevice {
-                        claim,
                         address,
-                        preparation,
-                        chosen_for: None,
-                    })
+                    });
+                    Some(self.plan_own(domain, place, &target, borrowed)?)
                 }
-                _ => None,
+                _ => match Target::of(interface) {
+                    Some(target) => Some(self.plan_own(domain, place, &target, borrowed)?),
+                    None => None,
+                },
             };
             planned.devices.extend(device);
         }
         for hostdev in &domain.devices.hostdevs {
             let address = block_in_place(|| self.resolve(&hostdev.source))?;
-            let borrower = Borrower::host_device(&name, uuid, hostdev.info.alias.clone());
-            let claim = self.lender.claim(address, &borrower)?;
+            let borrower =
+                Borrower::host_device(&domain.name, domain.uuid, hostdev.info.alias.clone());
+            let wanted = Wanted::Whole(address.into());
+            let claim = self.lender.claim(wanted, &borrower)?;
             borrowed.lent.push(claim);
-            let preparation = Preparation {
-                managed: hostdev.managed,
-                driver: hostdev.driver.clone(),
-                network: None,
-            };
             planned.devices.push(PlannedDevice {
                 claim,
-                address,
-                preparation,
-                chosen_for: None,
+                wanted,
+                preparation: Preparation::Vfio(VfioPreparation {
+                    managed: hostdev.managed,
+                    driver: hostdev.driver.clone(),
+                    network: None,
+                    profile: None,
+                }),
+                place: None,
+                chosen_by: None,
             });
         }
         Ok(planned)
     }
 
+    /// The device of an interface that names it.
+    fn plan_own(
+        &self,
+        domain: &conf::Domain,
+        place: usize,
+        target: &Target,
+        borrowed: &mut Borrowed,
+    ) -> Result<PlannedDevice> {
+        let interface = &domain.devices.interfaces[place];
+        let settings = Settings::own(interface);
+        let (wanted, preparation) =
+            block_in_place(|| self.connection(domain, interface, target, &settings))?;
+        let borrower = Borrower::interface(&domain.name, domain.uuid, interface);
+        let claim = self.lender.claim(wanted, &borrower)?;
+        borrowed.lent.push(claim);
+        Ok(PlannedDevice {
+            claim,
+            wanted,
+            preparation,
+            place: Some(place),
+            chosen_by: None,
+        })
+    }
+
     /// A port of its network for an interface, with the device that the network chose; none of the
     /// excluded ones.
-    pub(super) async fn plan_port(
+    pub(super) fn plan_port(
         &self,
         domain: &mut conf::Domain,
         place: usize,
         borrowed: &mut Borrowed,
-        excluded: BTreeMap<PciAddress, String>,
+        numa_nodes: &[u16],
+        excluded: BTreeMap<DeviceId, String>,
     ) -> Result<PlannedDevice> {
-        let (guest, uuid) = (domain.name.clone(), domain.uuid);
-        let interface = &mut domain.devices.interfaces[place];
-        let InterfaceSource::Network {
-            network,
-            port_group,
-        } = &interface.source
-        else {
-            return Err(Error::new(
-                Code::InternalError,
-                QEMU,
-                "not an interface of a network",
-            ));
-        };
+        let interface = &domain.devices.interfaces[place];
+        let (network, wanted) = wanted_port(domain, interface)?;
         let object = self.network_by_name(network)?;
-        let wanted = NetworkPort {
-            uuid: Uuid::new_v4(),
-            owner_name: guest,
-            owner_uuid: uuid,
-            group: port_group.clone(),
-            mac: interface.mac,
-            virtual_port: interface.virtual_port.clone(),
-            bandwidth: interface.bandwidth.clone(),
-            class_id: None,
-            vlan: interface.vlan.clone(),
-            isolated: interface.isolated,
-            trust_guest_rx_filters: interface.trust_guest_rx_filters,
-            plug: None,
+        let wish = PortWish {
+            maker: PortMaker::Guest,
+            mode: interface.direct_mode,
+            numa_nodes: numa_nodes.to_vec(),
+            excluded,
         };
-        let entry = self
-            .make_port(&object, wanted, PortMaker::Guest, excluded)
-            .await?;
+        let entry = self.make_port(&object, wanted, wish)?;
         let ids = (object.net().uuid, entry.port.uuid);
         borrowed.ports.push(ids);
+        borrowed.lent.extend(entry.claim);
         let port = entry.port;
-        let (
-            Some(Plug::HostdevPci {
-                managed,
-                driver,
-                address,
-            }),
-            Some(claim),
-        ) = (&port.plug, entry.claim)
-        else {
-            let detail = format!("network '{network}' gave no host device");
+        let Some(plug) = port.plug.clone() else {
+            let detail = format!("network '{network}' gave nothing to plug into");
             return Err(Error::new(Code::InternalError, QEMU, detail));
         };
-        borrowed.lent.push(claim);
-        let settings = object.vf_settings(interface.vf, port.group.as_deref());
-        let network = Some(vf_config(interface, port.vlan.as_ref(), &settings)?);
-        let preparation = Preparation {
-            managed: *managed,
-            driver: driver.clone(),
-            network,
+        let settings = Settings {
+            vf: object.vf_settings(interface.vf, port.group.as_deref()),
+            ..Settings::of_port(&port)
         };
-        let address = *address;
-        interface.actual = port.plug.clone().map(|plug| ActualDevice {
+        let (wanted, preparation) = block_in_place(|| {
+            self.connection(domain, interface, &Target::Plug(plug.clone()), &settings)
+        })?;
+        let claim = match entry.claim {
+            Some(claim) => claim,
+            // A tap is made for the guest alone; its network has nothing to keep account of.
+            None => {
+                let mut borrower = Borrower::interface(&domain.name, domain.uuid, interface);
+                borrower.owner.network = Some(network.to_owned());
+                borrower.owner.port = Some(port.uuid);
+                borrower.origin = Origin::PoolPort;
+                let claim = self.lender.claim(wanted, &borrower)?;
+                borrowed.lent.push(claim);
+                claim
+            }
+        };
+        let plug = match (plug, &preparation) {
+            // An isolated port's mode is another than its network's.
+            (Plug::Direct { dev, .. }, Preparation::Macvtap(macvtap)) => Plug::Direct {
+                dev,
+                mode: macvtap.mode,
+            },
+            (plug, _) => plug,
+        };
+        domain.devices.interfaces[place].actual = Some(ActualDevice {
             port: port.uuid,
             plug,
             vlan: port.vlan,
@@ -181,14 +195,15 @@ impl Daemon {
         });
         Ok(PlannedDevice {
             claim,
-            address,
+            wanted,
             preparation,
-            chosen_for: Some((place, ids)),
+            place: Some(place),
+            chosen_by: Some(ids),
         })
     }
 
     /// The PCI function that a document means.
-    fn resolve(&self, source: &HostSource) -> Result<PciAddress> {
+    pub(super) fn resolve(&self, source: &HostSource) -> Result<PciAddress> {
         match source {
             HostSource::Pci(address) => {
                 self.host.pci_device(*address).map_err(fault::host(QEMU))?;
@@ -205,15 +220,52 @@ impl Daemon {
     }
 }
 
-fn vf_config(
-    interface: &Interface,
-    vlan: Option<&conf::Vlan>,
-    settings: &VfSettings,
-) -> Result<VfConfig> {
-    VfConfig::new(interface.mac, vlan, settings).map_err(|error| {
-        let detail = format!("interface {}: {error}", interface.mac);
-        Error::new(Code::ConfigUnsupported, QEMU, detail)
-    })
+/// The network of an interface, and the port that it needs there.
+pub(super) fn wanted_port<'a>(
+    domain: &conf::Domain,
+    interface: &'a Interface,
+) -> Result<(&'a str, NetworkPort)> {
+    let InterfaceSource::Network {
+        network,
+        port_group,
+    } = &interface.source
+    else {
+        return Err(Error::new(
+            Code::InternalError,
+            QEMU,
+            "not an interface of a network",
+        ));
+    };
+    let port = NetworkPort {
+        uuid: Uuid::new_v4(),
+        owner_name: domain.name.clone(),
+        owner_uuid: domain.uuid,
+        group: port_group.clone(),
+        mac: interface.mac,
+        virtual_port: interface.virtual_port.clone(),
+        bandwidth: interface.bandwidth.clone(),
+        class_id: None,
+        vlan: interface.vlan.clone(),
+        isolated: interface.isolated,
+        trust_guest_rx_filters: interface.trust_guest_rx_filters,
+        plug: None,
+    };
+    Ok((network, port))
+}
+
+impl Settings {
+    /// What a port says, in which all that its network and port group say is merged; the VF's
+    /// settings are not part of it.
+    pub(super) fn of_port(port: &NetworkPort) -> Self {
+        Self {
+            vlan: port.vlan.clone(),
+            virtual_port: port.virtual_port.clone(),
+            bandwidth: port.bandwidth.clone(),
+            isolated: port.isolated == Some(true),
+            trust_guest_rx_filters: port.trust_guest_rx_filters == Some(true),
+            vf: conf::VfSettings::default(),
+        }
+    }
 }
 
 /// Refuses what a document asks for and nobody carries out: all of it, by name, in one message.
@@ -225,9 +277,6 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
         .collect();
     for interface in &domain.devices.interfaces {
         let kind = match &interface.source {
-            InterfaceSource::Network { .. } | InterfaceSource::User | InterfaceSource::Null => {
-                continue;
-            }
             InterfaceSource::Hostdev {
                 source: HostSource::Usb(_),
                 ..
@@ -236,8 +285,13 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
                  given their MAC; use a plain <hostdev>)"
                     .to_owned()
             }
-            InterfaceSource::Hostdev { .. } => continue,
-            _ => format!("interface of type '{}'", interface.source.kind()),
+            InterfaceSource::HostdevHybrid { .. } | InterfaceSource::Other { .. } => {
+                format!("interface of type '{}'", interface.source.kind())
+            }
+            _ if interface.script.is_some() || interface.downscript.is_some() => {
+                "<script> of an interface".to_owned()
+            }
+            _ => continue,
         };
         refused.push(format!("{kind}, {}", interface.mac));
     }
@@ -258,7 +312,7 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
 }
 
 impl Borrower {
-    fn interface(guest: &str, uuid: Uuid, interface: &Interface) -> Self {
+    pub(super) fn interface(guest: &str, uuid: Uuid, interface: &Interface) -> Self {
         Self {
             owner: assign::Owner {
                 guest: uuid,
@@ -272,7 +326,7 @@ impl Borrower {
         }
     }
 
-    fn host_device(guest: &str, uuid: Uuid, alias: Option<String>) -> Self {
+    pub(super) fn host_device(guest: &str, uuid: Uuid, alias: Option<String>) -> Self {
         Self {
             owner: assign::Owner {
                 guest: uuid,

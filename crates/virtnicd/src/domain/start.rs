@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assign::Generation;
+use assign::{Generation, Lent, LentKind};
 use conf::Uuid;
-use qemu::{Guest, LaunchSpec, Launched};
+use qemu::{Guest, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Dom, DomainChange, Error};
 
 use super::plan::PlannedDevice;
@@ -15,13 +15,15 @@ use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::NotLent;
+use crate::lender::{NotLent, Wanted};
 use crate::sync::lock;
 
 /// `VIR_DOMAIN_START_PAUSED`.
 const PAUSED: u32 = 1;
 /// `VIR_DOMAIN_START_AUTODESTROY`.
 const AUTODESTROY: u32 = 2;
+/// `VIR_DOMAIN_START_VALIDATE`.
+const VALIDATE: u32 = 16;
 
 /// A guest that runs.
 #[derive(Debug)]
@@ -56,6 +58,9 @@ impl Daemon {
         connection: u64,
     ) -> Result<Dom> {
         let domain = block_in_place(|| self.read_domain(xml))?;
+        if flags & VALIDATE != 0 {
+            fault::all_read(QEMU, xml)?;
+        }
         let object = self.with_domain(&domain, |object, status| {
             status.begin(object)?;
             Ok(())
@@ -124,6 +129,7 @@ impl Daemon {
         autodestroy: Option<u64>,
     ) -> Result<()> {
         super::plan::refuse_unsupported(&domain)?;
+        self.refuse_misplaced(&domain)?;
         let id = self.next_domain_id();
         domain.id = u32::try_from(id).ok();
         let mut borrowed = Borrowed::default();
@@ -165,6 +171,7 @@ impl Daemon {
             self.tell_domain(object, DomainChange::SuspendedPaused);
         }
         self.watch_guest(object, id, events);
+        self.follow_filters(object, None).await;
         Ok(())
     }
 
@@ -177,15 +184,38 @@ impl Daemon {
         paused: bool,
         borrowed: &mut Borrowed,
     ) -> Result<Launched> {
-        let planned = self.plan(domain, borrowed).await?;
+        let planned = self.plan(domain, borrowed)?;
         // Only now is it known which interfaces are host devices.
         domain.check_resolved().map_err(fault::document(QEMU))?;
         domain.assign_aliases();
         self.record_start(object, id, domain, borrowed)?;
+        let mut taps = BTreeMap::new();
         for device in planned.devices {
-            self.prepare(object, id, domain, device, borrowed).await?;
+            let place = device.place;
+            let lent = self.prepare(object, id, domain, device, borrowed).await?;
+            let interface = place.and_then(|place| domain.devices.interfaces.get_mut(place));
+            if let (
+                Some(interface),
+                LentKind::Link {
+                    netdev,
+                    taps: queues,
+                    vhosts,
+                },
+            ) = (interface, lent.kind)
+            {
+                interface.target = Some(netdev.name.to_string());
+                let fds = TapFds {
+                    taps: queues,
+                    vhosts,
+                };
+                taps.extend(interface.info.alias.clone().map(|alias| (alias, fds)));
+            }
         }
+        let has_links = !taps.is_empty();
         if self.simulated {
+            if has_links && !paused {
+                self.switch_links(object.uuid, true).await?;
+            }
             let (guest, events) = Guest::stub(&object.name, paused);
             return Ok(Launched {
                 guest,
@@ -204,10 +234,29 @@ impl Daemon {
             })
             .collect();
         spec.run_as = self.qemu_user.clone();
-        spec.paused = paused;
-        Guest::launch(spec)
+        spec.taps = taps;
+        // Its links are switched on when nothing else can go wrong, just before it runs.
+        spec.paused = paused || has_links;
+        let launched = Guest::launch(spec)
             .await
-            .map_err(|error| launch_error(&error))
+            .map_err(|error| launch_error(&error))?;
+        if has_links && !paused {
+            let running = match self.switch_links(object.uuid, true).await {
+                Ok(()) => launched
+                    .guest
+                    .resume()
+                    .await
+                    .map_err(super::control::control),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = running {
+                return Err(match launched.guest.destroy().await {
+                    Ok(_) => error,
+                    Err(left) => and_left_behind(error, &[fault::chain(&left)]),
+                });
+            }
+        }
+        Ok(launched)
     }
 
     /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
@@ -218,27 +267,31 @@ impl Daemon {
         domain: &mut conf::Domain,
         mut device: PlannedDevice,
         borrowed: &mut Borrowed,
-    ) -> Result<()> {
+    ) -> Result<Lent> {
         let mut excluded = BTreeMap::new();
         loop {
+            let (place, port) = (device.place, device.chosen_by);
             let refused = self.lender.prepare(device.claim, device.preparation).await;
-            let Err(NotLent { error, try_another }) = refused else {
-                return Ok(());
+            let NotLent { error, try_another } = match refused {
+                Ok(lent) => return Ok(lent),
+                Err(not_lent) => not_lent,
             };
-            let (Some((place, port)), Some(fault)) = (device.chosen_for, try_another) else {
+            let (
+                Some(place),
+                Some(port),
+                Some(fault),
+                Wanted::Whole(wanted) | Wanted::Share(wanted),
+            ) = (place, port, try_another, device.wanted)
+            else {
                 return Err(error);
             };
-            tracing::warn!(guest = object.name, device = %device.address, fault, "trying another");
-            excluded.insert(device.address, fault);
+            tracing::warn!(guest = object.name, device = %wanted, fault, "trying another");
+            excluded.insert(wanted, fault);
             borrowed.lent.retain(|claim| *claim != device.claim);
             borrowed.ports.retain(|other| *other != port);
-            if let Some(network) = self.networks.by_uuid(port.0) {
-                // Gone with its network, if it is.
-                let _ = self.remove_port(&network, port.1);
-            }
-            device = self
-                .plan_port(domain, place, borrowed, excluded.clone())
-                .await?;
+            self.end_port(port.0, port.1);
+            let numa_nodes = self.numa_nodes_of(domain);
+            device = self.plan_port(domain, place, borrowed, &numa_nodes, excluded.clone())?;
             self.record_start(object, id, domain, borrowed)?;
         }
     }
@@ -266,10 +319,7 @@ impl Daemon {
             }
         }
         for (network, port) in borrowed.ports.iter().rev() {
-            // A network that was stopped meanwhile has no ports any more.
-            if let Some(network) = self.networks.by_uuid(*network) {
-                let _ = self.remove_port(&network, *port);
-            }
+            self.end_port(*network, *port);
         }
         if let Err(error) = self.records.domains.remove(object.uuid) {
             tracing::warn!(guest = object.name, %error, "its record stays");

@@ -73,6 +73,7 @@ impl Daemon {
                         if event.name == "SHUTDOWN" {
                             daemon.tell_domain(&object, shutdown(event.flag("guest")));
                         }
+                        daemon.heed(&object, &event);
                         daemon.events.tell(MonitorEvent {
                             dom,
                             seconds: event.timestamp.map_or(0, |time| time.seconds),
@@ -90,6 +91,26 @@ impl Daemon {
                 }
             }
         });
+    }
+
+    /// What QEMU tells and something has to be done about. Done beside: it waits for the guest's
+    /// job, and whoever has that may wait for the next event.
+    fn heed(self: &Arc<Self>, object: &Arc<DomainObject>, event: &qemu::Event) {
+        let (daemon, object, event) = (Arc::clone(self), Arc::clone(object), event.clone());
+        match event.name.as_str() {
+            "NIC_RX_FILTER_CHANGED" => {
+                tokio::spawn(async move { daemon.filter_changed(&object, &event).await });
+            }
+            "DEVICE_DELETED" => {
+                tokio::spawn(async move {
+                    // Parts of a device, without a name of their own, go with it.
+                    if let Some(alias) = event.text("device") {
+                        daemon.device_deleted(&object, alias).await;
+                    }
+                });
+            }
+            _ => {}
+        }
     }
 
     /// Takes back what a guest had whose process is gone. Under its job.

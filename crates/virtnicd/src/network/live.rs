@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use conf::{DeviceStatus, Form, Network, NetworkStatus, Plug, PoolDevice, PoolMembers, Uuid};
-use rpc::{Code, Error, NetworkGetMetadata};
+use conf::{
+    DeviceStatus, Form, ForwardMode, Network, NetworkStatus, Plug, PoolDevice, Uuid,
+    VirtualPortKind,
+};
+use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
 use super::{ActiveNetwork, DOMAIN, NetworkObject, PortMaker, port::PortRecord};
@@ -22,47 +25,40 @@ struct NetworkRecord {
 }
 
 impl Daemon {
-    /// Makes the network's pool; refused for what can't be lent here.
+    /// Makes the network's pool; refused for what can't be lent here. Blocks.
     pub(super) fn open_network(&self, network: &Network) -> Result<()> {
-        let Some(forward) = network
-            .forward
-            .as_ref()
-            .filter(|f| super::is_served(f.mode))
-        else {
-            let mode = network
-                .forward_mode()
-                .map_or("none", conf::xml::Keyword::word);
-            let detail = format!(
-                "network '{}' has forward mode '{mode}', which virtnic keeps and does not carry \
-                 out; it lends VFs, with mode 'hostdev'",
-                network.name
-            );
-            return Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
+        check_served(network)?;
+        let Some(forward) = &network.forward else {
+            return Ok(());
         };
-        if let Some(kind) = network.virtual_port.as_ref().and_then(|port| port.kind) {
-            let detail = format!(
-                "network '{}' has a virtual port of type '{}', which virtnic does not carry out",
-                network.name,
-                conf::xml::Keyword::word(kind)
-            );
-            return Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
+        // What guests get from a bridge is made for each of them.
+        if network.existing_bridge().is_some() {
+            return Ok(());
         }
-        self.lender.open_pool(network, forward)
+        self.lender.open_pool(network, forward)?;
+        self.open_host_access(network)
+            .inspect_err(|_| self.lender.close_pool(&network.name))
     }
 
-    /// Ends a network that is taken off its object: its ports go, its guests stay.
+    /// Ends a network that is taken off its object: its ports go, its guests stay. The ports of
+    /// those are kept for the time when it runs again.
     pub(super) fn close_network(&self, object: &NetworkObject, active: ActiveNetwork) {
-        for entry in active.ports.values() {
-            self.drop_port(entry);
+        let (used, idle): (Vec<_>, Vec<_>) =
+            (active.ports.into_values()).partition(|entry| self.is_port_used(entry));
+        for entry in idle {
+            self.drop_port(&entry);
         }
+        if !used.is_empty() {
+            lock(&self.parked_ports).insert(object.uuid, used);
+        }
+        self.close_host_access(&active.network);
         self.lender.close_pool(&object.name);
         if let Err(error) = self.records.networks.remove(object.uuid) {
             tracing::warn!(network = object.name, %error, "its record stays");
         }
     }
 
-    pub(super) fn record_network(&self, active: &ActiveNetwork) -> Result<()> {
-        let network = &active.network;
+    pub(super) fn record_network(&self, network: &Network) -> Result<()> {
         let record = NetworkRecord {
             name: network.name.clone(),
             uuid: network.uuid,
@@ -78,49 +74,41 @@ impl Daemon {
     }
 
     pub(super) fn live_network_xml(&self, active: &ActiveNetwork) -> String {
-        let mut connections = HashMap::new();
-        for entry in active.ports.values() {
-            if let Some(Plug::HostdevPci { address, .. }) = &entry.port.plug {
-                *connections.entry(*address).or_insert(0) += 1;
-            }
-        }
-        let devices = match active
-            .network
-            .forward
-            .as_ref()
-            .map(|forward| &forward.members)
-        {
-            Some(PoolMembers::PhysicalFunctions(_)) => self.lender.members(&active.network.name),
-            Some(PoolMembers::Addresses(addresses)) => addresses.clone(),
-            _ => Vec::new(),
-        };
-        let status = NetworkStatus {
-            connections: u32::try_from(active.ports.len()).unwrap_or(u32::MAX),
-            devices: devices
-                .into_iter()
-                .map(|address| DeviceStatus {
-                    device: PoolDevice::Address(address),
-                    connections: connections.get(&address).copied().unwrap_or(0),
-                })
-                .collect(),
-        };
-        active.network.to_xml_live(&status)
+        active.network.to_xml_live(&self.network_status(active))
     }
 
-    /// Title or description; anything else that other programs keep stays in the document.
-    pub(crate) fn network_metadata(&self, args: &NetworkGetMetadata) -> Result<String> {
-        let object = self.network(&args.network)?;
-        let state = lock(&object.state);
-        let network = state.network();
-        let found = network.and_then(|network| match args.r#type {
-            0 => network.description.clone(),
-            1 => network.title.clone(),
-            _ => None,
-        });
-        found.ok_or_else(|| {
-            let detail = "Requested metadata element is not present";
-            Error::new(Code::NoNetworkMetadata, DOMAIN, detail)
-        })
+    /// What a running network has, and how many guests are on each of its devices.
+    pub(super) fn network_status(&self, active: &ActiveNetwork) -> NetworkStatus {
+        let mut connections: HashMap<PoolDevice, u32> = HashMap::new();
+        for entry in active.ports.values() {
+            let device = match &entry.port.plug {
+                Some(Plug::HostdevPci { address, .. }) => PoolDevice::Address(*address),
+                Some(Plug::Direct { dev, .. }) => PoolDevice::Interface(dev.clone()),
+                _ => continue,
+            };
+            *connections.entry(device).or_insert(0) += 1;
+        }
+        let network = &active.network.name;
+        let guests_on = |device: &PoolDevice| {
+            // A device that is listed by its name may be lent as the function that it is.
+            let function = match device {
+                PoolDevice::Interface(name) => self.lender.listed_function(network, name),
+                PoolDevice::Address(_) => None,
+            };
+            let by_name = connections.get(device).copied().unwrap_or(0);
+            let function = function.map(PoolDevice::Address);
+            by_name + function.map_or(0, |f| connections.get(&f).copied().unwrap_or(0))
+        };
+        let devices = self.lender.members(network).into_iter();
+        NetworkStatus {
+            connections: u32::try_from(active.ports.len()).unwrap_or(u32::MAX),
+            devices: devices
+                .map(|device| DeviceStatus {
+                    connections: guests_on(&device),
+                    device,
+                })
+                .collect(),
+        }
     }
 
     /// Reads the definitions that are not known yet.
@@ -211,19 +199,73 @@ impl Daemon {
             .networks
             .by_uuid(record.network)
             .filter(|object| object.is_active());
-        let (true, Some(object)) = (kept, object) else {
-            tracing::info!(port = %uuid, "removing a port whose guest or network is gone");
+        if !kept {
+            tracing::info!(port = %uuid, "removing a port whose guest is gone");
             return self
                 .records
                 .ports
                 .remove(uuid)
                 .map_err(|error| error.to_string());
+        }
+        let said = |error: Error| error.to_string();
+        let Some(object) = object else {
+            let network = record.network;
+            let entry = self.restored_port(None, record).map_err(said)?;
+            if entry.maker() == PortMaker::Guest {
+                lock(&self.parked_ports)
+                    .entry(network)
+                    .or_default()
+                    .push(entry);
+            } else {
+                self.drop_port(&entry);
+            }
+            return Ok(());
         };
         let mut state = lock(&object.state);
         let Some(active) = state.active.as_mut() else {
             return Ok(());
         };
-        self.restore_port(active, record)
-            .map_err(|error| error.to_string())
+        let entry = self
+            .restored_port(Some(&active.network), record)
+            .map_err(said)?;
+        active.ports.insert(uuid, entry);
+        Ok(())
     }
+}
+
+/// Refuses networks whose guests could not be connected here.
+fn check_served(network: &Network) -> Result<()> {
+    use VirtualPortKind as V;
+    let unsupported = |detail| Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
+    let mode = network.forward_mode();
+    let is_hostdev = mode == Some(ForwardMode::Hostdev);
+    let is_macvtap = network.default_direct_mode().is_some();
+    let name = &network.name;
+    if !is_hostdev && !is_macvtap && network.existing_bridge().is_none() {
+        let mode = mode.map_or("none", conf::xml::Keyword::word);
+        return unsupported(format!(
+            "network '{name}' has forward mode '{mode}', which virtnic keeps and does not carry \
+             out; it lends VFs (mode 'hostdev'), NICs (passthrough, bridge, private, vepa) and \
+             ports of an existing bridge"
+        ));
+    }
+    let groups = network.port_groups.iter();
+    let profiles = std::iter::once(&network.virtual_port)
+        .chain(groups.map(|group| &group.virtual_port))
+        .flatten();
+    for kind in profiles.filter_map(|profile| profile.kind) {
+        let fits = match kind {
+            V::Qbg => is_macvtap,
+            V::Qbh => is_macvtap || is_hostdev,
+            V::OpenVSwitch | V::MidoNet => false,
+        };
+        if !fits {
+            return unsupported(format!(
+                "network '{name}' has a virtual port of type '{}', which virtnic does not carry \
+                 out in this mode",
+                conf::xml::Keyword::word(kind)
+            ));
+        }
+    }
+    Ok(())
 }

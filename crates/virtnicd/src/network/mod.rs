@@ -1,7 +1,12 @@
 //! Networks: defined, started, stopped, and what is asked about them.
 
+mod host_access;
 mod live;
+mod metadata;
+mod parameters;
 mod port;
+mod report;
+mod update;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,8 +14,10 @@ use std::sync::{Arc, Mutex};
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
 use rpc::{Code, Domain, Error, Net, NetworkChange, NetworkLifecycle};
 
-pub(crate) use port::{PortEntry, PortMaker};
+pub(crate) use host_access::NO_HOST_ACCESS;
+pub(crate) use port::{PortEntry, PortMaker, PortSource, PortWish};
 
+use crate::affect::Subject;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::{Clash, Named};
@@ -50,6 +57,17 @@ impl NetworkState {
     fn network(&self) -> Option<&Network> {
         let active = self.active.as_ref().map(|active| &*active.network);
         active.or(self.defined.as_ref())
+    }
+
+    /// The network of that name, as errors about it need it.
+    fn subject<'a>(&self, name: &'a str) -> Subject<'a> {
+        Subject {
+            domain: DOMAIN,
+            kind: "network",
+            name,
+            active: self.active.is_some(),
+            persistent: self.defined.is_some(),
+        }
     }
 }
 
@@ -113,6 +131,13 @@ impl NetworkObject {
             Some(active) => conf::merge_vf_settings(own, &active.network, group),
             None => own.unwrap_or_default(),
         }
+    }
+
+    /// What runs.
+    pub(crate) fn running(&self) -> Result<Arc<Network>> {
+        let state = lock(&self.state);
+        let active = state.active.as_ref().ok_or_else(|| self.not_active())?;
+        Ok(Arc::clone(&active.network))
     }
 
     fn not_active(&self) -> Error {
@@ -342,14 +367,18 @@ impl Daemon {
             return Err(already_active(object));
         }
         self.open_network(&network)?;
-        let active = ActiveNetwork {
+        let mut active = ActiveNetwork {
             network: Arc::new(network),
             ports: HashMap::new(),
         };
-        if let Err(error) = self.record_network(&active) {
+        if let Err(error) = self.record_network(&active.network) {
+            self.close_host_access(&active.network);
             self.lender.close_pool(&object.name);
             return Err(error);
         }
+        let kept = lock(&self.parked_ports).remove(&object.uuid);
+        let kept = kept.unwrap_or_default().into_iter();
+        (active.ports).extend(kept.map(|entry| (entry.port.uuid, entry)));
         state.active = Some(active);
         Ok(())
     }
@@ -378,9 +407,4 @@ fn already_active(object: &NetworkObject) -> Error {
 
 fn no_autostart() -> Error {
     fault::invalid(DOMAIN, "cannot set autostart for transient network")
-}
-
-/// The modes whose ports this program can serve.
-fn is_served(mode: ForwardMode) -> bool {
-    matches!(mode, ForwardMode::Hostdev)
 }

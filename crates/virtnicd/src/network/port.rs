@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use assign::Generation;
-use conf::{NetworkPort, PciAddress, Plug, Uuid};
+use conf::{DeviceId, DirectMode, ForwardMode, Network, NetworkPort, Plug, Uuid};
+use host::HostError;
 use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
+use tokio::task::block_in_place;
 
-use super::{ActiveNetwork, DOMAIN, NetworkObject};
+use super::{DOMAIN, NetworkObject};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Borrower;
+use crate::lender::{Borrower, Wanted, whole_or_share};
 use crate::sync::lock;
 
 /// A port, and the claim on its device.
@@ -23,6 +25,27 @@ pub(crate) struct PortEntry {
     maker: PortMaker,
     /// When it was made.
     pub(crate) since: SystemTime,
+}
+
+/// What is wished of a port beyond its document.
+#[derive(Debug, Clone)]
+pub(crate) struct PortWish {
+    pub(crate) maker: PortMaker,
+    /// The macvtap mode, of those that the network offers.
+    pub(crate) mode: Option<DirectMode>,
+    /// Where the guest runs; empty: anywhere.
+    pub(crate) numa_nodes: Vec<u16>,
+    /// Devices not to choose, with what is wrong with each.
+    pub(crate) excluded: BTreeMap<DeviceId, String>,
+}
+
+/// What the ports of a network are plugged into.
+#[derive(Debug)]
+pub(crate) enum PortSource {
+    /// A device of its pool, in that macvtap mode.
+    Pool(Option<DirectMode>),
+    /// Its bridge.
+    Bridge(Plug),
 }
 
 /// Who made a port, and so who removes it.
@@ -48,6 +71,14 @@ pub(super) struct PortRecord {
 
 /// The caller has a device already, and wants the port back that went with it.
 const RECLAIM: u32 = 1;
+/// `VIR_NETWORK_PORT_CREATE_VALIDATE`.
+const VALIDATE: u32 = 2;
+
+impl PortEntry {
+    pub(super) fn maker(&self) -> PortMaker {
+        self.maker
+    }
+}
 
 impl NetworkObject {
     /// The ports' identities, in no order.
@@ -80,20 +111,28 @@ impl NetworkObject {
 /// Ports.
 impl Daemon {
     /// Makes a port as a client asks for it.
-    pub(crate) async fn create_port(
+    pub(crate) fn create_port(
         &self,
         object: &Arc<NetworkObject>,
         xml: &str,
         flags: u32,
     ) -> Result<Port> {
         let wanted = NetworkPort::parse(xml).map_err(fault::document(DOMAIN))?;
+        if flags & VALIDATE != 0 {
+            fault::all_read(DOMAIN, xml)?;
+        }
         let uuid = wanted.uuid;
         let refused = match (&wanted.plug, flags & RECLAIM != 0) {
             (Some(_), false) => "a port that is to be made must not have a <plug>",
             (None, true) => "a port that is to be reclaimed needs its <plug>",
             _ => {
-                self.make_port(object, wanted, PortMaker::Client, BTreeMap::new())
-                    .await?;
+                let wish = PortWish {
+                    maker: PortMaker::Client,
+                    mode: None,
+                    numa_nodes: Vec::new(),
+                    excluded: BTreeMap::new(),
+                };
+                self.make_port(object, wanted, wish)?;
                 return Ok(object.port_handle(uuid));
             }
         };
@@ -101,14 +140,27 @@ impl Daemon {
     }
 
     /// Makes a port: chooses its device, claims it and records it. With a plug: that very device.
-    /// Devices in `excluded` are not chosen, with what is wrong with each.
-    pub(crate) async fn make_port(
+    pub(crate) fn make_port(
         &self,
         object: &Arc<NetworkObject>,
         wanted: NetworkPort,
-        maker: PortMaker,
-        excluded: BTreeMap<PciAddress, String>,
+        wish: PortWish,
     ) -> Result<PortEntry> {
+        loop {
+            let made = self.try_make_port(object, wanted.clone(), wish.clone())?;
+            if let Some(entry) = made {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// The same; `None`: the network was changed meanwhile, and what was chosen is of the past.
+    fn try_make_port(
+        &self,
+        object: &Arc<NetworkObject>,
+        wanted: NetworkPort,
+        wish: PortWish,
+    ) -> Result<Option<PortEntry>> {
         let network = {
             let state = lock(&object.state);
             let active = state.active.as_ref().ok_or_else(|| object.not_active())?;
@@ -120,27 +172,72 @@ impl Daemon {
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
         let borrower = Borrower::port(&network, &port);
         let claim = match &port.plug {
-            None => {
-                let chosen = self.lender.choose(&network, &borrower, excluded).await?;
-                port.plug = Some(chosen.plug);
-                Some(chosen.claim)
-            }
-            Some(Plug::HostdevPci { address, .. }) => Some(self.lender.claim(*address, &borrower)?),
-            Some(_) => None,
+            None => match PortSource::of(&network, wish.mode)? {
+                PortSource::Pool(mode) => {
+                    let chosen = self.lender.choose(
+                        &network,
+                        mode,
+                        &borrower,
+                        &wish.numa_nodes,
+                        wish.excluded,
+                    )?;
+                    port.plug = Some(chosen.plug);
+                    Some(chosen.claim)
+                }
+                PortSource::Bridge(plug) => {
+                    self.check_bridge(&plug)?;
+                    port.plug = Some(plug);
+                    None
+                }
+            },
+            Some(plug) => match self.wanted_of(&network, plug)? {
+                Some(wanted) => Some(self.lender.claim(wanted, &borrower)?),
+                None => None,
+            },
         };
         let entry = PortEntry {
             port,
             claim,
-            maker,
+            maker: wish.maker,
             since: SystemTime::now(),
         };
         let kept = self.keep_port(object, &network, &entry);
-        if kept.is_err()
+        if !matches!(kept, Ok(true))
             && let Some(claim) = claim
         {
             self.lender.drop_claim(claim);
         }
-        kept.map(|()| entry)
+        kept.map(|kept| kept.then_some(entry))
+    }
+
+    /// The device behind a plug, and how much of it; `None`: a bridge, which nobody has.
+    fn wanted_of(&self, network: &Network, plug: &Plug) -> Result<Option<Wanted>> {
+        match plug {
+            Plug::HostdevPci { address, .. } => Ok(Some(Wanted::Whole((*address).into()))),
+            Plug::Direct { dev, mode } => {
+                let device = block_in_place(|| self.lender.device_named(dev))
+                    .map_err(fault::host(DOMAIN))?;
+                Ok(Some(whole_or_share(network, Some(*mode), device)))
+            }
+            Plug::Bridge { .. } | Plug::Network { .. } => Ok(None),
+        }
+    }
+
+    /// A bridge that is not there is told now, by name, and not by the tap that does not find it.
+    fn check_bridge(&self, plug: &Plug) -> Result<()> {
+        let (Plug::Bridge { bridge, .. } | Plug::Network { bridge, .. }) = plug else {
+            return Ok(());
+        };
+        let found = block_in_place(|| self.host.netdev(bridge));
+        let reason = match found {
+            Ok(netdev) if netdev.kind.as_deref() == Some("bridge") => return Ok(()),
+            Ok(_) => format!("network device '{bridge}' is no bridge"),
+            Err(HostError::NoNetdev(_)) => {
+                format!("there is no bridge '{bridge}'\nMake it: ip link add {bridge} type bridge")
+            }
+            Err(error) => return Err(fault::host(DOMAIN)(error)),
+        };
+        Err(Error::new(Code::ConfigUnsupported, DOMAIN, reason))
     }
 
     /// Puts a port on its network, if that is still the one that the port was made for.
@@ -149,28 +246,24 @@ impl Daemon {
         object: &NetworkObject,
         network: &Arc<conf::Network>,
         entry: &PortEntry,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut state = lock(&object.state);
-        let active = state
-            .active
-            .as_mut()
-            .filter(|active| Arc::ptr_eq(&active.network, network));
-        let active = active.ok_or_else(|| object.not_active())?;
+        let active = state.active.as_mut().ok_or_else(|| object.not_active())?;
+        if !Arc::ptr_eq(&active.network, network) {
+            return Ok(false);
+        }
         if active.ports.contains_key(&entry.port.uuid) {
             return Err(port_exists(entry.port.uuid));
         }
         self.record_port(object, entry)?;
         active.ports.insert(entry.port.uuid, entry.clone());
-        Ok(())
+        Ok(true)
     }
 
     /// Removes a port that a client names. One that a guest runs on stays.
     pub(crate) fn delete_port(&self, object: &NetworkObject, uuid: Uuid) -> Result<()> {
         let entry = object.port(uuid)?;
-        if entry
-            .claim
-            .is_some_and(|claim| self.lender.is_in_use(claim))
-        {
+        if self.is_port_used(&entry) {
             let detail = format!("guest '{}' runs on port {uuid}", entry.port.owner_name);
             return Err(Error::new(Code::OperationInvalid, DOMAIN, detail));
         }
@@ -186,6 +279,38 @@ impl Daemon {
         Ok(())
     }
 
+    /// Removes a port of a guest that is gone, wherever it is: on its network, or kept for the time
+    /// when that runs again. Gone already is fine.
+    pub(crate) fn end_port(&self, network: Uuid, uuid: Uuid) {
+        if let Some(object) = self.networks.by_uuid(network)
+            && self.remove_port(&object, uuid).is_ok()
+        {
+            return;
+        }
+        let mut parked = lock(&self.parked_ports);
+        let Some(entries) = parked.get_mut(&network) else {
+            return;
+        };
+        if let Some(at) = entries.iter().position(|entry| entry.port.uuid == uuid) {
+            let entry = entries.swap_remove(at);
+            self.drop_port(&entry);
+        }
+        if entries.is_empty() {
+            parked.remove(&network);
+        }
+    }
+
+    /// Whether a guest runs on a port.
+    pub(super) fn is_port_used(&self, entry: &PortEntry) -> bool {
+        match entry.claim {
+            Some(claim) => self.lender.is_in_use(claim),
+            None => {
+                let guest = self.domains.by_uuid(entry.port.owner_uuid);
+                entry.maker == PortMaker::Guest && guest.is_some_and(|guest| guest.is_active())
+            }
+        }
+    }
+
     /// Ends the claim of a port that is off its network, and removes its record.
     pub(super) fn drop_port(&self, entry: &PortEntry) {
         if let Some(claim) = entry.claim {
@@ -196,31 +321,39 @@ impl Daemon {
         }
     }
 
-    /// Puts the ports that another daemon made back on a network, with their devices.
-    pub(super) fn restore_port(
+    /// A port that another daemon made, with its device. One whose device can't be claimed again is
+    /// kept all the same: it can still be looked at and removed.
+    pub(super) fn restored_port(
         &self,
-        active: &mut ActiveNetwork,
+        network: Option<&Network>,
         record: PortRecord,
-    ) -> Result<()> {
+    ) -> Result<PortEntry> {
         let port = NetworkPort::parse(&record.xml).map_err(fault::document(DOMAIN))?;
-        let borrower = Borrower::port(&active.network, &port);
-        let claim = match &port.plug {
-            Some(Plug::HostdevPci { address, .. }) => {
-                Some(self.lender.reclaim(*address, &borrower)?)
-            }
-            _ => None,
-        };
-        let entry = PortEntry {
+        let claim = network.and_then(|network| {
+            let claim = match port.plug.as_ref().map(|plug| self.wanted_of(network, plug)) {
+                None | Some(Ok(None)) => return None,
+                Some(Err(error)) => Err(error),
+                Some(Ok(Some(wanted))) => {
+                    let borrower = Borrower::port(network, &port);
+                    self.lender.reclaim(port.uuid, wanted, &borrower)
+                }
+            };
+            claim
+                .inspect_err(|error| {
+                    tracing::error!(port = %port.uuid, %error, "its device is not claimed again");
+                })
+                .ok()
+        });
+        let claim = claim.or_else(|| self.lender.claim_of_port(port.uuid));
+        Ok(PortEntry {
             port,
             claim,
             maker: record.maker,
             since: record.since,
-        };
-        active.ports.insert(entry.port.uuid, entry);
-        Ok(())
+        })
     }
 
-    fn record_port(&self, object: &NetworkObject, entry: &PortEntry) -> Result<()> {
+    pub(super) fn record_port(&self, object: &NetworkObject, entry: &PortEntry) -> Result<()> {
         let record = PortRecord {
             uuid: entry.port.uuid,
             network: object.uuid,
@@ -243,10 +376,30 @@ fn port_exists(uuid: Uuid) -> Error {
     Error::new(Code::NetworkPortExist, DOMAIN, uuid.to_string())
 }
 
-fn no_port(uuid: Uuid) -> Error {
+pub(super) fn no_port(uuid: Uuid) -> Error {
     Error::new(
         Code::NoNetworkPort,
         Domain::Network,
         format!("no network port with uuid {uuid}"),
     )
+}
+
+impl PortSource {
+    /// What a network's ports are plugged into, and in which of its macvtap modes.
+    pub(crate) fn of(network: &Network, mode: Option<DirectMode>) -> Result<Self> {
+        let mode = network
+            .choose_direct_mode(mode)
+            .map_err(fault::document(DOMAIN))?;
+        match (network.forward_mode(), network.existing_bridge()) {
+            (Some(ForwardMode::Bridge), Some(bridge)) => Ok(Self::Bridge(Plug::Bridge {
+                bridge: bridge.to_owned(),
+                mac_table_manager: network
+                    .ip
+                    .bridge
+                    .as_ref()
+                    .and_then(|bridge| bridge.mac_table_manager),
+            })),
+            _ => Ok(Self::Pool(mode)),
+        }
+    }
 }

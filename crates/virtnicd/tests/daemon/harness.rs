@@ -378,7 +378,11 @@ impl Client {
     }
 
     pub(crate) async fn who(&self) -> Vec<Lent> {
-        self.ok(VirtnicWho { filter: None }).await
+        self.ok(VirtnicWho {
+            filter: None,
+            counters: false,
+        })
+        .await
     }
 
     /// Registers for what becomes of networks and of guests.

@@ -302,6 +302,7 @@ async fn who_finds_by_any_of_its_texts() {
         let found = client
             .ok(VirtnicWho {
                 filter: Some(filter.into()),
+                counters: false,
             })
             .await;
         let mut ports: Vec<_> = found.iter().map(|lent| lent.port.as_u128()).collect();

@@ -233,15 +233,15 @@ async fn all_that_is_not_carried_out_is_named_in_one_message() {
     let client = root.client().await;
     let devices = "<tpm model='tpm-tis'><backend type='emulator'/></tpm>\
                    <sound model='ich9'/>\
-                   <interface type='bridge'><mac address='52:54:00:00:00:01'/>\
-                   <source bridge='br0'/></interface>";
+                   <interface type='ethernet'><mac address='52:54:00:00:00:01'/>\
+                   <script path='/etc/if-up'/></interface>";
     let dom = client.define_guest(&guest_xml("g1", devices)).await;
     // Kept, all of it.
     let kept = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
     for part in [
         "<tpm model='tpm-tis'>",
         "<sound model='ich9'>",
-        "<source bridge='br0'/>",
+        "<script path='/etc/if-up'/>",
     ] {
         assert!(kept.contains(part), "{kept}");
     }
@@ -249,7 +249,7 @@ async fn all_that_is_not_carried_out_is_named_in_one_message() {
         "'g1'",
         "tpm",
         "sound",
-        "interface of type 'bridge'",
+        "<script> of an interface",
         "52:54:00:00:00:01",
     ];
     client
@@ -262,9 +262,10 @@ async fn a_forward_mode_that_is_not_carried_out_is_kept_and_refused_by_name() {
     let root = Root::new();
     let _daemon = root.start();
     let client = root.client().await;
-    let xml = "<network><name>n1</name><bridge name='br0'/><forward mode='bridge'/></network>";
+    let xml = "<network><name>n1</name><forward mode='nat'/>\
+               <ip address='192.0.2.1' netmask='255.255.255.0'/></network>";
     let net = client.define_network(xml).await;
-    let parts = &["'n1'", "'bridge'"];
+    let parts = &["'n1'", "'nat'"];
     client
         .refuses(&root, NetworkCreate { net }, Code::ConfigUnsupported, parts)
         .await;

@@ -76,6 +76,10 @@ impl Domain {
                 *next += 1;
             }
         }
+        // Into the order in which they will be read again.
+        for controller in std::mem::take(&mut self.devices.controllers) {
+            self.devices.insert_controller(controller);
+        }
     }
 
     fn fill_controllers_of_drives(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netlink_packet_core::NlasIterator;
+use netlink_packet_core::{NLA_F_NESTED, NlasIterator};
 
 /// The attributes in some bytes.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +48,61 @@ impl<'a> From<&'a [u8]> for Attributes<'a> {
     }
 }
 
+/// Attributes to send, behind a header.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AttributeWriter(Vec<u8>);
+
+impl AttributeWriter {
+    /// Behind that header, whose length is a multiple of 4.
+    pub(crate) fn after(header: impl Into<Vec<u8>>) -> Self {
+        Self(header.into())
+    }
+
+    /// One attribute. Its value is shorter than 64 KiB: a longer one makes a message that nobody
+    /// can read.
+    pub(crate) fn value(&mut self, kind: u16, value: impl AsRef<[u8]>) -> &mut Self {
+        let value = value.as_ref();
+        let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Text with its NUL.
+    pub(crate) fn text(&mut self, kind: u16, text: &str) -> &mut Self {
+        self.value(kind, [text.as_bytes(), &[0]].concat())
+    }
+
+    /// Attributes inside one.
+    pub(crate) fn nest(&mut self, kind: u16, write: impl FnOnce(&mut Self)) -> &mut Self {
+        let mut inner = Self::default();
+        write(&mut inner);
+        self.value(kind | NLA_F_NESTED, inner.0)
+    }
+
+    /// The header, and all that was written.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The native-endian number at that offset.
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> io::Result<u32> {
     let bytes = bytes.get(offset..offset + 4).ok_or_else(malformed)?;
     bytes
         .try_into()
         .map(u32::from_ne_bytes)
+        .map_err(|_| malformed())
+}
+
+/// The native-endian number at that offset.
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> io::Result<u64> {
+    let bytes = bytes.get(offset..offset + 8).ok_or_else(malformed)?;
+    bytes
+        .try_into()
+        .map(u64::from_ne_bytes)
         .map_err(|_| malformed())
 }
 
@@ -76,6 +125,19 @@ pub(crate) fn malformed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut writer = AttributeWriter::after([7; 4]);
+        writer.text(1, "abcd").nest(2, |inner| {
+            inner.value(3, [9]).value(4, 5_u32.to_ne_bytes());
+        });
+        let read = Attributes::after(4, writer.bytes()).unwrap();
+        assert_eq!(text(read.find(1).unwrap().unwrap()), "abcd");
+        let inner = read.nested(2).unwrap().unwrap();
+        assert_eq!(inner.find(3).unwrap().unwrap(), [9]);
+        assert_eq!(u32_at(inner.find(4).unwrap().unwrap(), 0).unwrap(), 5);
+    }
 
     #[test]
     fn a_truncated_attribute_is_an_error_and_not_a_panic() {

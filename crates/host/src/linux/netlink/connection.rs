@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLMSG_NOOP, NLMSG_OVERRUN, NetlinkBuffer, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::attributes::{Attributes, malformed, text, u32_at};
@@ -26,9 +27,19 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const MSG_PEEK: i32 = 0x02;
 const MSG_TRUNC: i32 = 0x20;
 
-/// Idle connections, to be used again.
-#[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<Vec<Connection>>);
+/// Connections to one of the kernel's netlink families. Idle ones are used again.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    protocol: isize,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// To rtnetlink.
+impl Default for Connections {
+    fn default() -> Self {
+        Self::to(NETLINK_ROUTE)
+    }
+}
 
 #[derive(Debug)]
 struct Connection {
@@ -37,10 +48,43 @@ struct Connection {
     buffer: Vec<u8>,
 }
 
+/// A message as it goes over the wire, without netlink's own header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Raw<'a> {
+    /// The message's type (`RTM_…`, or a generic family's number).
+    pub(crate) kind: u16,
+    /// `NLM_F_…`; request and acknowledgement are added.
+    pub(crate) flags: u16,
+    /// The family's header, and attributes.
+    pub(crate) payload: &'a [u8],
+}
+
 impl Connections {
+    fn to(protocol: isize) -> Self {
+        Self {
+            protocol,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// To generic netlink.
+    pub(crate) fn generic() -> Self {
+        Self::to(NETLINK_GENERIC)
+    }
+
+    /// Sends what `netlink-packet-route` has no words for; `read` hears type and payload of each
+    /// reply.
+    pub(crate) fn exchange(
+        &self,
+        message: Raw<'_>,
+        mut read: impl FnMut(u16, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.with(|connection| connection.exchange(message, &mut read))
+    }
+
     /// Changes something.
     pub(crate) fn change(&self, message: RouteNetlinkMessage) -> io::Result<()> {
-        self.with(|connection| connection.request(message, 0, &mut |_, _| Ok(())))
+        self.with(|connection| connection.request(&message, 0, &mut |_, _| Ok(())))
     }
 
     /// Asks for one thing; `read` hears type and payload of each reply.
@@ -49,7 +93,7 @@ impl Connections {
         message: RouteNetlinkMessage,
         mut read: impl FnMut(u16, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.with(|connection| connection.request(message, 0, &mut read))
+        self.with(|connection| connection.request(&message, 0, &mut read))
     }
 
     /// Asks for all of a kind. Made anew where the kernel's tables changed meanwhile.
@@ -62,7 +106,7 @@ impl Connections {
         for _ in 0..DUMP_TRIES {
             let mut found = Vec::new();
             let outcome = self.with(|connection| {
-                connection.request(message.clone(), NLM_F_DUMP, &mut |kind, payload| {
+                connection.request(message, NLM_F_DUMP, &mut |kind, payload| {
                     found.extend(read(kind, payload)?);
                     Ok(())
                 })
@@ -78,7 +122,7 @@ impl Connections {
 
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> io::Result<T>) -> io::Result<T> {
         let idle = self.idle().pop();
-        let mut connection = idle.map_or_else(Connection::open, Ok)?;
+        let mut connection = idle.map_or_else(|| Connection::open(self.protocol), Ok)?;
         let outcome = work(&mut connection);
         // A refusal is a whole answer; after anything else the stream may be out of step.
         let in_step = (outcome.as_ref())
@@ -91,13 +135,13 @@ impl Connections {
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Connection {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
@@ -111,18 +155,27 @@ impl Connection {
 
     fn request(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: &RouteNetlinkMessage,
         flags: u16,
         read: &mut dyn FnMut(u16, &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
+        let mut payload = vec![0; message.buffer_len()];
+        message.serialize(&mut payload);
+        let raw = Raw {
+            kind: message.message_type(),
+            flags,
+            payload: &payload,
+        };
+        self.exchange(raw, read)
+    }
+
+    fn exchange(
+        &mut self,
+        message: Raw<'_>,
+        read: &mut dyn FnMut(u16, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        header.sequence_number = self.sequence;
-        let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
+        let bytes = frame(message, self.sequence, 0)?;
         let kernel = SocketAddr::new(0, 0);
         let sent = self.socket.send_to(&bytes, &kernel, 0)?;
         if sent != bytes.len() {
@@ -158,8 +211,27 @@ impl Connection {
     }
 }
 
+/// A message with its header, from that port (0: whichever the kernel knows us by).
+pub(crate) fn frame(message: Raw<'_>, sequence: u32, port: u32) -> io::Result<Vec<u8>> {
+    const HEADER: usize = 16;
+    let length = HEADER + message.payload.len();
+    let flags = NLM_F_REQUEST | NLM_F_ACK | message.flags;
+    let mut bytes = Vec::with_capacity(length);
+    bytes.extend(
+        u32::try_from(length)
+            .map_err(|_| malformed())?
+            .to_ne_bytes(),
+    );
+    bytes.extend(message.kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(port.to_ne_bytes());
+    bytes.extend(message.payload);
+    Ok(bytes)
+}
+
 /// The messages in a datagram.
-struct Messages<'a>(&'a [u8]);
+pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
     type Item = io::Result<NetlinkBuffer<&'a [u8]>>;
@@ -179,7 +251,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// What an acknowledgement, an error or the end of a dump says.
-fn outcome(kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
+pub(crate) fn outcome(kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
     let code = u32_at(payload, 0)?.cast_signed();
     if code == 0 {
         return Ok(());
@@ -199,7 +271,7 @@ fn outcome(kind: u16, flags: u16, payload: &[u8]) -> io::Result<()> {
 }
 
 /// Waits until there is something to read.
-fn wait(socket: &Socket, deadline: Instant) -> io::Result<()> {
+pub(crate) fn wait(socket: &Socket, deadline: Instant) -> io::Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(|_| malformed())?;
@@ -221,6 +293,14 @@ fn wait(socket: &Socket, deadline: Instant) -> io::Result<()> {
 /// Reads one whole datagram of the kernel's, however long; those of others are dropped, and leave
 /// the buffer empty.
 pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
+    if receive_from(socket, buffer)? != 0 {
+        buffer.clear();
+    }
+    Ok(())
+}
+
+/// Reads one whole datagram, and tells whose it is; 0: the kernel's.
+pub(crate) fn receive_from(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<u32> {
     buffer.clear();
     let (length, _) = socket.recv_from(buffer, MSG_PEEK | MSG_TRUNC)?;
     if length > MOST_BYTES {
@@ -229,10 +309,7 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     buffer.reserve(length);
     let (_, sender) = socket.recv_from(buffer, 0)?;
-    if sender.port_number() != 0 {
-        buffer.clear();
-    }
-    Ok(())
+    Ok(sender.port_number())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::attributes::{Attributes, malformed, text, u32_at};
 use super::connection::Connections;
 use crate::{LinkState, VfSetting, VlanProtocol};
 
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 const IFF_UP: u32 = 1;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
@@ -129,7 +129,7 @@ impl Connections {
     }
 }
 
-fn get_link(ifindex: u32, mask: Vec<LinkExtentMask>) -> RouteNetlinkMessage {
+pub(super) fn get_link(ifindex: u32, mask: Vec<LinkExtentMask>) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
     message.attributes = vec![LinkAttribute::ExtMask(mask)];
@@ -313,6 +313,7 @@ mod tests {
             link: Some(VfLink::Off),
             min_rate: 10,
             max_rate: 100,
+            rss_query: None,
         };
         assert_eq!(record, expected);
         assert_eq!(read_vf(&answer(&[0, 1], 1), 7).unwrap(), None);

@@ -1,0 +1,90 @@
+//! Names of links.
+
+use std::collections::HashSet;
+
+use conf::NetdevName;
+use host::{Host, HostError, Netdev};
+
+use crate::assigner::Assigner;
+use crate::error::Obstacle;
+use crate::record::Record;
+
+/// Numbers are tried up to this one.
+const MOST: u32 = 99_999;
+
+impl Assigner {
+    /// The name that was asked for, if it is free.
+    pub(crate) fn asked_name(&self, name: NetdevName) -> Result<NetdevName, Obstacle> {
+        match self.host.0.netdev(name.as_str()) {
+            Err(HostError::NoNetdev(_)) => Ok(name),
+            Ok(holder) => Err(self.taken(&holder)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The lowest free name from that number on, and its number. Names that are recorded and not
+    /// made yet are not free.
+    pub(crate) fn free_name(
+        &self,
+        prefix: &'static str,
+        from: u32,
+    ) -> Result<(NetdevName, u32), Obstacle> {
+        let recorded = self.recorded_names();
+        for number in from..=MOST {
+            let Ok(name) = format!("{prefix}{number}").parse::<NetdevName>() else {
+                break;
+            };
+            if recorded.contains(&name) {
+                continue;
+            }
+            match self.host.0.netdev(name.as_str()) {
+                Err(HostError::NoNetdev(_)) => return Ok((name, number)),
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Obstacle::NoFreeName { prefix })
+    }
+
+    fn recorded_names(&self) -> HashSet<NetdevName> {
+        let list = self.lock();
+        let records = list
+            .entries
+            .values()
+            .filter_map(|entry| entry.record.as_ref());
+        let links = records.filter_map(Record::link);
+        links.map(|link| link.name).collect()
+    }
+
+    /// That a name is taken, and by whom.
+    pub(crate) fn taken(&self, holder: &Netdev) -> Obstacle {
+        let guest = {
+            let list = self.lock();
+            let entry = list.entries.values().find(|entry| {
+                let link = entry.record.as_ref().and_then(Record::link);
+                link.is_some_and(|link| link.index == Some(holder.index))
+            });
+            entry.map(|entry| entry.owner.name.clone())
+        };
+        let holder_text = match (guest, &holder.kind) {
+            (Some(guest), _) => format!("made for guest '{guest}'"),
+            (None, _) if holder.is_ours() => "left behind by a guest that is gone".to_owned(),
+            (None, Some(kind)) => format!("a {kind} device of the host"),
+            (None, None) => "a card of the host".to_owned(),
+        };
+        Obstacle::NameTaken {
+            name: holder.name,
+            holder: holder_text,
+        }
+    }
+}
+
+/// A network device's name by its index, for words.
+pub(crate) fn name_of(host: &dyn Host, index: u32) -> String {
+    let all = host.netdevs().unwrap_or_default();
+    let found = all.into_iter().find(|netdev| netdev.index == index);
+    found.map_or_else(
+        || format!("device {index}"),
+        |netdev| netdev.name.to_string(),
+    )
+}

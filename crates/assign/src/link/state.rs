@@ -1,0 +1,142 @@
+//! Lent items that are changed while they are lent.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use host::HostError;
+
+use super::find::{LowerNow, find_link, lower_now};
+use crate::assigner::Assigner;
+use crate::device::{Generation, Item, Phase};
+use crate::error::LinkError;
+use crate::record::{LinkWork, Record};
+
+impl Assigner {
+    /// Switches a guest's link on, before its vCPUs run, or off, when they are stopped. What is
+    /// lent by vfio has no link of ours: nothing is done.
+    ///
+    /// A macvtap: on, the device below first, if that is down (which is remembered and undone when
+    /// the last link on it is given back); off, the macvtap alone. A tap is up all the time, so
+    /// that its bridge does not begin to listen anew; if the bridge's table is ours to fill, the
+    /// guest's MAC is put in or taken out. A tap that somebody else made is left alone.
+    ///
+    /// # Errors
+    /// Nothing is lent under it, the link is gone, or the kernel refused.
+    pub fn set_link_state(&self, generation: Generation, up: bool) -> Result<(), LinkError> {
+        let mut lent = self.borrow_lent(generation)?;
+        let Some(link) = lent.record.link().filter(|link| !link.existing).cloned() else {
+            return Ok(());
+        };
+        let host = &*self.host.0;
+        let found = find_link(host, &link, &self.tag_of(&lent.record));
+        let found = found.map_err(|source| lent.refused(source))?;
+        let netdev = found.ok_or_else(|| {
+            let gone = HostError::NoNetdev(link.name.to_string());
+            lent.refused(gone)
+        })?;
+        if link.lower.is_none() {
+            if !link.static_mac {
+                return Ok(());
+            }
+            let set = host.set_bridge_mac(netdev.index, link.guest_mac, up);
+            return set.map_err(|source| lent.refused(source));
+        }
+        if up {
+            self.raise_lower(&mut lent, &link)?;
+        }
+        if netdev.state.up == up {
+            return Ok(());
+        }
+        let set = host.set_up(netdev.index, up);
+        set.map_err(|source| lent.refused(source))
+    }
+
+    /// Brings the device below up, and remembers that it was down: the record comes first. Where
+    /// it is up for another of our links only, this one holds it up, too.
+    fn raise_lower(&self, lent: &mut Borrowed<'_>, link: &LinkWork) -> Result<(), LinkError> {
+        let Some(lower) = &link.lower else {
+            return Ok(());
+        };
+        let host = &*self.host.0;
+        let _one_at_a_time = self.hold_parents();
+        let now = lower_now(host, lower).map_err(|source| lent.refused(source))?;
+        let LowerNow::Here(netdev) = now else {
+            let gone = HostError::NoNetdev(lower.name.to_string());
+            return Err(lent.refused(gone));
+        };
+        let is_shared = lower.whole.is_none();
+        let raised = !netdev.state.up || self.others_raised(lent.item, lower.device);
+        if is_shared && raised && !lower.raised {
+            let link = lent.record.link_mut();
+            if let Some(lower) = link.and_then(|link| link.lower.as_mut()) {
+                lower.raised = true;
+            }
+            lent.keep()?;
+        }
+        if netdev.state.up {
+            return Ok(());
+        }
+        let set = host.set_up(netdev.index, true);
+        set.map_err(|source| lent.refused(source))
+    }
+
+    /// Takes a lent item for a change that leaves it lent: nobody gives it back meanwhile.
+    pub(crate) fn borrow_lent(&self, generation: Generation) -> Result<Borrowed<'_>, LinkError> {
+        let mut list = self.lock();
+        let not_lent = LinkError::NotLent(generation);
+        let Some(&item) = list.by_generation.get(&generation) else {
+            return Err(not_lent);
+        };
+        let entry = list.entries.get_mut(&item);
+        let Some(entry) = entry.filter(|entry| entry.phase == Phase::Lent && !entry.busy) else {
+            return Err(not_lent);
+        };
+        let Some(record) = entry.record.clone() else {
+            return Err(not_lent);
+        };
+        entry.busy = true;
+        Ok(Borrowed {
+            assigner: self,
+            item,
+            record,
+        })
+    }
+
+    /// One thread at a time brings shared devices up or down.
+    pub(crate) fn hold_parents(&self) -> MutexGuard<'_, ()> {
+        // It guards no data that a panic could leave half changed.
+        self.parents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lent item that one thread changes.
+pub(crate) struct Borrowed<'a> {
+    assigner: &'a Assigner,
+    pub(crate) item: Item,
+    pub(crate) record: Record,
+}
+
+impl Borrowed<'_> {
+    /// Writes what is known by now.
+    pub(crate) fn keep(&mut self) -> Result<(), LinkError> {
+        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+            entry.record = Some(self.record.clone());
+        }
+        Ok(self.assigner.journal.write(&self.record)?)
+    }
+
+    pub(crate) fn refused(&self, source: HostError) -> LinkError {
+        LinkError::Refused {
+            item: self.item,
+            guest: self.record.owner.name.clone(),
+            source,
+        }
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+            entry.busy = false;
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The list itself: its lines, and who works on one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conf::{DeviceId, Uuid};
+
+use crate::assigner::Assigner;
+use crate::device::{Assignment, Generation, Item, Origin, Owner, Phase};
+use crate::error::ClaimError;
+use crate::record::{Record, Stage};
+
+#[derive(Debug, Default)]
+pub(crate) struct List {
+    pub(crate) start: u32,
+    count: u32,
+    pub(crate) entries: BTreeMap<Item, Entry>,
+    pub(crate) by_generation: BTreeMap<Generation, Item>,
+    by_guest: BTreeMap<Uuid, BTreeSet<Item>>,
+    /// The links on each device that is shared.
+    pub(crate) shared: BTreeMap<DeviceId, BTreeSet<Generation>>,
+    /// Items whose records can't be read: of nobody known.
+    pub(crate) unreadable: BTreeMap<Item, String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) generation: Generation,
+    pub(crate) owner: Owner,
+    pub(crate) origin: Origin,
+    pub(crate) phase: Phase,
+    /// The device that it shares.
+    pub(crate) parent: Option<DeviceId>,
+    /// A thread changes the lent item just now.
+    pub(crate) busy: bool,
+    pub(crate) record: Option<Record>,
+}
+
+impl List {
+    /// Puts a claim on the list that nobody has a better one against. `device`: lent whole; else a
+    /// link, on that parent.
+    pub(crate) fn claim(
+        &mut self,
+        device: Option<DeviceId>,
+        parent: Option<DeviceId>,
+        owner: Owner,
+        origin: Origin,
+    ) -> Result<(Item, Generation), ClaimError> {
+        if let Some(device) = device.or(parent) {
+            self.refuse_taken(device)?;
+        }
+        if let Some(device) = device
+            && let Some(links) = self.shared.get(&device)
+        {
+            let guests = links.iter().filter_map(|link| self.by_generation(*link));
+            let mut guests: Vec<_> = guests.map(|(_, entry)| entry.owner.name.clone()).collect();
+            guests.dedup();
+            return Err(ClaimError::Shared { device, guests });
+        }
+        // Each start counts from anew, and has four thousand million claims.
+        self.count = self.count.saturating_add(1);
+        let generation = Generation {
+            start: self.start,
+            count: self.count,
+        };
+        let item = device.map_or(Item::Link(generation), Item::Device);
+        self.insert(
+            item,
+            Entry {
+                generation,
+                owner,
+                origin,
+                phase: Phase::Claimed,
+                parent,
+                busy: false,
+                record: None,
+            },
+        );
+        Ok((item, generation))
+    }
+
+    fn refuse_taken(&self, device: DeviceId) -> Result<(), ClaimError> {
+        let item = Item::Device(device);
+        if let Some(entry) = self.entries.get(&item) {
+            return Err(match &entry.phase {
+                Phase::Dirty(reasons) => ClaimError::Barred {
+                    item,
+                    reason: reasons.join("; "),
+                },
+                _ => ClaimError::Taken {
+                    device,
+                    guest: entry.owner.name.clone(),
+                    network: entry.owner.network.clone(),
+                },
+            });
+        }
+        match self.unreadable.get(&item) {
+            Some(reason) => Err(ClaimError::Barred {
+                item,
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts what the journal tells on the list.
+    pub(crate) fn insert_record(&mut self, record: Record) {
+        self.insert(
+            record.item,
+            Entry {
+                generation: record.generation,
+                owner: record.owner.clone(),
+                origin: record.origin,
+                phase: match record.stage {
+                    Stage::Preparing => Phase::Preparing,
+                    Stage::Lent => Phase::Lent,
+                    Stage::Returning => Phase::Returning,
+                },
+                parent: record.parent(),
+                busy: false,
+                record: Some(record),
+            },
+        );
+    }
+
+    fn insert(&mut self, item: Item, entry: Entry) {
+        self.by_generation.insert(entry.generation, item);
+        (self.by_guest.entry(entry.owner.guest).or_default()).insert(item);
+        if let Some(parent) = entry.parent {
+            (self.shared.entry(parent).or_default()).insert(entry.generation);
+        }
+        self.entries.insert(item, entry);
+    }
+
+    pub(crate) fn forget(&mut self, item: Item) {
+        let Some(entry) = self.entries.remove(&item) else {
+            return;
+        };
+        self.by_generation.remove(&entry.generation);
+        let guest = entry.owner.guest;
+        if let Some(items) = self.by_guest.get_mut(&guest) {
+            items.remove(&item);
+            if items.is_empty() {
+                self.by_guest.remove(&guest);
+            }
+        }
+        if let Some(parent) = entry.parent
+            && let Some(links) = self.shared.get_mut(&parent)
+        {
+            links.remove(&entry.generation);
+            if links.is_empty() {
+                self.shared.remove(&parent);
+            }
+        }
+    }
+
+    pub(crate) fn by_generation(&self, generation: Generation) -> Option<(Item, &Entry)> {
+        let item = *self.by_generation.get(&generation)?;
+        self.entries.get(&item).map(|entry| (item, entry))
+    }
+
+    pub(crate) fn of_guest(&self, guest: Uuid) -> Vec<Assignment> {
+        let items = self.by_guest.get(&guest).into_iter().flatten();
+        let lines = items.filter_map(|item| Some(self.entries.get(item)?.line(*item)));
+        lines.collect()
+    }
+}
+
+impl Entry {
+    pub(crate) fn line(&self, item: Item) -> Assignment {
+        let record = self.record.as_ref();
+        let vfio = record.and_then(Record::vfio);
+        let link = record.and_then(Record::link);
+        Assignment {
+            item,
+            generation: self.generation,
+            owner: self.owner.clone(),
+            origin: self.origin,
+            phase: self.phase.clone(),
+            kind: record.map(Record::kind),
+            since: record.map(|record| record.since),
+            vf: record.and_then(|record| Some(record.vf()?.vf.clone())),
+            driver: vfio.map(|vfio| vfio.driver.clone()),
+            host_driver: vfio.and_then(|vfio| vfio.host_driver.clone()),
+            group: vfio.map(|vfio| vfio.group),
+            parent: self.parent,
+            mode: link.and_then(|link| link.mode),
+            netdev: link.map(|link| link.name),
+            ifindex: link.and_then(|link| link.index),
+            bridge: link.and_then(|link| link.bridge),
+        }
+    }
+}
+
+/// An item that one thread works on. Dropped unsettled (by a panic), it is dirty.
+#[derive(Debug)]
+pub(crate) struct InHand<'a> {
+    assigner: &'a Assigner,
+    pub(crate) item: Item,
+    pub(crate) generation: Generation,
+    pub(crate) owner: Owner,
+    pub(crate) origin: Origin,
+    pub(crate) parent: Option<DeviceId>,
+    before: Phase,
+    settled: bool,
+}
+
+impl<'a> InHand<'a> {
+    pub(crate) fn new(assigner: &'a Assigner, item: Item, entry: &Entry) -> Self {
+        Self {
+            assigner,
+            item,
+            generation: entry.generation,
+            owner: entry.owner.clone(),
+            origin: entry.origin,
+            parent: entry.parent,
+            before: entry.phase.clone(),
+            settled: false,
+        }
+    }
+
+    /// What is known of it from now on.
+    pub(crate) fn note(&self, record: &Record) {
+        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+            entry.record = Some(record.clone());
+        }
+    }
+
+    /// It is the guest's.
+    pub(crate) fn lent(self) {
+        self.settle(Phase::Lent);
+    }
+
+    /// It is not as it was found.
+    pub(crate) fn dirty(self, reasons: Vec<String>) {
+        self.settle(Phase::Dirty(reasons));
+    }
+
+    /// Nothing was done after all.
+    pub(crate) fn untouched(mut self) {
+        let before = std::mem::replace(&mut self.before, Phase::Claimed);
+        self.settle(before);
+    }
+
+    /// It is nobody's.
+    pub(crate) fn free(mut self) {
+        self.settled = true;
+        self.assigner.lock().forget(self.item);
+    }
+
+    fn settle(mut self, phase: Phase) {
+        self.settled = true;
+        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+            entry.phase = phase;
+        }
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        if !self.settled
+            && let Some(entry) = self.assigner.lock().entries.get_mut(&self.item)
+        {
+            entry.phase = Phase::Dirty(vec!["work on it was cut short".to_owned()]);
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! Records, kernel and guests, compared.
+
+use std::collections::BTreeSet;
+
+use conf::{NetdevName, PciAddress, Uuid};
+use host::{HostError, PhysicalFunction, VfState, VirtualFunction};
+use serde::{Deserialize, Serialize};
+
+use crate::assigner::Assigner;
+use crate::compare::Found;
+use crate::device::{Generation, Item, Phase};
+use crate::error::ReturnError;
+use crate::record::Record;
+use crate::vfio::is_vfio;
+
+/// Something that records, kernel and guests don't agree on. [`std::fmt::Display`] says it in a
+/// line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Difference {
+    /// A link that this daemon made, and that no record knows.
+    #[error("'{netdev}' was made for guest {guest}, and nobody knows of it")]
+    OrphanedLink {
+        /// Its name.
+        netdev: NetdevName,
+        /// Its index.
+        ifindex: u32,
+        /// The guest, by its tag.
+        guest: Uuid,
+        /// The claim, by its tag.
+        generation: Generation,
+        /// That guest runs.
+        runs: bool,
+    },
+    /// A lent link that is not there.
+    #[error("'{netdev}', lent to guest '{guest}', is not there")]
+    LinkMissing {
+        /// What is lent.
+        item: Item,
+        /// Its name.
+        netdev: NetdevName,
+        /// Whose.
+        guest: String,
+    },
+    /// A lent device that is not there.
+    #[error("{item}, lent to guest '{guest}', is not there")]
+    DeviceMissing {
+        /// What is lent.
+        item: Item,
+        /// Whose.
+        guest: String,
+    },
+    /// A lent item that is not set as it was.
+    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
+    Changed {
+        /// What is lent.
+        item: Item,
+        /// Whose.
+        guest: String,
+        /// As it was lent.
+        wanted: String,
+        /// As it is.
+        found: String,
+    },
+    /// What is lent to a guest that does not run.
+    #[error("{item} is lent to guest '{guest}', which does not run")]
+    NoGuest {
+        /// What is lent.
+        item: Item,
+        /// What gives it back.
+        generation: Generation,
+        /// Whose.
+        guest: String,
+    },
+    /// What could not be restored.
+    #[error("{item}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "))]
+    Dirty {
+        /// What.
+        item: Item,
+        /// What gives it back.
+        generation: Generation,
+        /// Whose it was.
+        guest: String,
+        /// Why.
+        reasons: Vec<String>,
+    },
+    /// A record that can't be read.
+    #[error("{item} is kept back: {reason}")]
+    UnreadableRecord {
+        /// Whose record.
+        item: Item,
+        /// Why.
+        reason: String,
+    },
+    /// A VF that nobody has, on a vfio driver.
+    #[error("{address} has driver {driver}, and is lent to nobody")]
+    OnVfio {
+        /// The VF.
+        address: PciAddress,
+        /// Its driver.
+        driver: String,
+    },
+    /// A VF that nobody has, with a guest's settings.
+    #[error("VF {number} of '{pf}' ({address}) is lent to nobody, and has {}", .settings.join(", "))]
+    LeftSettings {
+        /// The VF.
+        address: PciAddress,
+        /// Its PF.
+        pf: String,
+        /// Its number.
+        number: u16,
+        /// What it has.
+        settings: Vec<String>,
+    },
+    /// Something that the host did not tell.
+    #[error("{what} can't be looked at: {reason}")]
+    Unknown {
+        /// What.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A difference was not mended.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// It could do harm.
+    #[error("this is not mended without being asked: {0}")]
+    NotSafe(Box<Difference>),
+    /// The host refused.
+    #[error("cannot remove '{netdev}'")]
+    Link {
+        /// What was to go.
+        netdev: NetdevName,
+        /// What it said.
+        #[source]
+        source: HostError,
+    },
+    /// It could not be given back.
+    #[error(transparent)]
+    Return(#[from] ReturnError),
+}
+
+impl Difference {
+    /// How that can have come about.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::OrphanedLink { runs: false, .. } => {
+                "its record was removed, or a crash came between the two"
+            }
+            Self::OrphanedLink { runs: true, .. } => {
+                "its record was removed while the guest runs with it"
+            }
+            Self::LinkMissing { .. } => "somebody removed it, or the device below it",
+            Self::DeviceMissing { .. } => {
+                "the card was removed or reset, its VFs were made anew, or its driver was unloaded"
+            }
+            Self::Changed { .. } => "somebody set it since",
+            Self::NoGuest { .. } => "the guest ended while nobody looked",
+            Self::Dirty { .. } => "the kernel refused to take something back",
+            Self::UnreadableRecord { .. } => "a later version wrote it, or somebody changed it",
+            Self::OnVfio { .. } => "somebody bound it by hand, or another program left it there",
+            Self::LeftSettings { .. } => "somebody set them by hand, or another program left them",
+            Self::Unknown { .. } => "the kernel, or the driver, refused",
+        }
+    }
+
+    /// What would mend it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::OrphanedLink { netdev, runs, .. } => match runs {
+                false => format!("remove it: ip link delete {netdev}"),
+                true => format!("stop the guest, then remove it: ip link delete {netdev}"),
+            },
+            Self::LinkMissing { .. } | Self::DeviceMissing { .. } => {
+                "detach the interface from the guest and attach it again, or restart the guest"
+                    .to_owned()
+            }
+            Self::Changed { .. } => {
+                "set it back, or detach the interface from the guest and attach it again".to_owned()
+            }
+            Self::NoGuest { .. } => "give it back".to_owned(),
+            Self::Dirty { .. } => "try once more to restore it".to_owned(),
+            Self::UnreadableRecord { .. } => {
+                "look at what it was lent for, restore that by hand, and remove the record"
+                    .to_owned()
+            }
+            Self::OnVfio { address, .. } => format!(
+                "if no other program needs it: echo > /sys/bus/pci/devices/{address}/driver_override; \
+                 echo {address} > /sys/bus/pci/devices/{address}/driver/unbind; \
+                 echo {address} > /sys/bus/pci/drivers_probe"
+            ),
+            Self::LeftSettings { pf, number, .. } => format!(
+                "if they are not wanted, set them back: ip link set {pf} vf {number} …; a guest \
+                 that is lent the VF gets its own in any case"
+            ),
+            Self::Unknown { .. } => "see to what the kernel says, and look again".to_owned(),
+        }
+    }
+
+    /// Whether mending it can't hurt anybody.
+    #[must_use]
+    pub fn is_safe(&self) -> bool {
+        match self {
+            Self::OrphanedLink { runs, .. } => !runs,
+            Self::NoGuest { .. } | Self::Dirty { .. } => true,
+            Self::LinkMissing { .. }
+            | Self::DeviceMissing { .. }
+            | Self::Changed { .. }
+            | Self::UnreadableRecord { .. }
+            | Self::OnVfio { .. }
+            | Self::LeftSettings { .. }
+            | Self::Unknown { .. } => false,
+        }
+    }
+}
+
+impl Assigner {
+    /// Compares records, kernel and guests. Reads only; takes a moment for each VF of the host.
+    ///
+    /// `runs` tells of a guest whether it runs, or is on its way to or from that.
+    pub fn reconcile(&self, runs: impl Fn(Uuid) -> bool) -> Vec<Difference> {
+        let mut differences = self.reconcile_records(&runs);
+        let functions = self.host.0.physical_functions();
+        let functions = functions.unwrap_or_else(|error| {
+            differences.push(unknown("the host", &error));
+            Vec::new()
+        });
+        for pf in &functions {
+            self.reconcile_vfs(pf, &mut differences);
+        }
+        self.reconcile_links(&runs, &mut differences);
+        differences
+    }
+
+    fn reconcile_records(&self, runs: &impl Fn(Uuid) -> bool) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for line in self.list() {
+            let (item, generation, guest) = (line.item, line.generation, line.owner.name);
+            match line.phase {
+                Phase::Dirty(reasons) => differences.push(Difference::Dirty {
+                    item,
+                    generation,
+                    guest,
+                    reasons,
+                }),
+                Phase::Lent if !runs(line.owner.guest) => {
+                    differences.push(Difference::NoGuest {
+                        item,
+                        generation,
+                        guest,
+                    });
+                }
+                Phase::Lent => {
+                    let record = self.record_of(item).into_iter();
+                    let found = record.flat_map(|record| self.compare(&record));
+                    differences.extend(found.map(|found| changed(item, guest.clone(), found)));
+                }
+                // Somebody is at it.
+                Phase::Claimed | Phase::Preparing | Phase::Returning => {}
+            }
+        }
+        let unreadable = self.lock().unreadable.clone().into_iter();
+        differences
+            .extend(unreadable.map(|(item, reason)| Difference::UnreadableRecord { item, reason }));
+        differences
+    }
+
+    /// VFs that are on no record, and look as if they should be.
+    fn reconcile_vfs(&self, pf: &PhysicalFunction, differences: &mut Vec<Difference>) {
+        let host = &*self.host.0;
+        let vfs = match host.virtual_functions(pf) {
+            Ok(vfs) => vfs,
+            Err(error) => return differences.push(unknown(&pf.netdev, &error)),
+        };
+        for vf in vfs {
+            if self.find(Item::Device(vf.address.into())).is_some() {
+                continue;
+            }
+            match host.vf_state(&vf) {
+                Ok(state) => differences.extend(left_on(&vf, state)),
+                // It went while we looked.
+                Err(HostError::NoPciDevice(_)) => {}
+                Err(error) => differences.push(unknown(&vf.address.to_string(), &error)),
+            }
+        }
+    }
+
+    fn reconcile_links(&self, runs: &impl Fn(Uuid) -> bool, differences: &mut Vec<Difference>) {
+        let all = match self.host.0.netdevs() {
+            Ok(all) => all,
+            Err(error) => return differences.push(unknown("network devices", &error)),
+        };
+        let known = self.known_links();
+        for netdev in all {
+            let Some((guest, generation)) = self.read_tag(&netdev) else {
+                continue;
+            };
+            if !known.contains(&generation) {
+                differences.push(Difference::OrphanedLink {
+                    netdev: netdev.name,
+                    ifindex: netdev.index,
+                    guest,
+                    generation,
+                    runs: runs(guest),
+                });
+            }
+        }
+    }
+
+    fn known_links(&self) -> BTreeSet<Generation> {
+        let list = self.lock();
+        let lines = list.entries.values();
+        lines.map(|entry| entry.generation).collect()
+    }
+
+    fn record_of(&self, item: Item) -> Option<Record> {
+        self.lock().entries.get(&item)?.record.clone()
+    }
+
+    /// Mends what is safe: gives back, tries again to restore, removes a link that is nobody's.
+    ///
+    /// # Errors
+    /// It is not safe, or was refused.
+    pub fn mend(&self, difference: &Difference) -> Result<(), MendError> {
+        match difference {
+            Difference::NoGuest { generation, .. } | Difference::Dirty { generation, .. } => {
+                match self.give_back(*generation) {
+                    // Somebody was quicker.
+                    Ok(_) | Err(ReturnError::Superseded(_)) => Ok(()),
+                    Err(error) => Err(error.into()),
+                }
+            }
+            Difference::OrphanedLink {
+                netdev,
+                ifindex,
+                generation,
+                runs: false,
+                ..
+            } if !self.known_links().contains(generation) => {
+                let removed = self.host.0.delete_link(*ifindex, *netdev);
+                removed.map_err(|source| MendError::Link {
+                    netdev: *netdev,
+                    source,
+                })
+            }
+            other => Err(MendError::NotSafe(Box::new(other.clone()))),
+        }
+    }
+}
+
+fn changed(item: Item, guest: String, found: Found) -> Difference {
+    match found {
+        Found::Differs { wanted, found } => Difference::Changed {
+            item,
+            guest,
+            wanted,
+            found,
+        },
+        Found::DeviceGone => Difference::DeviceMissing { item, guest },
+        Found::LinkGone(netdev) => Difference::LinkMissing {
+            item,
+            netdev,
+            guest,
+        },
+        Found::Unknown(error) => unknown(&item.to_string(), &error),
+    }
+}
+
+fn left_on(vf: &VirtualFunction, state: VfState) -> Vec<Difference> {
+    let address = vf.address;
+    let own = state.netdev.as_ref().map(|(_, mac)| *mac);
+    let mut settings = Vec::new();
+    // Some PFs list the MAC that a VF chose for itself.
+    if !state.mac.is_zero() && own != Some(state.mac) {
+        settings.push(format!("MAC {}", state.mac));
+    }
+    if state.vlan != 0 {
+        settings.push(format!("VLAN {}", state.vlan));
+    }
+    if state.trust == Some(true) {
+        settings.push("trust on".to_owned());
+    }
+    let left = (!settings.is_empty()).then(|| Difference::LeftSettings {
+        address,
+        pf: vf.pf_netdev.clone(),
+        number: vf.number,
+        settings,
+    });
+    let bound = state.driver.filter(|driver| is_vfio(driver));
+    let bound = bound.map(|driver| Difference::OnVfio { address, driver });
+    bound.into_iter().chain(left).collect()
+}
+
+fn unknown(what: &str, error: &HostError) -> Difference {
+    let reason = match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    Difference::Unknown {
+        what: what.to_owned(),
+        reason,
+    }
+}

@@ -1,0 +1,12 @@
+//! PCI functions that a guest gets by vfio.
+
+mod lend;
+mod plan;
+mod restore;
+
+pub(crate) use plan::check_pf;
+
+/// vfio's own driver and its variants (`mlx5_vfio_pci`, `hisi-acc-vfio-pci` …).
+pub(crate) fn is_vfio(driver: &str) -> bool {
+    driver.contains("vfio")
+}

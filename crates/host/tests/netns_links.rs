@@ -1,0 +1,644 @@
+//! Devices for guests as the real kernel makes them, in a network namespace of each test's own.
+//! Needs root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are tests"
+)]
+
+mod stations;
+
+use conf::{DirectMode, MacAddress};
+use host::{
+    BridgePort, BridgeVlan, Host, HostError, HostEvent, Links, LinuxHost, Operation, Paths,
+    RxFilter, TapQueues, Usage,
+};
+use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use stations::{BROADCAST, ONE, Station, in_namespace, mac, macvtap, run, tap};
+
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const EADDRINUSE: i32 = 98;
+
+const MODES: [DirectMode; 4] = [
+    DirectMode::Vepa,
+    DirectMode::Private,
+    DirectMode::Bridge,
+    DirectMode::Passthrough,
+];
+
+fn names(host: &LinuxHost) -> Vec<String> {
+    let netdevs = host.netdevs().unwrap().into_iter();
+    netdevs.map(|netdev| netdev.name.to_string()).collect()
+}
+
+#[test]
+fn a_macvtap_is_made_down_in_its_mode_with_tag_and_mtu() {
+    in_namespace(|host, _| {
+        run("ip link set left mtu 4000");
+        for mode in MODES {
+            let mut spec = macvtap(host, "guest1", "left", mode);
+            let made = host.make_macvlan(&spec).unwrap();
+            assert_eq!(made, host.netdev("guest1").unwrap());
+            assert_eq!(made.kind.as_deref(), Some("macvtap"));
+            assert_eq!((made.lower, made.pci), (Some(spec.lower), None));
+            assert!(made.is_ours() && made.alias.as_deref() == Some(&spec.tag));
+            assert_eq!((made.state.up, made.state.mtu), (false, 4000));
+            if mode != DirectMode::Passthrough {
+                assert_eq!(made.mac, spec.mac);
+            }
+            host.delete_link(made.index, made.name).unwrap();
+            spec.mtu = Some(1400);
+            let made = host.make_macvlan(&spec).unwrap();
+            assert_eq!(made.state.mtu, 1400);
+            host.delete_link(made.index, made.name).unwrap();
+            assert!(!names(host).contains(&String::from("guest1")));
+        }
+    });
+}
+
+#[test]
+fn in_passthrough_the_device_below_has_the_guests_mac() {
+    in_namespace(|host, _| {
+        let left = host.netdev("left").unwrap();
+        host.set_mac(left.index, mac(9)).unwrap();
+        let spec = macvtap(host, "guest1", "left", DirectMode::Passthrough);
+        let made = host.make_macvlan(&spec).unwrap();
+        assert_eq!(made.mac, mac(9));
+        host.set_mac(made.index, mac(8)).unwrap();
+        assert_eq!(host.netdev("left").unwrap().mac, mac(8));
+    });
+}
+
+#[test]
+fn what_excludes_each_other_is_refused_with_a_number() {
+    in_namespace(|host, _| {
+        let make = |name, mode| host.make_macvlan(&macvtap(host, name, "left", mode));
+        make("guest1", DirectMode::Bridge).unwrap();
+        let error = make("guest1", DirectMode::Bridge).unwrap_err();
+        assert_eq!(error.errno(), Some(EEXIST));
+        assert_eq!(
+            error.to_string(),
+            "making the macvlan device of 'guest1' on 'left'"
+        );
+        let error = make("guest2", DirectMode::Passthrough).unwrap_err();
+        assert_eq!(error.errno(), Some(EINVAL));
+        let mut spec = macvtap(host, "guest2", "left", DirectMode::Bridge);
+        spec.mtu = Some(9000);
+        let error = host.make_macvlan(&spec).unwrap_err();
+        assert_eq!(error.errno(), Some(EINVAL), "above what is below");
+        spec.lower = 4711;
+        spec.mtu = None;
+        let error = host.make_macvlan(&spec).unwrap_err();
+        assert_eq!(error.errno(), Some(ENODEV));
+        run("ip link add br type bridge");
+        run("ip link set right master br");
+        let spec = macvtap(host, "guest3", "right", DirectMode::Bridge);
+        let error = host.make_macvlan(&spec).unwrap_err();
+        assert_eq!(error.errno(), Some(EBUSY), "the bridge listens there");
+    });
+}
+
+#[test]
+fn two_that_are_up_have_two_macs() {
+    in_namespace(|host, _| {
+        let mut spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let first = host.make_macvlan(&spec).unwrap();
+        spec.name = "guest2".parse().unwrap();
+        let second = host.make_macvlan(&spec).unwrap();
+        host.set_up(first.index, true).unwrap();
+        let error = host.set_up(second.index, true).unwrap_err();
+        assert_eq!(error.errno(), Some(EADDRINUSE));
+        assert!(error.to_string().contains("'guest2'"), "{error}");
+    });
+}
+
+#[test]
+fn a_macvtap_that_can_not_be_tagged_is_not_left_behind() {
+    in_namespace(|host, _| {
+        let mut spec = macvtap(host, "guest1", "left", DirectMode::Vepa);
+        spec.tag = "virtnic:".repeat(100);
+        let error = host.make_macvlan(&spec).unwrap_err();
+        assert_eq!(error.errno(), Some(EINVAL));
+        assert!(!names(host).contains(&String::from("guest1")));
+    });
+}
+
+#[test]
+fn the_hosts_own_macvlan_has_an_ipv6_address_and_a_guests_macvtap_has_none() {
+    in_namespace(|host, _| {
+        let mut spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        host.make_macvlan(&spec).unwrap();
+        (spec.name, spec.mac, spec.tap) = ("own2".parse().unwrap(), mac(2), false);
+        let own = host.make_macvlan(&spec).unwrap();
+        assert_eq!(own.kind.as_deref(), Some("macvlan"));
+        run("ip link set guest1 up");
+        run("ip link set own2 up");
+        run("ip link set right up");
+        let addresses = |name| run(&format!("ip -6 -o addr show dev {name}"));
+        assert_eq!(addresses("guest1"), "");
+        assert!(addresses("own2").contains("fe80::"));
+    });
+}
+
+#[test]
+fn queues_are_opened_though_the_node_is_missing_or_anothers() {
+    in_namespace(|host, paths| {
+        let spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let made = host.make_macvlan(&spec).unwrap();
+        let dev = tempfile::tempdir().unwrap();
+        let elsewhere = LinuxHost::new(Paths {
+            dev: dev.path().to_owned(),
+            ..paths.clone()
+        });
+        elsewhere.open_macvtap(&made, ONE).unwrap();
+        assert_eq!(std::fs::read_dir(dev.path()).unwrap().count(), 0);
+        let node = dev.path().join(format!("tap{}", made.index));
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &node, FileType::CharacterDevice, mode, makedev(1, 3)).unwrap();
+        let fds = elsewhere.open_macvtap(&made, ONE).unwrap();
+        assert_eq!(std::fs::read_dir(dev.path()).unwrap().count(), 1);
+        let flags = rustix::io::fcntl_getfd(&fds[0]).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    });
+}
+
+#[test]
+fn without_this_namespaces_sysfs_that_is_said() {
+    in_namespace(|host, paths| {
+        let spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let made = host.make_macvlan(&spec).unwrap();
+        let elsewhere = LinuxHost::new(Paths {
+            sysfs: "/sys".into(),
+            ..paths.clone()
+        });
+        let error = elsewhere.open_macvtap(&made, ONE).unwrap_err();
+        assert!(error.to_string().contains("not to be found in /sys"));
+    });
+}
+
+#[test]
+fn a_macvtap_has_as_many_queues_as_asked_for() {
+    in_namespace(|host, _| {
+        let spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let made = host.make_macvlan(&spec).unwrap();
+        let queues = TapQueues {
+            count: 4,
+            vnet_hdr: true,
+        };
+        assert_eq!(host.open_macvtap(&made, queues).unwrap().len(), 4);
+        assert_eq!(host.open_tap(made.name, queues).unwrap().len(), 4);
+        host.delete_link(made.index, made.name).unwrap();
+        let error = host.open_tap(made.name, queues).unwrap_err();
+        assert!(matches!(error, HostError::NoNetdev(_)), "{error}");
+    });
+}
+
+#[test]
+fn a_tap_goes_with_its_last_queue() {
+    in_namespace(|host, _| {
+        let queues = TapQueues {
+            count: 3,
+            vnet_hdr: true,
+        };
+        let mut spec = tap("vnet1", queues);
+        spec.mtu = Some(9000);
+        let (made, mut fds) = host.make_tap(&spec).unwrap();
+        assert_eq!((fds.len(), made.state.mtu), (3, 9000));
+        assert_eq!((made.mac, made.kind.as_deref()), (spec.mac, Some("tun")));
+        assert!(made.is_ours() && !made.state.up);
+        let error = host.make_tap(&spec).unwrap_err();
+        assert_eq!(error.errno(), Some(EEXIST), "{error}");
+        let error = host.make_tap(&tap("left", ONE)).unwrap_err();
+        assert_eq!(error.errno(), Some(EEXIST), "{error}");
+        fds.truncate(1);
+        assert_eq!(host.netdev("vnet1").unwrap(), made);
+        drop(fds);
+        assert!(matches!(host.netdev("vnet1"), Err(HostError::NoNetdev(_))));
+    });
+}
+
+#[test]
+fn a_tap_that_can_not_be_finished_is_not_left_behind() {
+    in_namespace(|host, _| {
+        let mut spec = tap("vnet1", ONE);
+        spec.mac = BROADCAST;
+        let error = host.make_tap(&spec).unwrap_err();
+        assert!(error.to_string().starts_with("making the tap of 'vnet1'"));
+        assert!(!names(host).contains(&String::from("vnet1")));
+    });
+}
+
+#[test]
+fn a_tap_that_somebody_made_is_joined() {
+    in_namespace(|host, _| {
+        run("ip tuntap add one mode tap");
+        run("ip tuntap add many mode tap multi_queue");
+        run("ip tuntap add routed mode tun");
+        let four = TapQueues { count: 4, ..ONE };
+        let open = |name: &str, queues| host.open_tap(name.parse().unwrap(), queues);
+        assert_eq!(open("one", ONE).unwrap().len(), 1);
+        assert_eq!(open("many", ONE).unwrap().len(), 1);
+        assert_eq!(open("many", four).unwrap().len(), 4);
+        let error = open("one", four).unwrap_err();
+        assert!(error.to_string().contains("made with one queue"), "{error}");
+        for other in ["routed", "left"] {
+            let error = open(other, ONE).unwrap_err();
+            assert!(error.to_string().contains("neither a tap nor"), "{error}");
+        }
+        assert!(names(host).contains(&String::from("one")), "it stays");
+    });
+}
+
+/// `right` in a bridge that reflects, which is what a VEPA switch does; beside it a station.
+fn reflecting_switch(host: &LinuxHost) -> Station {
+    run("ip link add br type bridge");
+    run("ip link set right master br");
+    run("ip link set right type bridge_slave hairpin on");
+    run("ip link set br up");
+    Station::in_bridge(host, "switch9", "br")
+}
+
+#[test]
+fn vepa_reaches_siblings_by_the_switch() {
+    in_namespace(|host, _| {
+        let switch = reflecting_switch(host);
+        let a = Station::on(host, "guest1", "left", DirectMode::Vepa);
+        let b = Station::on(host, "guest2", "left", DirectMode::Vepa);
+        a.send(b.mac, "by way of the switch");
+        b.receive_until("by way of the switch");
+        run("ip link set right type bridge_slave hairpin off");
+        a.send(b.mac, "kept by the switch");
+        switch.send(b.mac, "from the wire");
+        assert_eq!(b.receive_until("from the wire"), ["from the wire"]);
+    });
+}
+
+#[test]
+fn private_reaches_the_wire_and_no_sibling() {
+    in_namespace(|host, _| {
+        let switch = reflecting_switch(host);
+        let a = Station::on(host, "guest1", "left", DirectMode::Private);
+        let b = Station::on(host, "guest2", "left", DirectMode::Private);
+        a.send(switch.mac, "to the wire");
+        switch.receive_until("to the wire");
+        a.send(b.mac, "to the sibling");
+        switch.send(b.mac, "from the wire");
+        assert_eq!(b.receive_until("from the wire"), ["from the wire"]);
+    });
+}
+
+#[test]
+fn bridge_reaches_siblings_without_the_wire() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        run("ip link set right master br");
+        run("ip link set br up");
+        let switch = Station::in_bridge(host, "switch9", "br");
+        let a = Station::on(host, "guest1", "left", DirectMode::Bridge);
+        let b = Station::on(host, "guest2", "left", DirectMode::Bridge);
+        a.send(b.mac, "among siblings");
+        b.receive_until("among siblings");
+        a.send(switch.mac, "to the wire");
+        assert_eq!(switch.receive_until("to the wire"), ["to the wire"]);
+    });
+}
+
+#[test]
+fn passthrough_hears_what_is_for_any_mac() {
+    in_namespace(|host, _| {
+        let a = Station::on(host, "guest1", "left", DirectMode::Passthrough);
+        let b = Station::on(host, "guest2", "right", DirectMode::Passthrough);
+        a.send(b.mac, "over the wire");
+        b.receive_until("over the wire");
+        a.send(mac(77), "for another");
+        b.receive_until("for another");
+    });
+}
+
+/// Groups that IPv6 asks for neighbours in; few enough of them share a bucket of the filter.
+fn solicited() -> Vec<MacAddress> {
+    let last = 0..16;
+    last.map(|n| MacAddress::new([0x33, 0x33, 0xff, 0x12, 0x34, n]))
+        .collect()
+}
+
+#[test]
+fn weakness_36_neighbour_discovery_reaches_the_guest_once_every_multicast_does() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        run("ip link set right master br");
+        run("ip link set br up");
+        let switch = Station::in_bridge(host, "switch9", "br");
+        let guest = Station::on(host, "guest1", "left", DirectMode::Bridge);
+        let ask = |last| {
+            for group in solicited() {
+                switch.send(group, "who has this address");
+            }
+            switch.send(BROADCAST, last);
+            guest.receive_until(last).len() - 1
+        };
+        assert!(ask("first") < solicited().len(), "most are filtered out");
+        let index = guest.netdev.index;
+        let filter = RxFilter {
+            all_multicast: true,
+            ..RxFilter::default()
+        };
+        host.set_rx_filter(index, &filter).unwrap();
+        assert_eq!(host.rx_filter(index).unwrap(), filter);
+        assert_eq!(ask("second"), solicited().len());
+        host.set_rx_filter(index, &RxFilter::default()).unwrap();
+        assert!(ask("third") < solicited().len());
+    });
+}
+
+#[test]
+fn groups_are_given_and_taken_and_the_kernels_own_stay() {
+    in_namespace(|host, _| {
+        let switch = reflecting_switch(host);
+        let guest = Station::on(host, "guest1", "left", DirectMode::Bridge);
+        let index = guest.netdev.index;
+        assert_eq!(host.rx_filter(index).unwrap(), RxFilter::default());
+        let own = run("ip maddr show dev guest1");
+        let filter = RxFilter {
+            multicast: solicited(),
+            ..RxFilter::default()
+        };
+        host.set_rx_filter(index, &filter).unwrap();
+        assert_eq!(host.rx_filter(index).unwrap(), filter);
+        for group in solicited() {
+            switch.send(group, "for the group");
+        }
+        switch.send(BROADCAST, "last");
+        assert_eq!(guest.receive_until("last").len(), solicited().len() + 1);
+        let promiscuous = RxFilter {
+            promiscuous: true,
+            multicast: solicited().split_off(15),
+            ..RxFilter::default()
+        };
+        host.set_rx_filter(index, &promiscuous).unwrap();
+        assert_eq!(host.rx_filter(index).unwrap(), promiscuous);
+        host.set_rx_filter(index, &RxFilter::default()).unwrap();
+        assert_eq!(run("ip maddr show dev guest1"), own);
+        let wrong = RxFilter {
+            multicast: vec![mac(1)],
+            ..RxFilter::default()
+        };
+        let error = host.set_rx_filter(4711, &wrong).unwrap_err();
+        assert_eq!(error.errno(), Some(ENODEV));
+    });
+}
+
+#[test]
+fn isolated_ports_do_not_reach_each_other() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        run("ip link set br up");
+        let stations = ["vnet1", "vnet2", "vnet3"].map(|name| Station::in_bridge(host, name, "br"));
+        let [a, b, other] = &stations;
+        a.send(b.mac, "before");
+        b.receive_until("before");
+        let isolated = BridgePort {
+            isolated: Some(true),
+            ..BridgePort::default()
+        };
+        for station in [a, b] {
+            host.set_bridge_port(station.netdev.index, &isolated)
+                .unwrap();
+        }
+        a.send(BROADCAST, "from one isolated");
+        other.receive_until("from one isolated");
+        other.send(BROADCAST, "from the other");
+        assert_eq!(b.receive_until("from the other"), ["from the other"]);
+        let again = BridgePort {
+            isolated: Some(false),
+            ..BridgePort::default()
+        };
+        host.set_bridge_port(b.netdev.index, &again).unwrap();
+        a.send(b.mac, "after");
+        b.receive_until("after");
+    });
+}
+
+#[test]
+fn a_port_that_is_not_flooded_hears_of_macs_that_were_put_behind_it() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        run("ip link set br up");
+        let [a, b] = ["vnet1", "vnet2"].map(|name| Station::in_bridge(host, name, "br"));
+        let index = b.netdev.index;
+        let port = BridgePort {
+            learning: Some(false),
+            unicast_flood: Some(false),
+            ..BridgePort::default()
+        };
+        host.set_bridge_port(index, &port).unwrap();
+        let reached = |last| {
+            a.send(mac(50), "for the guest");
+            a.send(BROADCAST, last);
+            b.receive_until(last).len() > 1
+        };
+        assert!(!reached("first"));
+        host.set_bridge_mac(index, mac(50), true).unwrap();
+        host.set_bridge_mac(index, mac(50), true).unwrap();
+        assert!(
+            run("bridge fdb show br br").contains("52:54:00:00:00:32 dev vnet2 master br static")
+        );
+        assert!(reached("second"));
+        host.set_bridge_mac(index, mac(50), false).unwrap();
+        host.set_bridge_mac(index, mac(50), false).unwrap();
+        assert!(!reached("third"));
+        let left = host.netdev("left").unwrap().index;
+        assert!(host.set_bridge_mac(left, mac(50), true).is_err());
+        assert!(host.set_bridge_port(left, &port).is_err());
+    });
+}
+
+#[test]
+fn vlans_of_ports_are_not_set_in_vain() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        run("ip link set left master br");
+        let left = host.netdev("left").unwrap();
+        let port = BridgePort {
+            vlans: Some(vec![BridgeVlan {
+                id: 42,
+                pvid: true,
+                untagged: true,
+            }]),
+            ..BridgePort::default()
+        };
+        let error = host.set_bridge_port(left.index, &port).unwrap_err();
+        assert!(error.to_string().contains("vlan_filtering 1"), "{error}");
+        host.set_master(left.index, None).unwrap();
+        let error = host.set_bridge_port(left.index, &port).unwrap_err();
+        assert!(error.to_string().contains("in no bridge"), "{error}");
+    });
+}
+
+#[test]
+fn a_device_has_all_its_names_and_belongs_to_its_bridge() {
+    in_namespace(|host, _| {
+        let long = "the-left-one-of-the-pair";
+        run(&format!("ip link property add dev left altname {long}"));
+        run("ip link property add dev left altname linker");
+        run("ip link add br type bridge");
+        run("ip link set left master br");
+        let left = host.netdev("left").unwrap();
+        assert_eq!(left.alternative_names, [long, "linker"]);
+        assert_eq!(left.kind.as_deref(), Some("veth"));
+        assert_eq!(left.master, Some(host.netdev("br").unwrap().index));
+        for name in [long, "linker"] {
+            assert_eq!(host.netdev(name).unwrap(), left);
+        }
+        assert!(host.netdevs().unwrap().contains(&left));
+        let endless = "x".repeat(500);
+        for name in ["nosuchdev", "", "../left", "left\0", &endless] {
+            let error = host.netdev(name).unwrap_err();
+            assert!(matches!(&error, HostError::NoNetdev(named) if named == name));
+        }
+        host.set_master(left.index, None).unwrap();
+        assert_eq!(host.netdev("left").unwrap().master, None);
+    });
+}
+
+#[test]
+fn what_is_below_in_another_namespace_is_not_told() {
+    in_namespace(|host, _| {
+        let left = host.netdev("left").unwrap();
+        assert_eq!(left.lower, Some(host.netdev("right").unwrap().index));
+        let mut holder = (std::process::Command::new("unshare"))
+            .args(["-n", "cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It echoes only once it is in its namespace.
+        use std::io::{Read, Write};
+        holder.stdin.as_mut().unwrap().write_all(b".").unwrap();
+        let mut echo = [0];
+        holder
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut echo)
+            .unwrap();
+        run(&format!("ip link set right netns {}", holder.id()));
+        assert_eq!(host.netdev("left").unwrap().lower, None);
+        drop(holder.stdin.take());
+        holder.wait().unwrap();
+    });
+}
+
+#[test]
+fn our_own_devices_are_no_use_of_what_is_below() {
+    in_namespace(|host, _| {
+        let left = host.netdev("left").unwrap();
+        let mut spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        host.make_macvlan(&spec).unwrap();
+        assert_eq!(host.netdev_usage(&left).unwrap(), []);
+        (spec.name, spec.tag) = ("other2".parse().unwrap(), String::from("mine"));
+        host.make_macvlan(&spec).unwrap();
+        let usage = Usage::Lower {
+            netdev: String::from("left"),
+            upper: String::from("other2"),
+        };
+        assert_eq!(host.netdev_usage(&left).unwrap(), [usage]);
+        run("ip link del left");
+        let error = host.netdev_usage(&left).unwrap_err();
+        assert_eq!(error.errno(), Some(ENODEV), "{error}");
+    });
+}
+
+#[test]
+fn a_device_is_removed_only_under_its_name() {
+    in_namespace(|host, _| {
+        let spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let made = host.make_macvlan(&spec).unwrap();
+        run("ip link set guest1 name renamed");
+        host.delete_link(made.index, made.name).unwrap();
+        assert!(names(host).contains(&String::from("renamed")));
+        host.delete_link(made.index, "renamed".parse().unwrap())
+            .unwrap();
+        host.delete_link(made.index, "renamed".parse().unwrap())
+            .unwrap();
+        assert!(!names(host).contains(&String::from("renamed")));
+        let lo = host.netdev("lo").unwrap();
+        let error = host.delete_link(lo.index, lo.name).unwrap_err();
+        assert_eq!(error.to_string(), "removing the network device of 'lo'");
+    });
+}
+
+#[test]
+fn devices_go_with_what_they_sit_on_and_that_is_told() {
+    in_namespace(|host, _| {
+        run("ip link add br type bridge");
+        let spec = macvtap(host, "guest1", "left", DirectMode::Bridge);
+        let made = host.make_macvlan(&spec).unwrap();
+        let right = host.netdev("right").unwrap();
+        let mut events = host.watch().unwrap();
+        host.set_master(right.index, host.netdev("br").ok().map(|b| b.index))
+            .unwrap();
+        host.set_master(right.index, None).unwrap();
+        run("ip link set left down");
+        run("ip link del left");
+        let mut removed = Vec::new();
+        while !removed.contains(&right.index) || !removed.contains(&made.index) {
+            match events.next().unwrap() {
+                HostEvent::LinkRemoved { ifindex, .. } => removed.push(ifindex),
+                HostEvent::LinkChanged { netdev, .. } if netdev == "left" => {
+                    // It left the bridge before, and was not gone.
+                    assert!(!removed.contains(&right.index));
+                }
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
+fn state_mtu_and_counters_are_read_back() {
+    in_namespace(|host, _| {
+        let a = Station::on(host, "guest1", "left", DirectMode::Passthrough);
+        let b = Station::on(host, "guest2", "right", DirectMode::Passthrough);
+        let before = host.netdev_counters(b.netdev.index).unwrap();
+        a.send(b.mac, "counted");
+        b.receive_until("counted");
+        let after = host.netdev_counters(b.netdev.index).unwrap();
+        assert!(after.rx_packets > before.rx_packets && after.rx_bytes > before.rx_bytes);
+        let left = host.netdev("left").unwrap();
+        host.set_mtu(left.index, 1400).unwrap();
+        assert_eq!(host.netdev("left").unwrap().state.mtu, 1400);
+        let error = host.set_mtu(left.index, 1).unwrap_err();
+        assert_eq!(error.errno(), Some(EINVAL));
+        host.set_up(left.index, false).unwrap();
+        assert!(!host.netdev("left").unwrap().state.up);
+        let error = host.netdev_counters(4711).unwrap_err();
+        assert_eq!(error.errno(), Some(ENODEV));
+        assert!(matches!(
+            error,
+            HostError::Kernel {
+                operation: Operation::ReadCounters,
+                ..
+            }
+        ));
+    });
+}
+
+#[test]
+fn a_missing_vhost_is_said_with_what_to_do() {
+    in_namespace(|_, paths| {
+        let dev = tempfile::tempdir().unwrap();
+        let host = LinuxHost::new(Paths {
+            dev: dev.path().to_owned(),
+            ..paths.clone()
+        });
+        let error = host.open_vhost(1).unwrap_err();
+        assert!(matches!(error, HostError::NoVhost));
+        assert!(error.to_string().contains("modprobe vhost_net"));
+    });
+}

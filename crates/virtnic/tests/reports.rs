@@ -1,0 +1,588 @@
+//! Plans, networks, NICs, differences and counters as people and scripts get to see them.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use common::{Answers, Host, Ran, seconds_ago, two_lent, virtnic};
+use rpc::{
+    ChosenDevice, DeviceNote, Difference, GuestCounters, Holding, Lent, LentKind, NetworkReport,
+    Nic, NicAbility, Outcome, PlanRefusal, PlanReport, PlannedChoice, PlannedDevice, PoolRow,
+    VfCount,
+};
+use uuid::Uuid;
+
+fn sriov(vfs: u32) -> NicAbility {
+    NicAbility::SrIov(VfCount { vfs, max: 8 })
+}
+
+fn ens1f0() -> PoolRow {
+    let holding = |device: &str, guest: &str, network: Option<&str>| Holding {
+        device: device.into(),
+        guest: guest.into(),
+        network: network.map(str::to_owned),
+    };
+    PoolRow {
+        name: "ens1f0".into(),
+        ability: Some(sriov(4)),
+        numa_node: Some(1),
+        total: 4,
+        free: 0,
+        connections: 3,
+        lent: vec![
+            holding("VF 0", "web", Some("fast")),
+            holding("VF 1", "db", Some("other")),
+            holding("VF 2", "mail", None),
+        ],
+        busy: vec![DeviceNote {
+            device: "VF 3".into(),
+            note: "ens1f0v3 is up with 10.0.0.5/24".into(),
+        }],
+        kept_back: Vec::new(),
+        obstacle: None,
+    }
+}
+
+fn eth2() -> PoolRow {
+    PoolRow {
+        name: "eth2".into(),
+        ability: Some(NicAbility::MacvlanOffload(true)),
+        numa_node: None,
+        total: 1,
+        free: 1,
+        connections: 0,
+        lent: Vec::new(),
+        busy: Vec::new(),
+        kept_back: Vec::new(),
+        obstacle: Some("it has no carrier".into()),
+    }
+}
+
+fn networks() -> Vec<NetworkReport> {
+    let fast = NetworkReport {
+        name: "fast".into(),
+        uuid: Uuid::from_u128(1),
+        active: true,
+        mode: "passthrough".into(),
+        modes: Vec::new(),
+        exclusive: true,
+        connections: 1,
+        rows: vec![ens1f0(), eth2()],
+        missing: vec!["eth9".into()],
+    };
+    let slow = NetworkReport {
+        name: "slow".into(),
+        active: false,
+        mode: "bridge".into(),
+        modes: vec!["vepa".into(), "bridge".into()],
+        exclusive: false,
+        connections: 0,
+        rows: Vec::new(),
+        missing: Vec::new(),
+        ..fast.clone()
+    };
+    vec![fast, slow]
+}
+
+fn nics() -> Vec<Nic> {
+    let pf = Nic {
+        name: "ens1f0".into(),
+        ability: sriov(7),
+        mac: Some("52:54:00:00:00:01".into()),
+        kind: None,
+        pci_address: Some("0000:01:00.0".into()),
+        driver: Some("igb".into()),
+        numa_node: Some(0),
+        up: true,
+        carrier: true,
+        mtu: 1500,
+        master: None,
+        networks: vec!["fast".into(), "slow".into()],
+    };
+    let vf = Nic {
+        name: "ens1f0v0".into(),
+        ability: NicAbility::VirtualFunction,
+        networks: Vec::new(),
+        ..pf.clone()
+    };
+    let offload = Nic {
+        name: "eth2".into(),
+        ability: NicAbility::MacvlanOffload(false),
+        driver: Some("ixgbe".into()),
+        carrier: false,
+        networks: Vec::new(),
+        master: Some("bond0".into()),
+        ..pf.clone()
+    };
+    let bond = Nic {
+        name: "bond0".into(),
+        ability: NicAbility::Ethernet,
+        kind: Some("bond".into()),
+        pci_address: None,
+        driver: None,
+        numa_node: None,
+        up: false,
+        networks: Vec::new(),
+        ..pf.clone()
+    };
+    vec![pf, vf, offload, bond]
+}
+
+fn differences() -> Vec<Difference> {
+    let orphan = Difference {
+        device: Some("macvtap3".into()),
+        guest: Some("web".into()),
+        what: "macvtap3 on eth2 was made for guest 'web', which does not run".into(),
+        cause: "virtnicd ended before it could remove it".into(),
+        remedy: "remove macvtap3".into(),
+        safe: true,
+        outcome: Outcome::Left,
+    };
+    let bound = Difference {
+        device: Some("0000:01:10.2".into()),
+        guest: None,
+        what: "VF 1 of ens1f0 has driver vfio-pci, and nobody has it".into(),
+        cause: String::new(),
+        remedy: "bind it to its own driver".into(),
+        safe: false,
+        outcome: Outcome::Left,
+    };
+    vec![orphan, bound]
+}
+
+fn plan() -> PlanReport {
+    let gets = PlannedDevice {
+        element: "interface".into(),
+        r#type: "network".into(),
+        mac: Some("52:54:00:00:00:01".into()),
+        alias: None,
+        network: Some("slow".into()),
+        choice: PlannedChoice::Device(ChosenDevice {
+            kind: LentKind::Macvtap,
+            device: "macvtap vepa on eth2".into(),
+            pci_address: None,
+            why: "of 2 NICs, eth2 has the fewest connections (3)".into(),
+        }),
+        steps: vec![
+            "make macvtap0 on eth2".into(),
+            "open 2 queues of it\nand vhost-net for each".into(),
+        ],
+        notes: vec!["the host can't reach this guest over eth2".into()],
+    };
+    let hostdev = PlannedDevice {
+        element: "hostdev".into(),
+        r#type: "pci".into(),
+        mac: None,
+        alias: Some("hostdev0".into()),
+        network: None,
+        choice: PlannedChoice::Device(ChosenDevice {
+            kind: LentKind::Hostdev,
+            device: "0000:03:00.0".into(),
+            pci_address: Some("0000:03:00.0".into()),
+            why: "the guest names it".into(),
+        }),
+        steps: vec!["bind to vfio-pci".into()],
+        notes: Vec::new(),
+    };
+    let user = PlannedDevice {
+        r#type: "user".into(),
+        network: None,
+        choice: PlannedChoice::None("nothing of the host's".into()),
+        steps: Vec::new(),
+        notes: Vec::new(),
+        ..gets.clone()
+    };
+    PlanReport {
+        guest: "web".into(),
+        guest_uuid: Uuid::from_u128(7),
+        running: false,
+        would_start: true,
+        obstacles: Vec::new(),
+        notes: Vec::new(),
+        devices: vec![gets, user, hostdev],
+    }
+}
+
+fn refused_plan() -> PlanReport {
+    let mut plan = plan();
+    plan.devices.truncate(1);
+    plan.devices[0].network = Some("fast".into());
+    plan.devices[0].choice = PlannedChoice::Refused(PlanRefusal {
+        error: "network 'fast' has no free device".into(),
+        advice: Some("stop a guest".into()),
+        rows: vec![ens1f0()],
+    });
+    plan.devices[0].steps.clear();
+    PlanReport {
+        would_start: false,
+        obstacles: vec!["<memballoon model='xen'>".into()],
+        ..plan
+    }
+}
+
+fn counted() -> Vec<Lent> {
+    let mut lent = two_lent();
+    lent[0].counters = Some(GuestCounters {
+        rx_bytes: 123_456_789,
+        rx_packets: 100_000,
+        rx_errors: None,
+        rx_dropped: 3,
+        rx_multicast: Some(12),
+        rx_broadcast: None,
+        tx_bytes: 42,
+        tx_packets: 1,
+        tx_errors: None,
+        tx_dropped: 0,
+        tx_multicast: None,
+        tx_broadcast: None,
+    });
+    lent
+}
+
+#[test]
+fn a_plan_says_what_each_interface_gets_and_why_and_each_step() {
+    let ran = Host::with(Answers::Plan(plan())).virtnic(&["plan", "web"]);
+    insta::assert_snapshot!(ran.out, @r"
+    guest web would start
+
+    interface 52:54:00:00:00:01, network slow
+      gets     macvtap vepa on eth2
+      why      of 2 NICs, eth2 has the fewest connections (3)
+      step 1   make macvtap0 on eth2
+      step 2   open 2 queues of it
+               and vhost-net for each
+      note     the host can't reach this guest over eth2
+
+    interface 52:54:00:00:00:01, user
+      gets     nothing of the host's
+
+    hostdev hostdev0, pci
+      gets     0000:03:00.0
+      why      the guest names it
+      step 1   bind to vfio-pci
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_2() {
+    let ran = Host::with(Answers::Plan(refused_plan())).virtnic(&["plan", "web"]);
+    insta::assert_snapshot!(ran.out, @r"
+    guest web would not start
+      refused  <memballoon model='xen'>
+
+    interface 52:54:00:00:00:01, network fast
+      refused  network 'fast' has no free device
+      advice   stop a guest
+      note     the host can't reach this guest over eth2
+        NIC     ABILITY             NODE  DEVICES  FREE  LENT  BUSY  PORTS
+        ens1f0  SR-IOV, 4 of 8 VFs     1        4     0     3     1      3
+        NIC     DEVICE  STATE  BY
+        ens1f0  VF 0    lent   web
+        ens1f0  VF 1    lent   db (network other)
+        ens1f0  VF 2    lent   mail (by itself)
+        ens1f0  VF 3    busy   ens1f0v3 is up with 10.0.0.5/24
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (2, ""));
+    let ran = Host::with(Answers::Plan(refused_plan())).virtnic(&["plan", "web", "--json"]);
+    assert_eq!(ran.status, 2);
+    let plan: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let device = &plan["devices"][0];
+    assert_eq!(device["verdict"], "refused");
+    assert_eq!(device["rows"][0]["lent"][1]["guest"], "db");
+    assert!(device["device"].is_null());
+}
+
+#[test]
+fn a_running_guest_is_planned_for_its_next_start() {
+    let report = PlanReport {
+        running: true,
+        notes: vec!["its VF would be another one".into()],
+        ..plan()
+    };
+    let ran = Host::with(Answers::Plan(report)).virtnic(&["plan", "web"]);
+    assert!(
+        ran.out
+            .starts_with("guest web runs; it would start again\n  note"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn a_document_can_be_planned_from_a_file_and_from_standard_input() {
+    let host = Host::with(Answers::Plan(plan()));
+    let file = host.root.path().join("guest.xml");
+    std::fs::write(&file, "<domain/>").unwrap();
+    let ran = host.virtnic(&["plan", "--file", file.to_str().unwrap()]);
+    assert!(
+        ran.out.starts_with("guest <domain/> would start\n"),
+        "{ran:?}"
+    );
+
+    let mut command = virtnic();
+    command.arg("--root").arg(host.root.path());
+    command.args(["plan", "--file", "-"]).stdin(Stdio::piped());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"<domain>").unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap(), host.root.path());
+    assert!(
+        ran.out.starts_with("guest <domain> would start\n"),
+        "{ran:?}"
+    );
+
+    let ran = host.virtnic(&["plan", "--file", "/nowhere/guest.xml"]);
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert!(
+        ran.err.contains("/nowhere/guest.xml can't be read"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn networks_are_told_a_line_each() {
+    let ran = Host::with(Answers::Networks(networks())).virtnic(&["net"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NETWORK  STATE     MODE         NICS  DEVICES  FREE  PORTS
+    fast     active    passthrough     2        5     0      1
+    slow     inactive  bridge          -        -     -      0
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    let ran = Host::with(Answers::Networks(Vec::new())).virtnic(&["net"]);
+    assert_eq!(
+        (ran.status, ran.out.as_str(), ran.err.as_str()),
+        (0, "", "there are no networks\n")
+    );
+}
+
+#[test]
+fn one_network_is_told_with_its_cards_and_what_is_taken() {
+    let ran = Host::with(Answers::Networks(networks())).virtnic(&["net", "fast"]);
+    insta::assert_snapshot!(ran.out, @r"
+    network  fast (active)
+    mode     passthrough, a device for one guest
+    ports    1
+    missing  eth9
+
+    NIC     ABILITY              NODE  DEVICES  FREE  LENT  BUSY  PORTS  IN THE WAY
+    ens1f0  SR-IOV, 4 of 8 VFs      1        4     0     3     1      3  -
+    eth2    macvlan offload, on     -        1     1     0     0      0  it has no carrier
+
+    NIC     DEVICE  STATE  BY
+    ens1f0  VF 0    lent   web
+    ens1f0  VF 1    lent   db (network other)
+    ens1f0  VF 2    lent   mail (by itself)
+    ens1f0  VF 3    busy   ens1f0v3 is up with 10.0.0.5/24
+    ");
+    let ran = Host::with(Answers::Networks(networks())).virtnic(&["net", "slow"]);
+    insta::assert_snapshot!(ran.out, @r"
+    network  slow (inactive)
+    mode     bridge
+    choice   vepa, bridge
+    ports    0
+    ");
+}
+
+#[test]
+fn nics_are_told_by_their_ability() {
+    let host = Host::with(Answers::Nics(nics()));
+    let ran = host.virtnic(&["nics"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NIC     ABILITY               LINK        DRIVER  PCI ADDRESS   NODE  MASTER  NETWORKS    KIND
+    ens1f0  SR-IOV, 7 of 8 VFs    up          igb     0000:01:00.0  0     -       fast, slow  -
+    eth2    macvlan offload, off  no carrier  ixgbe   0000:01:00.0  0     bond0   -           -
+    bond0   Ethernet              down        -       -             -     -       -           bond
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    assert_eq!(host.virtnic(&["nodedev"]).out, ran.out);
+    let with_vfs = host.virtnic(&["nics", "--vfs"]).out;
+    assert_eq!(with_vfs.lines().count(), ran.out.lines().count() + 1);
+    assert!(with_vfs.contains("ens1f0v0"), "{with_vfs}");
+
+    let only_vfs = nics().drain(1..2).collect();
+    let ran = Host::with(Answers::Nics(only_vfs)).virtnic(&["nics"]);
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (0, "there are VFs only (--vfs shows them)\n")
+    );
+}
+
+#[test]
+fn differences_are_told_with_cause_and_remedy_and_are_status_1() {
+    let ran = Host::with(Answers::Differences(differences())).virtnic(&["reconcile"]);
+    insta::assert_snapshot!(ran.out, @r"
+    macvtap3 on eth2 was made for guest 'web', which does not run
+      cause    virtnicd ended before it could remove it
+      remedy   remove macvtap3
+
+    VF 1 of ens1f0 has driver vfio-pci, and nobody has it
+      by hand  bind it to its own driver
+    ");
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (1, "2 differences, of which --apply would mend 1\n")
+    );
+    let ran = Host::with(Answers::Differences(Vec::new())).virtnic(&["reconcile"]);
+    assert_eq!(
+        (ran.status, ran.out.as_str(), ran.err.as_str()),
+        (0, "", "no differences: records, kernel and guests agree\n")
+    );
+    let ran = Host::with(Answers::Differences(Vec::new())).virtnic(&["reconcile", "--json"]);
+    assert_eq!(
+        (ran.status, ran.out.as_str(), ran.err.as_str()),
+        (0, "[]\n", "")
+    );
+}
+
+/// Only through the socket on which something may be changed.
+#[test]
+fn what_is_mended_is_no_difference_any_more() {
+    let host = Host::with(Answers::Refuses);
+    let mut mended = differences();
+    mended.truncate(1);
+    mended[0].outcome = Outcome::Mended;
+    host.listen("virtnic-sock", Answers::Differences(mended));
+    let ran = host.virtnic(&["reconcile", "--apply"]);
+    insta::assert_snapshot!(ran.out, @r"
+    macvtap3 on eth2 was made for guest 'web', which does not run
+      cause    virtnicd ended before it could remove it
+      mended   remove macvtap3
+    ");
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (0, "1 difference, 1 mended\n")
+    );
+
+    let host = Host::with(Answers::Refuses);
+    let mut failed = differences();
+    failed[0].outcome = Outcome::Failed("Device or resource busy".into());
+    host.listen("virtnic-sock", Answers::Differences(failed));
+    let ran = host.virtnic(&["reconcile", "--apply"]);
+    assert!(
+        ran.out.contains("failed   Device or resource busy"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (1, "2 differences, 0 mended\n")
+    );
+}
+
+#[test]
+fn nothing_is_mended_over_the_read_only_socket() {
+    let host = Host::with(Answers::Differences(differences()));
+    let socket = host.socket("virtnic-sock-ro");
+    let mut command = virtnic();
+    command
+        .args(["reconcile", "--apply", "--socket"])
+        .arg(socket);
+    let ran = Ran::of(command.output().unwrap(), host.root.path());
+    assert_eq!((ran.status, ran.out.as_str()), (1, ""));
+    assert!(ran.err.contains("read only access"), "{ran:?}");
+}
+
+#[test]
+fn what_stands_for_a_device_on_the_host_is_told() {
+    let mut lent = two_lent();
+    lent[0] = Lent {
+        kind: LentKind::Macvtap,
+        pf: None,
+        vf: None,
+        pci_address: None,
+        driver: None,
+        host_netdev: Some("macvtap0".into()),
+        parent: Some("eth2".into()),
+        mode: Some("vepa".into()),
+        ..lent[0].clone()
+    };
+    lent[1].vanished = true;
+    let ran = Host::with(Answers::Lent(lent.clone())).virtnic(&["who"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NETWORK  GUEST          MAC                KIND          NETDEV    ON    PF      VF  PCI ADDRESS   DRIVER    FOR    STATE
+    fast     web            52:54:00:00:00:01  macvtap vepa  macvtap0  eth2  -       -   -             -         3 min  lent
+    -        a-longer-name  52:54:00:00:00:01  hostdev       -         -     ens1f0  12  0000:03:10.0  vfio-pci  5 d    lent, vanished
+    ");
+
+    lent[1] = Lent {
+        kind: LentKind::Tap,
+        host_netdev: Some("vnet0".into()),
+        parent: Some("br0".into()),
+        since: seconds_ago(30 * 60),
+        mode: None,
+        ..lent[0].clone()
+    };
+    let ran = Host::with(Answers::Lent(lent)).virtnic(&["who"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NETWORK  GUEST  MAC                KIND          NETDEV    ON    FOR
+    fast     web    52:54:00:00:00:01  macvtap vepa  macvtap0  eth2  3 min
+    fast     web    52:54:00:00:00:01  tap           vnet0     br0   30 min
+    ");
+}
+
+/// Weakness 13: which guest has which VF, and what goes through it, is one question.
+#[test]
+fn weakness_13_who_has_which_device_is_one_question() {
+    let ran = Host::with(Answers::Lent(counted())).virtnic(&["who", "--stats"]);
+    insta::assert_snapshot!(ran.out, @r"
+    GUEST          MAC                DEVICE         RX BYTES  RX PACKETS  RX DROPS  MULTICAST  BROADCAST  TX BYTES  TX PACKETS  TX DROPS
+    web            52:54:00:00:00:01  ens1f0 VF 0   123456789      100000         3         12          -        42           1         0
+    a-longer-name  52:54:00:00:00:01  ens1f0 VF 12          -           -         -          -          -         -           -         -
+    ");
+    let ran = Host::with(Answers::Lent(counted())).virtnic(&["who", "--stats", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(rows[0]["stats"]["rx_bytes"], 123_456_789);
+    assert!(rows[0]["stats"]["rx_broadcast"].is_null());
+    assert!(rows[1]["stats"].is_null());
+}
+
+#[test]
+fn json_has_the_fields_that_the_help_names() {
+    let cases = [
+        ("who", "stats", Answers::Lent(counted()), &["--stats"][..]),
+        ("status", "", Answers::Lent(Vec::new()), &[]),
+        (
+            "plan",
+            "devices rows",
+            Answers::Plan(refused_plan()),
+            &["web"],
+        ),
+        ("net", "rows", Answers::Networks(networks()), &[]),
+        ("nics", "", Answers::Nics(nics()), &[]),
+        ("reconcile", "", Answers::Differences(differences()), &[]),
+    ];
+    for (command, nested, answers, args) in cases {
+        let host = Host::with(answers);
+        let ran = host.virtnic(&[&[command, "--json"], args].concat());
+        let mut value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        let help = host.virtnic(&[command, "--help"]).out;
+        let sections: Vec<&str> = help.split("\n\n").collect();
+        let mut titles = vec!["Fields of ".to_owned()];
+        titles.extend(
+            nested
+                .split_whitespace()
+                .map(|name| format!("Each of {name}")),
+        );
+        for (depth, title) in titles.iter().enumerate() {
+            if depth > 0 {
+                value = value[title.trim_start_matches("Each of ")].take();
+            }
+            if value.is_array() {
+                value = value[0].take();
+            }
+            let object = value.as_object().unwrap();
+            let mut fields: Vec<&str> = object.keys().map(String::as_str).collect();
+            let section = sections.iter().find(|section| section.starts_with(title));
+            let section = section.unwrap_or_else(|| panic!("no '{title}' in {help}"));
+            let mut named: Vec<&str> = (section.lines().skip(1))
+                .filter_map(|line| line.split_whitespace().next())
+                .collect();
+            fields.sort_unstable();
+            named.sort_unstable();
+            assert_eq!(fields, named, "virtnic {command}, {title}");
+        }
+    }
+}

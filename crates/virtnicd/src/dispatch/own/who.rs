@@ -1,0 +1,118 @@
+//! Who has which device.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use assign::{Assignment, Item, Kind, Owner, Phase};
+use conf::xml::Keyword as _;
+use conf::{DeviceId, Plug};
+use rpc::{Lent, LentKind, VirtnicWho};
+
+use super::counters;
+use crate::daemon::Daemon;
+use crate::network::PortEntry;
+
+impl Daemon {
+    /// Every device that is lent, with who has it; the filter is a part of any of its texts.
+    pub(in crate::dispatch) async fn who(self: &Arc<Self>, question: VirtnicWho) -> Vec<Lent> {
+        let filter = question.filter.as_deref();
+        let rows = (self.lender.list().into_iter()).map(|line| (self.lent_row(&line), line));
+        let mut rows: Vec<(Lent, Assignment)> = rows
+            .filter(|(row, _)| filter.is_none_or(|filter| mentions(row, filter)))
+            .collect();
+        if question.counters {
+            let host = Arc::clone(&self.host);
+            let counted = tokio::task::spawn_blocking(move || {
+                for (row, line) in &mut rows {
+                    row.counters = counters::of(&*host, line);
+                }
+                rows
+            });
+            // Broken off, the log says why; there is nothing to tell then.
+            rows = counted.await.unwrap_or_default();
+        }
+        rows.into_iter().map(|(row, _)| row).collect()
+    }
+
+    fn lent_row(&self, line: &Assignment) -> Lent {
+        let state = match &line.phase {
+            Phase::Claimed => "claimed",
+            Phase::Preparing => "preparing",
+            Phase::Lent => "lent",
+            Phase::Returning => "returning",
+            Phase::Dirty(_) => "dirty",
+        };
+        let port = self.port_of(&line.owner);
+        let kind = line.kind.unwrap_or_else(|| kind_to_be(line, port.as_ref()));
+        let device = line.item.device();
+        // A device that is only claimed was not looked at yet; its network knows it.
+        let place = (line.vf.as_ref())
+            .map(|vf| (vf.pf_netdev.clone(), vf.number))
+            .or_else(|| self.lender.place_of(device?));
+        let (pf, vf) = place.unzip();
+        let parent = match kind {
+            Kind::Hostdev => None,
+            Kind::Macvtap => line.parent.or(device).map(|on| self.lender.name_of(on)),
+            Kind::Tap => line.bridge.map(|bridge| bridge.to_string()),
+        };
+        let made = || {
+            let since = port.as_ref()?.since.duration_since(UNIX_EPOCH).ok()?;
+            Some(since.as_secs())
+        };
+        let since = line.since.or_else(made);
+        let owner = &line.owner;
+        Lent {
+            kind: match kind {
+                Kind::Hostdev => LentKind::Hostdev,
+                Kind::Macvtap => LentKind::Macvtap,
+                Kind::Tap => LentKind::Tap,
+            },
+            network: owner.network.clone(),
+            guest: Some(owner.name.clone()),
+            guest_uuid: Some(owner.guest),
+            mac: owner.mac.map(|mac| mac.to_string()),
+            pf,
+            vf: vf.map(u32::from),
+            pci_address: device.and_then(DeviceId::pci).map(|pci| pci.to_string()),
+            driver: line.driver.clone(),
+            host_netdev: line.netdev.map(|netdev| netdev.to_string()),
+            parent,
+            mode: line.mode.map(|mode| mode.word().to_owned()),
+            state: state.to_owned(),
+            vanished: (device.or(line.parent)).is_some_and(|on| self.lender.is_vanished(on)),
+            since: since.map_or(0, |since| i64::try_from(since).unwrap_or(i64::MAX)),
+            port: owner.port.unwrap_or_default(),
+            counters: None,
+        }
+    }
+
+    fn port_of(&self, owner: &Owner) -> Option<PortEntry> {
+        let network = self.networks.by_name(owner.network.as_deref()?)?;
+        network.port(owner.port?).ok()
+    }
+}
+
+/// How a device that is only claimed will be lent.
+fn kind_to_be(line: &Assignment, port: Option<&PortEntry>) -> Kind {
+    match (line.item, port.and_then(|port| port.port.plug.as_ref())) {
+        (_, Some(Plug::Direct { .. })) => Kind::Macvtap,
+        (Item::Device(DeviceId::Netdev(_)), _) => Kind::Macvtap,
+        (Item::Device(DeviceId::Pci(_)), _) => Kind::Hostdev,
+        (Item::Link(_), _) if line.parent.is_some() => Kind::Macvtap,
+        (Item::Link(_), _) => Kind::Tap,
+    }
+}
+
+fn mentions(row: &Lent, part: &str) -> bool {
+    let texts = [
+        &row.network,
+        &row.guest,
+        &row.mac,
+        &row.pf,
+        &row.pci_address,
+        &row.driver,
+        &row.host_netdev,
+        &row.parent,
+    ];
+    texts.into_iter().flatten().any(|text| text.contains(part))
+}

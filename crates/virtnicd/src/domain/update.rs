@@ -1,0 +1,149 @@
+//! `virsh domif-setlink` and `virsh update-device`: the link of an interface, and nothing else.
+
+use std::sync::Arc;
+
+use conf::{Form, Interface, InterfaceSource, VfLink};
+use qemu::Guest;
+use rpc::{Code, DomainUpdateDeviceFlags, Error};
+use tokio::task::block_in_place;
+
+use super::control::control;
+use super::interface::Carrier;
+use super::{DomainObject, QEMU};
+use crate::affect::Read;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+
+impl Daemon {
+    /// Changes a device of a guest into the one that is given.
+    pub(crate) async fn update_device(
+        &self,
+        object: &Arc<DomainObject>,
+        args: &DomainUpdateDeviceFlags,
+    ) -> Result<()> {
+        let given = read_interface(&args.xml)?;
+        let _job = object.job.lock().await;
+        let affected = object.affected(args.flags)?;
+        let changed = |domain: &mut conf::Domain, which| {
+            let place = find_like(&domain.devices.interfaces, &given, &object.name)?;
+            let interface = &mut domain.devices.interfaces[place];
+            check_same_but_link(interface, &given, which)?;
+            interface.link_up = given.link_up;
+            Ok(())
+        };
+        self.change_domain(object, affected, changed).await
+    }
+
+    /// Has a running guest see the link of an interface as its document says.
+    pub(super) async fn set_link(
+        &self,
+        object: &DomainObject,
+        interface: &Interface,
+    ) -> Result<()> {
+        let up = interface.link_up != Some(false);
+        let lines = self.lender.of_guest(object.uuid);
+        match Carrier::of(interface, object.uuid, &lines) {
+            Carrier::Vf { claim, .. } => {
+                let link = if up {
+                    self.vf_link_of(interface)
+                } else {
+                    VfLink::Off
+                };
+                block_in_place(|| self.lender.set_vf_link(claim, link))
+            }
+            _ if interface.is_hostdev() => {
+                let detail = format!(
+                    "interface {} is a host device, and none whose link could be set",
+                    interface.mac
+                );
+                Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+            }
+            _ => {
+                let guest: Guest = self.guest(object)?;
+                let Some(alias) = &interface.info.alias else {
+                    let detail = format!("interface {} has no alias", interface.mac);
+                    return Err(Error::new(Code::InternalError, QEMU, detail));
+                };
+                guest.set_link(alias, up).await.map_err(control)
+            }
+        }
+    }
+
+    /// The link of a VF that is not switched off.
+    fn vf_link_of(&self, interface: &Interface) -> VfLink {
+        let settings = match &interface.source {
+            InterfaceSource::Network {
+                network,
+                port_group,
+            } => self
+                .networks
+                .by_name(network)
+                .map(|network| network.vf_settings(interface.vf, port_group.as_deref())),
+            _ => interface.vf,
+        };
+        settings.unwrap_or_default().link.unwrap_or_default()
+    }
+}
+
+/// Of a guest's devices, interfaces alone can be changed.
+fn read_interface(xml: &str) -> Result<Interface> {
+    let document = conf::xml::Document::parse(xml).map_err(fault::document(QEMU))?;
+    let kind = document.root().name();
+    if kind != "interface" {
+        let detail = format!("a <{kind}> can't be changed while its guest is there");
+        return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
+    }
+    Interface::parse(xml).map_err(fault::document(QEMU))
+}
+
+/// The interface that a client's document is about: that of the MAC, or of MAC and place.
+fn find_like(interfaces: &[Interface], given: &Interface, guest: &str) -> Result<usize> {
+    let same_mac = |place: &usize| interfaces[*place].mac == given.mac;
+    let alike: Vec<usize> = (0..interfaces.len()).filter(same_mac).collect();
+    let address = given.info.address.as_ref();
+    let found = match alike.as_slice() {
+        [place] => Some(*place),
+        several => several
+            .iter()
+            .copied()
+            .find(|&place| address.is_some() && interfaces[place].info.address.as_ref() == address),
+    };
+    found.ok_or_else(|| {
+        let detail = match alike.len() {
+            0 => format!("guest '{guest}' has no interface with MAC {}", given.mac),
+            count => format!(
+                "guest '{guest}' has {count} interfaces with MAC {}; say the <address> of one",
+                given.mac
+            ),
+        };
+        Error::new(Code::DeviceMissing, QEMU, detail)
+    })
+}
+
+/// Refuses a change of anything but the link. A client may hand back what it was shown, as it runs
+/// or as it is defined, and may leave out what was filled in for it.
+fn check_same_but_link(own: &Interface, given: &Interface, which: Read) -> Result<()> {
+    let shown = |form| Interface::parse(&own.to_xml(form)).map_err(fault::document(QEMU));
+    let mut forms = vec![shown(Form::Inactive)?];
+    if which == Read::Live {
+        forms.push(shown(Form::Live)?);
+    }
+    let is_like = |form: &Interface| {
+        let mut given = given.clone();
+        given.link_up = form.link_up;
+        let info = &mut given.info;
+        info.address = info.address.take().or_else(|| form.info.address.clone());
+        info.alias = info.alias.take().or_else(|| form.info.alias.clone());
+        given.model = given.model.take().or_else(|| form.model.clone());
+        given.target = given.target.take().or_else(|| form.target.clone());
+        given == *form
+    };
+    if forms.iter().any(is_like) {
+        return Ok(());
+    }
+    let detail = format!(
+        "of interface {} the link alone can be changed, and more than that differs",
+        own.mac
+    );
+    Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+}

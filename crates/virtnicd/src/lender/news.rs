@@ -1,0 +1,202 @@
+//! The host's news: VFs and NICs that come, go, or change.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+
+use assign::{Item, Owner};
+use conf::{NetdevName, PciAddress};
+use host::{HostEvent, HostEvents, PhysicalFunction};
+use pool::Update;
+
+use super::{Lender, State};
+use crate::fault;
+use crate::sync::lock;
+
+/// A lent device that is not there any more.
+#[derive(Debug)]
+pub(crate) struct Vanished {
+    pub(crate) owner: Owner,
+}
+
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    everything: bool,
+    pfs: BTreeSet<PciAddress>,
+    names: BTreeSet<NetdevName>,
+}
+
+impl Lender {
+    /// Keeps the pool up to date with the host until the host says no more, and tells of each lent
+    /// device that vanished. Blocks.
+    ///
+    /// News are read as they come and worked off in one go: making 254 VFs sends a thousand.
+    pub(crate) fn follow(&self, events: Box<dyn HostEvents>, tell: impl Fn(Vanished)) {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut events = events;
+                while let Some(event) = events.next() {
+                    if sender.send(event).is_err() {
+                        break;
+                    }
+                }
+            });
+            while let Ok(event) = receiver.recv() {
+                let mut news = News::default();
+                self.sort(event, &mut news);
+                while let Ok(event) = receiver.try_recv() {
+                    self.sort(event, &mut news);
+                }
+                self.work_off(news, &tell);
+            }
+        });
+    }
+
+    /// What an event is about, as far as it matters to a running network.
+    pub(super) fn sort(&self, event: HostEvent, news: &mut News) {
+        use HostEvent as E;
+        if news.everything {
+            return;
+        }
+        let of_vf = |state: &State, address| state.vfs.get(&address).map(|vf| vf.pf_address);
+        match event {
+            E::Lost => news.everything = true,
+            E::LinkChanged { ifindex, netdev } | E::LinkRemoved { ifindex, netdev } => {
+                let state = lock(&self.state);
+                let pfs = state.pfs.values();
+                let its = pfs.filter(|pf| pf.ifindex == ifindex || pf.netdev == netdev);
+                news.pfs.extend(its.map(|pf| pf.address));
+                if let Ok(name) = netdev.parse() {
+                    news.names.insert(name);
+                }
+            }
+            E::PciAdded(address) => {
+                // Which PF's it is, sysfs tells; the network device may still be on its way.
+                let vf = self.host.virtual_function(address).ok();
+                news.pfs.extend(vf.map(|vf| vf.pf_address));
+            }
+            E::PciRemoved(address) => {
+                let state = lock(&self.state);
+                news.pfs.extend(of_vf(&state, address));
+                if state.pfs.contains_key(&address) {
+                    news.pfs.insert(address);
+                }
+            }
+            E::PciDriverChanged(address) => {
+                let state = lock(&self.state);
+                let pf = of_vf(&state, address);
+                news.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn work_off(&self, news: News, tell: &impl Fn(Vanished)) {
+        let (pfs, names) = {
+            let state = lock(&self.state);
+            let concerned =
+                |pf: &&PhysicalFunction| news.everything || news.pfs.contains(&pf.address);
+            let pfs: Vec<_> = state.pfs.values().filter(concerned).cloned().collect();
+            let listed = state.listed_names();
+            let names: Vec<_> = (listed.into_iter())
+                .filter(|name| news.everything || news.names.contains(name))
+                .collect();
+            (pfs, names)
+        };
+        for pf in pfs {
+            let pf = self.present(pf, &news.names);
+            match self.look_at(&pf) {
+                Ok(update) => self.tell_changes(&pf.netdev, update, tell),
+                Err(error) => tracing::debug!(
+                    pf = pf.netdev,
+                    error = fault::chain(&error),
+                    "not looked at"
+                ),
+            }
+        }
+        for name in names {
+            self.follow_name(name, tell);
+        }
+    }
+
+    /// The PF as it is now: its network device may have another name, or be another one since its
+    /// driver was loaded anew.
+    fn present(&self, pf: PhysicalFunction, names: &BTreeSet<NetdevName>) -> PhysicalFunction {
+        let known = std::iter::once(pf.netdev.as_str());
+        for name in known.chain(names.iter().map(NetdevName::as_str)) {
+            if let Ok(now) = self.host.physical_function(name)
+                && now.address == pf.address
+            {
+                let mut state = lock(&self.state);
+                state.pfs.insert(now.address, now.clone());
+                return now;
+            }
+        }
+        pf
+    }
+
+    /// A device that networks list by name came, went, or changed.
+    fn follow_name(&self, name: NetdevName, tell: &impl Fn(Vanished)) {
+        let now = match self.look_at_name(name) {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::debug!(%name, error = fault::chain(&error), "not looked at");
+                return;
+            }
+        };
+        let mut gone = BTreeSet::new();
+        {
+            let mut state = lock(&self.state);
+            let State { networks, pool, .. } = &mut *state;
+            for (network, parts) in networks {
+                let mut changed = false;
+                for (_, device) in
+                    (parts.listed.iter_mut()).filter(|(listed, _)| *listed == Some(name))
+                {
+                    match now {
+                        Some(now) if *device != now => {
+                            *device = now;
+                            changed = true;
+                        }
+                        Some(_) => {}
+                        None => {
+                            gone.insert(*device);
+                        }
+                    }
+                }
+                if changed {
+                    if let Some(spec) = parts.spec_now() {
+                        pool.set_network(network, spec);
+                    }
+                }
+            }
+        }
+        for device in gone {
+            // A VF's network device goes when it is bound to vfio: that VF is still there.
+            let is_vf =
+                (device.pci()).is_some_and(|address| lock(&self.state).pool.vf(address).is_some());
+            if !is_vf {
+                let update = lock(&self.state).pool.remove_nic(device);
+                self.tell_changes(name.as_str(), update, tell);
+            }
+        }
+    }
+
+    fn tell_changes(&self, of: &str, update: Update, tell: &impl Fn(Vanished)) {
+        for device in update.appeared {
+            lock(&self.state).vanished.remove(&device);
+        }
+        for (device, holder) in update.vanished_while_lent {
+            tracing::error!(%device, of, guest = holder.guest, "a lent device vanished");
+            lock(&self.state).vanished.insert(device);
+            let lines = self.assigner.list();
+            let its = lines
+                .into_iter()
+                .filter(|line| line.item == Item::Device(device) || line.parent == Some(device));
+            for line in its {
+                tell(Vanished { owner: line.owner });
+            }
+        }
+    }
+}

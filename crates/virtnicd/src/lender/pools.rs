@@ -1,0 +1,420 @@
+//! What each running network lends: its documents' names, as devices of this host.
+
+use std::collections::BTreeSet;
+
+use conf::{
+    DeviceId, Forward, ForwardMode, NetdevName, Network, PciAddress, PoolDevice, PoolMembers,
+    VirtualPortKind,
+};
+use host::{HostError, Netdev, PhysicalFunction};
+use pool::{Health, Members, NetworkSpec, NicInfo, PfInfo, Sharing, Update, VfInfo};
+use rpc::{Code, Domain, Error};
+
+use super::{Lender, State};
+use crate::fault::{self, Result};
+use crate::sync::lock;
+
+/// What a running network lends.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// The PFs that it names, or whose VFs it names.
+    pub(super) pfs: Vec<PciAddress>,
+    /// The devices that it lists, in order, and the names that it lists them by.
+    pub(super) listed: Vec<(Option<NetdevName>, DeviceId)>,
+    /// Its guests' macvtaps need the VFs' network devices.
+    pub(super) needs_netdev: bool,
+    /// How it lends them.
+    pub(super) spec: Option<NetworkSpec>,
+}
+
+/// Whether a device of the network is one guest's at a time.
+pub(super) fn is_exclusive(network: &Network) -> bool {
+    let is_qbh = || {
+        let profiles = std::iter::once(network.virtual_port.as_ref())
+            .chain(network.port_groups.iter().map(|g| g.virtual_port.as_ref()));
+        (profiles.flatten()).any(|port| port.kind == Some(VirtualPortKind::Qbh))
+    };
+    match network.forward_mode() {
+        Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough) => true,
+        Some(ForwardMode::Private) => is_qbh(),
+        _ => false,
+    }
+}
+
+impl Lender {
+    /// Makes a network's devices known, and lends them from now on; in place of what a network of
+    /// that name lent. Blocks: sysfs is read, and VFs may be made.
+    pub(crate) fn open_pool(&self, network: &Network, forward: &Forward) -> Result<()> {
+        let of_network = |error: HostError| {
+            let detail = format!("network '{}': {}", network.name, fault::chain(&error));
+            Error::new(Code::InternalError, Domain::Network, detail)
+        };
+        let is_macvtap = forward.mode != ForwardMode::Hostdev;
+        let mut parts = Parts {
+            needs_netdev: is_macvtap,
+            ..Parts::default()
+        };
+        let mut pfs: Vec<PhysicalFunction> = Vec::new();
+        let members = match &forward.members {
+            PoolMembers::PhysicalFunctions(names) => {
+                for name in names {
+                    let pf = self.host.physical_function(name).map_err(of_network)?;
+                    pfs.push(self.with_vfs(network, pf, is_macvtap)?);
+                }
+                if pfs.iter().all(|pf| pf.vf_count == 0) {
+                    return Err(no_vfs(&network.name, &pfs));
+                }
+                Members::PhysicalFunctions(pfs.iter().map(|pf| pf.address).collect())
+            }
+            PoolMembers::Addresses(addresses) => {
+                for &address in addresses {
+                    let vf = self
+                        .host
+                        .virtual_function(address)
+                        .map_err(fault::host(Domain::Network))?;
+                    self.add_pf(&mut pfs, &vf.pf_netdev).map_err(of_network)?;
+                    parts.listed.push((None, address.into()));
+                }
+                Members::Devices(parts.devices())
+            }
+            PoolMembers::Interfaces(names) => {
+                for name in names {
+                    let (name, device) =
+                        self.listed(network, name, &mut pfs).map_err(of_network)?;
+                    parts.listed.push((Some(name), device));
+                }
+                Members::Devices(parts.devices())
+            }
+            PoolMembers::None => {
+                let detail = format!("network '{}' names no device to lend", network.name);
+                return Err(Error::new(Code::ConfigUnsupported, Domain::Network, detail));
+            }
+        };
+        parts.pfs = pfs.iter().map(|pf| pf.address).collect();
+        let extension = &network.extension;
+        let spec = NetworkSpec {
+            members,
+            sharing: if is_exclusive(network) {
+                Sharing::Exclusive
+            } else {
+                Sharing::Shared
+            },
+            needs_netdev: is_macvtap,
+            spread: extension.spread,
+            numa: extension.numa,
+            needs_carrier: extension.needs_carrier,
+        };
+        // Known before it is looked at, so that looking knows what to look for.
+        {
+            let mut state = lock(&self.state);
+            (state.pfs).extend(pfs.iter().map(|pf| (pf.address, pf.clone())));
+            parts.spec = Some(spec.clone());
+            state.networks.insert(network.name.clone(), parts);
+        }
+        let looked = pfs.iter().try_for_each(|pf| self.look_at(pf).map(drop));
+        if let Err(error) = looked {
+            self.close_pool(&network.name);
+            return Err(of_network(error));
+        }
+        lock(&self.state).pool.set_network(&network.name, spec);
+        Ok(())
+    }
+
+    /// A network lends no more. What it lent stays lent.
+    pub(crate) fn close_pool(&self, network: &str) {
+        let mut state = lock(&self.state);
+        state.pool.remove_network(network);
+        state.networks.remove(network);
+    }
+
+    /// What a running network lends, in its order, as its live document lists it.
+    pub(crate) fn members(&self, network: &str) -> Vec<PoolDevice> {
+        let state = lock(&self.state);
+        let Some(parts) = state.networks.get(network) else {
+            return Vec::new();
+        };
+        let listed = parts
+            .listed
+            .iter()
+            .map(|(name, device)| match (name, device) {
+                (Some(name), _) | (None, DeviceId::Netdev(name)) => {
+                    PoolDevice::Interface(name.to_string())
+                }
+                (None, DeviceId::Pci(address)) => PoolDevice::Address(*address),
+            });
+        if !parts.listed.is_empty() {
+            return listed.collect();
+        }
+        let vfs = parts.pfs.iter().flat_map(|pf| state.pool.vfs_of(*pf));
+        if parts.needs_netdev {
+            vfs.filter_map(|vf| Some(PoolDevice::Interface(vf.netdev?.to_string())))
+                .collect()
+        } else {
+            vfs.map(|vf| PoolDevice::Address(vf.address)).collect()
+        }
+    }
+
+    /// The PCI function behind a name that a running network lists.
+    pub(crate) fn listed_function(&self, network: &str, name: &str) -> Option<PciAddress> {
+        let state = lock(&self.state);
+        let mut listed = state.networks.get(network)?.listed.iter();
+        let (_, device) = listed.find(|(own, _)| own.is_some_and(|own| own.as_str() == name))?;
+        device.pci()
+    }
+
+    /// A PF with as many VFs as its network asks for, if it had none.
+    fn with_vfs(
+        &self,
+        network: &Network,
+        pf: PhysicalFunction,
+        need_netdevs: bool,
+    ) -> Result<PhysicalFunction> {
+        let wanted = network.extension.vfs.iter().find(|vfs| vfs.pf == pf.netdev);
+        let Some(wanted) = wanted else { return Ok(pf) };
+        if pf.vf_count > 0 {
+            if u32::from(pf.vf_count) != wanted.count {
+                tracing::warn!(
+                    network = network.name,
+                    pf = pf.netdev,
+                    "has {} VFs, not the {} that its network asks for; they are left alone",
+                    pf.vf_count,
+                    wanted.count
+                );
+            }
+            return Ok(pf);
+        }
+        self.make_vfs(network, &pf, wanted.count, need_netdevs)?;
+        self.host
+            .physical_function(&pf.netdev)
+            .map_err(fault::host(Domain::Network))
+    }
+
+    /// Makes VFs without drivers of the host's, unless these are what is needed. The PF's setting
+    /// for that is put back, whatever comes of it.
+    fn make_vfs(
+        &self,
+        network: &Network,
+        pf: &PhysicalFunction,
+        count: u32,
+        need_netdevs: bool,
+    ) -> Result<()> {
+        let refused = |what: String| {
+            let detail = format!(
+                "network '{}': can't make {count} VFs of '{}': {what}",
+                network.name, pf.netdev
+            );
+            Error::new(Code::OperationFailed, Domain::Network, detail)
+        };
+        let count = u16::try_from(count)
+            .ok()
+            .filter(|count| *count <= pf.max_vfs)
+            .ok_or_else(|| refused(format!("it can have {} at most", pf.max_vfs)))?;
+        let said = |error: &HostError| match error.advice() {
+            Some(advice) => format!("{}\n{advice}", fault::chain(error)),
+            None => fault::chain(error),
+        };
+        let probed = self.host.autoprobe(pf).map_err(|e| refused(said(&e)))?;
+        let switch_off = probed && !need_netdevs;
+        if switch_off {
+            let off = self.host.set_autoprobe(pf, false);
+            off.map_err(|error| refused(said(&error)))?;
+        }
+        let made = self.host.set_vf_count(pf, count);
+        let restored = if switch_off {
+            self.host.set_autoprobe(pf, true)
+        } else {
+            Ok(())
+        };
+        match (made, restored) {
+            (Ok(()), Ok(())) => {
+                tracing::info!(pf = pf.netdev, count, "made VFs");
+                Ok(())
+            }
+            (Err(error), Ok(())) => Err(refused(said(&error))),
+            (Ok(()), Err(error)) => {
+                // The VFs are there, and good; only later ones would go without a driver.
+                tracing::error!(
+                    pf = pf.netdev,
+                    error = fault::chain(&error),
+                    "its drivers' automatic probing stays switched off"
+                );
+                Ok(())
+            }
+            (Err(error), Err(again)) => Err(refused(format!(
+                "{}\nNot undone: {}",
+                said(&error),
+                fault::chain(&again)
+            ))),
+        }
+    }
+
+    /// A device that a network lists by name. One that is not there yet is known by its name until
+    /// it comes.
+    fn listed(
+        &self,
+        network: &Network,
+        name: &str,
+        pfs: &mut Vec<PhysicalFunction>,
+    ) -> std::result::Result<(NetdevName, DeviceId), HostError> {
+        let name: NetdevName = name
+            .parse()
+            .map_err(|_| HostError::NoNetdev(name.to_owned()))?;
+        let netdev = match self.host.netdev(name.as_str()) {
+            Ok(netdev) => netdev,
+            Err(HostError::NoNetdev(_)) => {
+                tracing::warn!(network = network.name, %name, "lists a device that is not there");
+                return Ok((name, name.into()));
+            }
+            Err(error) => return Err(error),
+        };
+        let device = self.device_of(&netdev)?;
+        match device {
+            DeviceId::Pci(address) => match self.host.virtual_function(address) {
+                Ok(vf) => self.add_pf(pfs, &vf.pf_netdev)?,
+                Err(HostError::NotVirtualFunction(_)) => self.enter_nic(device, &netdev)?,
+                Err(error) => return Err(error),
+            },
+            DeviceId::Netdev(_) => self.enter_nic(device, &netdev)?,
+        }
+        Ok((name, device))
+    }
+
+    fn add_pf(
+        &self,
+        pfs: &mut Vec<PhysicalFunction>,
+        netdev: &str,
+    ) -> std::result::Result<(), HostError> {
+        if !pfs.iter().any(|pf| pf.netdev == netdev) {
+            pfs.push(self.host.physical_function(netdev)?);
+        }
+        Ok(())
+    }
+
+    fn enter_nic(&self, device: DeviceId, netdev: &Netdev) -> std::result::Result<(), HostError> {
+        let numa_node = match device {
+            DeviceId::Pci(address) => self.host.pci_device(address)?.numa_node,
+            DeviceId::Netdev(_) => None,
+        };
+        let info = NicInfo {
+            device,
+            netdev: netdev.name,
+            numa_node,
+            health: Health {
+                up: netdev.state.up,
+                carrier: netdev.state.carrier,
+            },
+        };
+        lock(&self.state).pool.set_nic(info);
+        Ok(())
+    }
+
+    /// Tells the pool what a PF has now. Asks the kernel, so no lock is held meanwhile.
+    pub(super) fn look_at(&self, pf: &PhysicalFunction) -> std::result::Result<Update, HostError> {
+        let link = match self.host.pf_link(pf) {
+            Err(HostError::NoNetdev(_) | HostError::NoPciDevice(_)) => {
+                return Ok(lock(&self.state).pool.remove_pf(pf.address));
+            }
+            link => link?,
+        };
+        let vfs = self.host.virtual_functions(pf)?;
+        let needs_netdevs = {
+            let state = lock(&self.state);
+            state.needs_netdevs(pf.address)
+        };
+        let info = PfInfo {
+            address: pf.address,
+            netdev: pf.netdev.clone(),
+            numa_node: pf.numa_node,
+            max_vfs: pf.max_vfs,
+            health: Health {
+                up: link.up,
+                carrier: link.carrier,
+            },
+        };
+        let of_pool: Vec<_> = vfs
+            .iter()
+            .map(|vf| VfInfo {
+                address: vf.address,
+                number: vf.number,
+                netdev: if needs_netdevs {
+                    self.vf_netdev(vf.address)
+                } else {
+                    None
+                },
+            })
+            .collect();
+        let mut state = lock(&self.state);
+        state.vfs.extend(vfs.into_iter().map(|vf| (vf.address, vf)));
+        Ok(state.pool.set_pf(&info, &of_pool))
+    }
+
+    fn vf_netdev(&self, address: PciAddress) -> Option<NetdevName> {
+        let netdevs = self.host.pci_device(address).ok()?.netdevs;
+        netdevs.first()?.parse().ok()
+    }
+
+    /// Tells the pool what became of a device that networks list by name; its old and its new
+    /// identity, if that changed.
+    pub(super) fn look_at_name(
+        &self,
+        name: NetdevName,
+    ) -> std::result::Result<Option<DeviceId>, HostError> {
+        match self.host.netdev(name.as_str()) {
+            Ok(netdev) => {
+                let device = self.device_of(&netdev)?;
+                let is_vf = device
+                    .pci()
+                    .is_some_and(|address| self.host.virtual_function(address).is_ok());
+                if !is_vf {
+                    self.enter_nic(device, &netdev)?;
+                }
+                Ok(Some(device))
+            }
+            Err(HostError::NoNetdev(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Parts {
+    /// How it lends the devices that it lists now.
+    pub(super) fn spec_now(&self) -> Option<NetworkSpec> {
+        let mut spec = self.spec.clone()?;
+        if let Members::Devices(devices) = &mut spec.members {
+            *devices = self.devices();
+        }
+        Some(spec)
+    }
+
+    fn devices(&self) -> Vec<DeviceId> {
+        self.listed.iter().map(|(_, device)| *device).collect()
+    }
+}
+
+impl State {
+    /// Whether some network needs the network devices of that PF's VFs.
+    pub(super) fn needs_netdevs(&self, pf: PciAddress) -> bool {
+        let mut networks = self.networks.values();
+        networks.any(|parts| parts.needs_netdev && parts.pfs.contains(&pf))
+    }
+
+    /// The names that running networks list.
+    pub(super) fn listed_names(&self) -> BTreeSet<NetdevName> {
+        let parts = self.networks.values();
+        parts
+            .flat_map(|parts| parts.listed.iter())
+            .filter_map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+fn no_vfs(network: &str, pfs: &[PhysicalFunction]) -> Error {
+    let pf = pfs.first().map_or("", |pf| pf.netdev.as_str());
+    let names: Vec<_> = pfs.iter().map(|pf| format!("'{}'", pf.netdev)).collect();
+    let detail = format!(
+        "network '{network}': {} has no VFs\nMake some: echo 4 > /sys/class/net/{pf}/device/sriov_numvfs\n\
+         or let the network make them: <pf dev='{pf}'><virtnic:vfs count='4'/></pf>",
+        names.join(" and ")
+    );
+    Error::new(Code::InternalError, Domain::Network, detail)
+}

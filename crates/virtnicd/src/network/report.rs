@@ -1,0 +1,80 @@
+//! What each network has to lend, on which NICs, and who has what of it.
+
+use std::sync::Arc;
+
+use conf::xml::Keyword as _;
+use conf::{ForwardMode, Network};
+use pool::Sharing;
+use rpc::NetworkReport;
+
+use super::NetworkObject;
+use crate::daemon::Daemon;
+use crate::fault::Result;
+use crate::registry::Named as _;
+use crate::sync::lock;
+
+impl Daemon {
+    /// The network of that name or uuid, or all networks, by name. Asks the kernel about each
+    /// device that is free, so it blocks.
+    pub(crate) fn network_reports(&self, name: Option<&str>) -> Result<Vec<NetworkReport>> {
+        let mut objects = match name {
+            None => self.networks.all(),
+            Some(name) => {
+                let by_uuid = name
+                    .parse()
+                    .ok()
+                    .and_then(|uuid| self.networks.by_uuid(uuid));
+                vec![match by_uuid {
+                    Some(object) => object,
+                    None => self.network_by_name(name)?,
+                }]
+            }
+        };
+        objects.sort_by(|one, other| one.name().cmp(other.name()));
+        // One that is forgotten meanwhile has nothing to tell.
+        let reports = (objects.iter()).filter_map(|object| self.network_report(object));
+        Ok(reports.collect())
+    }
+
+    fn network_report(&self, object: &NetworkObject) -> Option<NetworkReport> {
+        let (network, ports) = object.shown()?;
+        let explanation = ports.and_then(|_| self.lender.picture(&network));
+        let is_exclusive = match &explanation {
+            Some(explanation) => explanation.sharing == Sharing::Exclusive,
+            None => matches!(
+                network.forward_mode(),
+                Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough)
+            ),
+        };
+        let missing = explanation.iter().flat_map(|table| &table.missing);
+        Some(NetworkReport {
+            name: object.name.clone(),
+            uuid: object.uuid,
+            active: ports.is_some(),
+            mode: network
+                .forward_mode()
+                .map_or("isolated", |mode| mode.word())
+                .to_owned(),
+            modes: (network.direct_modes().into_iter())
+                .map(|mode| mode.word().to_owned())
+                .collect(),
+            exclusive: is_exclusive,
+            connections: u32::try_from(ports.unwrap_or(0)).unwrap_or(u32::MAX),
+            missing: missing.map(ToString::to_string).collect(),
+            rows: explanation
+                .map(|table| self.lender.rows(&table))
+                .unwrap_or_default(),
+        })
+    }
+}
+
+impl NetworkObject {
+    /// What runs, with the number of its ports; or else what is defined.
+    fn shown(&self) -> Option<(Arc<Network>, Option<usize>)> {
+        let state = lock(&self.state);
+        match &state.active {
+            Some(active) => Some((Arc::clone(&active.network), Some(active.ports.len()))),
+            None => Some((Arc::new(state.defined.clone()?), None)),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Changing a network that is there: a part of it, in what runs, in the definition, or in both.
+
+use std::sync::Arc;
+
+use conf::{Form, Network, NetworkUpdate, UpdateCommand, UpdateSection};
+use rpc::{Code, Error};
+
+use super::{DOMAIN, NetworkObject, NetworkState};
+use crate::affect::{Affected, Read};
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+use crate::sync::lock;
+
+impl Daemon {
+    /// Carries `virsh net-update` out. Blocks.
+    pub(crate) fn update_network(
+        &self,
+        object: &NetworkObject,
+        args: &rpc::NetworkUpdate,
+    ) -> Result<()> {
+        let change = parse(args)?;
+        let mut state = lock(&object.state);
+        let affected = state.subject(&object.name).affected(args.flags)?;
+        // Who is on a device matters for what runs only.
+        let status = state.active.as_ref().filter(|_| affected.live);
+        let status = status.map(|active| self.network_status(active));
+        let changed = |network: &Network, which| {
+            let status = status.as_ref().filter(|_| which == Read::Live);
+            network
+                .update(&change, status)
+                .map_err(fault::document(DOMAIN))
+        };
+        self.replace_network(object, &mut state, affected, changed, |old, new| {
+            // Nothing but its pool is there already; a port group is looked at by the next port.
+            match old.forward == new.forward {
+                true => Ok(()),
+                false => self.reopen_network(old, new),
+            }
+        })
+    }
+
+    /// Puts changed documents in the place of a network's. `effect` makes what runs like the second
+    /// of the two. All of it is done, or nothing: what fails late is undone.
+    pub(super) fn replace_network(
+        &self,
+        object: &NetworkObject,
+        state: &mut NetworkState,
+        affected: Affected,
+        changed: impl Fn(&Network, Read) -> Result<Network>,
+        effect: impl Fn(&Network, &Network) -> Result<()>,
+    ) -> Result<()> {
+        let active = state.active.as_mut().filter(|_| affected.live);
+        let mut live = match active {
+            Some(active) => {
+                let new = changed(&active.network, Read::Live)?;
+                Some((active, new))
+            }
+            None => None,
+        };
+        let config = match state.defined.as_ref().filter(|_| affected.config) {
+            Some(defined) => Some(changed(defined, Read::Config)?),
+            None => None,
+        };
+        if let Some((active, new)) = &live {
+            self.record_network(new)?;
+            if let Err(error) = effect(&active.network, new) {
+                self.record_again(&active.network);
+                return Err(error);
+            }
+        }
+        if let Some(config) = config {
+            let kept = self
+                .network_store
+                .write(&object.name, &config.to_xml(Form::Inactive));
+            if let Err(error) = kept {
+                if let Some((active, new)) = &live {
+                    if let Err(error) = effect(new, &active.network) {
+                        tracing::error!(network = object.name, %error, "a change is not undone");
+                    }
+                    self.record_again(&active.network);
+                }
+                let what = format!("can't keep network '{}'", object.name);
+                return Err(fault::file(DOMAIN, what)(error));
+            }
+            state.defined = Some(config);
+        }
+        if let Some((active, new)) = &mut live {
+            active.network = Arc::new(new.clone());
+        }
+        Ok(())
+    }
+
+    /// Makes a running network's pool that of its new document. What it lent stays lent.
+    fn reopen_network(&self, old: &Network, new: &Network) -> Result<()> {
+        self.open_network(new).inspect_err(|_| {
+            if let Err(error) = self.open_network(old) {
+                tracing::error!(network = old.name, %error, "runs, and has nothing to lend");
+            }
+        })
+    }
+
+    fn record_again(&self, network: &Network) {
+        if let Err(error) = self.record_network(network) {
+            tracing::error!(network = network.name, %error, "its record is ahead of it");
+        }
+    }
+}
+
+/// A change as the wire tells it.
+fn parse(args: &rpc::NetworkUpdate) -> Result<NetworkUpdate<'_>> {
+    let unknown = |what: &str, number: u32| {
+        let detail = format!("{number} is no {what} of a network's update");
+        Error::new(Code::InvalidArg, DOMAIN, detail)
+    };
+    Ok(NetworkUpdate {
+        command: UpdateCommand::from_number(args.command)
+            .ok_or_else(|| unknown("command", args.command))?,
+        section: UpdateSection::from_number(args.section)
+            .ok_or_else(|| unknown("section", args.section))?,
+        // Any negative number leaves it open.
+        parent: usize::try_from(args.parent_index).ok(),
+        xml: &args.xml,
+    })
+}

@@ -7,10 +7,10 @@ use assign::{
     Claim, ClaimError, ErrorKind, Item, Kind, Lent, LentKind, MacvtapPreparation, Origin, Phase,
     Preparation, TapPreparation, Vhost,
 };
-use common::scenes::{Scene, bandwidth, macvtap, name, qbg, tap};
+use common::scenes::{Scene, bandwidth, macvtap, name, qbg, qbh, tap};
 use common::{Machine, chain, guest, lend, mac, ordinary};
 use conf::{DeviceId, DirectMode};
-use host::{Fault, Links, Netdev, Operation};
+use host::{Effect, Fault, Host, Links, Netdev, Operation};
 
 fn netdev(lent: &Lent) -> &Netdev {
     match &lent.kind {
@@ -502,4 +502,169 @@ fn a_fault_when_the_link_is_switched_on_leaves_it_lent() {
     assert!(text.ends_with("(os error 5)"), "{text}");
     assigner.set_link_state(lent.generation, true).unwrap();
     assigner.give_back(lent.generation).unwrap();
+}
+
+#[test]
+fn a_guests_mac_is_in_the_bridges_table_while_it_runs() {
+    let scene = Scene::Bridge;
+    let machine = scene.machine();
+    let assigner = machine.start();
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+    let table = || machine.host.bridge_macs("vnet0");
+    assert_eq!(table(), []);
+    assigner.set_link_state(lent.generation, true).unwrap();
+    assert_eq!(table(), [mac(1)]);
+    assigner.set_link_state(lent.generation, false).unwrap();
+    assert_eq!(table(), []);
+    assert!(machine.host.netdev("vnet0").unwrap().state.up, "a tap stays up");
+}
+
+#[test]
+fn a_vf_below_a_macvtap_gets_mac_and_vlan_and_keeps_its_driver() {
+    for (scene, through_pf) in [
+        (Scene::PassthroughVf, false),
+        (Scene::PassthroughLockedVf, true),
+    ] {
+        let machine = scene.machine();
+        let assigner = machine.start();
+        let claim = scene.claim(&assigner, &machine, 1).unwrap();
+        let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+        let vf = machine.host.virtual_function(machine.vf(0)).unwrap();
+        let state = machine.host.vf_state(&vf).unwrap();
+        assert_eq!(state.netdev, Some(("sim0v0".into(), mac(1))), "{scene:?}");
+        assert_eq!((state.driver.as_deref(), state.vlan), (Some("simvf"), 42));
+        // Its PF gives it the MAC only where it holds on to one.
+        assert_eq!(state.mac == mac(1), through_pf, "{scene:?}");
+        assert_eq!(netdev(&lent).mac, mac(1));
+        let line = assigner.find(lent.item).unwrap();
+        assert_eq!((line.vf, line.mode), (Some(vf), Some(DirectMode::Passthrough)));
+    }
+}
+
+#[test]
+fn an_igb_vf_below_a_macvtap_comes_back_as_it_was() {
+    for scene in [Scene::PassthroughVf, Scene::PassthroughLockedVf] {
+        let machine = scene.machine();
+        machine.host.set_quirks(host::Quirks::igb());
+        let assigner = machine.start();
+        let lend = |n| {
+            let claim = scene.claim(&assigner, &machine, n).unwrap();
+            let lent = assigner.prepare(claim, &scene.preparation(n)).unwrap();
+            assigner.set_link_state(lent.generation, true).unwrap();
+            assigner.give_back(lent.generation).unwrap();
+        };
+        // Its PF lists the MAC that the VF's driver made up, once it has heard it.
+        lend(1);
+        let found = machine.host.snapshot();
+        lend(2);
+        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+    }
+}
+
+#[test]
+fn a_device_that_takes_no_mac_while_it_is_up_is_switched_off_for_it() {
+    let scene = Scene::PassthroughNic;
+    let machine = scene.machine();
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    let prepare = || {
+        let claim = scene.claim(&assigner, &machine, 1).unwrap();
+        assigner.prepare(claim, &scene.preparation(1)).unwrap()
+    };
+    machine.host.fail(Fault::of(Operation::SetNetdevMac, 16));
+    let lent = prepare();
+    assert!(!machine.host.netdev("eth0").unwrap().state.up);
+    assigner.set_link_state(lent.generation, true).unwrap();
+    assert!(machine.host.netdev("eth0").unwrap().state.up);
+    machine.host.fail(Fault::of(Operation::SetNetdevMac, 16));
+    assigner.give_back(lent.generation).unwrap();
+    assert_eq!(machine.host.waiting_faults(), 0);
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+#[test]
+fn what_was_set_and_not_kept_is_a_failure() {
+    for (deaf_to, scene, told) in [
+        (Operation::SetMaster, Scene::Bridge, "bridge br0 was set, and no bridge is read back"),
+        (
+            Operation::SetRxFilter,
+            Scene::Shared(DirectMode::Vepa),
+            "all multicasts was set, and not all multicasts is read back",
+        ),
+        (Operation::SetUp, Scene::Ethernet, "up was set, and down is read back"),
+        (
+            Operation::SetNetdevMac,
+            Scene::PassthroughNic,
+            "MAC 52:54:00:00:00:01 was set, and MAC 3a:5b:00:00:00:00 is read back",
+        ),
+    ] {
+        let machine = scene.machine();
+        let deaf = common::hooked::Hooked {
+            deaf_to: Some(deaf_to),
+            ..common::hooked::Hooked::plain(machine.host.clone())
+        };
+        let found = machine.host.snapshot();
+        let (assigner, _) = machine.open_with(std::sync::Arc::new(deaf));
+        let claim = scene.claim(&assigner, &machine, 1).unwrap();
+        let error = assigner.prepare(claim, &scene.preparation(1)).unwrap_err();
+        assert!(chain(&error).ends_with(told), "{}", chain(&error));
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+    }
+}
+
+#[test]
+fn a_hostdev_vf_gets_mac_and_vlan_from_its_802_1qbh_profile() {
+    let machine = Machine::with_links("vfs=1");
+    let (assigner, vf) = (machine.start(), machine.vf(0));
+    let found = machine.host.snapshot();
+    let with = |network, profile| {
+        Preparation::Vfio(assign::VfioPreparation {
+            profile: Some(profile),
+            ..common::vfio(Some(network))
+        })
+    };
+    let plain = assign::VfConfig::new(mac(1), None, &conf::VfSettings::default()).unwrap();
+    let lent = lend(&assigner, vf, 1, &with(plain, qbh())).unwrap();
+    let request = machine.host.port_profiles()[&mac(1)].clone();
+    assert_eq!(request.action, host::PortAction::Associate);
+    assert!(
+        matches!(&request.profile, host::PortProfile::Qbh { link, vf: Some(0), guest: to, .. }
+            if link.as_str() == "sim0" && *to == guest(1).guest),
+        "{request:?}"
+    );
+    let set = |effect: &Effect| matches!(effect, Effect::Set(..));
+    assert!(!machine.host.effects().iter().any(set), "the card does that");
+    assigner.give_back(lent.generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+
+    for (network, profile, told) in [
+        (common::mac_and_vlan(1), qbh(), "can have no VLAN beside it"),
+        (plain, qbg(), "can have no port profile but one of 802.1Qbh"),
+    ] {
+        let error = lend(&assigner, vf, 1, &with(network, profile)).unwrap_err();
+        assert!(chain(&error).ends_with(told), "{}", chain(&error));
+        assert_eq!(error.kind(), ErrorKind::ConfigUnsupported);
+    }
+}
+
+#[test]
+fn a_switch_that_does_not_let_go_keeps_the_item_until_it_does() {
+    let scene = Scene::Shared(DirectMode::Vepa);
+    let machine = scene.machine();
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+    machine.host.set_port_answer(host::PortAnswer::Silence);
+    let error = assigner.give_back(lent.generation).unwrap_err();
+    assert!(chain(&error).contains("no answer within 10 s"), "{}", chain(&error));
+    assert!(!machine.has("macvtap0"), "all else is undone");
+    assert!(matches!(assigner.list()[0].phase, Phase::Dirty(_)));
+    // Without an agent nobody holds the association any more; with one it is told again.
+    machine.host.set_port_answer(host::PortAnswer::Accept);
+    assigner.give_back(lent.generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
 }

@@ -1,5 +1,5 @@
-//! What is known to go wrong elsewhere, and holds here. The numbers are those of the list in
-//! `docs/weaknesses.md`.
+//! What is known to go wrong with libvirt, and holds here; by the numbers of the list that all tests
+//! of that kind share.
 #![allow(clippy::unwrap_used, reason = "a test's helpers are tests too")]
 
 mod common;
@@ -8,7 +8,7 @@ use assign::{
     ErrorKind, Lent, LentKind, MacvtapPreparation, Obstacle, Phase, Preparation, ReturnError,
     VfioPreparation,
 };
-use common::scenes::{Scene, macvtap, name, qbg};
+use common::scenes::{Scene, macvtap, name};
 use common::{
     Machine, chain, claim, everything, guest, lend, mac, mac_and_vlan, managed, ordinary,
     until_crash, vfio,
@@ -238,7 +238,7 @@ fn weakness_30_a_back_end_that_is_gone_is_refused_by_name_at_once() {
 
 #[test]
 fn weakness_31_a_pf_that_is_down_leads_to_another_and_all_settings_can_be_made() {
-    let machine = Machine::new("pfs=2,vfs=1");
+    let machine = Machine::new("pfs=2,vfs=2");
     let assigner = machine.start();
     machine.host.set_pf_up(machine.pf(), false);
     let error = lend(&assigner, machine.vf(0), 1, &everything(1)).unwrap_err();

@@ -201,6 +201,54 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
     guest.destroy().await.unwrap();
 }
 
+#[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
+async fn its_threads_and_memory_are_where_they_are_to_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("disk.img");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let cpus = host::own_cpus().unwrap();
+    let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
+    let mut domain = q35(&image);
+    let place = &mut domain.placement;
+    place.emulator_pin = conf::NumberSet::of([first]);
+    place.vcpu_pins = conf::NumberSet::of([last])
+        .map(|set| (0, set))
+        .into_iter()
+        .collect();
+    place.memory = Some(conf::NumaMemory {
+        mode: conf::NumaMode::Strict,
+        nodes: conf::NumberSet::of([0]),
+    });
+    let log = directory.path().join("log");
+    let spec = LaunchSpec::new(domain, directory.path().join("run"), log);
+    let guest = Guest::launch(spec).await.unwrap().guest;
+
+    let pid = guest.pid().unwrap();
+    // QEMU gives its threads names.
+    let mut seen = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().path();
+        let name = std::fs::read_to_string(task.join("comm")).unwrap();
+        let wanted = if name.starts_with("CPU 0/") {
+            last
+        } else {
+            first
+        };
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        let line = format!("Cpus_allowed_list:\t{wanted}\n");
+        assert!(status.contains(&line), "{name}: {status}");
+        seen.push(name);
+    }
+    assert!(
+        seen.iter().any(|name| name.starts_with("CPU 0/")),
+        "{seen:?}"
+    );
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/numa_maps")).unwrap();
+    assert!(maps.contains(" bind:0"), "{maps}");
+    guest.destroy().await.unwrap();
+}
+
 /// A disk whose boot sector is these instructions.
 fn bootable(directory: &Path, code: &[u8]) -> PathBuf {
     let mut image = vec![0; 1 << 20];

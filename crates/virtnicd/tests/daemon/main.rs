@@ -19,6 +19,7 @@ mod events;
 mod guests;
 mod host_interfaces;
 mod metadata;
+mod modes;
 mod networks;
 mod own_calls;
 mod parameters;

@@ -76,7 +76,7 @@ async fn a_document_to_be_validated_says_nothing_that_nobody_reads() {
     client.ok(define(&xml, 0)).await;
 
     let good = guest_xml("g1", &on_network("n1"));
-    let xml = good.replace("<vcpu>", "<vcpu nosuch='1'>");
+    let xml = good.replace("<source ", "<nosuch/><source ");
     let define = |xml: &str, flags| DomainDefineXmlFlags {
         xml: xml.to_owned(),
         flags,

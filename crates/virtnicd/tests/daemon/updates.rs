@@ -402,7 +402,8 @@ async fn weakness_43_a_change_that_is_refused_takes_nothing_from_a_pool() {
     let other_network = format!(
         "<interface type='network'><mac address='{mac}'/><source network='vfs'/></interface>"
     );
-    let mtu = with_link(&interface, "down").replace("</interface>", "<mtu size='900'/></interface>");
+    let mtu =
+        with_link(&interface, "down").replace("</interface>", "<mtu size='900'/></interface>");
     let unsupported = Code::OperationUnsupported;
     for flags in [LIVE, CONFIG, LIVE | CONFIG] {
         for xml in [&other_network, &mtu] {
@@ -447,9 +448,16 @@ async fn weakness_18_a_part_in_a_failover_pair_is_not_changed_in_passing() {
     let paired = interface.replace("</interface>", "<teaming type='persistent'/></interface>");
     let unsupported = Code::OperationUnsupported;
     client
-        .refuses(&root, change(&dom, &paired, CONFIG), unsupported, &["the link alone"])
+        .refuses(
+            &root,
+            change(&dom, &paired, CONFIG),
+            unsupported,
+            &["the link alone"],
+        )
         .await;
-    client.ok(change(&dom, &with_link(interface, "down"), CONFIG)).await;
+    client
+        .ok(change(&dom, &with_link(interface, "down"), CONFIG))
+        .await;
 }
 
 #[tokio::test]

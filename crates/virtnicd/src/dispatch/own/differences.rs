@@ -87,58 +87,100 @@ fn device_of(difference: &assign::Difference) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::Arc;
 
-    use host::{Fault, Links as _, Operation, SimulatedHost};
+    use assign::{MacvtapPreparation, Origin, Owner, Preparation, Vhost};
+    use conf::{DirectMode, MacAddress};
+    use host::{Fault, Links as _, Operation, SimulatedHost, TapQueues};
 
     use super::*;
+    use crate::lender::{Borrower, Wanted};
 
     const EBUSY: i32 = 16;
+    const MAC: MacAddress = MacAddress::new([0x52, 0x54, 0, 0, 0, 1]);
 
-    /// A macvtap that a daemon made, and whose record is gone.
-    fn orphaned() -> (SimulatedHost, Lender, tempfile::TempDir) {
+    /// A macvtap that an earlier daemon made, and whose record is gone; and the next daemon's lender.
+    async fn orphaned() -> (SimulatedHost, Lender, tempfile::TempDir) {
         let host = SimulatedHost::new("pfs=1,vfs=1".parse().unwrap());
         let dir = tempfile::tempdir().unwrap();
-        let lender = Lender::open(Arc::new(host.clone()), dir.path().to_owned(), None).unwrap();
-        host.add_netdev("macvtap7", "macvtap", Some("sim0"))
-            .unwrap();
-        let tag = host::tag(Uuid::from_u128(1), "9.1");
-        host.set_alias("macvtap7", Some(&tag));
-        (host, lender, dir)
+        let journal = dir.path().join("devices");
+        let open = || Lender::open(Arc::new(host.clone()), journal.clone(), None).unwrap();
+        let before = open();
+        let borrower = Borrower {
+            owner: Owner {
+                guest: Uuid::from_u128(1),
+                name: "web".to_owned(),
+                network: None,
+                port: None,
+                mac: Some(MAC),
+                alias: None,
+            },
+            origin: Origin::Interface,
+        };
+        let sim0 = before.device_named("sim0").unwrap();
+        let claim = before.claim(Wanted::Share(sim0), &borrower).unwrap();
+        let macvtap = MacvtapPreparation {
+            lower: "sim0".parse().unwrap(),
+            mode: DirectMode::Bridge,
+            name: None,
+            mac: MAC,
+            vf: None,
+            queues: TapQueues {
+                count: 1,
+                vnet_hdr: true,
+            },
+            vhost: Vhost::Never,
+            mtu: None,
+            bandwidth: None,
+            all_multicast: false,
+            profile: None,
+        };
+        let prepared = before.prepare(claim, Preparation::Macvtap(macvtap)).await;
+        prepared.unwrap();
+        drop(before);
+        for record in fs::read_dir(&journal).unwrap() {
+            let path = record.unwrap().path();
+            if path.extension().is_some_and(|ext| ext == "json") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let after = open();
+        (host, after, dir)
     }
 
-    #[test]
-    fn an_orphan_is_removed_only_if_that_is_asked_for() {
-        let (host, lender, _dir) = orphaned();
+    #[tokio::test]
+    async fn an_orphan_is_removed_only_if_that_is_asked_for() {
+        let (host, lender, _dir) = orphaned().await;
         let found = lender.differences(|_| false);
         let [orphan] = &*found else {
             panic!("{found:?}")
         };
-        assert_eq!(device_of(orphan).as_deref(), Some("macvtap7"));
+        assert_eq!(device_of(orphan).as_deref(), Some("macvtap0"));
         assert_eq!(mended(&lender, orphan, false), Outcome::Left);
-        assert!(host.netdev("macvtap7").is_ok());
+        assert!(host.netdev("macvtap0").is_ok());
         assert_eq!(mended(&lender, orphan, true), Outcome::Mended);
-        assert!(host.netdev("macvtap7").is_err());
+        assert!(host.netdev("macvtap0").is_err());
         assert_eq!(lender.differences(|_| false), []);
     }
 
-    #[test]
-    fn what_a_running_guest_may_need_is_left_alone() {
-        let (host, lender, _dir) = orphaned();
+    #[tokio::test]
+    async fn what_a_running_guest_may_need_is_left_alone() {
+        let (host, lender, _dir) = orphaned().await;
         let found = lender.differences(|_| true);
         assert_eq!(mended(&lender, &found[0], true), Outcome::Left);
-        assert!(host.netdev("macvtap7").is_ok());
+        assert!(host.netdev("macvtap0").is_ok());
     }
 
-    #[test]
-    fn a_refusal_of_the_kernel_is_told_and_the_difference_stays() {
-        let (host, lender, _dir) = orphaned();
+    #[tokio::test]
+    async fn a_refusal_of_the_kernel_is_told_and_the_difference_stays() {
+        let (host, lender, _dir) = orphaned().await;
         let found = lender.differences(|_| false);
-        host.fail(Fault::of(Operation::DeleteLink, EBUSY));
+        host.fail(Fault::of(Operation::DeleteLink, EBUSY).always());
         let Outcome::Failed(reason) = mended(&lender, &found[0], true) else {
             panic!("mended")
         };
-        assert!(reason.contains("macvtap7"), "{reason}");
+        assert!(reason.contains("macvtap0"), "{reason}");
         assert!(reason.contains("busy"), "{reason}");
         assert_eq!(lender.differences(|_| false), found);
     }

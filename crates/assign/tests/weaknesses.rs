@@ -5,7 +5,7 @@
 mod common;
 
 use assign::{
-    ErrorKind, Lent, LentKind, MacvtapPreparation, Obstacle, Phase, Preparation, ReturnError,
+    ErrorKind, Lent, LentKind, MacvtapPreparation, Obstacle, Origin, Phase, Preparation, ReturnError,
     VfioPreparation,
 };
 use common::scenes::{Scene, macvtap, name};
@@ -122,7 +122,7 @@ fn weakness_24_it_is_checked_that_drivers_took_the_device_and_that_nobody_used_i
         machine.host.set_usage(vf, vec![usage]);
         let error = lend(&assigner, vf, 1, &ordinary(1)).unwrap_err();
         assert!(matches!(*error.obstacle, Obstacle::InUse(_)));
-        let claim = assigner.claim(vf.into(), guest(1), assign::Origin::Interface);
+        let claim = assigner.claim(vf.into(), guest(1), Origin::Interface);
         let preparation = Scene::PassthroughVf.preparation(1);
         let error = assigner.prepare(claim.unwrap(), &preparation).unwrap_err();
         assert!(matches!(*error.obstacle, Obstacle::InUse(_)));
@@ -201,7 +201,7 @@ fn weakness_28_a_missing_device_is_an_error_with_its_name() {
         assert!(chain(&error).ends_with(&format!("there is no PCI device {vf}")));
         assert!(error.is_about_this_device());
     }
-    let claim = assigner.claim(vf.into(), guest(1), assign::Origin::Interface);
+    let claim = assigner.claim(vf.into(), guest(1), Origin::Interface);
     let passthrough = Scene::PassthroughVf.preparation(1);
     let error = assigner.prepare(claim.unwrap(), &passthrough).unwrap_err();
     assert!(chain(&error).ends_with("there is no network device 'sim0v0'"));
@@ -255,18 +255,25 @@ fn weakness_31_a_pf_that_is_down_leads_to_another_and_all_settings_can_be_made()
 
 #[test]
 fn weakness_32_a_device_that_is_renamed_meanwhile_stays_the_same_device() {
-    for scene in [Scene::PassthroughNic, Scene::Shared(DirectMode::Bridge)] {
-        let machine = scene.machine();
+    for mode in [DirectMode::Passthrough, DirectMode::Bridge] {
+        let machine = Machine::with_links("vfs=1");
+        machine.host.add_netdev("bond0", "bond", None).unwrap();
         let assigner = machine.start();
-        let before = machine.host.netdev("eth0").unwrap();
-        let lent = prepare(&machine, &assigner, scene);
-        machine.host.rename_netdev("eth0", "lan0");
+        let bond0 = machine.device("bond0");
+        let before = machine.host.netdev("bond0").unwrap();
+        let claim = match mode {
+            DirectMode::Passthrough => assigner.claim(bond0, guest(1), Origin::Interface),
+            _ => assigner.claim_link(Some(bond0), guest(1), Origin::Interface),
+        };
+        let preparation = Preparation::Macvtap(macvtap("bond0", mode, 1));
+        let lent = assigner.prepare(claim.unwrap(), &preparation).unwrap();
+        machine.host.rename_netdev("bond0", "lan0");
         machine.host.rename_netdev(netdev(&lent).name.as_str(), "web");
         assigner.set_link_state(lent.generation, true).unwrap();
         assert!(machine.host.netdev("web").unwrap().state.up);
         assigner.give_back(lent.generation).unwrap();
         let after = machine.host.netdev("lan0").unwrap();
-        assert_eq!((after.mac, after.state), (before.mac, before.state), "{scene:?}");
+        assert_eq!((after.mac, after.state), (before.mac, before.state), "{mode:?}");
         assert!(!machine.has("web"));
     }
 }

@@ -157,7 +157,7 @@ fn iface(netdev: &Netdev) -> Iface {
     }
 }
 
-/// The interface with those in it. One that is gone by now is left out, with what it had.
+/// The interface with those in it. Of one that is gone by now it says what was known.
 fn describe(
     host: &SharedHost,
     netdev: &Netdev,
@@ -165,7 +165,7 @@ fn describe(
     deepest: usize,
 ) -> Seen<HostInterface> {
     let details = match host.netdev_details(netdev) {
-        Err(HostError::NoNetdev(_)) => NetdevDetails::default(),
+        Err(error) if is_gone(&error) => NetdevDetails::default(),
         details => details?,
     };
     let members = || -> Seen<Vec<HostInterface>> {
@@ -212,6 +212,11 @@ fn describe(
         },
         kind,
     })
+}
+
+fn is_gone(error: &HostError) -> bool {
+    const ENODEV: i32 = 19;
+    matches!(error, HostError::NoNetdev(_)) || error.errno() == Some(ENODEV)
 }
 
 /// The kernel's numbers, `BOND_MODE_*`.

@@ -66,8 +66,14 @@ impl Network {
         })
     }
 
-    /// `<virtnic:direct modes=…>` has to go with the forward mode.
+    /// `<virtnic:direct>` has to go with the forward mode.
     pub(super) fn check_direct_modes(&self) -> Result<(), Error> {
+        // macvlans in other modes don't reach each other on the host.
+        if self.extension.host_access && self.default_direct_mode() != Some(DirectMode::Bridge) {
+            return Err(self.refuse(format_args!(
+                "host-access='yes' needs forward mode 'bridge' over network devices"
+            )));
+        }
         let (Some(modes), Some(default)) =
             (&self.extension.direct_modes, self.default_direct_mode())
         else {
@@ -121,6 +127,18 @@ mod tests {
             open.choose_direct_mode(Some(DirectMode::Passthrough))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn the_host_takes_part_among_bridged_guests_only() {
+        let access = "<virtnic:direct host-access='yes'/>";
+        assert_eq!(network("bridge", access).check_direct_modes(), Ok(()));
+        for mode in ["vepa", "private", "passthrough"] {
+            assert!(
+                network(mode, access).check_direct_modes().is_err(),
+                "{mode}"
+            );
+        }
     }
 
     #[test]

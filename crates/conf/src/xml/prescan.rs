@@ -124,12 +124,21 @@ impl<'t> Scan<'t> {
         };
     }
 
+    /// The parser takes a name with an empty prefix for one without any, and so for another name.
+    fn name_at(&self, place: usize) -> Result<(), Finding> {
+        match self.text.get(place) {
+            Some(b':') => Err(at(place, "not well-formed: a name starts with ':'")),
+            _ => Ok(()),
+        }
+    }
+
     /// A start tag: counts its attributes, which the parser compares pair by pair.
     fn tag(&mut self) -> Result<(), Finding> {
         let start = self.at;
         let mut attributes = 0;
         let mut word = start + 1;
         self.at += 1;
+        self.name_at(word)?;
         while let Some(&byte) = self.text.get(self.at) {
             match byte {
                 b'\'' | b'"' => {
@@ -141,6 +150,7 @@ impl<'t> Scan<'t> {
                 }
                 b'=' => {
                     attributes += 1;
+                    self.name_at(word)?;
                     if self.text[word..].starts_with(b"xmlns") {
                         self.namespaces += 1;
                     }

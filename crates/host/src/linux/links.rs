@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 
@@ -10,8 +11,9 @@ use super::netlink::{Device, Kind, PortFlags};
 use super::sysfs::Reading;
 use super::tap::set_group;
 use crate::{
-    BridgePort, BridgeVlan, Counters, HostError, Links, MacvlanSpec, Netdev, NicAbility, Operation,
-    PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage, VirtualFunction,
+    BridgePort, BridgeVlan, Counters, HostError, Links, MacvlanSpec, Netdev, NetdevDetails,
+    NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage,
+    VirtualFunction,
 };
 
 impl Links for LinuxHost {
@@ -48,6 +50,16 @@ impl Links for LinuxHost {
         let device = self.netlink.device(netdev.index);
         let device = self.tell(Operation::ReadUsage, netdev.index, device)?;
         self.usage_of_netdev(&device.name, false)
+    }
+
+    fn netdev_details(&self, netdev: &Netdev) -> Result<NetdevDetails, HostError> {
+        let details = self.netlink.details(netdev.index);
+        let details = self.tell(Operation::ReadNetdev, netdev.index, details)?;
+        let directory = self.sysfs.netdev_dir(netdev.name.as_str());
+        Ok(NetdevDetails {
+            speed: directory.and_then(|directory| speed(&directory)),
+            ..details
+        })
     }
 
     fn nic_ability(&self, netdev: &Netdev) -> Result<NicAbility, HostError> {
@@ -364,6 +376,14 @@ fn read_group(line: &str, ifindex: u32) -> Option<MacAddress> {
         *byte = u8::from_str_radix(&hex[2 * place..2 * place + 2], 16).ok()?;
     }
     Some(MacAddress::new(bytes))
+}
+
+/// Mbit/s. Without carrier the kernel refuses to tell, and of what has no speed it tells -1.
+fn speed(directory: &Path) -> Option<u32> {
+    let speed = std::fs::read_to_string(directory.join("speed")).ok()?;
+    let speed: u32 = speed.trim().parse().ok()?;
+    // What drivers tell that don't know: all ones, as a number without a sign.
+    (speed > 0 && speed < u32::MAX).then_some(speed)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
     reason = "a helper that panics is a test that fails"
 )]
 
+pub(crate) mod samples;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

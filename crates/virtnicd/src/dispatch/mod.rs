@@ -238,7 +238,10 @@ impl Service for Api {
             DomainGetInfo(args) => daemon.domain(&args.dom)?.info(),
             DomainGetState(args) => daemon.domain(&args.dom)?.state_and_reason(),
             DomainGetOsType(args) => daemon.domain(&args.dom).map(|_| "hvm".to_owned())?,
-            DomainGetMessages(args) => daemon.domain(&args.dom).map(|_| Vec::new())?,
+            DomainGetMessages(args) => {
+                let object = daemon.domain(&args.dom)?;
+                daemon.domain_messages(&object, args.flags)
+            },
             DomainGetVcpusFlags(args) => daemon.domain(&args.dom)?.vcpus(args.flags),
             DomainGetMetadata(args) => daemon.domain_metadata(&args)?,
             DomainSetMetadata(args) => daemon.set_domain_metadata(&daemon.domain(&args.dom)?, &args).await?,

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use assign::{Assignment, Kind};
-use conf::{Interface, Uuid};
+use conf::{DirectMode, Interface, InterfaceSource, Plug, Uuid};
 use rpc::{Code, DomainDeviceRemoved, Error};
 
 use super::{DomainObject, QEMU, Running};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::Vanished;
+use crate::network::NO_HOST_ACCESS;
 use crate::sync::lock;
 
 impl Daemon {
@@ -36,6 +37,44 @@ impl Daemon {
             let detail = "switching the guest's links broke off; the log says why";
             Err(Error::new(Code::InternalError, QEMU, detail))
         })
+    }
+
+    /// What the owner of a running guest should know about its connections; `virsh dominfo` shows
+    /// it.
+    pub(crate) fn domain_messages(&self, object: &DomainObject, flags: u32) -> Vec<String> {
+        // Tainting and deprecation, of which there is nothing to tell, can be asked for by flags.
+        if flags != 0 {
+            return Vec::new();
+        }
+        let status = lock(&object.state);
+        let Some(running) = &status.running else {
+            return Vec::new();
+        };
+        let mut interfaces = running.domain.devices.interfaces.iter();
+        if interfaces.any(|interface| self.hides_from_host(interface)) {
+            vec![format!("note: {NO_HOST_ACCESS}")]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Whether it is a macvtap beside which the host has no device of its own.
+    fn hides_from_host(&self, interface: &Interface) -> bool {
+        let mode = match (&interface.actual, &interface.source) {
+            (Some(actual), _) => match &actual.plug {
+                Plug::Direct { mode, .. } => *mode,
+                _ => return false,
+            },
+            (None, InterfaceSource::Direct { mode, .. }) => *mode,
+            _ => return false,
+        };
+        let has_access = match &interface.source {
+            InterfaceSource::Network { network, .. } => (self.network_by_name(network))
+                .and_then(|network| network.running())
+                .is_ok_and(|network| network.extension.host_access),
+            _ => false,
+        };
+        mode != DirectMode::Passthrough && !has_access
     }
 
     /// A device that a guest has is not there any more. The guest goes on.

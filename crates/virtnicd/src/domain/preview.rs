@@ -182,7 +182,11 @@ impl Daemon {
             (self.lender.try_claim(trial, wanted, &borrower))
                 .map_err(|text| Refused::of_text(&text))?;
         }
-        self.steps_of(wanted, &borrower, &preparation, why, notes)
+        let found = self.steps_of(wanted, &borrower, &preparation, why, notes);
+        if network.extension.host_access {
+            notes.retain(|note| note != NO_HOST_ACCESS);
+        }
+        found
     }
 
     fn preview_own(

@@ -28,13 +28,6 @@ impl Daemon {
             }
             return Ok(());
         }
-        if mode != Some(DirectMode::Bridge) {
-            let detail = format!(
-                "network '{}': host-access='yes' needs forward mode 'bridge' over network devices",
-                network.name
-            );
-            return Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
-        }
         for member in self.lender.members(&network.name) {
             let PoolDevice::Interface(parent) = member else {
                 continue;

@@ -71,6 +71,12 @@ async fn parents_are_shared_evenly_in_each_mode() {
         assert!(shown.contains(&format!("mode='{mode}'")), "{shown}");
         let lent = client.who().await;
         assert!(lent.iter().all(|lent| lent.kind == LentKind::Macvtap));
+        let messages = DomainGetMessages {
+            dom: guests[0].clone(),
+            flags: 0,
+        };
+        let said = client.ok(messages).await.concat();
+        assert!(said.contains("host-access='yes'"), "{said}");
         for dom in &guests {
             destroy(&client, dom).await;
         }
@@ -286,4 +292,56 @@ async fn weakness_10_a_port_that_can_not_be_made_leaves_nothing() {
     fs::remove_file(&records).unwrap();
     fs::rename(root.path("ports"), &records).unwrap();
     client.ok(create).await;
+}
+
+/// The host's own network devices, by name.
+async fn host_interfaces(client: &Client) -> Vec<String> {
+    let list = ConnectListAllInterfaces {
+        need_results: true,
+        flags: 0,
+    };
+    let found = client.ok(list).await;
+    found
+        .items()
+        .iter()
+        .map(|iface| iface.name.clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_host_takes_part_in_a_network_that_lets_it() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let before = host_interfaces(&client).await;
+    let shared = network("n1", "bridge", "<interface dev='sim0v0'/>");
+    let open = shared.replace(
+        "</network>",
+        "<virtnic:direct host-access='yes'/></network>",
+    );
+    let net = running(&client, &open).await;
+    let mut after = host_interfaces(&client).await;
+    after.retain(|name| !before.contains(name));
+    assert_eq!(after, ["h-sim0v0"]);
+    let dom = run(&client, &guest("g1", 1, "n1", "")).await;
+    let messages = DomainGetMessages {
+        dom: dom.clone(),
+        flags: 0,
+    };
+    assert_eq!(client.ok(messages).await, Vec::<String>::new());
+    destroy(&client, &dom).await;
+    client.ok(NetworkDestroy { net }).await;
+    assert_eq!(host_interfaces(&client).await, before);
+    // A macvtap in another mode would not reach it.
+    let odd = open.replace("mode='bridge'", "mode='vepa'");
+    let odd = odd.replace("n1", "n2");
+    let create = NetworkCreateXml { xml: odd };
+    client
+        .refuses(
+            &root,
+            create,
+            Code::ConfigUnsupported,
+            &["'n2'", "'bridge'"],
+        )
+        .await;
 }

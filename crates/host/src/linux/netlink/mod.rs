@@ -10,6 +10,7 @@ mod agent;
 mod attributes;
 mod bridge;
 mod connection;
+mod details;
 mod device;
 mod ethtool;
 mod link;

@@ -201,6 +201,8 @@ pub struct Assignment {
     pub ifindex: Option<u32>,
     /// The bridge that it was put into.
     pub bridge: Option<NetdevName>,
+    /// The VSI instance of its 802.1Qbg profile.
+    pub instance: Option<Uuid>,
 }
 
 impl Assignment {

@@ -187,6 +187,7 @@ impl Entry {
             netdev: link.map(|link| link.name),
             ifindex: link.and_then(|link| link.index),
             bridge: link.and_then(|link| link.bridge),
+            instance: record.and_then(Record::instance),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the journal keeps of an item: all that it takes to restore it.
 
-use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
 use host::{PortProfile, VfSetting, VfState, VirtualFunction};
 use serde::{Deserialize, Serialize};
 
@@ -187,6 +187,14 @@ impl Record {
         match &mut self.work {
             Work::Vfio(vfio) => vfio.profile.as_mut(),
             Work::Link(link) => link.profile.as_mut(),
+        }
+    }
+
+    /// The VSI instance of an 802.1Qbg profile.
+    pub(crate) fn instance(&self) -> Option<Uuid> {
+        match self.profile()?.profile {
+            PortProfile::Qbg { instance_id, .. } => Some(instance_id),
+            PortProfile::Qbh { .. } => None,
         }
     }
 

@@ -62,11 +62,16 @@ fn a_link_that_is_refused_is_as_it_was() {
     machine.host.fail(Fault::of(Operation::SetLink, EIO));
     let error = assigner.set_vf_link(generation, VfLink::Off).unwrap_err();
     let text = chain(&error);
-    assert!(text.contains("web1") && text.contains("setting the link state"), "{text}");
+    assert!(
+        text.contains("web1") && text.contains("setting the link state"),
+        "{text}"
+    );
     assert_eq!((record(&machine), link_of(&machine)), before);
 
     // Read back: a kernel that agrees and does nothing has not done it.
-    machine.host.fail(Fault::of(Operation::SetLink, EIO).always());
+    machine
+        .host
+        .fail(Fault::of(Operation::SetLink, EIO).always());
     assigner.set_vf_link(generation, VfLink::Off).unwrap_err();
     machine.host.heal();
     assert_eq!(link_of(&machine), before.1);
@@ -94,7 +99,9 @@ fn a_driver_without_link_states_is_named() {
     let assigner = machine.start();
     let lent = lend(&assigner, machine.vf(0), 1, &common::ordinary(1)).unwrap();
     let before = record(&machine);
-    let error = assigner.set_vf_link(lent.generation, VfLink::Off).unwrap_err();
+    let error = assigner
+        .set_vf_link(lent.generation, VfLink::Off)
+        .unwrap_err();
     assert!(matches!(error, ChangeError::NotOffered { .. }), "{error}");
     assert!(error.to_string().contains("'sim0'"), "{error}");
     assert_eq!(record(&machine), before);
@@ -111,7 +118,11 @@ fn a_crash_at_any_point_leaves_nothing_behind() {
         let done = until_crash(|| assigner.set_vf_link(generation, VfLink::Off));
         let (_, findings) = machine.restart(|_| false);
         assert!(is_given_back(&findings), "{effects}: {findings:?}");
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{effects}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{effects}"
+        );
         if done.is_some() {
             assert!(effects > 0);
             return;
@@ -125,7 +136,10 @@ fn only_what_is_lent_and_has_the_setting_is_changed() {
     let assigner = machine.start();
     let vf = lend(&assigner, machine.vf(0), 1, &managed(None)).unwrap();
     let refused = assigner.set_bandwidth(vf.generation, &bandwidth());
-    assert!(matches!(refused, Err(ChangeError::NoSuchSetting { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ChangeError::NoSuchSetting { .. })),
+        "{refused:?}"
+    );
     assigner.give_back(vf.generation).unwrap();
     let refused = assigner.set_vf_link(vf.generation, VfLink::Off);
     assert!(matches!(refused, Err(ChangeError::Lent(_))), "{refused:?}");
@@ -148,14 +162,18 @@ fn a_link_is_shaped_anew_and_in_the_end_not_at_all() {
     let [line] = assigner.of_guest(guest(1).guest).try_into().unwrap();
     let shaped = || machine.host.bandwidth(line.ifindex.unwrap());
     assert_eq!(shaped(), Bandwidth::default());
-    assigner.set_bandwidth(lent.generation, &bandwidth()).unwrap();
+    assigner
+        .set_bandwidth(lent.generation, &bandwidth())
+        .unwrap();
     assert_eq!(shaped(), bandwidth());
 
     let none = Bandwidth::default();
     machine.host.fail(Fault::of(Operation::SetBandwidth, EIO));
     let error = assigner.set_bandwidth(lent.generation, &none).unwrap_err();
     assert!(chain(&error).contains("setting the bandwidth"), "{error}");
-    assigner.set_bandwidth(lent.generation, &bandwidth()).unwrap();
+    assigner
+        .set_bandwidth(lent.generation, &bandwidth())
+        .unwrap();
 
     // A crash: the next daemon knows that there is something to take away.
     let (_, findings) = machine.restart(|_| false);

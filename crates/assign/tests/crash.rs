@@ -54,7 +54,10 @@ fn after_a_crash_at_any_change_the_next_start_restores_all() {
         }
         assert!(crashes >= 2, "{scene:?}: only {crashes} crashes");
         // Six settings, override, unbound, bound, granted; and back.
-        assert!(crashes >= 20 || scene != Scene::Vfio, "only {crashes} crashes");
+        assert!(
+            crashes >= 20 || scene != Scene::Vfio,
+            "only {crashes} crashes"
+        );
     }
 }
 
@@ -107,7 +110,11 @@ fn a_running_guest_keeps_whatever_it_has_over_a_restart() {
         assert_eq!(assigner.list(), before, "{scene:?}");
         assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
         assigner.give_back(lent.generation).unwrap();
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
     }
 }
 
@@ -259,7 +266,10 @@ fn a_record_of_the_first_format_is_read() {
     let (assigner, findings) = machine.restart(|_| true);
     assert_eq!(findings.len(), 0, "{findings:?}");
     let line = &assigner.list()[0];
-    assert_eq!((&*line.owner.name, line.host_driver.as_deref()), ("web1", Some("simvf")));
+    assert_eq!(
+        (&*line.owner.name, line.host_driver.as_deref()),
+        ("web1", Some("simvf"))
+    );
     assigner.give_back(line.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
 }

@@ -70,7 +70,10 @@ fn fail_each_while_preparing(scene: Scene, partial: bool) -> u32 {
 fn whatever_fails_on_the_way_back_it_is_back_or_kept_back() {
     for scene in Scene::ALL {
         let (overcome, kept_back) = fail_each_on_the_way_back(scene);
-        assert!(overcome + kept_back > 1 || scene == Scene::Existing, "{scene:?}");
+        assert!(
+            overcome + kept_back > 1 || scene == Scene::Existing,
+            "{scene:?}"
+        );
         assert!(kept_back > 0, "{scene:?}: {overcome} overcome");
         assert!(overcome > 0 && kept_back > 5 || scene != Scene::Vfio);
     }

@@ -37,7 +37,10 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         assert_eq!((&line.phase, &line.owner), (&Phase::Lent, &guest(1)));
         assert_eq!(line.item, lent.item);
         assert_eq!(line.device(), scene.device(&machine), "{scene:?}");
-        assert_eq!(assigner.of_guest(guest(1).guest), std::slice::from_ref(line));
+        assert_eq!(
+            assigner.of_guest(guest(1).guest),
+            std::slice::from_ref(line)
+        );
         assert_eq!(machine.records(), [format!("{}.json", lent.item)]);
         if let LentKind::Link {
             netdev,
@@ -57,7 +60,11 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         drop(lent);
         let returned = assigner.give_back(generation).unwrap();
         assert_eq!(returned.owner, guest(1));
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
         assert!(assigner.list().is_empty() && machine.records().is_empty());
     }
 }
@@ -75,7 +82,10 @@ fn a_shared_device_has_many_links_and_counts_them() {
         lent.push(assigner.prepare(claim.unwrap(), &preparation).unwrap());
         assert_eq!(assigner.connections(eth0), n as usize);
     }
-    let names: Vec<_> = lent.iter().map(|lent| netdev(lent).name.to_string()).collect();
+    let names: Vec<_> = lent
+        .iter()
+        .map(|lent| netdev(lent).name.to_string())
+        .collect();
     assert_eq!(names, ["macvtap0", "macvtap1", "macvtap2"]);
     let line = assigner.find(lent[1].item).unwrap();
     assert_eq!(
@@ -84,14 +94,18 @@ fn a_shared_device_has_many_links_and_counts_them() {
     );
 
     // Whole, it is nobody's.
-    let refused = assigner.claim(eth0, guest(4), Origin::Interface).unwrap_err();
+    let refused = assigner
+        .claim(eth0, guest(4), Origin::Interface)
+        .unwrap_err();
     assert_eq!(
         refused.to_string(),
         format!("device {eth0} is shared by macvtaps of guests 'web1', 'web2', 'web3'")
     );
     // The name of one that went is free again.
     assigner.give_back(lent.remove(1).generation).unwrap();
-    let claim = assigner.claim_link(Some(eth0), guest(5), Origin::Interface).unwrap();
+    let claim = assigner
+        .claim_link(Some(eth0), guest(5), Origin::Interface)
+        .unwrap();
     let preparation = Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, 5));
     lent.push(assigner.prepare(claim, &preparation).unwrap());
     assert_eq!(netdev(&lent[2]).name, name("macvtap1"));
@@ -108,11 +122,16 @@ fn a_device_that_is_lent_whole_is_not_shared() {
     let (assigner, vf) = (machine.start(), machine.vf(0));
     let _lent = lend(&assigner, vf, 1, &ordinary(1)).unwrap();
     let refused = assigner.claim_link(Some(vf.into()), guest(2), Origin::Interface);
-    assert!(matches!(refused, Err(ClaimError::Taken { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ClaimError::Taken { .. })),
+        "{refused:?}"
+    );
     assert_eq!(assigner.connections(vf.into()), 1);
     // The PF serves the host, and macvtaps, beside it.
     let pf = machine.device("sim0");
-    let claim = assigner.claim_link(Some(pf), guest(2), Origin::Interface).unwrap();
+    let claim = assigner
+        .claim_link(Some(pf), guest(2), Origin::Interface)
+        .unwrap();
     let preparation = Preparation::Macvtap(macvtap("sim0", DirectMode::Bridge, 2));
     assert!(assigner.prepare(claim, &preparation).is_ok());
 }
@@ -121,15 +140,22 @@ fn a_device_that_is_lent_whole_is_not_shared() {
 fn a_macvtap_is_as_it_was_asked_for() {
     let machine = Machine::with_links("vfs=1");
     let assigner = machine.start();
-    let claim = Scene::Shared(DirectMode::Vepa).claim(&assigner, &machine, 1).unwrap();
+    let claim = Scene::Shared(DirectMode::Vepa)
+        .claim(&assigner, &machine, 1)
+        .unwrap();
     let asked = MacvtapPreparation {
         name: Some(name("web")),
         mtu: Some(1400),
         ..macvtap("eth0", DirectMode::Vepa, 1)
     };
-    let lent = assigner.prepare(claim, &Preparation::Macvtap(asked)).unwrap();
+    let lent = assigner
+        .prepare(claim, &Preparation::Macvtap(asked))
+        .unwrap();
     let link = netdev(&lent);
-    assert_eq!((link.name, link.mac, link.state.mtu), (name("web"), mac(1), 1400));
+    assert_eq!(
+        (link.name, link.mac, link.state.mtu),
+        (name("web"), mac(1), 1400)
+    );
     assert_eq!(link.lower, Some(machine.host.netdev("eth0").unwrap().index));
     assert!(!link.state.up, "a guest that does not run yet is not heard");
     assert!(machine.host.rx_filter(link.index).unwrap().all_multicast);
@@ -142,13 +168,23 @@ fn a_macvtap_is_as_it_was_asked_for() {
 fn a_filter_that_the_guest_is_to_set_is_not_opened_before() {
     let machine = Machine::with_links("vfs=1");
     let assigner = machine.start();
-    let claim = Scene::Shared(DirectMode::Vepa).claim(&assigner, &machine, 1).unwrap();
+    let claim = Scene::Shared(DirectMode::Vepa)
+        .claim(&assigner, &machine, 1)
+        .unwrap();
     let asked = MacvtapPreparation {
         all_multicast: false,
         ..macvtap("eth0", DirectMode::Vepa, 1)
     };
-    let lent = assigner.prepare(claim, &Preparation::Macvtap(asked)).unwrap();
-    assert!(!machine.host.rx_filter(netdev(&lent).index).unwrap().all_multicast);
+    let lent = assigner
+        .prepare(claim, &Preparation::Macvtap(asked))
+        .unwrap();
+    assert!(
+        !machine
+            .host
+            .rx_filter(netdev(&lent).index)
+            .unwrap()
+            .all_multicast
+    );
 }
 
 #[test]
@@ -158,14 +194,22 @@ fn a_tap_stands_in_its_bridge_with_a_mac_of_its_own() {
     let bridge = machine.host.netdev("br0").unwrap();
     machine.host.set_mtu(bridge.index, 1420).unwrap();
     let claim = Scene::Bridge.claim(&assigner, &machine, 1).unwrap();
-    let lent = assigner.prepare(claim, &Scene::Bridge.preparation(1)).unwrap();
+    let lent = assigner
+        .prepare(claim, &Scene::Bridge.preparation(1))
+        .unwrap();
     let link = netdev(&lent);
-    assert_eq!((link.name, link.master), (name("vnet0"), Some(bridge.index)));
+    assert_eq!(
+        (link.name, link.master),
+        (name("vnet0"), Some(bridge.index))
+    );
     assert_eq!(link.mac.to_string(), "fe:54:00:00:00:01");
     assert_eq!(link.state.mtu, 1420, "the bridge's");
     assert!(link.state.up);
     let line = assigner.find(lent.item).unwrap();
-    assert_eq!((line.kind, line.bridge), (Some(Kind::Tap), Some(name("br0"))));
+    assert_eq!(
+        (line.kind, line.bridge),
+        (Some(Kind::Tap), Some(name("br0")))
+    );
 }
 
 #[test]
@@ -205,8 +249,16 @@ fn a_link_needs_the_claim_that_fits_it() {
     let assigner = machine.start();
     let eth0 = machine.device("eth0");
     let whole = || assigner.claim(eth0, guest(1), Origin::Interface).unwrap();
-    let shared = || assigner.claim_link(Some(eth0), guest(1), Origin::Interface).unwrap();
-    let alone = || assigner.claim_link(None, guest(1), Origin::Interface).unwrap();
+    let shared = || {
+        assigner
+            .claim_link(Some(eth0), guest(1), Origin::Interface)
+            .unwrap()
+    };
+    let alone = || {
+        assigner
+            .claim_link(None, guest(1), Origin::Interface)
+            .unwrap()
+    };
     let bridge_mode = Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, 1));
     let passthrough = Preparation::Macvtap(macvtap("eth0", DirectMode::Passthrough, 1));
     let tap = Preparation::Tap(tap(1));
@@ -220,12 +272,22 @@ fn a_link_needs_the_claim_that_fits_it() {
     ];
     for (claim, preparation) in claims {
         let error = assigner.prepare(claim(), preparation).unwrap_err();
-        assert!(chain(&error).contains("is not one for what is asked for"), "{}", chain(&error));
+        assert!(
+            chain(&error).contains("is not one for what is asked for"),
+            "{}",
+            chain(&error)
+        );
         assert!(assigner.list().is_empty() && machine.records().is_empty());
     }
-    let other = assigner.claim(machine.vf(0).into(), guest(1), Origin::Interface).unwrap();
+    let other = assigner
+        .claim(machine.vf(0).into(), guest(1), Origin::Interface)
+        .unwrap();
     let error = assigner.prepare(other, &passthrough).unwrap_err();
-    assert!(chain(&error).contains("'eth0' does not belong to"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("'eth0' does not belong to"),
+        "{}",
+        chain(&error)
+    );
 }
 
 /// Refused before anything is changed.
@@ -254,11 +316,21 @@ fn a_member_of_a_bridge_is_not_shared() {
         "{}",
         chain(&error)
     );
-    assert!(error.obstacle.advice().unwrap().contains("ip link set eth0 nomaster"));
+    assert!(
+        error
+            .obstacle
+            .advice()
+            .unwrap()
+            .contains("ip link set eth0 nomaster")
+    );
     assert!(error.is_about_this_device());
     let passthrough = Preparation::Macvtap(macvtap("eth0", DirectMode::Passthrough, 1));
     let error = refused(&machine, Scene::PassthroughNic, &passthrough);
-    assert!(chain(&error).ends_with("it is in use: eth0 belongs to br0"), "{}", chain(&error));
+    assert!(
+        chain(&error).ends_with("it is in use: eth0 belongs to br0"),
+        "{}",
+        chain(&error)
+    );
 }
 
 #[test]
@@ -271,8 +343,17 @@ fn settings_of_a_vf_are_for_vfs() {
         lower: name("eth0"),
         ..on_vf
     };
-    let error = refused(&machine, Scene::PassthroughNic, &Preparation::Macvtap(on_nic));
-    assert_eq!(error.kind(), ErrorKind::ConfigUnsupported, "{}", chain(&error));
+    let error = refused(
+        &machine,
+        Scene::PassthroughNic,
+        &Preparation::Macvtap(on_nic),
+    );
+    assert_eq!(
+        error.kind(),
+        ErrorKind::ConfigUnsupported,
+        "{}",
+        chain(&error)
+    );
 }
 
 #[test]
@@ -316,11 +397,17 @@ fn without_vhost_a_guest_is_served_by_qemu_unless_it_insists() {
     let assigner = machine.start();
     let found = machine.host.snapshot();
     let prepare = |vhost| {
-        let claim = assigner.claim_link(None, guest(1), Origin::Interface).unwrap();
+        let claim = assigner
+            .claim_link(None, guest(1), Origin::Interface)
+            .unwrap();
         assigner.prepare(claim, &Preparation::Tap(TapPreparation { vhost, ..tap(1) }))
     };
     let error = prepare(Vhost::Required).unwrap_err();
-    assert!(chain(&error).ends_with("modprobe vhost_net"), "{}", chain(&error));
+    assert!(
+        chain(&error).ends_with("modprobe vhost_net"),
+        "{}",
+        chain(&error)
+    );
     assert_eq!(error.kind(), ErrorKind::ConfigUnsupported);
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     for vhost in [Vhost::IfThere, Vhost::Never] {
@@ -339,18 +426,27 @@ fn a_tap_that_is_not_ours_is_not_changed_and_not_removed() {
     let assigner = machine.start();
     let before = machine.host.netdev("tap0").unwrap();
     let claim = Scene::Existing.claim(&assigner, &machine, 1).unwrap();
-    let lent = assigner.prepare(claim, &Scene::Existing.preparation(1)).unwrap();
+    let lent = assigner
+        .prepare(claim, &Scene::Existing.preparation(1))
+        .unwrap();
     assert_eq!(netdev(&lent), &before);
     assert_eq!(machine.host.bandwidth(before.index), bandwidth());
     assigner.set_link_state(lent.generation, true).unwrap();
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(machine.host.netdev("tap0").unwrap(), before);
-    assert_eq!(machine.host.bandwidth(before.index), conf::Bandwidth::default());
+    assert_eq!(
+        machine.host.bandwidth(before.index),
+        conf::Bandwidth::default()
+    );
 }
 
 #[test]
 fn a_link_that_is_gone_is_off_the_list_when_it_is_given_back() {
-    for scene in [Scene::Shared(DirectMode::Vepa), Scene::PassthroughVf, Scene::Bridge] {
+    for scene in [
+        Scene::Shared(DirectMode::Vepa),
+        Scene::PassthroughVf,
+        Scene::Bridge,
+    ] {
         let machine = scene.machine();
         let assigner = machine.start();
         let found = machine.host.snapshot();
@@ -361,7 +457,11 @@ fn a_link_that_is_gone_is_off_the_list_when_it_is_given_back() {
         assert!(assigner.set_link_state(lent.generation, true).is_err());
         assigner.give_back(lent.generation).unwrap();
         assert!(assigner.list().is_empty() && machine.records().is_empty());
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
     }
 }
 
@@ -383,8 +483,13 @@ fn a_plan_of_a_link_tells_the_steps_and_takes_none() {
     let assigner = machine.start();
     let effects = machine.host.effect_count();
     let planned = |item, scene: Scene| {
-        let plan = assigner.plan(item, &guest(1), &scene.preparation(1)).unwrap();
-        plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>()
+        let plan = assigner
+            .plan(item, &guest(1), &scene.preparation(1))
+            .unwrap();
+        plan.steps
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
     };
     let shared = Scene::Shared(DirectMode::Vepa);
     assert_eq!(
@@ -435,11 +540,21 @@ fn a_port_profile_is_asked_for_and_given_up() {
         }),
         ..macvtap("eth0", DirectMode::Vepa, 1)
     };
-    let lent = assigner.prepare(claim, &Preparation::Macvtap(asked)).unwrap();
-    let action = || machine.host.port_profiles().get(&mac(1)).map(|request| request.action);
+    let lent = assigner
+        .prepare(claim, &Preparation::Macvtap(asked))
+        .unwrap();
+    let action = || {
+        machine
+            .host
+            .port_profiles()
+            .get(&mac(1))
+            .map(|request| request.action)
+    };
     assert_eq!(action(), Some(host::PortAction::PreAssociate));
     // The guest has arrived.
-    assigner.associate(lent.generation, host::PortAction::Associate).unwrap();
+    assigner
+        .associate(lent.generation, host::PortAction::Associate)
+        .unwrap();
     assert_eq!(action(), Some(host::PortAction::Associate));
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(action(), None);
@@ -450,11 +565,17 @@ fn a_switch_that_refuses_is_told_and_all_is_undone() {
     let machine = Machine::with_links("vfs=1");
     let assigner = machine.start();
     let found = machine.host.snapshot();
-    machine.host.set_port_answer(host::PortAnswer::Refuse("no such VSI type".into()));
+    machine
+        .host
+        .set_port_answer(host::PortAnswer::Refuse("no such VSI type".into()));
     let scene = Scene::Shared(DirectMode::Vepa);
     let claim = scene.claim(&assigner, &machine, 1).unwrap();
     let error = assigner.prepare(claim, &scene.preparation(1)).unwrap_err();
-    assert!(chain(&error).contains("no such VSI type"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("no such VSI type"),
+        "{}",
+        chain(&error)
+    );
     assert!(error.undo.is_empty());
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
@@ -497,7 +618,10 @@ fn a_fault_when_the_link_is_switched_on_leaves_it_lent() {
     machine.host.fail(Fault::of(Operation::SetUp, 5));
     let error = assigner.set_link_state(lent.generation, true).unwrap_err();
     let text = chain(&error);
-    assert!(text.starts_with("cannot change link-1.1, lent to guest 'web1': "), "{text}");
+    assert!(
+        text.starts_with("cannot change link-1.1, lent to guest 'web1': "),
+        "{text}"
+    );
     assert!(text.ends_with("(os error 5)"), "{text}");
     assigner.set_link_state(lent.generation, true).unwrap();
     assigner.give_back(lent.generation).unwrap();
@@ -516,7 +640,10 @@ fn a_guests_mac_is_in_the_bridges_table_while_it_runs() {
     assert_eq!(table(), [mac(1)]);
     assigner.set_link_state(lent.generation, false).unwrap();
     assert_eq!(table(), []);
-    assert!(machine.host.netdev("vnet0").unwrap().state.up, "a tap stays up");
+    assert!(
+        machine.host.netdev("vnet0").unwrap().state.up,
+        "a tap stays up"
+    );
 }
 
 #[test]
@@ -537,7 +664,10 @@ fn a_vf_below_a_macvtap_gets_mac_and_vlan_and_keeps_its_driver() {
         assert_eq!(state.mac == mac(1), through_pf, "{scene:?}");
         assert_eq!(netdev(&lent).mac, mac(1));
         let line = assigner.find(lent.item).unwrap();
-        assert_eq!((line.vf, line.mode), (Some(vf), Some(DirectMode::Passthrough)));
+        assert_eq!(
+            (line.vf, line.mode),
+            (Some(vf), Some(DirectMode::Passthrough))
+        );
     }
 }
 
@@ -557,7 +687,11 @@ fn an_igb_vf_below_a_macvtap_comes_back_as_it_was() {
         lend(1);
         let found = machine.host.snapshot();
         lend(2);
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
     }
 }
 
@@ -589,13 +723,21 @@ fn what_was_set_and_not_kept_is_a_failure() {
         ..tap(1)
     });
     for (deaf_to, scene, told) in [
-        (Operation::SetMaster, Scene::Bridge, "bridge br0 was set, and no bridge is read back"),
+        (
+            Operation::SetMaster,
+            Scene::Bridge,
+            "bridge br0 was set, and no bridge is read back",
+        ),
         (
             Operation::SetRxFilter,
             Scene::Shared(DirectMode::Vepa),
             "all multicasts was set, and not all multicasts is read back",
         ),
-        (Operation::SetUp, Scene::Ethernet, "up was set, and down is read back"),
+        (
+            Operation::SetUp,
+            Scene::Ethernet,
+            "up was set, and down is read back",
+        ),
         (
             Operation::SetNetdevMac,
             Scene::PassthroughNic,
@@ -617,7 +759,11 @@ fn what_was_set_and_not_kept_is_a_failure() {
         let error = assigner.prepare(claim, &preparation).unwrap_err();
         assert!(chain(&error).ends_with(told), "{}", chain(&error));
         assert_eq!(error.kind(), ErrorKind::Internal);
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
     }
 }
 
@@ -642,7 +788,10 @@ fn a_hostdev_vf_gets_mac_and_vlan_from_its_802_1qbh_profile() {
         "{request:?}"
     );
     let set = |effect: &Effect| matches!(effect, Effect::Set(..));
-    assert!(!machine.host.effects().iter().any(set), "the card does that");
+    assert!(
+        !machine.host.effects().iter().any(set),
+        "the card does that"
+    );
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
 
@@ -666,7 +815,11 @@ fn a_switch_that_does_not_let_go_keeps_the_item_until_it_does() {
     let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
     machine.host.set_port_answer(host::PortAnswer::Silence);
     let error = assigner.give_back(lent.generation).unwrap_err();
-    assert!(chain(&error).contains("no answer within 10 s"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("no answer within 10 s"),
+        "{}",
+        chain(&error)
+    );
     assert!(!machine.has("macvtap0"), "all else is undone");
     assert!(matches!(assigner.list()[0].phase, Phase::Dirty(_)));
     // Without an agent nobody holds the association any more; with one it is told again.

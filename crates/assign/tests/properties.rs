@@ -250,7 +250,11 @@ impl Life {
                 (phase, loan) => panic!("{} is {phase:?}, and lent {loan:?}", line.item),
             }
         }
-        assert!(self.loans.keys().all(|item| list.iter().any(|line| line.item == *item)));
+        assert!(
+            self.loans
+                .keys()
+                .all(|item| list.iter().any(|line| line.item == *item))
+        );
         self.check_agreement(&list);
         self.check_devices(&list, &now);
         self.check_links(&list, &now);
@@ -267,7 +271,10 @@ impl Life {
             let lines = || list.iter().filter(|line| line.device() == Some(*device));
             assert_eq!(self.assigner.connections(*device), lines().count());
             let whole = lines().filter(|line| line.parent.is_none()).count();
-            assert!(whole == 0 || lines().count() == 1, "{device} is whole, and shared");
+            assert!(
+                whole == 0 || lines().count() == 1,
+                "{device} is whole, and shared"
+            );
         }
     }
 
@@ -278,7 +285,10 @@ impl Life {
             let address = device.pci().unwrap();
             let netdev = format!("sim0v{number}");
             if !used.contains(device) {
-                assert_eq!(now.devices[&address], self.found.devices[&address], "{device}");
+                assert_eq!(
+                    now.devices[&address], self.found.devices[&address],
+                    "{device}"
+                );
                 assert_eq!(now.netdevs.get(&netdev), self.found.netdevs.get(&netdev));
             }
             let Some(loan) = self.loans.get(&Item::Device(*device)) else {
@@ -314,14 +324,20 @@ impl Life {
             .collect();
         let ours = now.netdevs.values().filter(|link| link.netdev.is_ours());
         let there: BTreeSet<_> = ours.map(|link| link.netdev.name.to_string()).collect();
-        assert!(there.is_superset(&lent), "{there:?} without some of {lent:?}");
+        assert!(
+            there.is_superset(&lent),
+            "{there:?} without some of {lent:?}"
+        );
         assert!(there.is_subset(&lent.union(&dirty).cloned().collect()));
         if dirty.is_empty() {
             let vepa = |loan: &&Loan| matches!(loan.wish, Wish::Shared(_, DirectMode::Vepa));
             let asked: BTreeSet<_> = (self.loans.values().filter(vepa))
                 .map(|loan| loan.mac)
                 .collect();
-            assert_eq!(now.port_profiles.keys().copied().collect::<BTreeSet<_>>(), asked);
+            assert_eq!(
+                now.port_profiles.keys().copied().collect::<BTreeSet<_>>(),
+                asked
+            );
         }
     }
 }

@@ -15,10 +15,16 @@ fn told(machine: &Machine, assigner: &Assigner, runs: impl Fn(Uuid) -> bool) -> 
     let list = assigner.list();
     let differences = assigner.reconcile(runs);
     assert_eq!(before.differences(&machine.host.snapshot()), [""; 0]);
-    assert_eq!((machine.host.effect_count(), assigner.list()), (effects, list));
+    assert_eq!(
+        (machine.host.effect_count(), assigner.list()),
+        (effects, list)
+    );
     for difference in &differences {
         let text = serde_json::to_string(difference).unwrap();
-        assert_eq!(&serde_json::from_str::<Difference>(&text).unwrap(), difference);
+        assert_eq!(
+            &serde_json::from_str::<Difference>(&text).unwrap(),
+            difference
+        );
         let line = difference.to_string();
         assert!(!line.contains('\n') && !difference.cause().is_empty());
         assert!(!difference.remedy().is_empty());
@@ -38,7 +44,10 @@ fn where_all_agree_nothing_is_said() {
         let quiet = |differences: Vec<Difference>| {
             // A MAC that the PF gave the VF by hand is told as long as nobody has the VF.
             let by_hand = scene == Scene::PassthroughLockedVf;
-            assert!(differences.is_empty() || by_hand, "{scene:?}: {differences:?}");
+            assert!(
+                differences.is_empty() || by_hand,
+                "{scene:?}: {differences:?}"
+            );
         };
         quiet(told(&machine, &assigner, |_| true));
         let claim = scene.claim(&assigner, &machine, 1).unwrap();
@@ -62,13 +71,20 @@ fn what_is_lent_to_no_running_guest_is_given_back() {
         let differences = told(&machine, &assigner, |_| false);
         assert_eq!(
             texts(&differences),
-            [format!("{} is lent to guest 'web1', which does not run", lent.item)],
+            [format!(
+                "{} is lent to guest 'web1', which does not run",
+                lent.item
+            )],
             "{scene:?}"
         );
         assert!(differences[0].is_safe());
         drop(lent);
         assigner.mend(&differences[0]).unwrap();
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
         assert!(assigner.list().is_empty());
         // Mended twice is mended.
         assigner.mend(&differences[0]).unwrap();
@@ -101,7 +117,11 @@ fn a_link_that_nobody_knows_of_is_removed_unless_its_guest_runs() {
     assert!(gone[0].is_safe());
     machine.host.fail(Fault::of(Operation::DeleteLink, 16));
     let error = assigner.mend(&gone[0]).unwrap_err();
-    assert!(chain(&error).starts_with("cannot remove 'macvtap0': "), "{}", chain(&error));
+    assert!(
+        chain(&error).starts_with("cannot remove 'macvtap0': "),
+        "{}",
+        chain(&error)
+    );
     assigner.mend(&gone[0]).unwrap();
     assert!(!machine.has("macvtap0"));
 }
@@ -129,7 +149,10 @@ fn a_lent_link_that_is_gone_is_told() {
     let link = machine.host.netdev("vnet0").unwrap();
     machine.host.delete_link(link.index, link.name).unwrap();
     let differences = told(&machine, &assigner, |_| true);
-    assert_eq!(texts(&differences), ["'vnet0', lent to guest 'web1', is not there"]);
+    assert_eq!(
+        texts(&differences),
+        ["'vnet0', lent to guest 'web1', is not there"]
+    );
     assert!(!differences[0].is_safe());
 }
 
@@ -170,7 +193,10 @@ fn settings_of_a_lent_vf_that_somebody_changed_are_told_and_left() {
         let [difference] = &differences[..] else {
             panic!("{scene:?}: {differences:?}");
         };
-        assert!(difference.to_string().ends_with("and has VLAN 7"), "{difference}");
+        assert!(
+            difference.to_string().ends_with("and has VLAN 7"),
+            "{difference}"
+        );
         assert!(!difference.is_safe());
         assert!(assigner.mend(difference).is_err());
         assert_eq!(machine.host.vf_state(&vf).unwrap().vlan, 7);
@@ -201,7 +227,11 @@ fn what_others_left_on_free_vfs_is_told_and_left() {
 
 #[test]
 fn what_could_not_be_restored_is_tried_again() {
-    for scene in [Scene::Vfio, Scene::PassthroughVf, Scene::Shared(DirectMode::Vepa)] {
+    for scene in [
+        Scene::Vfio,
+        Scene::PassthroughVf,
+        Scene::Shared(DirectMode::Vepa),
+    ] {
         let machine = scene.machine();
         let assigner = machine.start();
         let found = machine.host.snapshot();
@@ -216,10 +246,17 @@ fn what_could_not_be_restored_is_tried_again() {
             panic!("{scene:?}: {differences:?}");
         };
         assert!(difference.is_safe());
-        assert!(assigner.mend(difference).is_err(), "{scene:?}: it still fails");
+        assert!(
+            assigner.mend(difference).is_err(),
+            "{scene:?}: it still fails"
+        );
         machine.host.heal();
         assigner.mend(difference).unwrap();
-        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
         assert!(assigner.list().is_empty() && machine.records().is_empty());
     }
 }

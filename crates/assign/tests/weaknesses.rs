@@ -5,8 +5,8 @@
 mod common;
 
 use assign::{
-    ErrorKind, Lent, LentKind, MacvtapPreparation, Obstacle, Origin, Phase, Preparation, ReturnError,
-    VfioPreparation,
+    ErrorKind, Lent, LentKind, MacvtapPreparation, Obstacle, Origin, Phase, Preparation,
+    ReturnError, VfioPreparation,
 };
 use common::scenes::{Scene, macvtap, name};
 use common::{
@@ -43,7 +43,9 @@ fn weakness_21_the_state_found_first_is_kept_until_it_is_restored() {
     // … and, at the next start, not to be restored: what was found is not lost, nor overwritten
     // by another guest's.
     machine.host.restart_caller();
-    machine.host.fail(Fault::of(Operation::SetMac, EIO).always());
+    machine
+        .host
+        .fail(Fault::of(Operation::SetMac, EIO).always());
     let (assigner, findings) = machine.restart(|_| false);
     assert!(findings[0].to_string().contains("could not be restored"));
     assert_eq!(machine.records().len(), 1);
@@ -100,7 +102,11 @@ fn weakness_24_it_is_checked_that_drivers_took_the_device_and_that_nobody_used_i
     let (assigner, vf) = (machine.start(), machine.vf(0));
     machine.host.refuse_driver(vf, "vfio-pci");
     let error = lend(&assigner, vf, 1, &ordinary(1)).unwrap_err();
-    assert!(chain(&error).contains("'vfio-pci' did not take"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("'vfio-pci' did not take"),
+        "{}",
+        chain(&error)
+    );
 
     let other = machine.vf(1);
     let lent = lend(&assigner, other, 1, &ordinary(1)).unwrap();
@@ -142,7 +148,11 @@ fn weakness_25_a_device_that_a_crash_left_on_vfio_gets_its_driver_back() {
     machine.host.bind_by_hand(machine.vf(0), Some("vfio-pci"));
     let found = machine.host.snapshot();
     let told = assigner.reconcile(|_| true);
-    assert!(told[0].to_string().ends_with("has driver vfio-pci, and is lent to nobody"));
+    assert!(
+        told[0]
+            .to_string()
+            .ends_with("has driver vfio-pci, and is lent to nobody")
+    );
     let lent = lend(&assigner, machine.vf(0), 1, &ordinary(1)).unwrap();
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
@@ -185,7 +195,9 @@ fn weakness_27_a_vf_that_went_while_nobody_looked_is_told_and_taken_from_no_gues
     let texts: Vec<_> = findings.iter().map(ToString::to_string).collect();
     assert_eq!(
         texts,
-        [format!("{lost}, lent to guest 'web1', is not there any more")]
+        [format!(
+            "{lost}, lent to guest 'web1', is not there any more"
+        )]
     );
     assert!(assigner.list().iter().all(|line| line.phase == Phase::Lent));
 }
@@ -213,7 +225,10 @@ fn weakness_29_members_of_the_group_that_the_host_has_are_named_before_anything_
     let member = machine.host.add_group_member(machine.vf(0), Some("ahci"));
     let error = lend(&machine.start(), machine.vf(0), 1, &ordinary(1)).unwrap_err();
     let text = chain(&error);
-    assert!(text.ends_with(&format!("driver 'ahci' has {}", member.unwrap())), "{text}");
+    assert!(
+        text.ends_with(&format!("driver 'ahci' has {}", member.unwrap())),
+        "{text}"
+    );
     assert_eq!(machine.host.effect_count(), 0);
 }
 
@@ -268,12 +283,18 @@ fn weakness_32_a_device_that_is_renamed_meanwhile_stays_the_same_device() {
         let preparation = Preparation::Macvtap(macvtap("bond0", mode, 1));
         let lent = assigner.prepare(claim.unwrap(), &preparation).unwrap();
         machine.host.rename_netdev("bond0", "lan0");
-        machine.host.rename_netdev(netdev(&lent).name.as_str(), "web");
+        machine
+            .host
+            .rename_netdev(netdev(&lent).name.as_str(), "web");
         assigner.set_link_state(lent.generation, true).unwrap();
         assert!(machine.host.netdev("web").unwrap().state.up);
         assigner.give_back(lent.generation).unwrap();
         let after = machine.host.netdev("lan0").unwrap();
-        assert_eq!((after.mac, after.state), (before.mac, before.state), "{mode:?}");
+        assert_eq!(
+            (after.mac, after.state),
+            (before.mac, before.state),
+            "{mode:?}"
+        );
         assert!(!machine.has("web"));
     }
 }
@@ -285,7 +306,11 @@ fn weakness_33_the_device_below_gets_its_mac_back_if_the_macvtap_cannot_be_made(
         Scene::PassthroughVf,
         Scene::PassthroughLockedVf,
     ] {
-        for operation in [Operation::MakeMacvlan, Operation::OpenTap, Operation::OpenVhost] {
+        for operation in [
+            Operation::MakeMacvlan,
+            Operation::OpenTap,
+            Operation::OpenVhost,
+        ] {
             let machine = scene.machine();
             let assigner = machine.start();
             let found = machine.host.snapshot();
@@ -297,7 +322,11 @@ fn weakness_33_the_device_below_gets_its_mac_back_if_the_macvtap_cannot_be_made(
                 matches!(effect, Effect::LinkMac(_, to) | Effect::NetdevMac(_, to) | Effect::Set(_, VfSetting::Mac(to)) if to == mac(1))
             });
             assert!(given, "{scene:?}: the guest's MAC was never set");
-            assert_eq!(found.differences(&machine.host.snapshot()), [""; 0], "{scene:?}");
+            assert_eq!(
+                found.differences(&machine.host.snapshot()),
+                [""; 0],
+                "{scene:?}"
+            );
         }
     }
 }
@@ -316,7 +345,10 @@ fn weakness_34_a_taken_name_is_told_with_its_holder_and_automatic_names_pass_it_
         assigner.prepare(claim, &Preparation::Macvtap(preparation))
     };
     let _first = asked(Some("macvtap0"), 1).unwrap();
-    machine.host.add_netdev("macvtap1", "macvtap", Some("eth0")).unwrap();
+    machine
+        .host
+        .add_netdev("macvtap1", "macvtap", Some("eth0"))
+        .unwrap();
     for (taken, holder) in [
         ("macvtap0", "made for guest 'web1'"),
         ("macvtap1", "a macvtap device of the host"),
@@ -325,11 +357,19 @@ fn weakness_34_a_taken_name_is_told_with_its_holder_and_automatic_names_pass_it_
         let error = asked(Some(taken), 2).unwrap_err();
         let text = chain(&error);
         assert!(
-            text.ends_with(&format!("there is a network device '{taken}' already, {holder}")),
+            text.ends_with(&format!(
+                "there is a network device '{taken}' already, {holder}"
+            )),
             "{text}"
         );
         assert_eq!(error.kind(), ErrorKind::System(17));
-        assert!(error.obstacle.advice().unwrap().contains("leave <target> out"));
+        assert!(
+            error
+                .obstacle
+                .advice()
+                .unwrap()
+                .contains("leave <target> out")
+        );
     }
     let third = asked(None, 3).unwrap();
     assert_eq!(netdev(&third).name, name("macvtap2"));
@@ -369,7 +409,9 @@ fn weakness_37_after_a_restart_links_are_looked_for_and_profiles_of_all_modes_as
         drop(assigner);
         let (assigner, findings) = machine.restart(|_| true);
         assert_eq!(findings.len(), 0, "{findings:?}");
-        assigner.associate(lent.generation, PortAction::AssociateAgain).unwrap();
+        assigner
+            .associate(lent.generation, PortAction::AssociateAgain)
+            .unwrap();
         let profiles = machine.host.port_profiles();
         assert_eq!(profiles[&mac(1)].action, PortAction::AssociateAgain);
         drop(assigner);
@@ -379,7 +421,9 @@ fn weakness_37_after_a_restart_links_are_looked_for_and_profiles_of_all_modes_as
         let item = lent.item;
         assert_eq!(
             texts,
-            [format!("'macvtap0' ({item}), made for guest 'web1', is not there any more")]
+            [format!(
+                "'macvtap0' ({item}), made for guest 'web1', is not there any more"
+            )]
         );
         assert_eq!(assigner.find(item).unwrap().phase, Phase::Lent);
     }

@@ -8,6 +8,7 @@
     reason = "helpers of tests are tests"
 )]
 
+mod link_suite;
 mod stations;
 
 use conf::{DirectMode, MacAddress};
@@ -15,6 +16,7 @@ use host::{
     BridgePort, BridgeVlan, Host, HostError, HostEvent, HostEvents, Links, LinuxHost, Operation,
     Paths, RxFilter, TapQueues, Usage,
 };
+use link_suite::{CHECKS, Subject};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use stations::{BROADCAST, ONE, Station, in_namespace, mac, macvtap, run, tap};
 
@@ -35,6 +37,22 @@ const MODES: [DirectMode; 4] = [
 fn names(host: &LinuxHost) -> Vec<String> {
     let netdevs = host.netdevs().unwrap().into_iter();
     netdevs.map(|netdev| netdev.name.to_string()).collect()
+}
+
+#[test]
+fn the_contract_holds() {
+    in_namespace(|host, _| {
+        run("ip link add br0 type bridge");
+        let subject = Subject {
+            host,
+            nic: "left",
+            bridge: "br0",
+        };
+        for (name, check) in CHECKS {
+            println!("{name}");
+            check(&subject);
+        }
+    });
 }
 
 #[test]

@@ -207,7 +207,9 @@ pub(crate) fn qbh() -> Profile {
 impl Machine {
     pub(crate) fn device(&self, netdev: &str) -> DeviceId {
         let netdev = self.host.netdev(netdev).unwrap();
-        netdev.pci.map_or(DeviceId::Netdev(netdev.name), DeviceId::Pci)
+        netdev
+            .pci
+            .map_or(DeviceId::Netdev(netdev.name), DeviceId::Pci)
     }
 
     /// Whether there is a network device of that name.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
-use assign::{Item, Owner};
-use conf::{NetdevName, PciAddress};
-use host::{HostEvent, HostEvents, PhysicalFunction};
+use assign::{Item, Owner, Phase};
+use conf::{MacAddress, NetdevName, PciAddress, Uuid};
+use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
 
 use super::{Lender, State};
@@ -24,6 +24,8 @@ pub(super) struct News {
     everything: bool,
     pfs: BTreeSet<PciAddress>,
     names: BTreeSet<NetdevName>,
+    /// Port profiles that the switch ended: the guest's MAC, and the instance where it was told.
+    profiles: Vec<(MacAddress, Option<Uuid>)>,
 }
 
 impl Lender {
@@ -88,7 +90,7 @@ impl Lender {
                 let pf = of_vf(&state, address);
                 news.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
             }
-            _ => {}
+            E::PortDisassociated { mac, instance } => news.profiles.push((mac, instance)),
         }
     }
 
@@ -117,6 +119,33 @@ impl Lender {
         }
         for name in names {
             self.follow_name(name, tell);
+        }
+        for (mac, instance) in news.profiles {
+            self.associate_again(mac, instance);
+        }
+    }
+
+    /// The switch forgot a guest's port profile: it is told again, whatever the macvtap's mode. Two
+    /// guests may have one MAC in different VLANs, so the instance decides where it was told.
+    fn associate_again(&self, mac: MacAddress, instance: Option<Uuid>) {
+        let lines = self.assigner.list().into_iter();
+        let its = lines.filter(|line| {
+            let is_it = instance.is_none_or(|instance| line.instance == Some(instance));
+            line.owner.mac == Some(mac) && line.phase == Phase::Lent && is_it
+        });
+        for line in its {
+            match self
+                .assigner
+                .associate(line.generation, PortAction::AssociateAgain)
+            {
+                Ok(()) => tracing::info!(guest = line.owner.name, %mac, "its port profile again"),
+                Err(error) => tracing::error!(
+                    guest = line.owner.name,
+                    %mac,
+                    error = fault::chain(&error),
+                    "its port profile is not associated again"
+                ),
+            }
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
+use assign::{MacvtapPreparation, Profile, ProfileId, Vhost};
 use conf::MacAddress;
-use host::{Fault, Host, HostEvent, Links, Operation, SimulatedHost, Usage};
+use host::{Fault, Host, HostEvent, Links, Operation, PortAction, SimulatedHost, TapQueues, Usage};
 use tempfile::TempDir;
 
 use super::news::News;
@@ -234,4 +235,49 @@ async fn vfs_that_can_t_be_made_are_explained_and_the_driver_s_setting_is_put_ba
     let net = network("n", "hostdev", &ON_DEMAND.replace('3', "9999"));
     let refused = (bench.lender.open_pool(&net, net.forward.as_ref().unwrap())).unwrap_err();
     assert!(refused.detail().contains("at most"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
+    for mode in ["bridge", "private", "vepa", "passthrough"] {
+        let bench = Bench::new("pfs=1,vfs=2");
+        let net = network("n", mode, "<interface dev='sim0v0'/>");
+        bench.open(&net);
+        let chosen = bench.choose(&net, 1).unwrap();
+        let mac = borrower(&net, 1).owner.mac.unwrap();
+        let instance_id = Uuid::from_u128(7);
+        let macvtap = MacvtapPreparation {
+            lower: "sim0v0".parse().unwrap(),
+            mode: net.default_direct_mode().unwrap(),
+            name: None,
+            mac,
+            vf: None,
+            queues: TapQueues {
+                count: 1,
+                vnet_hdr: true,
+            },
+            vhost: Vhost::Never,
+            mtu: None,
+            bandwidth: None,
+            all_multicast: true,
+            profile: Some(Profile {
+                action: PortAction::Associate,
+                id: ProfileId::Qbg {
+                    manager_id: 1,
+                    type_id: 2,
+                    type_id_version: 3,
+                    instance_id,
+                },
+            }),
+        };
+        let prepared = (bench.lender).prepare(chosen.claim, Preparation::Macvtap(macvtap));
+        prepared.await.unwrap();
+        bench.host.disassociate_port(mac);
+        assert!(bench.host.port_profiles().is_empty());
+        let heard = |instance| HostEvent::PortDisassociated { mac, instance };
+        bench.hear(heard(Some(Uuid::from_u128(8))));
+        assert!(bench.host.port_profiles().is_empty(), "another's instance");
+        bench.hear(heard(Some(instance_id)));
+        assert_eq!(bench.host.port_profiles().len(), 1, "{mode}");
+    }
 }

@@ -255,4 +255,17 @@ async fn a_plan_shows_the_devices_and_takes_none() {
         refusal.error.contains("'n1' has no free device"),
         "{refusal:?}"
     );
+    // With what the plan itself would have taken.
+    let holders: Vec<_> = (lent(&refusal.rows[0]).into_iter())
+        .map(|(device, guest, _)| (device, guest))
+        .collect();
+    assert_eq!(
+        holders,
+        [
+            ("VF 0", "db"),
+            ("VF 1", "db"),
+            ("VF 2", "db"),
+            ("VF 3", "web")
+        ]
+    );
 }

@@ -90,6 +90,7 @@ async fn a_document_to_be_validated_says_nothing_that_nobody_reads() {
     };
     client.refuses(&root, create, schema, parts).await;
     client.ok(define(&xml, 0)).await;
+    let good = guest_xml("g2", &on_network("n1"));
     client.ok(define(&good, DEFINE_VALIDATE)).await;
 
     let good = port_xml(Uuid::from_u128(1), "g9", 1);

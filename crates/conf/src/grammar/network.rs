@@ -461,7 +461,7 @@ pub(super) const RULES: &[ElementRule] = &[
             attribute(
                 "numa",
                 "`prefer`: a device near the guest first; `require`: near or none; `ignore`",
-                "ignore",
+                "prefer",
             ),
             attribute(
                 "carrier",

@@ -50,11 +50,11 @@ pub enum Spread {
 #[serde(rename_all = "lowercase")]
 pub enum NumaPolicy {
     /// A near device first.
+    #[default]
     Prefer,
     /// A near device or none.
     Require,
     /// Not at all.
-    #[default]
     Ignore,
 }
 

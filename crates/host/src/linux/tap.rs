@@ -7,8 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use conf::{MacAddress, NetdevName};
 use rustix::fs::{CWD, Dev, FileType, Mode, makedev, mknodat};
@@ -31,14 +29,9 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 
-const EPERM: i32 = 1;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
-
-/// How often udev is waited for, where no node can be made here.
-const TRIES: u32 = 50;
-const PAUSE: Duration = Duration::from_millis(20);
 
 impl LinuxHost {
     pub(super) fn macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError> {
@@ -199,17 +192,19 @@ impl LinuxHost {
                 ),
             });
         };
-        for _ in 0..TRIES {
-            if is_node(&node, device) {
-                return open(&node).map_err(refused);
-            }
-            match self.open_own_node(index, device) {
-                // What may not make nodes waits for udev.
-                Err(error) if error.raw_os_error() == Some(EPERM) => sleep(PAUSE),
-                opened => return opened.map_err(refused),
-            }
+        // The kernel makes it at once, where /dev is its own.
+        if is_node(&node, device) {
+            return open(&node).map_err(refused);
         }
-        Err(refused(errno(EPERM)))
+        let opened = self.open_own_node(index, device);
+        opened.map_err(|source| HostError::Kernel {
+            operation: Operation::OpenTap,
+            target: format!(
+                "'{name}' (there is no {} of its own, so one was to be made)",
+                node.display()
+            ),
+            source,
+        })
     }
 
     fn open_own_node(&self, index: u32, device: Dev) -> io::Result<OwnedFd> {

@@ -47,7 +47,29 @@ impl Daemon {
 
     /// Removes them. What can't be removed is logged; the next start of the daemon tries again.
     pub(super) fn close_host_access(&self, network: &Network) {
-        self.remove_host_access(|of| of == network.uuid.to_string());
+        self.remove_host_access(|of, _| of == network.uuid.to_string());
+    }
+
+    /// Removes those over devices that a network has no more.
+    pub(super) fn prune_host_access(&self, network: &Network) {
+        let mut parents = Vec::new();
+        for member in self.lender.members(&network.name) {
+            let PoolDevice::Interface(parent) = member else {
+                continue;
+            };
+            match self.host.netdev(&parent) {
+                Ok(parent) => parents.push(Some(parent.index)),
+                Err(HostError::NoNetdev(_)) => {}
+                Err(error) => {
+                    // Which one is not needed any more can't be told.
+                    tracing::error!(parent, error = fault::chain(&error), "not looked at");
+                    return;
+                }
+            }
+        }
+        self.remove_host_access(|of, netdev| {
+            of == network.uuid.to_string() && !parents.contains(&netdev.lower)
+        });
     }
 
     /// Removes those of networks that don't run: left by a daemon that was killed meanwhile.
@@ -57,7 +79,7 @@ impl Daemon {
             uuid.and_then(|uuid| self.networks.by_uuid(uuid))
                 .is_some_and(|network| network.is_active())
         };
-        self.remove_host_access(|of| !runs(of));
+        self.remove_host_access(|of, _| !runs(of));
     }
 
     fn make_host_access(
@@ -90,7 +112,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn remove_host_access(&self, of: impl Fn(&str) -> bool) {
+    fn remove_host_access(&self, of: impl Fn(&str, &Netdev) -> bool) {
         let netdevs = match self.host.netdevs() {
             Ok(netdevs) => netdevs,
             Err(error) => {
@@ -100,7 +122,7 @@ impl Daemon {
         };
         for netdev in netdevs {
             let network = netdev.alias.as_deref().and_then(|a| a.strip_prefix(TAG));
-            if !network.is_some_and(&of) {
+            if !network.is_some_and(|network| of(network, &netdev)) {
                 continue;
             }
             if let Err(error) = self.host.delete_link(netdev.index, netdev.name) {

@@ -96,7 +96,9 @@ impl Daemon {
             if let Err(error) = self.open_network(old) {
                 tracing::error!(network = old.name, %error, "runs, and has nothing to lend");
             }
-        })
+        })?;
+        self.prune_host_access(new);
+        Ok(())
     }
 
     fn record_again(&self, network: &Network) {

@@ -302,6 +302,37 @@ async fn a_port_group_that_is_added_counts_for_the_next_port() {
     assert!(!client.network_dump(&net, 0).await.contains("blue"));
 }
 
+/// The host's own devices beside its guests' macvtaps.
+async fn host_access(client: &Client) -> Vec<String> {
+    let all = client
+        .ok(ConnectListAllInterfaces {
+            need_results: true,
+            flags: 0,
+        })
+        .await;
+    let names = all.into_items().into_iter().map(|iface| iface.name);
+    names.filter(|name| name.starts_with("h-")).collect()
+}
+
+#[tokio::test]
+async fn the_hosts_own_way_to_its_guests_follows_an_update() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let xml = sharing("n1", &["sim0"]).replace(
+        "</network>",
+        "<virtnic:direct xmlns:virtnic='urn:virtnic:1' host-access='yes'/></network>",
+    );
+    let net = running(&client, &xml).await;
+    assert_eq!(host_access(&client).await, ["h-sim0"]);
+    client.ok(device(&net, ADD_LAST, "sim1", LIVE)).await;
+    assert_eq!(host_access(&client).await, ["h-sim0", "h-sim1"]);
+    client.ok(device(&net, DELETE, "sim0", LIVE)).await;
+    assert_eq!(host_access(&client).await, ["h-sim1"]);
+    client.ok(NetworkDestroy { net }).await;
+    assert_eq!(host_access(&client).await, [""; 0]);
+}
+
 /// A guest's interface as its document shows it, cut out of it as `virsh` does.
 async fn shown_interface(client: &Client, dom: &Dom, flags: u32) -> String {
     let xml = client.guest_dump(dom, flags).await;

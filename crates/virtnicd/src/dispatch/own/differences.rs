@@ -137,8 +137,9 @@ mod tests {
             profile: None,
         };
         let prepared = before.prepare(claim, Preparation::Macvtap(macvtap)).await;
-        prepared.unwrap();
-        drop(before);
+        // As at a crash, nothing is given back.
+        let lent = prepared.unwrap();
+        drop((lent, before));
         for record in fs::read_dir(&journal).unwrap() {
             let path = record.unwrap().path();
             if path.extension().is_some_and(|ext| ext == "json") {

@@ -84,17 +84,22 @@ impl Faults {
 
     /// What was read; after a fault, which is kept, what reading goes on with instead.
     pub(crate) fn or<T>(&mut self, result: Result<T, Error>, instead: impl FnOnce() -> T) -> T {
-        result.unwrap_or_else(|mut error| {
-            match &mut self.0 {
-                None => self.0 = Some(error),
-                Some(first) => {
-                    let further = std::mem::take(&mut error.also);
-                    first.also.extend(std::iter::once(error).chain(further));
-                    first.also.truncate(MAX_FAULTS);
-                }
-            }
+        result.unwrap_or_else(|error| {
+            self.push(error);
             instead()
         })
+    }
+
+    /// A fault.
+    pub(crate) fn push(&mut self, mut error: Error) {
+        match &mut self.0 {
+            None => self.0 = Some(error),
+            Some(first) => {
+                let further = std::mem::take(&mut error.also);
+                first.also.extend(std::iter::once(error).chain(further));
+                first.also.truncate(MAX_FAULTS);
+            }
+        }
     }
 
     /// Whether nothing was found wrong so far.

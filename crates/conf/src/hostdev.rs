@@ -120,7 +120,7 @@ impl HostDevice {
         if known && !fits {
             let message =
                 format!("a host device of type '{kind}' needs a guest address of type '{kind}'");
-            faults.or_default(Err::<(), _>(element.error(ErrorKind::Internal, message)));
+            faults.push(element.error(ErrorKind::Internal, message));
         }
         let managed = faults.or_default(element.yes_no("managed"));
         let driver = element.child("driver").map(HostDriver::from_xml);

@@ -46,7 +46,7 @@ const VF: &str = "<interface type='hostdev' managed='yes'>
 </interface>";
 
 #[test]
-fn a_pool_interface_gets_an_express_slot_before_its_network_is_known() {
+fn weakness_19_a_pool_interface_gets_an_express_slot_before_its_network_is_known() {
     let domain = defined(&guest(
         "q35",
         "",

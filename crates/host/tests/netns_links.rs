@@ -20,6 +20,7 @@ use link_suite::{CHECKS, Subject};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use stations::{BROADCAST, ONE, Station, in_namespace, mac, macvtap, run, tap};
 
+const ENOENT: i32 = 2;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
@@ -183,6 +184,16 @@ fn queues_are_opened_though_the_node_is_missing_or_anothers() {
         assert_eq!(std::fs::read_dir(dev.path()).unwrap().count(), 1);
         let flags = rustix::io::fcntl_getfd(&fds[0]).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        let nowhere = LinuxHost::new(Paths {
+            dev: dev.path().join("nowhere"),
+            ..paths.clone()
+        });
+        let error = nowhere.open_macvtap(&made, ONE).unwrap_err();
+        assert_eq!(error.errno(), Some(ENOENT));
+        assert!(
+            error.to_string().contains("'guest1' (there is no "),
+            "{error}"
+        );
     });
 }
 

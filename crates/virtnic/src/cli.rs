@@ -26,9 +26,10 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  all is well
   1  the daemon refused, in the words on standard error; or a file could not be read, or the
-     output not be written; from reconcile also: differences are left
-  2  the command line is wrong; from plan also: the guest would not start
-  3  no daemon answers";
+     output not be written
+  2  the command line is wrong
+  3  no daemon answers
+  4  the answer is no: the guest would not start (plan), differences are left (reconcile)";
 
 /// Where the daemon is.
 #[derive(Debug, Clone, Default, Args)]

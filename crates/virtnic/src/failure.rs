@@ -68,6 +68,11 @@ impl Failure {
     }
 }
 
+/// The exit status of a command that did what it should, and whose answer is no.
+pub(crate) fn answer_is_no() -> ExitCode {
+    ExitCode::from(4)
+}
+
 /// Whether the refusal is of all of virtnic's calls.
 fn not_virtnicd(error: &rpc::Error) -> bool {
     error.code() == rpc::Code::Rpc && error.message().starts_with("Cannot find program")

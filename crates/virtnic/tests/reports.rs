@@ -35,7 +35,7 @@ fn a_plan_says_what_each_interface_gets_and_why_and_each_step() {
 }
 
 #[test]
-fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_2() {
+fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_4() {
     let ran = Host::with(Answers::Plan(refused_plan())).virtnic(&["plan", "web"]);
     insta::assert_snapshot!(ran.out, @r"
     guest web would not start
@@ -53,9 +53,9 @@ fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_2() {
         ens1f0  VF 2    lent   mail (by itself)
         ens1f0  VF 3    busy   ens1f0v3 is up with 10.0.0.5/24
     ");
-    assert_eq!((ran.status, ran.err.as_str()), (2, ""));
+    assert_eq!((ran.status, ran.err.as_str()), (4, ""));
     let ran = Host::with(Answers::Plan(refused_plan())).virtnic(&["plan", "web", "--json"]);
-    assert_eq!(ran.status, 2);
+    assert_eq!(ran.status, 4);
     let plan: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     let device = &plan["devices"][0];
     assert_eq!(device["verdict"], "refused");
@@ -181,7 +181,7 @@ fn nics_are_told_by_their_ability() {
 }
 
 #[test]
-fn differences_are_told_with_cause_and_remedy_and_are_status_1() {
+fn differences_are_told_with_cause_and_remedy_and_are_status_4() {
     let ran = Host::with(Answers::Differences(differences())).virtnic(&["reconcile"]);
     insta::assert_snapshot!(ran.out, @r"
     macvtap3 on eth2 was made for guest 'web', which does not run
@@ -193,7 +193,7 @@ fn differences_are_told_with_cause_and_remedy_and_are_status_1() {
     ");
     assert_eq!(
         (ran.status, ran.err.as_str()),
-        (1, "2 differences, of which --apply would mend 1\n")
+        (4, "2 differences, of which --apply would mend 1\n")
     );
     let ran = Host::with(Answers::Differences(Vec::new())).virtnic(&["reconcile"]);
     assert_eq!(
@@ -237,7 +237,7 @@ fn what_is_mended_is_no_difference_any_more() {
     );
     assert_eq!(
         (ran.status, ran.err.as_str()),
-        (1, "2 differences, 0 mended\n")
+        (4, "2 differences, 0 mended\n")
     );
 }
 

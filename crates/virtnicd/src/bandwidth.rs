@@ -120,35 +120,20 @@ impl Named {
     }
 }
 
-/// The rates of a guest's interface, all of them; 0: no limit.
-pub(crate) fn interface_params(bandwidth: Option<&Bandwidth>) -> Vec<TypedParam> {
+/// All rates; 0: no limit. Clients take the names and types of what they may set from here, so that
+/// those without a limit are told, too.
+pub(crate) fn rate_params(bandwidth: Option<&Bandwidth>) -> Vec<TypedParam> {
     let rate = |rate: Option<Rate>| rate.unwrap_or_default();
-    let mut params = inbound_params(rate(bandwidth.and_then(|b| b.inbound)));
-    params.extend(outbound_params(rate(bandwidth.and_then(|b| b.outbound))));
-    params
-}
-
-/// The rates of a port: of the directions that are limited.
-pub(crate) fn port_params(bandwidth: Option<&Bandwidth>) -> Vec<TypedParam> {
-    let inbound = bandwidth.and_then(|b| b.inbound).map(inbound_params);
-    let outbound = bandwidth.and_then(|b| b.outbound).map(outbound_params);
-    inbound.into_iter().chain(outbound).flatten().collect()
-}
-
-fn inbound_params(rate: Rate) -> Vec<TypedParam> {
+    let inbound = rate(bandwidth.and_then(|bandwidth| bandwidth.inbound));
+    let outbound = rate(bandwidth.and_then(|bandwidth| bandwidth.outbound));
     vec![
-        param("inbound.average", rate.average),
-        param("inbound.peak", rate.peak),
-        param("inbound.burst", rate.burst),
-        param("inbound.floor", rate.floor),
-    ]
-}
-
-fn outbound_params(rate: Rate) -> Vec<TypedParam> {
-    vec![
-        param("outbound.average", rate.average),
-        param("outbound.peak", rate.peak),
-        param("outbound.burst", rate.burst),
+        param("inbound.average", inbound.average),
+        param("inbound.peak", inbound.peak),
+        param("inbound.burst", inbound.burst),
+        param("inbound.floor", inbound.floor),
+        param("outbound.average", outbound.average),
+        param("outbound.peak", outbound.peak),
+        param("outbound.burst", outbound.burst),
     ]
 }
 
@@ -216,10 +201,10 @@ mod tests {
         let expected: Vec<_> = (all.iter())
             .map(|(name, value)| TypedParam::new(*name, *value))
             .collect();
-        assert_eq!(interface_params(Some(&bandwidth)), expected);
-        assert_eq!(port_params(Some(&bandwidth)), expected);
-        assert_eq!(interface_params(None).len(), all.len());
-        assert_eq!(port_params(None), []);
+        assert_eq!(rate_params(Some(&bandwidth)), expected);
+        let none = rate_params(None);
+        assert_eq!(none.len(), expected.len());
+        assert!(none.iter().all(|param| param.value == TypedValue::U32(0)));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Which {
 impl Daemon {
     /// The host's interfaces, by name; those that were made for guests are not the host's.
     pub(crate) async fn host_interfaces(&self, which: Which) -> Result<Vec<Iface>> {
-        let netdevs = self.look_at_netdevs(|host| own_netdevs(host)).await?;
+        let netdevs = self.look_at_netdevs(own_netdevs).await?;
         let mut found: Vec<Iface> = netdevs
             .iter()
             .filter(|netdev| which.takes(netdev))
@@ -71,7 +71,7 @@ impl Daemon {
 
     /// The one interface with that MAC.
     pub(crate) async fn host_interface_by_mac(&self, mac: &str) -> Result<Iface> {
-        let netdevs = self.look_at_netdevs(|host| own_netdevs(host)).await?;
+        let netdevs = self.look_at_netdevs(own_netdevs).await?;
         let wanted: Option<MacAddress> = mac.parse().ok();
         let mut found = netdevs.iter().filter(|netdev| Some(netdev.mac) == wanted);
         match (found.next(), found.next()) {
@@ -240,4 +240,45 @@ fn mii(bond: BondDetails) -> Option<MiiMonitor> {
         up_delay: Some(bond.up_delay),
         down_delay: Some(bond.down_delay),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use host::{Links as _, SimulatedHost, SimulatedShape};
+
+    use super::*;
+
+    fn document(host: &SimulatedHost, name: &str) -> String {
+        let shared: SharedHost = Arc::new(host.clone());
+        let netdev = host.netdev(name).unwrap();
+        let all = own_netdevs(&shared).unwrap();
+        describe(&shared, &netdev, &all, DEEPEST).unwrap().to_xml()
+    }
+
+    #[test]
+    fn a_bridge_holds_its_bond_and_that_its_members() {
+        let host = SimulatedHost::new("pfs=2,vfs=2".parse::<SimulatedShape>().unwrap());
+        host.add_bridge("br0").unwrap();
+        let bond = host.add_bond("bond0", &["sim0", "sim1"]).unwrap();
+        let bridge = host.netdev("br0").unwrap();
+        host.set_master(bond.index, Some(bridge.index)).unwrap();
+        let xml = document(&host, "br0");
+        let names: Vec<_> = xml
+            .split(" name='")
+            .skip(1)
+            .map(|rest| rest.split('\'').next().unwrap())
+            .collect();
+        assert_eq!(names, ["br0", "bond0", "sim0", "sim1"], "{xml}");
+        assert!(xml.starts_with("<interface type='bridge'"), "{xml}");
+        assert!(xml.contains("<interface type='bond'"), "{xml}");
+        assert!(!document(&host, "sim0").contains("br0"));
+    }
+
+    #[test]
+    fn the_kernels_numbers_of_bonds_are_words() {
+        let words: Vec<_> = (0..8).map(|mode| bond_mode(mode).is_some()).collect();
+        assert_eq!(words, [true, true, true, true, true, true, true, false]);
+        assert_eq!(bond_mode(4), Some(BondMode::Lacp));
+        assert_eq!(mii(BondDetails::default()), None);
+    }
 }

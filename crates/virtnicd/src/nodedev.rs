@@ -20,9 +20,9 @@ type Seen<T> = std::result::Result<T, HostError>;
 
 /// The class of network cards, the upper byte of a PCI class.
 const CLASS_NETWORK: u32 = 0x02;
-/// ethtool's word for a card that sorts frames for macvlans by itself. libvirt knows no such
-/// feature, and its schema admits letters only in their names.
-const MACVLAN_OFFLOAD: &str = "l2-fwd-offload";
+/// A card that sorts frames for macvlans by itself (ethtool's `l2-fwd-offload`). libvirt knows no
+/// such feature, and its schema admits no digits in their names.
+const MACVLAN_OFFLOAD: &str = "macvlan-offload";
 
 impl Daemon {
     /// The devices that pass the flags of a listing.

@@ -70,7 +70,7 @@ impl Domain {
         let memory_kib = memory_kib.or(current).filter(|&memory| memory > 0);
         if memory_kib.is_none() && faults.is_empty() {
             let message = "<domain> needs a <memory> above 0";
-            faults.or_default(Err::<(), _>(element.error(ErrorKind::Xml, message)));
+            faults.push(element.error(ErrorKind::Xml, message));
         }
         let memory_kib = memory_kib.unwrap_or_default();
         let (vcpus, current_vcpus) = faults.or_default(vcpus(element));

@@ -134,7 +134,7 @@ impl Disk {
         if !["disk", "cdrom", "floppy", "lun"].contains(&device) {
             let expected = "disk, cdrom, floppy or lun";
             let fault = element.invalid(ErrorKind::Xml, "device", expected);
-            faults.or_default(Err::<(), _>(fault));
+            faults.push(fault);
         }
         let source = faults.or_default(DiskSource::read(element));
         let target = faults.or_default(read_target(element));

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use conf::{MacAddress, NetdevName};
 use rustix::fs::{CWD, Dev, FileType, Mode, makedev, mknodat};
@@ -208,7 +209,10 @@ impl LinuxHost {
     }
 
     fn open_own_node(&self, index: u32, device: Dev) -> io::Result<OwnedFd> {
-        let name = format!(".virtnic-tap{index}-{}", std::process::id());
+        // Another namespace's macvtap may have the same index.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(".virtnic-tap{index}-{process}-{count}");
         let node = OwnNode(self.paths.dev.join(name));
         let mode = Mode::RUSR | Mode::WUSR;
         // One that a crash left is of no use.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::ask;
 use super::pool::{self, ROW_HELP, Row as PoolRowJson};
 use crate::cli::DaemonArgs;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::output::{self, labelled};
 
 /// Show which device each interface of a guest would get and why, and each step of its start;
@@ -41,8 +41,9 @@ fn help() -> String {
 Exit status:
   0  the guest would start
   1  the daemon refused, in the words on standard error; or the file could not be read
-  2  the guest would not start; or, with nothing on standard output, the command line is wrong
+  2  the command line is wrong
   3  no daemon answers
+  4  the guest would not start
 
 Fields of --json, null where there is no value:
   guest        the guest's name
@@ -74,9 +75,6 @@ Each of rows:
     )
 }
 
-/// The guest would not start.
-const WOULD_NOT: u8 = 2;
-
 impl Plan {
     pub(super) fn run(&self, daemon: &DaemonArgs) -> Result<ExitCode, Failure> {
         let of = match (&self.file, &self.guest) {
@@ -91,7 +89,7 @@ impl Plan {
         }
         Ok(match report.would_start {
             true => ExitCode::SUCCESS,
-            false => ExitCode::from(WOULD_NOT),
+            false => failure::answer_is_no(),
         })
     }
 }

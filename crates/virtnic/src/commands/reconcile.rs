@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::call;
 use crate::cli::DaemonArgs;
 use crate::connect::Intent;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::output::{self, labelled};
 
 /// Compare records, kernel and running guests; tell each difference, its cause, and what mends it
@@ -28,9 +28,10 @@ pub(crate) struct Reconcile {
 const HELP: &str = "\
 Exit status:
   0  there are no differences, or all are mended
-  1  differences are left; or the daemon refused, in the words on standard error
+  1  the daemon refused, in the words on standard error
   2  the command line is wrong
   3  no daemon answers
+  4  differences are left
 
 Fields of each object of --json, null where there is no value:
   device   the device, as \"0000:03:10.2\" or \"eth2\"
@@ -41,9 +42,6 @@ Fields of each object of --json, null where there is no value:
   safe     whether --apply mends it
   outcome  left, mended or failed
   failure  why it could not be mended";
-
-/// Differences are left.
-const LEFT: u8 = 1;
 
 impl Reconcile {
     pub(super) fn run(&self, daemon: &DaemonArgs) -> Result<ExitCode, Failure> {
@@ -63,7 +61,7 @@ impl Reconcile {
         }
         let is_left = |one: &Difference| one.outcome != Outcome::Mended;
         Ok(match differences.iter().any(is_left) {
-            true => ExitCode::from(LEFT),
+            true => failure::answer_is_no(),
             false => ExitCode::SUCCESS,
         })
     }

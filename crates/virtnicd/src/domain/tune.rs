@@ -10,7 +10,7 @@ use tokio::task::block_in_place;
 use super::interface::{Carrier, find};
 use super::{DomainObject, QEMU};
 use crate::affect::{Affected, Read};
-use crate::bandwidth::{BandwidthChange, interface_params};
+use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::sync::lock;
@@ -32,7 +32,7 @@ impl Daemon {
         };
         let interfaces = domain.map_or(&[][..], |domain| &domain.devices.interfaces);
         let place = find(interfaces, &args.device, &object.name)?;
-        let params = interface_params(bandwidth_of(&interfaces[place]));
+        let params = rate_params(bandwidth_of(&interfaces[place]));
         Ok(asked(params, args.nparams))
     }
 

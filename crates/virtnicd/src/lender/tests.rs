@@ -271,7 +271,7 @@ async fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mod
             }),
         };
         let prepared = (bench.lender).prepare(chosen.claim, Preparation::Macvtap(macvtap));
-        prepared.await.unwrap();
+        let _ = prepared.await.unwrap();
         bench.host.disassociate_port(mac);
         assert!(bench.host.port_profiles().is_empty());
         let heard = |instance| HostEvent::PortDisassociated { mac, instance };

@@ -6,7 +6,7 @@ use conf::{Bandwidth, Plug, Uuid};
 use rpc::{Code, Error, NetworkPortGetParameters, NetworkPortSetParameters, Params};
 
 use super::{DOMAIN, NetworkObject, PortMaker};
-use crate::bandwidth::{BandwidthChange, port_params};
+use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::daemon::Daemon;
 use crate::domain::asked;
 use crate::fault::Result;
@@ -16,7 +16,7 @@ impl Daemon {
     /// The rates of a port.
     pub(crate) fn port_parameters(&self, args: &NetworkPortGetParameters) -> Result<Params> {
         let entry = self.network(&args.port.net)?.port(args.port.uuid)?;
-        let params = port_params(entry.port.bandwidth.as_ref());
+        let params = rate_params(entry.port.bandwidth.as_ref());
         Ok(asked(params, args.nparams))
     }
 

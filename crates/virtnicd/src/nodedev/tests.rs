@@ -148,7 +148,7 @@ fn a_card_that_offloads_macvlans_says_so_while_that_is_switched_on() {
     let (host, devices) = simulated("pfs=1,vfs=0");
     let nic = host.add_nic("eth2").unwrap();
     let name = net_device_name("eth2", nic.mac);
-    for (on, features) in [(true, &["l2-fwd-offload"][..]), (false, &[])] {
+    for (on, features) in [(true, &["macvlan-offload"][..]), (false, &[])] {
         host.set_nic_ability("eth2", NicAbility::MacvlanOffload { on });
         let device = describe(&devices, &name);
         assert_eq!(device.net().unwrap().features, features);

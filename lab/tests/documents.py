@@ -300,8 +300,10 @@ class Documents:
         parts.append(self.operating_system(machine))
         if self.chance(0.6):
             names = self.random.sample(["acpi", "apic", "pae"], self.one_of(1, 2, 3))
-            parts.append("<features>" + "".join(f"<{name}/>" for name in names) + "</features>")
-        parts.append(self.maybe(0.3, lambda: "<clock" + self.attribute("offset", ["utc", "localtime"], ["x"]) + "/>"))
+            vmport = self.maybe(0.3, lambda: "<vmport" + self.attribute("state", ["on", "off"], ["x"]) + "/>")
+            parts.append("<features>" + "".join(f"<{name}/>" for name in names) + vmport + "</features>")
+        parts.append(self.maybe(0.4, self.clock))
+        parts.append(self.maybe(0.2, self.power))
         for name in ("on_poweroff", "on_reboot", "on_crash"):
             kinds = ["destroy", "restart"] if name != "on_crash" else ["destroy", "restart", "preserve"]
             action = lambda: self.value(kinds, ["x", "preserve"])
@@ -313,6 +315,19 @@ class Documents:
         if self.chance(0.3):
             self.random.shuffle(parts)
         return f"<domain type='{virtual_type}'>" + "".join(parts) + "</domain>", self.faults
+
+    def clock(self):
+        timers = ""
+        for name in self.random.sample(["rtc", "pit", "hpet", "kvmclock"], self.one_of(0, 1, 2, 3)):
+            policies = {"rtc": ["delay", "catchup"], "pit": ["delay", "catchup", "discard"], "hpet": ["delay"]}.get(name)
+            timer = "<timer" + self.needed("name", [name], ["x"])
+            timer += self.attribute("present", ["no"] if name == "hpet" else ["yes"], ["x"], 0.5)
+            timers += timer + (self.attribute("tickpolicy", policies, ["x"], 0.6) if policies else "") + "/>"
+        return "<clock" + self.attribute("offset", ["utc", "localtime"], ["x"]) + f">{timers}</clock>"
+
+    def power(self):
+        names = self.random.sample(["suspend-to-mem", "suspend-to-disk"], self.one_of(1, 2))
+        return "<pm>" + "".join(f"<{name}" + self.attribute("enabled", *YES_NO) + "/>" for name in names) + "</pm>"
 
     def memory(self):
         text = "<memory" + self.attribute("unit", ["KiB", "k", "M"], ["x"], 0.5) + ">"
@@ -362,11 +377,20 @@ class Documents:
             parts.append(self.host_device(number, usb and (wide or "bus='usb'" not in "".join(parts))))
         parts.append(self.maybe(0.3, lambda: "<serial type='" + self.value(["pty", "null"], ["x"]) + "'/>"))
         parts.append(self.maybe(0.3, lambda: "<console type='pty'/>"))
+        for number in range(self.one_of(0, 0, 1, 2)):
+            parts.append(self.channel(number))
+        if usb and "bus='usb'" not in "".join(parts):
+            parts.append(self.maybe(0.2, lambda: "<input type='" + self.value(["tablet", "keyboard"], ["x"]) + "' bus='usb'/>"))
         parts.append(self.maybe(0.1, lambda: "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"))
         parts.append(self.maybe(0.3, lambda: "<memballoon model='" + self.value(["none", "virtio"], ["x"]) + "'/>"))
         if self.chance(0.3):
             self.random.shuffle(parts)
         return "<devices>" + "".join(parts) + "</devices>"
+
+    def channel(self, number):
+        source = self.maybe(0.4, lambda: "<source mode='bind'" + self.attribute("path", [f"/run/c{number}"], (), 0.6) + "/>")
+        target = "<target" + self.needed("type", ["virtio"], ["x"]) + self.attribute("name", [f"org.example.{number}"], (), 0.9)
+        return f"<channel type='unix'>{source}{target}/></channel>"
 
     def disk(self, letter, buses):
         bus = self.value(buses, ["x"])

@@ -72,13 +72,17 @@ impl Lab {
     }
 
     fn whole(&self, device: impl Into<DeviceId>, preparation: MacvtapPreparation) -> Lent {
-        let claim = self.assigner.claim(device.into(), guest(1), Origin::Interface);
+        let claim = self
+            .assigner
+            .claim(device.into(), guest(1), Origin::Interface);
         self.prepare(claim.unwrap(), &Preparation::Macvtap(preparation))
     }
 
     fn shared(&self, parent: &str, n: u32) -> Lent {
         let netdev = self.host.netdev(parent).unwrap();
-        let parent_id = netdev.pci.map_or(DeviceId::Netdev(netdev.name), DeviceId::Pci);
+        let parent_id = netdev
+            .pci
+            .map_or(DeviceId::Netdev(netdev.name), DeviceId::Pci);
         let claim = (self.assigner).claim_link(Some(parent_id), guest(n), Origin::Interface);
         let preparation = macvtap(parent, DirectMode::Bridge, n);
         self.prepare(claim.unwrap(), &Preparation::Macvtap(preparation))
@@ -97,7 +101,9 @@ impl Lab {
         };
         assert_eq!((taps.len(), vhosts.len()), (2, 2));
         look(&self.host.netdev(netdev.name.as_str()).unwrap());
-        self.assigner.set_link_state(lent.generation, false).unwrap();
+        self.assigner
+            .set_link_state(lent.generation, false)
+            .unwrap();
         let generation = lent.generation;
         drop(lent);
         let returned = self.assigner.give_back(generation);
@@ -160,15 +166,25 @@ fn a_pf_serves_macvtaps_beside_a_vf_that_is_a_guests_and_can_be_lent_itself() {
     let claim = (lab.assigner).claim(lab.vf.address.into(), guest(1), Origin::Interface);
     let vf = lab.prepare(claim.unwrap(), &ordinary(1));
     let lent = lab.shared(pf, 2);
-    (lab.assigner).set_link_state(lent.generation, true).unwrap();
+    (lab.assigner)
+        .set_link_state(lent.generation, true)
+        .unwrap();
     lab.assigner.give_back(vf.generation).unwrap();
     lab.assigner.give_back(lent.generation).unwrap();
 
+    // The emulated network gives addresses to whoever asks.
+    let address = |off| {
+        run(&format!(
+            "sysctl -q -w net.ipv6.conf.{pf}.disable_ipv6={off}"
+        ))
+    };
+    address(1);
     let whole = macvtap(pf, DirectMode::Passthrough, 1);
     let lent = lab.whole(lab.pf.pci.unwrap(), whole);
     lab.and_back(lent, |_| {
         assert_eq!(lab.host.netdev(pf).unwrap().mac, mac(1));
     });
+    address(0);
     let now = lab.host.netdev(pf).unwrap();
     assert_eq!((now.mac, now.state.up), (lab.pf.mac, lab.pf.state.up));
 }
@@ -194,10 +210,19 @@ fn bonds_and_vlans_carry_macvtaps_and_their_members_do_not() {
         assert_eq!((now.state.up, now.mac), (found.state.up, found.mac));
     }
     let dummy = DeviceId::Netdev(name("dummy7"));
-    let claim = lab.assigner.claim_link(Some(dummy), guest(1), Origin::Interface);
+    let claim = lab
+        .assigner
+        .claim_link(Some(dummy), guest(1), Origin::Interface);
     let preparation = Preparation::Macvtap(macvtap("dummy7", DirectMode::Bridge, 1));
-    let error = lab.assigner.prepare(claim.unwrap(), &preparation).unwrap_err();
-    assert!(chain(&error).contains("'dummy7' belongs to 'bond7'"), "{}", chain(&error));
+    let error = lab
+        .assigner
+        .prepare(claim.unwrap(), &preparation)
+        .unwrap_err();
+    assert!(
+        chain(&error).contains("'dummy7' belongs to 'bond7'"),
+        "{}",
+        chain(&error)
+    );
     for netdev in ["vlan7", "bond7", "dummy7"] {
         run(&format!("ip link delete {netdev}"));
     }
@@ -209,7 +234,10 @@ fn a_tap_has_its_vlan_in_a_bridge() {
     let lab = lab();
     run("ip link add br7 address 52:54:00:00:ff:07 type bridge vlan_filtering 1");
     run("ip link set br7 up");
-    let claim = lab.assigner.claim_link(None, guest(1), Origin::Interface).unwrap();
+    let claim = lab
+        .assigner
+        .claim_link(None, guest(1), Origin::Interface)
+        .unwrap();
     let vlan = BridgeVlan {
         id: 42,
         pvid: true,

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 
 use conf::{Bandwidth, DirectMode, MacAddress, NetdevName};
 
-use super::net::{ENODEV, Made, Who};
+use super::link_rules::ENODEV;
+use super::net::{Made, Who};
 use super::state::{EBUSY, State, Stop, Target};
 use super::{Effect, SimulatedHost};
 use crate::{

@@ -8,6 +8,7 @@ mod control;
 mod events;
 mod fault;
 mod kernel;
+mod link_rules;
 mod links;
 mod net;
 mod nics;

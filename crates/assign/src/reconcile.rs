@@ -277,7 +277,7 @@ impl Assigner {
             Err(error) => return differences.push(unknown(&pf.netdev, &error)),
         };
         for vf in vfs {
-            if self.find(Item::Device(vf.address.into())).is_some() {
+            if self.connections(vf.address.into()) > 0 {
                 continue;
             }
             match host.vf_state(&vf) {

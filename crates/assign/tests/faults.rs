@@ -195,3 +195,107 @@ fn a_dirty_device_is_retried_at_the_next_start() {
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
 }
+
+/// What undoing takes.
+const UNDOING: [Operation; 12] = [
+    Operation::SetMac,
+    Operation::SetVlan,
+    Operation::SetRate,
+    Operation::SetTrust,
+    Operation::Unbind,
+    Operation::SetNetdevMac,
+    Operation::SetMtu,
+    Operation::SetUp,
+    Operation::DeleteLink,
+    Operation::SetBandwidth,
+    Operation::PortProfile,
+    Operation::ReadNetdev,
+];
+
+/// Each single thing that undoing takes refuses for good, after each kind of operation failed on
+/// the way there.
+#[test]
+fn whatever_cannot_be_undone_keeps_its_record_until_it_can() {
+    let (mut clean, mut dirty) = (0, 0);
+    for scene in Scene::ALL {
+        for undoing in UNDOING {
+            let machine = scene.machine();
+            let assigner = machine.start();
+            let found = machine.host.snapshot();
+            let claim = scene.claim(&assigner, &machine, 1).unwrap();
+            let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+            assigner.set_link_state(lent.generation, true).unwrap();
+            machine.host.fail(Fault::of(undoing, EIO).always());
+            match assigner.give_back(lent.generation) {
+                Ok(_) => clean += 1,
+                Err(error) => {
+                    dirty += 1;
+                    let text = chain(&error);
+                    assert!(
+                        text.contains("(os error 5)"),
+                        "{scene:?}, {undoing:?}: {text}"
+                    );
+                    let [line] = &assigner.list()[..] else {
+                        panic!("{scene:?}, {undoing:?}: it is off the list");
+                    };
+                    assert!(matches!(line.phase, Phase::Dirty(_)));
+                    assert_eq!(assigner.barred()[0].0, lent.item);
+                    assert_eq!(machine.records(), [format!("{}.json", lent.item)]);
+                    // Nor does a new start make it anybody's.
+                    machine.host.restart_caller();
+                    let (again, _) = machine.open();
+                    again.recover(|_| true);
+                    // A macvtap that could not be removed goes when its VF is bound anew.
+                    let goes = (Scene::PassthroughLockedVf, Operation::DeleteLink);
+                    let is_kept = (scene, undoing) != goes;
+                    assert_eq!(again.barred().len() == 1, is_kept, "{scene:?}, {undoing:?}");
+                    machine.host.heal();
+                    if is_kept {
+                        again.give_back(lent.generation).unwrap();
+                    }
+                    assert!(again.list().is_empty());
+                }
+            }
+            machine.host.heal();
+            assert_eq!(
+                found.differences(&machine.host.snapshot()),
+                [""; 0],
+                "{scene:?}, {undoing:?}"
+            );
+            assert!(machine.records().is_empty());
+        }
+    }
+    assert!(clean > 20 && dirty > 20, "{clean} clean, {dirty} dirty");
+}
+
+#[test]
+fn a_macvtap_that_could_be_neither_finished_nor_undone_is_told_whole() {
+    let scene = Scene::PassthroughNic;
+    let machine = scene.machine();
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    machine.host.fail(Fault::of(Operation::OpenVhost, EIO));
+    machine
+        .host
+        .fail(Fault::of(Operation::DeleteLink, EIO).always());
+    machine.host.fail(Fault::of(Operation::SetMtu, EIO).nth(2));
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let item = claim.item();
+    let error = assigner.prepare(claim, &scene.preparation(1)).unwrap_err();
+    // The undo went on after each failure: the MAC is back.
+    assert_eq!(
+        chain(&error),
+        format!(
+            "cannot lend {item} to guest 'web1', nor restore it (\
+             removing the network device of 'macvtap0': Input/output error (os error 5); \
+             setting the MTU of 'eth0' ({item}): Input/output error (os error 5); \
+             it had no network device macvtap0, and has macvtap0; \
+             it had eth0 with an MTU of 1500, and has an MTU of 9000): \
+             opening vhost-net of the simulated host: Input/output error (os error 5)"
+        )
+    );
+    assert!(scene.claim(&assigner, &machine, 2).is_err());
+    machine.host.heal();
+    assigner.give_back(assigner.list()[0].generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}

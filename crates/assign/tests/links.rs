@@ -828,3 +828,41 @@ fn a_switch_that_does_not_let_go_keeps_the_item_until_it_does() {
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
 }
+
+#[test]
+fn a_macvtap_on_a_vf_has_its_802_1qbh_profile_from_the_pf() {
+    let scene = Scene::PassthroughVf;
+    let machine = scene.machine();
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    let Preparation::Macvtap(with_vlan) = scene.preparation(1) else {
+        panic!("a macvtap");
+    };
+    let asked = |vf| {
+        Preparation::Macvtap(MacvtapPreparation {
+            vf: Some(vf),
+            profile: Some(qbh()),
+            ..with_vlan.clone()
+        })
+    };
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let error = assigner
+        .prepare(claim, &asked(common::mac_and_vlan(1)))
+        .unwrap_err();
+    assert!(
+        chain(&error).ends_with("can have no VLAN beside it"),
+        "{}",
+        chain(&error)
+    );
+    let plain = assign::VfConfig::new(mac(1), None, &conf::VfSettings::default()).unwrap();
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let lent = assigner.prepare(claim, &asked(plain)).unwrap();
+    let request = machine.host.port_profiles()[&mac(1)].clone();
+    assert!(
+        matches!(&request.profile, host::PortProfile::Qbh { link, vf: Some(0), .. }
+            if link.as_str() == "sim0"),
+        "{request:?}"
+    );
+    assigner.give_back(lent.generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}

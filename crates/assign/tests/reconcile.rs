@@ -42,12 +42,7 @@ fn where_all_agree_nothing_is_said() {
         let machine = scene.machine();
         let assigner = machine.start();
         let quiet = |differences: Vec<Difference>| {
-            // A MAC that the PF gave the VF by hand is told as long as nobody has the VF.
-            let by_hand = scene == Scene::PassthroughLockedVf;
-            assert!(
-                differences.is_empty() || by_hand,
-                "{scene:?}: {differences:?}"
-            );
+            assert!(differences.is_empty(), "{scene:?}: {differences:?}");
         };
         quiet(told(&machine, &assigner, |_| true));
         let claim = scene.claim(&assigner, &machine, 1).unwrap();

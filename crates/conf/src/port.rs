@@ -80,7 +80,8 @@ pub enum DirectMode {
     /// All frames leave by the wire; an 802.1Qbg switch sends some back.
     #[default]
     Vepa,
-    /// As vepa, and nothing comes back from siblings.
+    /// As vepa, and broadcasts and multicasts of siblings that a switch sends back are dropped. Linux
+    /// lets a unicast through that a reflecting switch sends back.
     Private,
     /// Siblings reach each other inside the host.
     Bridge,

@@ -52,7 +52,8 @@ pub trait Links: Send + Sync + 'static {
     /// A failure after its making removes it again.
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError>;
 
-    /// The queues of a macvtap, each opened read-write, not inherited by programs.
+    /// The queues of a macvtap, each opened read-write, not inherited by programs. Needs a sysfs of
+    /// this network namespace; does without a node in `/dev`.
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Result<Vec<OwnedFd>, HostError>;
 
     /// Makes a tap, down, tagged, and opens its queues. It is gone when the last of these is
@@ -241,7 +242,8 @@ pub struct MacvlanSpec {
     pub lower: u32,
     /// How its frames reach others.
     pub mode: DirectMode,
-    /// Its MAC.
+    /// Its MAC. In passthrough mode the kernel gives it that of the device below, whatever this is,
+    /// and each change of the one changes the other.
     pub mac: MacAddress,
     /// Bytes; `None`: that of the device below.
     pub mtu: Option<u32>,

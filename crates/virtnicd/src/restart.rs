@@ -47,7 +47,9 @@ impl Daemon {
         }
         self.sweep_host_access();
         self.follow_host();
-        self.tell_differences();
+        let daemon = Arc::clone(self);
+        // On a host with thousands of VFs it takes its time, and nobody waits for it.
+        tokio::task::spawn_blocking(move || daemon.tell_differences());
         Ok(())
     }
 

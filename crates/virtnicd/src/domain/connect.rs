@@ -195,7 +195,8 @@ impl Connecting<'_> {
         is_vf: bool,
         host: Uuid,
     ) -> Result<MacvtapPreparation> {
-        // Siblings that must not reach each other: what macvlan has for that is its private mode.
+        // Siblings that must not reach each other: what macvlan has for that is its private mode,
+        // which holds as long as no switch sends their frames back.
         let mode = match mode {
             DirectMode::Bridge | DirectMode::Vepa if self.settings.isolated => DirectMode::Private,
             mode => mode,

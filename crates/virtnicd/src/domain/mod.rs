@@ -25,7 +25,6 @@ use rpc::{Code, Dom, Domain, DomainChange, DomainInfo, DomainLifecycle, DomainSt
 
 pub(crate) use record::DomainRecord;
 use start::Running;
-pub(crate) use tune::asked;
 
 use crate::affect::Subject;
 use crate::daemon::Daemon;

@@ -15,6 +15,20 @@ use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::sync::lock;
 
+impl DomainObject {
+    /// The MAC of the interface that runs with that device, since a definition does not name it; any
+    /// other text as it is.
+    fn known_everywhere(&self, device: &str) -> String {
+        let status = lock(&self.state);
+        let running = status.running.as_ref();
+        let interfaces = running.map_or(&[][..], |running| &running.domain.devices.interfaces);
+        match find(interfaces, device, &self.name) {
+            Ok(place) => interfaces[place].mac.to_string(),
+            Err(_) => device.to_owned(),
+        }
+    }
+}
+
 /// Why what QEMU plays alone is not shaped.
 const NO_DEVICE: &str = "its frames pass no device of this host";
 
@@ -25,13 +39,15 @@ impl Daemon {
         object: &DomainObject,
         args: &DomainGetInterfaceParameters,
     ) -> Result<Params> {
+        let known = object.known_everywhere(&args.device);
         let status = lock(&object.state);
-        let domain = match status.subject(&object.name).read(args.flags)? {
-            Read::Live => status.running.as_ref().map(|running| &running.domain),
-            Read::Config => status.defined.as_ref(),
+        let running = status.running.as_ref().map(|running| &running.domain);
+        let (domain, device) = match status.subject(&object.name).read(args.flags)? {
+            Read::Live => (running, &args.device),
+            Read::Config => (status.defined.as_ref(), &known),
         };
         let interfaces = domain.map_or(&[][..], |domain| &domain.devices.interfaces);
-        let place = find(interfaces, &args.device, &object.name)?;
+        let place = find(interfaces, device, &object.name)?;
         let params = rate_params(bandwidth_of(&interfaces[place]));
         Ok(asked(params, args.nparams))
     }
@@ -45,12 +61,17 @@ impl Daemon {
         let change = BandwidthChange::parse(QEMU, &args.params)?;
         let _job = object.job.lock().await;
         let affected = object.affected(args.flags)?;
+        let device = object.known_everywhere(&args.device);
         if affected.config {
-            self.check_config_bandwidth(object, &args.device, &change)?;
+            self.check_config_bandwidth(object, &device, &change)?;
         }
-        let changed = |domain: &mut conf::Domain, _| {
+        let changed = |domain: &mut conf::Domain, which| {
             let interfaces = &mut domain.devices.interfaces;
-            let place = find(interfaces, &args.device, &object.name)?;
+            let device = match which {
+                Read::Live => &args.device,
+                Read::Config => &device,
+            };
+            let place = find(interfaces, device, &object.name)?;
             let interface = &mut interfaces[place];
             let new = change.apply(bandwidth_of(interface));
             match &mut interface.actual {
@@ -177,7 +198,7 @@ pub(super) fn bandwidth_of(interface: &Interface) -> Option<&Bandwidth> {
 }
 
 /// First the client asks how many there are, with 0.
-pub(crate) fn asked(params: Vec<rpc::TypedParam>, room: i32) -> Params {
+fn asked(params: Vec<rpc::TypedParam>, room: i32) -> Params {
     let nparams = i32::try_from(params.len()).unwrap_or(i32::MAX);
     let room = usize::try_from(room).unwrap_or(0);
     Params {

@@ -8,16 +8,18 @@ use rpc::{Code, Error, NetworkPortGetParameters, NetworkPortSetParameters, Param
 use super::{DOMAIN, NetworkObject, PortMaker};
 use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::daemon::Daemon;
-use crate::domain::asked;
 use crate::fault::Result;
 use crate::sync::lock;
 
 impl Daemon {
-    /// The rates of a port.
+    /// The rates of a port: all at once, since clients ask one time, with room for none.
     pub(crate) fn port_parameters(&self, args: &NetworkPortGetParameters) -> Result<Params> {
         let entry = self.network(&args.port.net)?.port(args.port.uuid)?;
         let params = rate_params(entry.port.bandwidth.as_ref());
-        Ok(asked(params, args.nparams))
+        Ok(Params {
+            nparams: i32::try_from(params.len()).unwrap_or(i32::MAX),
+            params,
+        })
     }
 
     /// Sets the rates of a port, or some of them, and those of the guest that runs on it.

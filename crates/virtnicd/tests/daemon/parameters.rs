@@ -22,18 +22,17 @@ fn set_port(port: &Port, all: &[(&str, u32)]) -> NetworkPortSetParameters {
     }
 }
 
-/// As clients do: first the number, then that many.
+/// As clients do: once, with room for none.
 async fn port_rates(client: &Client, port: &Port) -> Vec<u32> {
-    let ask = |nparams| NetworkPortGetParameters {
+    let ask = NetworkPortGetParameters {
         port: port.clone(),
-        nparams,
+        nparams: 0,
         flags: 0,
     };
-    let Params { params, nparams } = client.ok(ask(0)).await;
-    assert_eq!((params.len(), nparams), (0, 7));
-    rates(client.ok(ask(nparams)).await.params)
+    rates(client.ok(ask).await.params)
 }
 
+/// As clients do: first the number, then that many.
 async fn interface_rates(client: &Client, dom: &Dom, device: &str, flags: u32) -> Vec<u32> {
     let ask = |nparams| DomainGetInterfaceParameters {
         dom: dom.clone(),
@@ -220,9 +219,12 @@ async fn an_interface_and_its_port_have_the_same_rates() {
     let live = client.guest_dump(&dom, 0).await;
     assert!(live.contains("<outbound average='5' peak='6'/>"), "{live}");
 
+    // A definition has no device; the one that runs names its interface all the same.
     client
-        .ok(tune(&dom, MAC, &[("inbound.average", 9)], CONFIG))
+        .ok(tune(&dom, target, &[("inbound.average", 9)], CONFIG))
         .await;
+    let told = interface_rates(&client, &dom, target, CONFIG).await;
+    assert_eq!(told, [9, 0, 0, 0, 0, 0, 0]);
     let definition = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
     assert!(
         definition.contains("<inbound average='9'/>"),
@@ -299,4 +301,28 @@ async fn an_interface_that_is_not_there_has_no_rates() {
     ] {
         client.refuses(&root, change, code, &[part]).await;
     }
+}
+
+#[tokio::test]
+async fn a_rate_that_the_host_refuses_leaves_the_ones_before() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let net = sharing(&client).await;
+    let dom = client
+        .define_guest(&guest_xml("g1", &interface("n1")))
+        .await;
+    let dom = client.start(&dom).await;
+    let [port] = client.ports(&net).await.try_into().unwrap();
+    client
+        .ok(tune(&dom, MAC, &[("inbound.average", 7)], LIVE))
+        .await;
+    // By then it is on record, and its port has it.
+    let floor = tune(&dom, MAC, &[("inbound.floor", 5)], LIVE);
+    client
+        .refuses(&root, floor, Code::OperationUnsupported, &["'floor'"])
+        .await;
+    let before = [7, 0, 0, 0, 0, 0, 0];
+    assert_eq!(interface_rates(&client, &dom, MAC, LIVE).await, before);
+    assert_eq!(port_rates(&client, &port).await, before);
 }

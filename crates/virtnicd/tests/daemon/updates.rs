@@ -399,7 +399,6 @@ async fn the_link_of_a_vf_is_its_pfs_to_set() {
     client.running_network("n1", "sim0").await;
     let dom = client.running_guest("g1", "n1").await;
     let interface = shown_interface(&client, &dom, 0).await;
-    let before = client.picture(&root).await;
     for state in ["down", "up"] {
         client
             .ok(change(&dom, &with_link(&interface, state), LIVE))
@@ -414,9 +413,17 @@ async fn the_link_of_a_vf_is_its_pfs_to_set() {
         };
         assert!(record.to_string().contains(link), "{record}");
     }
-    drop(before);
-    client.ok(DomainDestroy { dom }).await;
+    client.ok(DomainDestroy { dom: dom.clone() }).await;
     assert_eq!(root.records("devices"), 0);
+
+    // From the start on, where the definition says so.
+    let kept = shown_interface(&client, &dom, DOMAIN_XML_INACTIVE).await;
+    client
+        .ok(change(&dom, &with_link(&kept, "down"), CONFIG))
+        .await;
+    client.start(&dom).await;
+    let (_, record) = root.record("devices");
+    assert!(record.to_string().contains("\"off\""), "{record}");
 }
 
 #[tokio::test]

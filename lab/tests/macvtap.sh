@@ -81,6 +81,7 @@ echo "Modes that a network does not offer are refused"
 sed "s|</forward>|</forward><virtnic:direct modes='bridge private'/>|
      s|<network>|<network xmlns:virtnic='urn:virtnic:1'>|" nic.xml >narrow.xml
 virsh -q net-destroy nic
+virsh -q net-undefine nic
 virsh -q net-define narrow.xml
 virsh -q net-start nic
 sed "s|<model type='virtio'/>|&<virtnic:direct mode='vepa'/>|

@@ -108,11 +108,13 @@ virsh -q net-start made
 [ ! -e "/sys/class/net/$one/device/virtfn0/driver" ] || fail "a driver took the VFs"
 [ "$(cat "/sys/class/net/$one/device/sriov_drivers_autoprobe")" = 1 ] || fail "autoprobe stays off"
 virsh -q net-destroy made
+virsh -q net-undefine made
 sed -i "s/count='3'/count='5'/" made.xml
 virsh -q net-define made.xml
 virsh -q net-start made
 [ "$(cat "/sys/class/net/$one/device/sriov_numvfs")" = 3 ] || fail "VFs that are there were changed"
 virsh -q net-destroy made
+virsh -q net-undefine made
 set_vfs "$one" 0
 sed -i "s/count='5'/count='9'/" made.xml
 virsh -q net-define made.xml

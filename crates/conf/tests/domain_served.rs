@@ -138,6 +138,14 @@ fn channels_and_inputs_of_other_kinds_are_refused() {
             "{channel}"
         );
     }
+    for unknown in [
+        "<channel type='unix'><target type='serial' name='a'/></channel>",
+        "<channel type='unix'><target name='a'/></channel>",
+        "<input type='trackball' bus='usb'/>",
+    ] {
+        let error = Domain::parse(&guest("", unknown)).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ConfigUnsupported, "{error}");
+    }
     let tablet = "<input type='tablet' bus='usb'/>";
     let domain = defined("", tablet);
     let inputs: Vec<_> = domain

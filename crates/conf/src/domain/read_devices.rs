@@ -5,6 +5,7 @@ use super::devices::{
     CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MemBalloon, OtherDevice,
     PciControllerTarget, Rng,
 };
+use super::served::check_kind;
 use super::shapes::{
     CHARACTER_DEVICE, CONTROLLER, DEVICES, DISK, DISK_DRIVER, DISK_ELSEWHERE, MEMBALLOON, RNG,
 };
@@ -76,7 +77,10 @@ impl Devices {
                     unused: Kept::of(child, &MEMBALLOON),
                 });
             }
-            name if DEVICES.child(name).is_some() => self.keep(child, 0, origin)?,
+            name if DEVICES.child(name).is_some() => {
+                check_kind(child)?;
+                self.keep(child, 0, origin)?;
+            }
             _ => {} // unknown: kept with the domain
         }
         Ok(())

@@ -2,7 +2,8 @@
 //! the inputs that management programs give every guest.
 
 use super::{GuestAddress, OtherDevice};
-use crate::xml::Document;
+use crate::xml::{Document, Element};
+use crate::{Error, ErrorKind};
 
 /// `<channel type='unix'>` with a virtio target: a socket of the host's that is a port in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,30 @@ pub enum UsbInput {
     Mouse,
     Keyboard,
 }
+
+/// What kind of input, or of a channel's end in the guest, is among those that there are.
+pub(super) fn check_kind(device: Element<'_>) -> Result<(), Error> {
+    let unsupported = ErrorKind::ConfigUnsupported;
+    if device.is("channel")
+        && let Some(target) = device.child("target")
+    {
+        return match target.attribute("type") {
+            Some("virtio" | "guestfwd" | "xen") => Ok(()),
+            Some(_) => Err(target.invalid(unsupported, "type", "virtio, guestfwd or xen")),
+            None => Err(target.missing(unsupported, "type")),
+        };
+    }
+    if device.is("input")
+        && let Some(kind) = device.attribute("type")
+        && !INPUTS.contains(&kind)
+    {
+        return Err(device.invalid(unsupported, "type", INPUTS.join(", ")));
+    }
+    Ok(())
+}
+
+/// What libvirt calls inputs.
+const INPUTS: [&str; 5] = ["mouse", "tablet", "keyboard", "passthrough", "evdev"];
 
 impl OtherDevice {
     /// Whether it is carried out, though nothing of it is modelled.

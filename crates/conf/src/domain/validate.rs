@@ -318,7 +318,11 @@ impl Interface {
             }
             for (given, what) in [
                 (self.mtu.is_some(), "setting MTU"),
-                (self.link_up == Some(false), "link state 'down'"),
+                // The PF of a VF that a network gave can pull its cable out.
+                (
+                    self.link_up == Some(false) && actual.is_none(),
+                    "link state 'down'",
+                ),
                 (self.coalesce_rx_frames.is_some(), "coalesce settings"),
                 (self.send_buffer.is_some(), "sndbuf"),
             ] {

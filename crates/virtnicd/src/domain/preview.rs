@@ -162,8 +162,8 @@ impl Daemon {
                     .lender
                     .try_choose(trial, &network, mode, &borrower, numa_nodes)
                     .map_err(|refusal| Refused {
-                        error: refusal.error,
-                        advice: Some(refusal.advice).filter(|advice| !advice.is_empty()),
+                        error: refusal.to_string(),
+                        advice: Some(refusal.advice()).filter(|advice| !advice.is_empty()),
                         rows: (refusal.explanation.as_ref())
                             .map_or_else(Vec::new, |table| self.lender.rows(table)),
                     })?;

@@ -29,7 +29,11 @@ impl Daemon {
             let interface = &mut domain.devices.interfaces[place];
             check_same_but_link(interface, &given, which)?;
             interface.link_up = given.link_up;
-            Ok(())
+            match which {
+                Read::Live => Ok(()),
+                // A definition that no start could carry out is refused now.
+                Read::Config => interface.check_resolved().map_err(fault::document(QEMU)),
+            }
         };
         self.change_domain(object, affected, changed).await
     }

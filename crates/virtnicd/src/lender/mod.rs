@@ -1,6 +1,7 @@
 //! Where `pool` chooses and `assign` lends: one lock over choosing and claiming, so that a device is
 //! never promised twice.
 
+mod devices;
 mod news;
 mod picture;
 mod pools;
@@ -17,11 +18,10 @@ use assign::{
     Assigner, Assignment, ChangeError, Claim, Difference, ErrorKind, Generation, Item, Lent,
     LinkError, OpenError, Origin, Owner, Phase, Preparation, PrepareError, ReturnError, VfioUser,
 };
-use conf::{DeviceId, DirectMode, ForwardMode, Network, NetworkPort, PciAddress, Plug, Uuid};
+use conf::{DeviceId, DirectMode, Network, NetworkPort, PciAddress, Plug, Uuid};
 use host::{HostError, PhysicalFunction, SharedHost, VirtualFunction};
 use pool::{Holder, Pool, Request, ShareId, Uses};
 use rpc::{Code, Domain, Error};
-use tokio::task::block_in_place;
 
 use crate::fault::{self, Result};
 use crate::sync::lock;
@@ -465,124 +465,6 @@ impl Lender {
         self.assigner
             .find_generation(generation)
             .is_some_and(|line| line.phase != Phase::Claimed)
-    }
-
-    /// Refuses a device that the host uses for itself, in words. Asks the kernel.
-    fn usable(&self, wanted: Wanted) -> std::result::Result<(), String> {
-        let words = |usage: Vec<host::Usage>| {
-            let words: Vec<_> = usage.iter().map(assign::describe_usage).collect();
-            if words.is_empty() {
-                Ok(())
-            } else {
-                Err(words.join("; "))
-            }
-        };
-        let said = |error: HostError| fault::chain(&error);
-        match wanted {
-            Wanted::Whole(DeviceId::Pci(address)) => {
-                let known = lock(&self.state).vfs.get(&address).cloned();
-                // The common case, spared a change of threads, which would take as long as all the
-                // rest.
-                if known.as_ref().is_some_and(|vf| self.host.vf_is_idle(vf)) {
-                    return Ok(());
-                }
-                block_in_place(|| {
-                    let vf = match known {
-                        Some(vf) => Ok(vf),
-                        None => self.host.virtual_function(address),
-                    };
-                    match vf {
-                        Ok(vf) => words(self.host.vf_usage(&vf).map_err(said)?),
-                        Err(HostError::NotVirtualFunction(_)) => self.nic_usage(wanted),
-                        Err(error) => Err(said(error)),
-                    }
-                })
-            }
-            Wanted::Whole(DeviceId::Netdev(_)) | Wanted::Share(_) => {
-                block_in_place(|| self.nic_usage(wanted))
-            }
-            Wanted::Tap => Ok(()),
-        }
-    }
-
-    /// A NIC that is lent whole must be nobody's; one that is shared must only not be part of a
-    /// bridge or bond, which take all frames.
-    fn nic_usage(&self, wanted: Wanted) -> std::result::Result<(), String> {
-        let (Wanted::Whole(device) | Wanted::Share(device)) = wanted else {
-            return Ok(());
-        };
-        let said = |error: HostError| fault::chain(&error);
-        let netdev = self.netdev_of(device).map_err(said)?;
-        let mut usage = self.host.netdev_usage(&netdev).map_err(said)?;
-        if let Wanted::Share(_) = wanted {
-            usage.retain(|usage| matches!(usage, host::Usage::Enslaved { .. }));
-        }
-        let words: Vec<_> = usage.iter().map(assign::describe_usage).collect();
-        if words.is_empty() {
-            Ok(())
-        } else {
-            Err(words.join("; "))
-        }
-    }
-
-    /// The network device that a device is, or has. Asks the kernel.
-    pub(crate) fn netdev_of(
-        &self,
-        device: DeviceId,
-    ) -> std::result::Result<host::Netdev, HostError> {
-        match device {
-            DeviceId::Netdev(name) => self.host.netdev(name.as_str()),
-            DeviceId::Pci(address) => {
-                let names = self.host.pci_device(address)?.netdevs;
-                let name = names.first().ok_or_else(|| HostError::Unsupported {
-                    target: address.to_string(),
-                    reason: "it has no network device now".to_owned(),
-                })?;
-                self.host.netdev(name)
-            }
-        }
-    }
-
-    /// What the device of that name is known by: its PCI function, if it is all that this has.
-    pub(crate) fn device_named(&self, name: &str) -> std::result::Result<DeviceId, HostError> {
-        self.device_of(&self.host.netdev(name)?)
-    }
-
-    fn device_of(&self, netdev: &host::Netdev) -> std::result::Result<DeviceId, HostError> {
-        if let Some(address) = netdev.pci
-            && self.host.pci_device(address)?.netdevs.len() == 1
-        {
-            return Ok(address.into());
-        }
-        Ok(netdev.name.into())
-    }
-
-    /// How a port of the network says what was chosen.
-    fn plug(
-        &self,
-        network: &Network,
-        mode: Option<DirectMode>,
-        wanted: Wanted,
-    ) -> std::result::Result<Plug, HostError> {
-        let forward = network.forward.as_ref();
-        match (network.forward_mode(), wanted) {
-            (
-                Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid),
-                Wanted::Whole(DeviceId::Pci(address)),
-            ) => Ok(Plug::HostdevPci {
-                managed: forward.is_some_and(|forward| forward.managed),
-                driver: forward.and_then(|forward| forward.driver.clone()),
-                address,
-            }),
-            (_, Wanted::Whole(device) | Wanted::Share(device)) => Ok(Plug::Direct {
-                dev: block_in_place(|| self.netdev_of(device))?.name.to_string(),
-                mode: mode.unwrap_or_default(),
-            }),
-            (_, Wanted::Tap) => Err(HostError::Unsupported {
-                target: network.name.clone(),
-                reason: "its guests get taps".to_owned(),
-            }),
-        }
     }
 }
 

@@ -194,10 +194,8 @@ impl Lender {
                         }
                     }
                 }
-                if changed {
-                    if let Some(spec) = parts.spec_now() {
-                        pool.set_network(network, spec);
-                    }
+                if changed && let Some(spec) = parts.spec_now() {
+                    pool.set_network(network, spec);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use assign::Item;
 use conf::{DeviceId, DirectMode, Network, Plug};
-use pool::{Choice, Explanation, Pool, Request};
+use pool::{Choice, Pool, Refusal, Request};
 
 use super::{Borrower, Lender, Wanted, whole_or_share};
 use crate::fault;
@@ -23,17 +23,6 @@ pub(crate) struct TrialChoice {
     pub(crate) passed_over: BTreeMap<DeviceId, String>,
 }
 
-/// Nothing would be.
-#[derive(Debug)]
-pub(crate) struct TrialRefusal {
-    /// What a start would fail with.
-    pub(crate) error: String,
-    /// What a person can do.
-    pub(crate) advice: String,
-    /// What there is to be had.
-    pub(crate) explanation: Option<Explanation>,
-}
-
 impl Lender {
     /// A copy of the pool.
     pub(crate) fn trial(&self) -> Trial {
@@ -48,7 +37,7 @@ impl Lender {
         mode: Option<DirectMode>,
         borrower: &Borrower,
         numa_nodes: &[u16],
-    ) -> Result<TrialChoice, TrialRefusal> {
+    ) -> Result<TrialChoice, Box<Refusal>> {
         let mut passed_over = BTreeMap::new();
         loop {
             let request = Request {
@@ -58,11 +47,7 @@ impl Lender {
                 numa_nodes,
                 exclude: &passed_over,
             };
-            let choice = trial.0.choose(&request).map_err(|refusal| TrialRefusal {
-                error: refusal.to_string(),
-                advice: refusal.advice(),
-                explanation: refusal.explanation,
-            })?;
+            let choice = trial.0.choose(&request)?;
             let wanted = whole_or_share(network, mode, choice.device);
             let plug = self.usable(wanted).and_then(|()| {
                 self.plug(network, mode, wanted)

@@ -424,6 +424,15 @@ async fn the_link_of_a_vf_is_its_pfs_to_set() {
     client.start(&dom).await;
     let (_, record) = root.record("devices");
     assert!(record.to_string().contains("\"off\""), "{record}");
+    let own = "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:09'/>\
+               <source><address type='pci' domain='0' bus='4' slot='0' function='0'/></source>\
+               </interface>";
+    let dom = client.define_guest(&guest_xml("g2", own)).await;
+    let down = change(&dom, &with_link(own, "down"), CONFIG);
+    let parts = &["52:54:00:00:00:09", "link state 'down'"];
+    client
+        .refuses(&root, down, Code::ConfigUnsupported, parts)
+        .await;
 }
 
 #[tokio::test]

@@ -161,6 +161,10 @@ document guest.xml <<END
 </domain>
 END
 run "virsh define guest.xml"
+run "virtnic plan guest"
+check "the plan names the VF" shows "$vf_address"
+check "the plan names the VLAN" shows "VLAN 42"
+check "planning changed nothing" diff <(echo "$before") <(vf_state)
 run "virsh start guest"
 run "virsh list"
 check "the guest runs" shows "running"
@@ -205,6 +209,8 @@ run "ip link show dev $pf | grep 'vf 0 '"
 check "the card knows the VF by its own MAC again, or by none" grep -qE "$vf_mac|00:00:00:00:00:00" <<<"$output"
 run "virtnic who"
 check "nothing is lent any more" test "$(virtnic who --json)" = "[]"
+run "virtnic reconcile"
+check "records, kernel and guests agree" test "$(virtnic reconcile --json)" = "[]"
 after=$(vf_state)
 check "all VFs have the driver, netdev, MAC, VLAN, spoof check and trust that they had" \
     diff <(echo "$before") <(echo "$after")

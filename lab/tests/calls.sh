@@ -32,7 +32,8 @@ cat >nic.xml <<END
 END
 virsh -q net-define nic.xml
 virsh -q net-start nic
-guest_xml g1 52:54:00:aa:dd:01 nic 10.7.0.2/24 "" "<model type='virtio'/>" >g1.xml
+# Without a console its first program does not come up.
+guest_xml g1 52:54:00:aa:dd:01 nic 10.7.0.2/24 "<serial type='pty'/>" "<model type='virtio'/>" >g1.xml
 virsh -q define --validate g1.xml
 virsh -q start g1
 pings || fail "the guest does not answer"
@@ -43,7 +44,7 @@ told "<interface dev='p0' connections='1'/>" virsh net-dumpxml nic
 told "<interface dev='p2'/>" virsh net-dumpxml nic --inactive
 refused "1 of its guests" virsh net-update nic delete forward-interface "<interface dev='p0'/>" --live
 virsh -q net-update nic delete forward-interface "<interface dev='p2'/>" --live --config
-virsh -q net-desc nic "the wire" --live --config
+virsh -q net-desc nic "the wire" --live
 told "the wire" virsh net-desc nic
 virsh -q net-metadata nic urn:k --key k --set '<note at="1"/>' --live
 told '^<note at="1"/>$' virsh net-metadata nic urn:k

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Those that are this project's to beat by now.
 fn wanted() -> impl Iterator<Item = u32> {
-    (1..=15).chain(20..=37).chain([43])
+    (1..=17).chain(20..=37).chain([43])
 }
 
 #[test]

@@ -562,6 +562,22 @@ fn every_fault_of_a_guest_is_told_with_its_place() {
     );
 }
 
+/// An element that nobody knows is kept, and its text is not taken for that of the one around it.
+#[test]
+fn text_with_an_element_in_it_is_read_once() {
+    let rng = "<rng model='virtio'><backend model='random'>/dev/a<x>b</x></backend></rng>";
+    let text = guest("q35", "<title>one<y>two</y></title>", rng);
+    let domain = Domain::parse(&text).unwrap();
+    assert_eq!(domain.title.as_deref(), Some("one"));
+    assert_eq!(domain.devices.rngs[0].source.as_deref(), Some("/dev/a"));
+    let xml = domain.to_xml(Form::Inactive);
+    assert!(
+        xml.contains("<x>b</x>") && xml.contains("<y>two</y>"),
+        "{xml}"
+    );
+    assert_eq!(Domain::parse(&xml).unwrap(), domain);
+}
+
 #[test]
 fn every_device_with_a_fault_is_named() {
     let error = Domain::parse(

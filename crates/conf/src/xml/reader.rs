@@ -179,11 +179,14 @@ impl<'d> Element<'d> {
         self.0.parent_element().map(Self)
     }
 
-    /// All text inside it, that of its descendants included, as it stands.
+    /// Its text as it stands; where elements stand in it, without these and the blanks around.
     #[must_use]
     pub fn text(self) -> String {
-        let texts = self.0.descendants().filter(|node| node.is_text());
-        texts.filter_map(|node| node.text()).collect()
+        let text = self.own_text();
+        match self.children().next() {
+            None => text,
+            Some(_) => text.trim().to_owned(),
+        }
     }
 
     /// The text directly inside it, between its children.

@@ -1,7 +1,7 @@
 //! Devices as documents name them and as the kernel knows them, and whether they can be had.
 
 use conf::{DeviceId, DirectMode, ForwardMode, Network, Plug};
-use host::{HostError, Usage};
+use host::{HostError, Netdev, Usage};
 use tokio::task::block_in_place;
 
 use super::{Lender, Wanted};
@@ -27,13 +27,19 @@ impl Lender {
                     };
                     match vf {
                         Ok(vf) => unused(&self.host.vf_usage(&vf).map_err(said)?),
-                        Err(HostError::NotVirtualFunction(_)) => self.nic_usage(wanted),
+                        Err(HostError::NotVirtualFunction(_)) => {
+                            let netdev = self.netdev_of(address.into()).map_err(said)?;
+                            self.nic_usable(wanted, &netdev)
+                        }
                         Err(error) => Err(said(error)),
                     }
                 })
             }
-            Wanted::Whole(DeviceId::Netdev(_)) | Wanted::Share(_) => {
-                block_in_place(|| self.nic_usage(wanted))
+            Wanted::Whole(device @ DeviceId::Netdev(_)) | Wanted::Share(device) => {
+                block_in_place(|| {
+                    let netdev = self.netdev_of(device).map_err(said)?;
+                    self.nic_usable(wanted, &netdev)
+                })
             }
             Wanted::Tap => Ok(()),
         }
@@ -41,17 +47,13 @@ impl Lender {
 
     /// A NIC that is lent whole must be nobody's; one that is shared must only not be part of a
     /// bridge or bond, which take all frames.
-    fn nic_usage(&self, wanted: Wanted) -> std::result::Result<(), String> {
-        let (Wanted::Whole(device) | Wanted::Share(device)) = wanted else {
-            return Ok(());
-        };
-        let said = |error: HostError| fault::chain(&error);
-        let netdev = self.netdev_of(device).map_err(said)?;
+    fn nic_usable(&self, wanted: Wanted, netdev: &Netdev) -> std::result::Result<(), String> {
         let is_shared = matches!(wanted, Wanted::Share(_));
         if is_shared && netdev.master.is_none() {
             return Ok(());
         }
-        let mut usage = self.host.netdev_usage(&netdev).map_err(said)?;
+        let usage = self.host.netdev_usage(netdev);
+        let mut usage = usage.map_err(|error| fault::chain(&error))?;
         if is_shared {
             usage.retain(|usage| matches!(usage, Usage::Enslaved { .. }));
         }
@@ -62,7 +64,7 @@ impl Lender {
     pub(crate) fn netdev_of(
         &self,
         device: DeviceId,
-    ) -> std::result::Result<host::Netdev, HostError> {
+    ) -> std::result::Result<Netdev, HostError> {
         match device {
             DeviceId::Netdev(name) => self.host.netdev(name.as_str()),
             DeviceId::Pci(address) => {
@@ -83,7 +85,7 @@ impl Lender {
 
     pub(super) fn device_of(
         &self,
-        netdev: &host::Netdev,
+        netdev: &Netdev,
     ) -> std::result::Result<DeviceId, HostError> {
         if let Some(address) = netdev.pci
             && self.host.pci_device(address)?.netdevs.len() == 1
@@ -93,31 +95,44 @@ impl Lender {
         Ok(netdev.name.into())
     }
 
-    /// How a port of the network says what was chosen.
+    /// How a port of the network says what was chosen; or why that can't be had, in words. Asks the
+    /// kernel.
     pub(super) fn plug(
         &self,
         network: &Network,
         mode: Option<DirectMode>,
         wanted: Wanted,
-    ) -> std::result::Result<Plug, HostError> {
+    ) -> std::result::Result<Plug, String> {
         let forward = network.forward.as_ref();
+        let said = |error: HostError| fault::chain(&error);
         match (network.forward_mode(), wanted) {
             (
                 Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid),
                 Wanted::Whole(DeviceId::Pci(address)),
-            ) => Ok(Plug::HostdevPci {
-                managed: forward.is_some_and(|forward| forward.managed),
-                driver: forward.and_then(|forward| forward.driver.clone()),
-                address,
+            ) => {
+                self.usable(wanted)?;
+                Ok(Plug::HostdevPci {
+                    managed: forward.is_some_and(|forward| forward.managed),
+                    driver: forward.and_then(|forward| forward.driver.clone()),
+                    address,
+                })
+            }
+            // Asked in one go: each change of threads takes as long as a question.
+            (_, Wanted::Whole(device) | Wanted::Share(device)) => block_in_place(|| {
+                let netdev = if let Wanted::Whole(DeviceId::Pci(_)) = wanted {
+                    self.usable(wanted)?;
+                    self.netdev_of(device).map_err(said)?
+                } else {
+                    let netdev = self.netdev_of(device).map_err(said)?;
+                    self.nic_usable(wanted, &netdev)?;
+                    netdev
+                };
+                Ok(Plug::Direct {
+                    dev: netdev.name.to_string(),
+                    mode: mode.unwrap_or_default(),
+                })
             }),
-            (_, Wanted::Whole(device) | Wanted::Share(device)) => Ok(Plug::Direct {
-                dev: block_in_place(|| self.netdev_of(device))?.name.to_string(),
-                mode: mode.unwrap_or_default(),
-            }),
-            (_, Wanted::Tap) => Err(HostError::Unsupported {
-                target: network.name.clone(),
-                reason: "its guests get taps".to_owned(),
-            }),
+            (_, Wanted::Tap) => Err(format!("network '{}' gives its guests taps", network.name)),
         }
     }
 }

@@ -191,11 +191,7 @@ impl Lender {
                 let wanted = whole_or_share(network, mode, choice.device);
                 (wanted, self.claim_in(&mut state, wanted, borrower)?)
             };
-            let plug = self.usable(wanted).and_then(|()| {
-                self.plug(network, mode, wanted)
-                    .map_err(|error| fault::chain(&error))
-            });
-            match (plug, wanted) {
+            match (self.plug(network, mode, wanted), wanted) {
                 (Ok(plug), _) => return Ok(Chosen { plug, claim }),
                 (Err(reason), Wanted::Whole(device) | Wanted::Share(device)) => {
                     self.drop_claim(claim);

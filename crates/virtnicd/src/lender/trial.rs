@@ -49,11 +49,7 @@ impl Lender {
             };
             let choice = trial.0.choose(&request)?;
             let wanted = whole_or_share(network, mode, choice.device);
-            let plug = self.usable(wanted).and_then(|()| {
-                self.plug(network, mode, wanted)
-                    .map_err(|error| fault::chain(&error))
-            });
-            match plug {
+            match self.plug(network, mode, wanted) {
                 Ok(plug) => {
                     trial.take(wanted, borrower);
                     return Ok(TrialChoice {

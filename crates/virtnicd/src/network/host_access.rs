@@ -18,14 +18,18 @@ pub(crate) const NO_HOST_ACCESS: &str = "this host and its own guests on macvtap
     macvlan of its own";
 
 impl Daemon {
-    /// Makes the macvlans of a network that asks for them, or says what it is like without.
-    /// Blocks.
-    pub(super) fn open_host_access(&self, network: &Network) -> Result<()> {
+    /// Says what a network is like whose host can't reach its guests.
+    pub(super) fn say_host_access(network: &Network) {
         let mode = network.default_direct_mode();
+        let is_shared = mode.is_some_and(|mode| mode != DirectMode::Passthrough);
+        if is_shared && !network.extension.host_access {
+            tracing::info!(network = network.name, "{NO_HOST_ACCESS}");
+        }
+    }
+
+    /// Makes the macvlans of a network that asks for them. Blocks.
+    pub(super) fn open_host_access(&self, network: &Network) -> Result<()> {
         if !network.extension.host_access {
-            if mode.is_some_and(|mode| mode != DirectMode::Passthrough) {
-                tracing::info!(network = network.name, "{NO_HOST_ACCESS}");
-            }
             return Ok(());
         }
         for member in self.lender.members(&network.name) {

@@ -367,6 +367,7 @@ impl Daemon {
             return Err(already_active(object));
         }
         self.open_network(&network)?;
+        Self::say_host_access(&network);
         let mut active = ActiveNetwork {
             network: Arc::new(network),
             ports: HashMap::new(),

@@ -16,6 +16,7 @@ mod bad_documents;
 mod bad_frames;
 mod crowd;
 mod events;
+mod guest_links;
 mod guests;
 mod host_interfaces;
 mod metadata;

@@ -1,5 +1,5 @@
-//! Networks and guests that are changed while they are there: what is shown, what is kept, and what
-//! stays as it was when the change fails.
+//! Networks that are changed while they are there: what is shown, what is kept, and what stays as it
+//! was when the change fails.
 
 use std::fs;
 
@@ -22,14 +22,15 @@ const FORWARD_INTERFACE: u32 = 7;
 const PORT_GROUP: u32 = 9;
 
 /// A network whose guests share network devices by macvtap.
-fn sharing(name: &str, devices: &[&str]) -> String {
+pub(crate) fn sharing(name: &str, devices: &[&str]) -> String {
     let devices: String = (devices.iter())
         .map(|dev| format!("<interface dev='{dev}'/>"))
         .collect();
     format!("<network><name>{name}</name><forward mode='bridge'>{devices}</forward></network>")
 }
 
-async fn running(client: &Client, xml: &str) -> Net {
+/// Defines and starts a network.
+pub(crate) async fn running(client: &Client, xml: &str) -> Net {
     let net = client.define_network(xml).await;
     client.ok(NetworkCreate { net: net.clone() }).await;
     net
@@ -331,202 +332,4 @@ async fn the_hosts_own_way_to_its_guests_follows_an_update() {
     assert_eq!(host_access(&client).await, ["h-sim1"]);
     client.ok(NetworkDestroy { net }).await;
     assert_eq!(host_access(&client).await, [""; 0]);
-}
-
-/// A guest's interface as its document shows it, cut out of it as `virsh` does.
-async fn shown_interface(client: &Client, dom: &Dom, flags: u32) -> String {
-    let xml = client.guest_dump(dom, flags).await;
-    let start = xml.find("<interface").unwrap();
-    let end = xml.find("</interface>").unwrap() + "</interface>".len();
-    xml[start..end].to_owned()
-}
-
-fn with_link(interface: &str, state: &str) -> String {
-    let without = interface
-        .replace("<link state='up'/>", "")
-        .replace("<link state='down'/>", "");
-    without.replace(
-        "</interface>",
-        &format!("<link state='{state}'/></interface>"),
-    )
-}
-
-fn change(dom: &Dom, xml: &str, flags: u32) -> DomainUpdateDeviceFlags {
-    DomainUpdateDeviceFlags {
-        dom: dom.clone(),
-        xml: xml.to_owned(),
-        flags,
-    }
-}
-
-#[tokio::test]
-async fn the_link_of_an_emulated_card_goes_up_and_down() {
-    let root = Root::new();
-    let daemon = root.start();
-    let client = root.client().await;
-    running(&client, &sharing("n1", &["sim0"])).await;
-    let dom = client.running_guest("g1", "n1").await;
-    let interface = shown_interface(&client, &dom, 0).await;
-    client
-        .ok(change(&dom, &with_link(&interface, "down"), LIVE))
-        .await;
-    let live = shown_interface(&client, &dom, 0).await;
-    assert!(live.contains("<link state='down'/>"), "{live}");
-    let kept = shown_interface(&client, &dom, DOMAIN_XML_INACTIVE).await;
-    assert!(!kept.contains("<link"), "{kept}");
-
-    // As it is defined, into the definition; a bare one will do.
-    client
-        .ok(change(&dom, &with_link(&kept, "down"), CONFIG))
-        .await;
-    let kept = shown_interface(&client, &dom, DOMAIN_XML_INACTIVE).await;
-    assert!(kept.contains("<link state='down'/>"), "{kept}");
-    client
-        .ok(change(&dom, &with_link(&live, "up"), LIVE | CONFIG))
-        .await;
-    for flags in [0, DOMAIN_XML_INACTIVE] {
-        let shown = shown_interface(&client, &dom, flags).await;
-        assert!(shown.contains("<link state='up'/>"), "{shown}");
-    }
-    drop(daemon);
-}
-
-#[tokio::test]
-async fn the_link_of_a_vf_is_its_pfs_to_set() {
-    let root = Root::new();
-    let _daemon = root.start();
-    let client = root.client().await;
-    client.running_network("n1", "sim0").await;
-    let dom = client.running_guest("g1", "n1").await;
-    let interface = shown_interface(&client, &dom, 0).await;
-    for state in ["down", "up"] {
-        client
-            .ok(change(&dom, &with_link(&interface, state), LIVE))
-            .await;
-        let live = shown_interface(&client, &dom, 0).await;
-        assert!(live.contains(&format!("<link state='{state}'/>")), "{live}");
-        let (_, record) = root.record("devices");
-        let link = if state == "down" {
-            "\"off\""
-        } else {
-            "\"auto\""
-        };
-        assert!(record.to_string().contains(link), "{record}");
-    }
-    client.ok(DomainDestroy { dom: dom.clone() }).await;
-    assert_eq!(root.records("devices"), 0);
-
-    // From the start on, where the definition says so.
-    let kept = shown_interface(&client, &dom, DOMAIN_XML_INACTIVE).await;
-    client
-        .ok(change(&dom, &with_link(&kept, "down"), CONFIG))
-        .await;
-    client.start(&dom).await;
-    let (_, record) = root.record("devices");
-    assert!(record.to_string().contains("\"off\""), "{record}");
-    let own = "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:09'/>\
-               <source><address type='pci' domain='0' bus='4' slot='0' function='0'/></source>\
-               </interface>";
-    let dom = client.define_guest(&guest_xml("g2", own)).await;
-    let down = change(&dom, &with_link(own, "down"), CONFIG);
-    let parts = &["52:54:00:00:00:09", "link state 'down'"];
-    client
-        .refuses(&root, down, Code::ConfigUnsupported, parts)
-        .await;
-}
-
-#[tokio::test]
-async fn weakness_43_a_change_that_is_refused_takes_nothing_from_a_pool() {
-    let root = Root::new();
-    let _daemon = root.start();
-    let client = root.client().await;
-    running(&client, &sharing("n1", &["sim0"])).await;
-    client.running_network("vfs", "sim1").await;
-    let dom = client.running_guest("g1", "n1").await;
-    let interface = shown_interface(&client, &dom, 0).await;
-    let mac = interface.split("address='").nth(1).unwrap();
-    let mac = mac.split('\'').next().unwrap();
-    let other_network = format!(
-        "<interface type='network'><mac address='{mac}'/><source network='vfs'/></interface>"
-    );
-    let mtu =
-        with_link(&interface, "down").replace("</interface>", "<mtu size='900'/></interface>");
-    let unsupported = Code::OperationUnsupported;
-    for flags in [LIVE, CONFIG, LIVE | CONFIG] {
-        for xml in [&other_network, &mtu] {
-            let change = change(&dom, xml, flags);
-            client
-                .refuses(&root, change, unsupported, &["the link alone", mac])
-                .await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_is_no_interface_of_the_guest_is_not_changed() {
-    let root = Root::new();
-    let _daemon = root.start();
-    let client = root.client().await;
-    running(&client, &sharing("n1", &["sim0"])).await;
-    let dom = client.running_guest("g1", "n1").await;
-    let interface = shown_interface(&client, &dom, 0).await;
-    let other = "<interface type='network'><mac address='52:54:00:ff:ff:ff'/>\
-                 <source network='n1'/><link state='down'/></interface>";
-    for (xml, flags, code, part) in [
-        (other, LIVE, Code::DeviceMissing, "52:54:00:ff:ff:ff"),
-        ("<disk/>", LIVE, Code::OperationUnsupported, "<disk>"),
-        ("<interface", LIVE, Code::XmlError, "not well-formed"),
-        (&interface, 64, Code::InvalidArg, "0x40"),
-    ] {
-        let change = change(&dom, xml, flags);
-        client.refuses(&root, change, code, &[part]).await;
-    }
-}
-
-#[tokio::test]
-async fn weakness_18_a_part_in_a_failover_pair_is_not_changed_in_passing() {
-    let root = Root::new();
-    let _daemon = root.start();
-    let client = root.client().await;
-    running(&client, &sharing("n1", &["sim0"])).await;
-    let interface = "<interface type='network'><mac address='52:54:00:00:00:01'/>\
-                     <source network='n1'/><model type='virtio'/></interface>";
-    let dom = client.define_guest(&guest_xml("g1", interface)).await;
-    let paired = interface.replace("</interface>", "<teaming type='persistent'/></interface>");
-    let unsupported = Code::OperationUnsupported;
-    client
-        .refuses(
-            &root,
-            change(&dom, &paired, CONFIG),
-            unsupported,
-            &["the link alone"],
-        )
-        .await;
-    client
-        .ok(change(&dom, &with_link(interface, "down"), CONFIG))
-        .await;
-}
-
-#[tokio::test]
-async fn a_link_that_can_not_be_kept_stays_as_it_was() {
-    let root = Root::new();
-    let _daemon = root.start();
-    let client = root.client().await;
-    client.running_network("n1", "sim0").await;
-    let dom = client.running_guest("g1", "n1").await;
-    let down = with_link(&shown_interface(&client, &dom, 0).await, "down");
-    let definition = root.path("etc/virtnic/domains/g1.xml.new");
-    fs::create_dir(&definition).unwrap();
-    let both = change(&dom, &down, LIVE | CONFIG);
-    client
-        .refuses(&root, both, Code::SystemError, &["can't keep guest 'g1'"])
-        .await;
-    fs::remove_dir(definition).unwrap();
-    let record = root.path(&format!("run/virtnic/domains/{}.new", dom.uuid));
-    fs::create_dir(&record).unwrap();
-    let live = change(&dom, &down, LIVE);
-    client
-        .refuses(&root, live, Code::SystemError, &["can't record guest 'g1'"])
-        .await;
-    fs::remove_dir(record).unwrap();
 }

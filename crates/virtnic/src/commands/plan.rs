@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     guest: Option<String>,
 
-    /// A <domain> document instead of a guest; - for standard input
+    /// A domain document instead of a guest; - for standard input
     #[arg(long, value_name = "GUEST.XML")]
     file: Option<PathBuf>,
 

@@ -61,10 +61,7 @@ impl Lender {
     }
 
     /// The network device that a device is, or has. Asks the kernel.
-    pub(crate) fn netdev_of(
-        &self,
-        device: DeviceId,
-    ) -> std::result::Result<Netdev, HostError> {
+    pub(crate) fn netdev_of(&self, device: DeviceId) -> std::result::Result<Netdev, HostError> {
         match device {
             DeviceId::Netdev(name) => self.host.netdev(name.as_str()),
             DeviceId::Pci(address) => {
@@ -83,10 +80,7 @@ impl Lender {
         self.device_of(&self.host.netdev(name)?)
     }
 
-    pub(super) fn device_of(
-        &self,
-        netdev: &Netdev,
-    ) -> std::result::Result<DeviceId, HostError> {
+    pub(super) fn device_of(&self, netdev: &Netdev) -> std::result::Result<DeviceId, HostError> {
         if let Some(address) = netdev.pci
             && self.host.pci_device(address)?.netdevs.len() == 1
         {

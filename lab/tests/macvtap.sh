@@ -18,6 +18,9 @@ answers() {
     return 1
 }
 
+# Without it the guest's first program does not come up.
+console="<serial type='pty'/>"
+
 # links: macvtaps and taps that are there
 links() {
     ip -br link show | grep -E '^(macvtap|vnet)' || :
@@ -31,7 +34,7 @@ virsh -q net-start nic
 
 echo "A guest on macvtap over a NIC that was down"
 [ "$(cat /sys/class/net/p0/operstate)" = down ] || fail "p0 should be down at first"
-guest_xml g1 52:54:00:aa:dd:01 nic 10.7.0.2/24 "" "<model type='virtio'/>" >g1.xml
+guest_xml g1 52:54:00:aa:dd:01 nic 10.7.0.2/24 "$console" "<model type='virtio'/>" >g1.xml
 virsh -q create g1.xml
 virsh domiflist g1 | grep -q "macvtap0 *direct" || fail "domiflist: $(virsh domiflist g1)"
 virtnic who | grep -q macvtap0 || fail "who: $(virtnic who)"
@@ -118,7 +121,7 @@ cat >br.xml <<END
 END
 virsh -q net-define br.xml
 virsh -q net-start br
-guest_xml g3 52:54:00:aa:dd:03 br 10.7.0.3/24 "" "<model type='virtio'/><port isolated='yes'/>" >g3.xml
+guest_xml g3 52:54:00:aa:dd:03 br 10.7.0.3/24 "$console" "<model type='virtio'/><port isolated='yes'/>" >g3.xml
 virsh -q create g3.xml
 answers 10.7.0.3 || fail "the guest on the bridge does not answer"
 tap=$(virsh domiflist g3 | awk '/52:54/ {print $1}')

@@ -66,6 +66,9 @@ on_console() {
     [ -n "$line" ]
 }
 
+# Without it the guest's first program does not come up.
+console="<serial type='pty'/>"
+
 echo "Over a bond: two queues with vhost, the parent's MTU, rates"
 wire b0
 wire b1
@@ -74,7 +77,7 @@ ip link set b0 master bond0
 ip link set b1 master bond0
 ip link set bond0 mtu 1400 up
 over bond0
-guest_xml g1 52:54:00:aa:ee:01 over 10.7.0.2/24 "" "<model type='virtio'/>
+guest_xml g1 52:54:00:aa:ee:01 over 10.7.0.2/24 "$console" "<model type='virtio'/>
     <driver name='vhost' queues='2'/>
     <bandwidth><inbound average='1000' peak='2000' burst='64'/><outbound average='500'/></bandwidth>" >g1.xml
 shows "would start" virtnic plan --file g1.xml
@@ -119,7 +122,7 @@ ip -n station link add link p0s name p0s.42 type vlan id 42 2>/dev/null ||
 ip -n station addr add 10.9.0.1/24 dev p0s.42
 ip -n station link set p0s.42 up
 over p0.42 bridge "<virtnic:direct host-access='yes'/>"
-guest_xml g1 52:54:00:aa:ee:01 over 10.9.0.2/24 "" "<model type='virtio'/>" >vlan.xml
+guest_xml g1 52:54:00:aa:ee:01 over 10.9.0.2/24 "$console" "<model type='virtio'/>" >vlan.xml
 virsh -q create vlan.xml
 answers 10.9.0.2 || fail "the guest on the VLAN does not answer"
 [ -d /sys/class/net/h-p0.42 ] || fail "no host access: $(ip -br link)"
@@ -132,7 +135,6 @@ ip link delete p0.42
 
 echo "vepa: guests reach each other by the switch, if that sends frames back"
 over p0 vepa
-console="<serial type='pty'/>"
 for number in 1 2; do
     guest_xml "g$number" "52:54:00:aa:ee:0$number" over "10.7.0.$((number + 1))/24" "$console" \
         "<model type='virtio'/>" >"vepa$number.xml"

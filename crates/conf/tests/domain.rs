@@ -562,6 +562,18 @@ fn every_fault_of_a_guest_is_told_with_its_place() {
     );
 }
 
+#[test]
+fn a_controller_with_a_place_is_no_root() {
+    let controller = "<controller type='pci' index='0'><address type='pci' bus='1'/></controller>";
+    let mut domain = Domain::parse(&guest("q35", "", controller)).unwrap();
+    domain.fill_defaults();
+    let placed = domain.assign_addresses(&|_| true);
+    let error = placed.and_then(|()| domain.validate()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Xml, "{error}");
+    // As far as it came it can be read again.
+    Domain::parse(&domain.to_xml(Form::Inactive)).unwrap();
+}
+
 /// An element that nobody knows is kept, and its text is not taken for that of the one around it.
 #[test]
 fn text_with_an_element_in_it_is_read_once() {

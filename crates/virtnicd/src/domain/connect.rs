@@ -120,15 +120,16 @@ impl Daemon {
                 Ok((wanted, Preparation::Macvtap(macvtap)))
             }
             Target::Plug(
-                Plug::Bridge {
+                plug @ (Plug::Bridge {
                     bridge,
                     mac_table_manager,
                 }
                 | Plug::Network {
                     bridge,
                     mac_table_manager,
-                },
+                }),
             ) => {
+                self.check_bridge(plug)?;
                 let tap = about.tap(Some(bridge), *mac_table_manager, false)?;
                 Ok((Wanted::Tap, Preparation::Tap(tap)))
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use assign::{Preparation, VfioPreparation};
-use conf::{DirectMode, HostDevice, Interface, InterfaceSource, Network, Plug, PoolMembers};
+use conf::{
+    DeviceId, DirectMode, HostDevice, Interface, InterfaceSource, Network, Plug, PoolMembers,
+};
 use rpc::{
     ChosenDevice, Code, Error, LentKind, PlanOf, PlanRefusal, PlanReport, PlannedChoice,
     PlannedDevice, PoolRow,
@@ -235,6 +237,14 @@ impl Daemon {
         }
     }
 
+    /// The PF and number of a VF, whether a network lends it or not.
+    fn vf_of(&self, device: DeviceId) -> Option<(String, u16)> {
+        self.lender.place_of(device).or_else(|| {
+            let vf = self.host.virtual_function(device.pci()?).ok()?;
+            Some((vf.pf_netdev, vf.number))
+        })
+    }
+
     fn steps_of(
         &self,
         wanted: Wanted,
@@ -250,7 +260,7 @@ impl Daemon {
         let (kind, device) = match (preparation, wanted) {
             (Preparation::Vfio(_), Wanted::Whole(device)) => (
                 LentKind::Hostdev,
-                match self.lender.place_of(device) {
+                match self.vf_of(device) {
                     Some((pf, number)) => format!("VF {number} of {pf} ({device})"),
                     None => device.to_string(),
                 },

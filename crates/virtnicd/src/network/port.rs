@@ -224,7 +224,7 @@ impl Daemon {
     }
 
     /// A bridge that is not there is told now, by name, and not by the tap that does not find it.
-    fn check_bridge(&self, plug: &Plug) -> Result<()> {
+    pub(crate) fn check_bridge(&self, plug: &Plug) -> Result<()> {
         let (Plug::Bridge { bridge, .. } | Plug::Network { bridge, .. }) = plug else {
             return Ok(());
         };

@@ -154,7 +154,8 @@ fn fill_model(controller: &mut Controller, root: &str) {
                 .get_or_insert_with(|| "lsilogic".to_owned());
         }
         "pci" => {
-            if controller.index == 0 {
+            // The root has no place of its own; one that has is no root, and is refused.
+            if controller.index == 0 && controller.info.address.is_none() {
                 controller.model.get_or_insert_with(|| root.to_owned());
             }
             let name = controller.model.as_deref().and_then(pci_device_name);

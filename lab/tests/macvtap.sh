@@ -126,7 +126,13 @@ virsh -q create g3.xml
 answers 10.7.0.3 || fail "the guest on the bridge does not answer"
 tap=$(virsh domiflist g3 | awk '/52:54/ {print $1}')
 bridge -d link show dev "$tap" | grep -q 'isolated on' || fail "$(bridge -d link show dev "$tap")"
-refused "enslaved" virsh create g1.xml || refused "br7" virsh create g1.xml
+refused "p0 belongs to br7" virsh create g1.xml
+guest_xml g4 52:54:00:aa:dd:04 br "" "" "<model type='virtio'/><vlan><tag id='42'/></vlan>" >g4.xml
+virsh -q create --paused g4.xml
+tap=$(virsh domiflist g4 | awk '/52:54/ {print $1}')
+bridge vlan show dev "$tap" | grep -q '42 PVID Egress Untagged' || fail "$(bridge vlan show dev "$tap")"
+bridge vlan show dev "$tap" | grep -qw 1 && fail "still in VLAN 1: $(bridge vlan show dev "$tap")"
+virsh -q destroy g4
 virsh -q destroy g3
 [ -z "$(links)" ] || fail "left behind: $(links)"
 nothing_lent

@@ -20,7 +20,7 @@ mod update;
 
 use std::sync::{Arc, Mutex};
 
-use conf::{Form, Uuid};
+use conf::{Form, InterfaceSource, Uuid};
 use rpc::{Code, Dom, Domain, DomainChange, DomainInfo, DomainLifecycle, DomainState, Error};
 
 pub(crate) use record::DomainRecord;
@@ -272,11 +272,28 @@ impl Daemon {
                 }
                 Ok(())
             })?;
+            daemon.warn_of_groups(&domain);
             daemon.tell_domain(&object, change);
             Ok(object.dom())
         });
         kept.await
             .map_err(|_| Error::new(Code::InternalError, QEMU, "keeping the guest failed"))?
+    }
+
+    /// A port group that its network does not have keeps the guest from starting, unless that is
+    /// changed until then.
+    fn warn_of_groups(&self, domain: &conf::Domain) {
+        for interface in &domain.devices.interfaces {
+            if let InterfaceSource::Network {
+                network,
+                port_group: Some(group),
+            } = &interface.source
+                && let Some(object) = self.networks.by_name(network)
+                && let Some(fault) = object.group_fault(group)
+            {
+                tracing::warn!(guest = domain.name, interface = %interface.mac, "{fault}");
+            }
+        }
     }
 
     /// Forgets the definition. A running guest goes on until it stops.

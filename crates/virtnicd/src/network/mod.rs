@@ -133,6 +133,12 @@ impl NetworkObject {
         }
     }
 
+    /// What is wrong with an interface that names a port group of it; it can still be mended.
+    pub(crate) fn group_fault(&self, group: &str) -> Option<conf::Error> {
+        let state = lock(&self.state);
+        state.network()?.wanted_port_group(Some(group)).err()
+    }
+
     /// What runs.
     pub(crate) fn running(&self) -> Result<Arc<Network>> {
         let state = lock(&self.state);

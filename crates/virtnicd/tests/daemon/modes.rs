@@ -345,3 +345,21 @@ async fn the_host_takes_part_in_a_network_that_lets_it() {
         )
         .await;
 }
+
+#[tokio::test]
+async fn weakness_11_a_port_group_that_is_not_there_is_told_when_a_guest_is_defined() {
+    let root = Root::new();
+    let mut daemon = root.start();
+    let client = root.client().await;
+    let xml = network("n1", "bridge", "<interface dev='sim0v0'/>")
+        .replace("</network>", "<portgroup name='web'/></network>");
+    running(&client, &xml).await;
+    let interface = "<interface type='network'><mac address='52:54:00:00:01:01'/>\
+                     <source network='n1' portgroup='wbe'/></interface>";
+    let dom = client.define_guest(&guest_xml("g1", interface)).await;
+    let line = daemon.wait_for_line("wbe");
+    assert!(line.contains("g1") && line.contains("web"), "{line}");
+    let start = DomainCreate { dom };
+    let refused = client.refused(start).await;
+    assert!(refused.detail().contains("web"), "{refused}");
+}

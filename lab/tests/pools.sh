@@ -124,22 +124,26 @@ refused "it can have 7 at most" virsh net-start made
 echo "A guest's VF that vanishes is told, and the guest goes on"
 set_vfs "$one" 2
 start_network vfs "$one"
-guest_xml g1 52:54:00:aa:bb:01 vfs >g1.xml
-virsh -q create --paused g1.xml
-virsh event --event device-removed --loop --timeout 100 >events 2>&1 &
+# Without a console its first program does not come up.
+guest_xml g1 52:54:00:aa:bb:01 vfs "" "<serial type='pty'/>" >g1.xml
+virsh -q create g1.xml
+virsh event --all --loop --timeout 100 >events 2>&1 &
 listener=$!
+# The listener is there when it hears of something.
+until grep -q Resumed events; do
+    virsh -q suspend g1
+    virsh -q resume g1
+done
 alias=$(virsh dumpxml g1 | sed -n "s/.*<alias name='\(hostdev[0-9]*\)'.*/\1/p")
-virsh -q qemu-monitor-command g1 --hmp "info status" >/dev/null
-# Unplugged by hand, since a paused guest does not answer the kernel's wish.
-virsh -q resume g1
 echo 0 >"/sys/class/net/$one/device/sriov_numvfs" &
 writer=$!
-until grep -q "$alias" events; do
+until grep -q "device-removed.*$alias" events; do
     kill -0 "$listener" || fail "no event told of it: $(cat events)"
     read -rt 0.2 <> <(:) || :
 done
 kill "$listener"
 wait "$writer"
+virtnic who | grep -q vanished || fail "who does not tell of it: $(virtnic who)"
 [ "$(virsh -q domstate g1)" = running ] || fail "the guest did not survive: $(virsh domstate g1)"
 virsh -q destroy g1
 nothing_lent

@@ -758,3 +758,11 @@ fn a_placement_that_makes_no_sense_is_refused_with_its_place() {
         assert!(error.position.is_some(), "{error}");
     }
 }
+
+#[test]
+fn a_device_that_gets_a_child_loses_its_text_for_good() {
+    let xml = guest("q35", "", "<graphics type='vnc'>stray</graphics>");
+    let first = defined(&xml).to_xml(Form::Inactive);
+    assert!(!first.contains("stray"), "{first}");
+    assert_eq!(defined(&first).to_xml(Form::Inactive), first);
+}

@@ -60,13 +60,15 @@ impl OtherDevice {
         for (name, value) in &self.attributes {
             tree.attribute(name, value);
         }
-        if let Some(text) = &self.text {
-            tree.text(text);
-        }
         for child in &self.children {
             tree.carried(child);
         }
         self.info.write_for(&mut tree, form);
+        // A device that was given a child since it was read has no text any more, as it would have
+        // none if it were read with that child.
+        if let Some(text) = self.text.as_ref().filter(|_| !tree.has_children()) {
+            tree.text(text);
+        }
         tree
     }
 }

@@ -80,6 +80,20 @@ as_found() {
         "$(vf_state "$1" "$2" | grep -o 'vlan.*\|spoof.*')"
 }
 
+# on_console GUEST LINE ANSWER: types a line, and waits for a line that matches
+on_console() {
+    local line
+    exec 5<>"$(virsh -q ttyconsole "$1")"
+    stty raw -echo <&5
+    echo "$2" >&5
+    while read -rt 60 line <&5; do
+        [[ $line =~ $3 ]] && break
+        line=
+    done
+    exec 5>&-
+    [ -n "$line" ]
+}
+
 # refused TEXT COMMAND…: the command fails, and says that
 refused() {
     local wanted=$1

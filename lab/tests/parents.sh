@@ -52,20 +52,6 @@ macvtap_of() {
     virsh domiflist "$1" | awk '/direct/ {print $1}'
 }
 
-# on_console GUEST LINE ANSWER: types a line, and waits for an answer that matches
-on_console() {
-    local line
-    exec 5<>"$(virsh -q ttyconsole "$1")"
-    stty raw -echo <&5
-    echo "$2" >&5
-    while read -rt 60 line <&5; do
-        [[ $line =~ $3 ]] && break
-        line=
-    done
-    exec 5>&-
-    [ -n "$line" ]
-}
-
 # Without it the guest's first program does not come up.
 console="<serial type='pty'/>"
 

@@ -15,7 +15,7 @@ use super::wire::{Daemon, Frame, Job};
 use crate::ui::{Step, say};
 
 /// How long a host may take to be ready: an emulated one needs about 15 s on an idle machine.
-const BOOT_PATIENCE: Duration = Duration::from_secs(240);
+const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 /// How much longer than its command a host may take. The agent keeps the command's own time.
 const GRACE: Duration = Duration::from_secs(60);
 /// How long powering off may take before the host is just ended.
@@ -112,8 +112,25 @@ pub(crate) fn run(lab: &Lab, plan: &Plan, sink: &mut dyn Sink) -> Result<Outcome
     run_with(lab, plan, &programs(plan.job.daemon, plan.release)?, sink)
 }
 
-/// As [`run`], with programs that are built already.
+/// As [`run`], with programs that are built already. A host that is never ready, and so was asked
+/// for nothing, is started once more: an emulated clock can stand still on a machine that is very
+/// busy.
 pub(crate) fn run_with(
+    lab: &Lab,
+    plan: &Plan,
+    programs: &[PathBuf],
+    sink: &mut dyn Sink,
+) -> Result<Outcome, SessionError> {
+    match run_once(lab, plan, programs, sink) {
+        Err(error @ SessionError::NotReady { .. }) => {
+            say(&format!("lab: {error}\nlab: once more"));
+            run_once(lab, plan, programs, sink)
+        }
+        ended => ended,
+    }
+}
+
+fn run_once(
     lab: &Lab,
     plan: &Plan,
     programs: &[PathBuf],

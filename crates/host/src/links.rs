@@ -233,6 +233,25 @@ pub struct Counters {
     pub tx_dropped: u64,
 }
 
+impl Counters {
+    /// The same from the other end of the cable; nothing tells multicasts apart there.
+    #[must_use]
+    pub fn from_other_end(&self) -> Self {
+        Self {
+            rx_bytes: self.tx_bytes,
+            rx_packets: self.tx_packets,
+            rx_errors: self.tx_errors,
+            rx_dropped: self.tx_dropped,
+            rx_multicast: None,
+            rx_broadcast: None,
+            tx_bytes: self.rx_bytes,
+            tx_packets: self.rx_packets,
+            tx_errors: self.rx_errors,
+            tx_dropped: self.rx_dropped,
+        }
+    }
+}
+
 /// A macvtap or macvlan to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MacvlanSpec {

@@ -145,28 +145,12 @@ impl Daemon {
                 let counters = self.host.netdev_counters(*ifindex)?;
                 // What a tap sends, its guest receives. A macvtap stands on the guest's side.
                 Ok(Some(match kind {
-                    Kind::Tap => swapped(counters),
+                    Kind::Tap => counters.from_other_end(),
                     Kind::Macvtap | Kind::Hostdev => counters,
                 }))
             }
             Carrier::Vf { vf, .. } => self.host.vf_counters(vf),
             Carrier::Nothing => Ok(None),
         }
-    }
-}
-
-/// The same from the other end of the cable; nothing tells multicasts apart there.
-fn swapped(counters: Counters) -> Counters {
-    Counters {
-        rx_bytes: counters.tx_bytes,
-        rx_packets: counters.tx_packets,
-        rx_errors: counters.tx_errors,
-        rx_dropped: counters.tx_dropped,
-        rx_multicast: None,
-        rx_broadcast: None,
-        tx_bytes: counters.rx_bytes,
-        tx_packets: counters.rx_packets,
-        tx_errors: counters.rx_errors,
-        tx_dropped: counters.rx_dropped,
     }
 }

@@ -23,36 +23,27 @@ pub(super) fn of(host: &dyn Host, line: &Assignment) -> Option<GuestCounters> {
 
 /// A VF's and a macvtap's counters are those of the guest's end. A tap is the other end of the
 /// guest's wire: what it received, the guest sent.
-fn as_guest_sees(kind: Option<Kind>, counters: &Counters) -> GuestCounters {
-    if kind == Some(Kind::Tap) {
-        return GuestCounters {
-            rx_bytes: counters.tx_bytes,
-            rx_packets: counters.tx_packets,
-            rx_errors: counters.tx_errors,
-            rx_dropped: counters.tx_dropped,
-            rx_multicast: None,
-            rx_broadcast: None,
-            tx_bytes: counters.rx_bytes,
-            tx_packets: counters.rx_packets,
-            tx_errors: counters.rx_errors,
-            tx_dropped: counters.rx_dropped,
-            tx_multicast: counters.rx_multicast,
-            tx_broadcast: counters.rx_broadcast,
-        };
-    }
+fn as_guest_sees(kind: Option<Kind>, counted: &Counters) -> GuestCounters {
+    let is_tap = kind == Some(Kind::Tap);
+    let seen = if is_tap {
+        counted.from_other_end()
+    } else {
+        *counted
+    };
+    let sent = |counted: Option<u64>| counted.filter(|_| is_tap);
     GuestCounters {
-        rx_bytes: counters.rx_bytes,
-        rx_packets: counters.rx_packets,
-        rx_errors: counters.rx_errors,
-        rx_dropped: counters.rx_dropped,
-        rx_multicast: counters.rx_multicast,
-        rx_broadcast: counters.rx_broadcast,
-        tx_bytes: counters.tx_bytes,
-        tx_packets: counters.tx_packets,
-        tx_errors: counters.tx_errors,
-        tx_dropped: counters.tx_dropped,
-        tx_multicast: None,
-        tx_broadcast: None,
+        rx_bytes: seen.rx_bytes,
+        rx_packets: seen.rx_packets,
+        rx_errors: seen.rx_errors,
+        rx_dropped: seen.rx_dropped,
+        rx_multicast: seen.rx_multicast,
+        rx_broadcast: seen.rx_broadcast,
+        tx_bytes: seen.tx_bytes,
+        tx_packets: seen.tx_packets,
+        tx_errors: seen.tx_errors,
+        tx_dropped: seen.tx_dropped,
+        tx_multicast: sent(counted.rx_multicast),
+        tx_broadcast: sent(counted.rx_broadcast),
     }
 }
 

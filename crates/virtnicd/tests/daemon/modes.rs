@@ -363,3 +363,29 @@ async fn weakness_11_a_port_group_that_is_not_there_is_told_when_a_guest_is_defi
     let refused = client.refused(start).await;
     assert!(refused.detail().contains("web"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_lone_pf_means_itself_and_the_plan_says_so() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    running(
+        &client,
+        &network("n1", "passthrough", "<interface dev='sim0'/>"),
+    )
+    .await;
+    let of = PlanOf::Document(guest("g1", 1, "n1", ""));
+    let plan = client.ok(VirtnicPlan { of }).await;
+    assert!(plan.would_start, "{plan:?}");
+    let [device] = plan.devices.try_into().unwrap();
+    let PlannedChoice::Device(chosen) = &device.choice else {
+        panic!("{device:?}");
+    };
+    assert_eq!(chosen.device, "macvtap on sim0 in passthrough mode");
+    let notes = device.notes.concat();
+    assert!(
+        notes.contains("<pf dev='sim0'/> would lend its VFs"),
+        "{notes}"
+    );
+    assert_eq!(client.who().await, [], "a plan takes nothing");
+}

@@ -23,7 +23,8 @@ says "net_$pf" virsh nodedev-list --cap net
 says "virt_functions" virsh nodedev-dumpxml "pci_$(basename "$(readlink "/sys/class/net/$pf/device")" | tr :. __)"
 
 echo "Networks"
-network_xml n1 "$pf" >n1.xml
+# With a uuid of its own, so that it can be defined until the listener hears of it.
+network_xml n1 "$pf" "<uuid>6f1c8a52-3f0e-4c5e-9d0b-7a5d3f1e2b01</uuid>" >n1.xml
 virsh net-event --event lifecycle --loop --timeout 100 >net-events 2>&1 &
 events=$!
 until grep -q Defined net-events; do virsh -q net-define n1.xml; done

@@ -74,6 +74,17 @@ virsh -q destroy g1
 ip link show p0 | grep -q '<.*[<,]UP[,>]' && fail "p0 was down, and is up now"
 nothing_lent
 
+echo "Its start is told once"
+virsh event --event lifecycle --loop --timeout 100 >told 2>&1 &
+listener=$!
+until grep -q Started told; do
+    virsh -q create g1.xml
+    virsh -q destroy g1
+done
+until grep -q Stopped told; do read -rt 0.1 <> <(:) || :; done
+kill "$listener"
+[ "$(grep -c Resumed told)" = "$(grep -c Started told)" ] || fail "told: $(cat told)"
+
 echo "A QEMU that is killed leaves nothing behind either"
 virsh -q create g1.xml
 crash "$(pgrep -f 'guest=g1')"

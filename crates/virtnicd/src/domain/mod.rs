@@ -418,7 +418,7 @@ impl Daemon {
             Ok(())
         });
         match known {
-            Ok(object) => self.watch_guest(&object, record.id, events),
+            Ok(object) => self.watch_guest(&object, record.id, events, false),
             Err(error) => tracing::error!(guest = record.name, %error, "runs, and is not known"),
         }
     }

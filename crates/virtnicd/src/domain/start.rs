@@ -136,11 +136,14 @@ impl Daemon {
         let started = self
             .run_with(object, &mut domain, id, paused, &mut borrowed)
             .await;
-        let Launched {
-            guest,
-            events,
-            ptys,
-        } = match started {
+        let (
+            Launched {
+                guest,
+                events,
+                ptys,
+            },
+            resumed_here,
+        ) = match started {
             Ok(launched) => launched,
             Err(error) => {
                 let left = self.give_all_back(object, &borrowed).await;
@@ -170,12 +173,13 @@ impl Daemon {
         if paused {
             self.tell_domain(object, DomainChange::SuspendedPaused);
         }
-        self.watch_guest(object, id, events);
+        self.watch_guest(object, id, events, resumed_here);
         self.follow_filters(object, None).await;
         Ok(())
     }
 
-    /// All that can fail. What was borrowed until then is in `borrowed`.
+    /// All that can fail. What was borrowed until then is in `borrowed`. And whether the guest was
+    /// launched halted and let run from here, which its events will tell, too.
     async fn run_with(
         self: &Arc<Self>,
         object: &Arc<DomainObject>,
@@ -183,7 +187,7 @@ impl Daemon {
         id: i32,
         paused: bool,
         borrowed: &mut Borrowed,
-    ) -> Result<Launched> {
+    ) -> Result<(Launched, bool)> {
         let planned = self.plan(domain, borrowed)?;
         // Only now is it known which interfaces are host devices.
         domain.check_resolved().map_err(fault::document(QEMU))?;
@@ -217,11 +221,12 @@ impl Daemon {
                 self.switch_links(object.uuid, true).await?;
             }
             let (guest, events) = Guest::stub(&object.name, paused);
-            return Ok(Launched {
+            let launched = Launched {
                 guest,
                 events,
                 ptys: Default::default(),
-            });
+            };
+            return Ok((launched, false));
         }
         let log = self.paths.guest_log(&object.name);
         let mut spec = LaunchSpec::new(domain.clone(), self.paths.guest(object.uuid), log);
@@ -240,7 +245,8 @@ impl Daemon {
         let launched = Guest::launch(spec)
             .await
             .map_err(|error| launch_error(&error))?;
-        if has_links && !paused {
+        let resumed_here = has_links && !paused;
+        if resumed_here {
             let running = match self.switch_links(object.uuid, true).await {
                 Ok(()) => launched
                     .guest
@@ -256,7 +262,7 @@ impl Daemon {
                 });
             }
         }
-        Ok(launched)
+        Ok((launched, resumed_here))
     }
 
     /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.

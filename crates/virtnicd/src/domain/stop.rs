@@ -45,12 +45,14 @@ impl Daemon {
         }
     }
 
-    /// Watches a guest: tells clients what happens to it, and cleans up after it.
+    /// Watches a guest: tells clients what happens to it, and cleans up after it. Where its start
+    /// has told already that it runs, the first event of that is not told again.
     pub(super) fn watch_guest(
         self: &Arc<Self>,
         object: &Arc<DomainObject>,
         id: i32,
         mut events: GuestEvents,
+        mut is_told: bool,
     ) {
         let (daemon, object) = (Arc::clone(self), Arc::clone(object));
         tokio::spawn(async move {
@@ -62,7 +64,8 @@ impl Daemon {
                 }
                 match event {
                     GuestEvent::State { from, to } => {
-                        if let Some(change) = change(from, to) {
+                        let is_known = to == GuestState::Running && std::mem::take(&mut is_told);
+                        if !is_known && let Some(change) = change(from, to) {
                             daemon.tell_domain(&object, change);
                         }
                     }

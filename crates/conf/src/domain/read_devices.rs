@@ -386,22 +386,6 @@ impl PciControllerTarget {
     }
 }
 
-/// Backends of character devices that are carried through.
-const OTHER_BACKENDS: [&str; 12] = [
-    "vc",
-    "dev",
-    "pipe",
-    "stdio",
-    "udp",
-    "tcp",
-    "unix",
-    "spicevmc",
-    "spiceport",
-    "nmdm",
-    "qemu-vdagent",
-    "dbus",
-];
-
 /// Kinds of character device that libvirt knows and this crate only carries through.
 const CHARACTER_KINDS: [&str; 12] = [
     "vc",
@@ -438,10 +422,6 @@ impl CharDevice {
                     None => None,
                 },
             },
-            kind if !OTHER_BACKENDS.contains(&kind) => {
-                let expected = format!("pty, null, file, {}", OTHER_BACKENDS.join(", "));
-                return Err(element.invalid(ErrorKind::ConfigUnsupported, "type", expected));
-            }
             kind if !CHARACTER_KINDS.contains(&kind) => {
                 let expected = format!("pty, null, file, {}", CHARACTER_KINDS.join(", "));
                 return Err(element.invalid(ErrorKind::ConfigUnsupported, "type", expected));

@@ -181,8 +181,7 @@ impl Daemon {
         let target = Target::Plug(plug);
         let (wanted, preparation) = self.connection(domain, interface, &target, &settings)?;
         if !taken {
-            (self.lender.try_claim(trial, wanted, &borrower))
-                .map_err(|text| Refused::of_text(&text))?;
+            (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
         }
         let found = self.steps_of(wanted, &borrower, &preparation, why, notes);
         if network.extension.host_access {
@@ -202,8 +201,7 @@ impl Daemon {
         let settings = Settings::own(interface);
         let (wanted, preparation) = self.connection(domain, interface, target, &settings)?;
         let borrower = Borrower::interface(&domain.name, domain.uuid, interface);
-        (self.lender.try_claim(trial, wanted, &borrower))
-            .map_err(|text| Refused::of_text(&text))?;
+        (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
         let why = "the interface names it".to_owned();
         self.steps_of(wanted, &borrower, &preparation, why, notes)
     }
@@ -219,8 +217,7 @@ impl Daemon {
             let wanted = Wanted::Whole(address.into());
             let borrower =
                 Borrower::host_device(&domain.name, domain.uuid, hostdev.info.alias.clone());
-            (self.lender.try_claim(trial, wanted, &borrower))
-                .map_err(|text| Refused::of_text(&text))?;
+            (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
             let preparation = Preparation::Vfio(VfioPreparation {
                 managed: hostdev.managed,
                 driver: hostdev.driver.clone(),

@@ -51,7 +51,8 @@ impl Lender {
             let wanted = whole_or_share(network, mode, choice.device);
             match self.plug(network, mode, wanted) {
                 Ok(plug) => {
-                    trial.take(wanted, borrower);
+                    // Just chosen, so it is there to be had.
+                    let _ = trial.claim(wanted, borrower);
                     return Ok(TrialChoice {
                         choice,
                         plug,
@@ -63,17 +64,6 @@ impl Lender {
                 }
             }
         }
-    }
-
-    /// Takes a device that a document names; who has it, in words, if somebody does.
-    pub(crate) fn try_claim(
-        &self,
-        trial: &mut Trial,
-        wanted: Wanted,
-        borrower: &Borrower,
-    ) -> Result<(), String> {
-        trial.claim(wanted, borrower)?;
-        Ok(())
     }
 
     /// Checks all that preparing would check, and tells its steps; or what is in the way. Asks the
@@ -98,12 +88,8 @@ impl Lender {
 }
 
 impl Trial {
-    fn take(&mut self, wanted: Wanted, borrower: &Borrower) {
-        // Just chosen, so it is there to be had.
-        let _ = self.claim(wanted, borrower);
-    }
-
-    fn claim(&mut self, wanted: Wanted, borrower: &Borrower) -> Result<(), String> {
+    /// Takes a device, or a share; who has it, in words, if somebody does.
+    pub(crate) fn claim(&mut self, wanted: Wanted, borrower: &Borrower) -> Result<(), String> {
         match wanted {
             Wanted::Whole(device) => {
                 (self.0.claim(device, borrower.holder())).map_err(|taken| taken.to_string())

@@ -67,6 +67,15 @@ pub enum ReconnectError {
 }
 
 impl GuestRecord {
+    /// Whether its process has certainly ended. Its monitor is not asked.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(
+            self.process(),
+            Err(ReconnectError::Gone { .. } | ReconnectError::AnotherBoot { .. })
+        )
+    }
+
     /// Ends a guest that can't be controlled, with SIGKILL, and waits until it is gone. One that
     /// is gone already is fine.
     pub async fn kill(&self) -> Result<(), ReconnectError> {

@@ -1,6 +1,6 @@
 //! The daemon: everything that the objects share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use rpc::DaemonStatus;
 use tokio::sync::OnceCell;
 
 use crate::accounts;
-use crate::domain::DomainObject;
 use crate::events::Events;
+use crate::guest::GuestHandle;
 use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
 use crate::network::{NetworkObject, PortEntry};
@@ -25,6 +25,7 @@ use crate::paths::Paths;
 use crate::records::Records;
 use crate::registry::Registry;
 use crate::store::Store;
+use crate::sync::lock;
 
 /// What one running daemon has.
 pub(crate) struct Daemon {
@@ -34,7 +35,7 @@ pub(crate) struct Daemon {
     /// On a simulated host guests are stubs.
     pub(crate) simulated: bool,
     pub(crate) networks: Registry<NetworkObject>,
-    pub(crate) domains: Registry<DomainObject>,
+    pub(crate) guests: Registry<GuestHandle>,
     pub(crate) network_store: Store,
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
@@ -42,6 +43,8 @@ pub(crate) struct Daemon {
     /// Ports of running guests on networks that do not run, by network.
     pub(crate) parked_ports: Mutex<HashMap<Uuid, Vec<PortEntry>>>,
     pub(crate) events: Events,
+    /// The clients of now, by the numbers of their connections.
+    connections: Mutex<HashSet<u64>>,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
     pub(crate) emulator: OnceCell<u64>,
@@ -118,7 +121,8 @@ impl Daemon {
             node,
             simulated: options.simulate.is_some(),
             networks: Registry::new(),
-            domains: Registry::new(),
+            guests: Registry::new(),
+            connections: Mutex::default(),
             network_store: store(paths.networks(), "virsh net-edit")?,
             domain_store: store(paths.domains(), "virsh edit")?,
             records: AllRecords {
@@ -162,6 +166,22 @@ impl Daemon {
         )?)
     }
 
+    /// A client has come.
+    pub(crate) fn connected(&self, connection: u64) {
+        lock(&self.connections).insert(connection);
+    }
+
+    /// A client is gone: what was to end with it does.
+    pub(crate) fn disconnected(self: &Arc<Self>, connection: u64) {
+        lock(&self.connections).remove(&connection);
+        self.end_guests_of(connection);
+    }
+
+    /// Whether a client is still there.
+    pub(crate) fn is_connected(&self, connection: u64) -> bool {
+        lock(&self.connections).contains(&connection)
+    }
+
     /// The number of the next guest to start.
     pub(crate) fn next_domain_id(&self) -> i32 {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
@@ -175,7 +195,7 @@ impl Daemon {
     /// What the daemon is and has.
     pub(crate) fn status(&self) -> DaemonStatus {
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (networks, guests) = (self.networks.all(), self.domains.all());
+        let (networks, guests) = (self.networks.all(), self.known_guests());
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -3,12 +3,13 @@
 mod accounts;
 mod affect;
 mod bandwidth;
+mod blocking;
 mod capabilities;
 mod daemon;
 mod dispatch;
-mod domain;
 mod events;
 mod fault;
+mod guest;
 mod interface;
 mod lender;
 mod listen;
@@ -88,7 +89,7 @@ async fn run(options: Options) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => daemon.read_new_definitions(),
+            _ = hang_up.recv() => daemon.read_new_definitions().await,
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

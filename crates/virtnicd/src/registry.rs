@@ -49,7 +49,7 @@ impl<T: Named> Registry<T> {
         &self,
         name: &str,
         uuid: Uuid,
-        make: impl FnOnce() -> T,
+        make: impl FnOnce() -> Arc<T>,
     ) -> Result<Arc<T>, Clash> {
         let mut objects = write(&self.objects);
         match (objects.by_name.get(name), objects.by_uuid.get(&uuid)) {
@@ -57,7 +57,7 @@ impl<T: Named> Registry<T> {
             (None, Some(object)) => Err(Clash::Uuid(object.name().to_owned())),
             (_, Some(object)) => Ok(Arc::clone(object)),
             (_, None) => {
-                let object = Arc::new(make());
+                let object = make();
                 objects.by_name.insert(name.to_owned(), uuid);
                 objects.by_uuid.insert(uuid, Arc::clone(&object));
                 Ok(object)
@@ -112,7 +112,9 @@ mod tests {
     fn a_name_and_a_uuid_are_used_once() {
         let things = Registry::new();
         let (one, two) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let first = things.get_or_insert("a", one, || Thing("a", one)).unwrap();
+        let first = things
+            .get_or_insert("a", one, || Arc::new(Thing("a", one)))
+            .unwrap();
         let again = things.get_or_insert("a", one, || unreachable!()).unwrap();
         assert!(Arc::ptr_eq(&first, &again));
         assert_eq!(

@@ -5,25 +5,17 @@ use std::io;
 use std::sync::Arc;
 
 use conf::Uuid;
-use qemu::{Guest, GuestEvents};
 
 use crate::daemon::Daemon;
-use crate::domain::{DomainObject, DomainRecord};
 use crate::fault;
-
-/// A guest that was found running.
-struct Found {
-    record: DomainRecord,
-    guest: Guest,
-    events: GuestEvents,
-}
+use crate::guest::{DomainRecord, GuestHandle, Request};
 
 impl Daemon {
-    /// Definitions, then guests that run, then the devices of those that don't, then networks with
-    /// the ports of the ones that do.
+    /// Definitions, then guests whose processes are there, then the devices of the others, then
+    /// networks with the ports of the ones that are there. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         self.load_networks()?;
-        self.load_domains()?;
+        let definitions = self.find_guest_definitions()?;
         let mut found = Vec::new();
         for record in self.records.domains.load::<DomainRecord>()? {
             match record {
@@ -31,20 +23,16 @@ impl Daemon {
                 Err(error) => tracing::error!("{}", fault::chain(&error)),
             }
         }
-        let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
+        let running: HashSet<Uuid> = found.iter().map(|found| found.uuid).collect();
         let runs = running.clone();
         self.lender
             .recover(move |guest| runs.contains(&guest))
             .await;
         self.restore_networks(|guest| running.contains(&guest))?;
-        for Found {
-            record,
-            guest,
-            events,
-        } in found
-        {
-            self.take_up_guest(record, guest, events);
+        for record in found {
+            self.take_up_guest(record);
         }
+        self.take_guests_in(definitions).await;
         self.sweep_host_access();
         self.follow_host();
         let daemon = Arc::clone(self);
@@ -61,9 +49,9 @@ impl Daemon {
         if std::fs::read_to_string(&marker).is_ok_and(|done| done == boot) {
             return;
         }
-        for object in self.domains.all() {
-            if self.domain_autostart(&object) && !object.is_active() {
-                self.autostart_guest(&object).await;
+        for handle in self.guests.all() {
+            if handle.view().autostart && !handle.is_active() {
+                autostart_guest(&handle).await;
             }
         }
         if let Err(error) = std::fs::write(&marker, boot) {
@@ -72,29 +60,26 @@ impl Daemon {
     }
 
     /// Definitions that were put there by hand.
-    pub(crate) fn read_new_definitions(self: &Arc<Self>) {
-        let read =
-            tokio::task::block_in_place(|| self.load_networks().and_then(|()| self.load_domains()));
+    pub(crate) async fn read_new_definitions(self: &Arc<Self>) {
+        let read = tokio::task::block_in_place(|| {
+            self.load_networks()?;
+            self.find_guest_definitions()
+        });
         match read {
-            Ok(()) => tracing::info!("read the definitions that were added"),
+            Ok(definitions) => {
+                self.take_guests_in(definitions).await;
+                tracing::info!("read the definitions that were added");
+            }
             Err(error) => tracing::error!(%error, "can't read definitions"),
         }
     }
 
-    async fn autostart_guest(self: &Arc<Self>, object: &Arc<DomainObject>) {
-        let name = &object.dom().name;
-        match self.start_domain(object, 0, 0).await {
-            Ok(()) => tracing::info!(guest = name, "started with the host"),
-            Err(error) => tracing::error!(guest = name, %error, "not started"),
-        }
-    }
-
-    /// The process of a recorded guest, if it still runs. Without one the record goes: the journal
-    /// knows what is to be given back.
-    async fn find_guest(&self, record: DomainRecord) -> Option<Found> {
+    /// A recorded guest, if its process may still run. Without one the record goes: the journal knows
+    /// what is to be given back.
+    async fn find_guest(&self, record: DomainRecord) -> Option<DomainRecord> {
         if self.simulated {
-            // The simulated host is a new one, and stubs live in the daemon.
-            self.drop_domain_record(record.uuid);
+            // The simulated host is a new one, and its guests live in the daemon.
+            self.drop_guest_record(record.uuid);
             return None;
         }
         let Some(process) = &record.guest else {
@@ -106,35 +91,18 @@ impl Daemon {
                     "still runs"
                 );
             }
-            self.drop_domain_record(record.uuid);
+            self.drop_guest_record(record.uuid);
             return None;
         };
-        match Guest::reconnect(process).await {
-            Ok((guest, events)) => {
-                tracing::info!(guest = record.name, id = record.id, "found running");
-                Some(Found {
-                    record,
-                    guest,
-                    events,
-                })
-            }
-            Err(error @ qemu::ReconnectError::Gone { .. }) => {
-                tracing::warn!("{}", fault::chain(&error));
-                self.drop_domain_record(record.uuid);
-                None
-            }
-            Err(error) => {
-                tracing::error!("{}; ending it", fault::chain(&error));
-                if let Err(error) = process.kill().await {
-                    tracing::error!("{}", fault::chain(&error));
-                }
-                self.drop_domain_record(record.uuid);
-                None
-            }
+        if process.is_gone() {
+            tracing::warn!(guest = record.name, "ended while no daemon was watching it");
+            self.drop_guest_record(record.uuid);
+            return None;
         }
+        Some(record)
     }
 
-    fn drop_domain_record(&self, uuid: Uuid) {
+    fn drop_guest_record(&self, uuid: Uuid) {
         if let Err(error) = self.records.domains.remove(uuid) {
             tracing::warn!(%uuid, %error, "its record stays");
         }
@@ -143,7 +111,7 @@ impl Daemon {
     /// Says what records, kernel and running guests don't agree about. Mending is asked for.
     fn tell_differences(&self) {
         let runs = |guest| {
-            self.domains
+            self.guests
                 .by_uuid(guest)
                 .is_some_and(|guest| guest.is_active())
         };
@@ -176,5 +144,18 @@ impl Daemon {
         {
             tracing::error!(%error, "changes on the host go unnoticed");
         }
+    }
+}
+
+async fn autostart_guest(handle: &GuestHandle) {
+    let name = &handle.dom().name;
+    let start = Request::Start {
+        domain: None,
+        paused: false,
+        autodestroy: None,
+    };
+    match handle.request(start).await {
+        Ok(()) => tracing::info!(guest = name, "started with the host"),
+        Err(error) => tracing::error!(guest = name, %error, "not started"),
     }
 }

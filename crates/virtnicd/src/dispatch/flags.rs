@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rpc::{Code, ConnectGetAllDomainStats, Dom, Domain, Error, Iface, Net};
 
 use crate::daemon::Daemon;
-use crate::domain::DomainObject;
 use crate::fault::Result;
+use crate::guest::GuestHandle;
 
 /// `VIR_CONNECT_LIST_NETWORKS_INACTIVE`; for guests the two are the other way round.
 const NETWORK_INACTIVE: u32 = 1;
@@ -39,6 +39,12 @@ pub(super) const DESTROY_GRACEFUL: u32 = 1;
 pub(super) const MONITOR_HMP: u32 = 1;
 /// `VIR_DOMAIN_DEFINE_VALIDATE`.
 pub(super) const DEFINE_VALIDATE: u32 = 1;
+/// `VIR_DOMAIN_START_PAUSED`.
+pub(super) const START_PAUSED: u32 = 1;
+/// `VIR_DOMAIN_START_AUTODESTROY`.
+const START_AUTODESTROY: u32 = 2;
+/// `VIR_DOMAIN_START_VALIDATE`.
+pub(super) const START_VALIDATE: u32 = 16;
 /// `VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN`.
 const SHUTDOWN_ACPI: u32 = 1;
 
@@ -107,12 +113,12 @@ pub(super) fn networks(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Net> {
 /// The guests that pass the flags: of each group that is asked for, one must fit.
 pub(super) fn domains(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Dom> {
     let flags = filter.domains();
-    let all = daemon.domains.all();
+    let all = daemon.known_guests();
     let fits = all.into_iter().filter(|domain| {
         let (active, persistent) = (domain.is_active(), domain.is_persistent());
         let state = domain.state_and_reason().state;
-        let autostart = flags & (DOMAIN_AUTOSTART | DOMAIN_NO_AUTOSTART) != 0
-            && daemon.domain_autostart(domain);
+        let autostart =
+            flags & (DOMAIN_AUTOSTART | DOMAIN_NO_AUTOSTART) != 0 && domain.view().autostart;
         let (running, paused, off) = (state == 1, state == 3, state == 5);
         let other = !(running || paused || off);
         [
@@ -143,14 +149,14 @@ pub(super) fn domains(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Dom> {
 pub(super) fn stats_of(
     daemon: &Arc<Daemon>,
     args: &ConnectGetAllDomainStats,
-) -> Vec<Arc<DomainObject>> {
+) -> Vec<Arc<GuestHandle>> {
     // What is above asks for something else than a filter.
     let listed = domains(daemon, args.flags & 0xff);
     let wanted: HashSet<_> = args.doms.iter().map(|dom| dom.uuid).collect();
     let fits = listed
         .into_iter()
         .filter(|dom| wanted.is_empty() || wanted.contains(&dom.uuid));
-    fits.filter_map(|dom| daemon.domains.by_uuid(dom.uuid))
+    fits.filter_map(|dom| daemon.guests.by_uuid(dom.uuid))
         .collect()
 }
 
@@ -203,6 +209,20 @@ pub(super) fn ids(items: &[Dom], max: i32) -> Vec<i32> {
         .take(usize::try_from(max).unwrap_or(0))
         .map(|dom| dom.id)
         .collect()
+}
+
+/// The connection with whose end a guest is to end, if it is to.
+pub(super) fn autodestroy(flags: u32, connection: u64) -> Option<u64> {
+    (flags & START_AUTODESTROY != 0).then_some(connection)
+}
+
+/// The start of a defined guest.
+pub(super) fn start(flags: u32, connection: u64) -> crate::guest::Request {
+    crate::guest::Request::Start {
+        domain: None,
+        paused: flags & START_PAUSED != 0,
+        autodestroy: autodestroy(flags, connection),
+    }
 }
 
 /// Guests are asked to stop through ACPI, the one way that each has.

@@ -14,6 +14,7 @@ use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault::Result;
+use crate::guest::{self, Request as GuestRequest};
 use crate::interface::Which;
 use crate::listen::Socket;
 
@@ -61,10 +62,11 @@ macro_rules! answer {
 impl Service for Api {
     fn opened(&self, connection: &Arc<Connection>) {
         self.0.events.add(connection);
+        self.0.connected(connection.id());
     }
 
     fn closed(&self, connection: &Arc<Connection>) {
-        self.0.destroy_guests_of(connection.id());
+        self.0.disconnected(connection.id());
     }
 
     async fn call(&self, call: Call, request: Request) -> Result<Reply> {
@@ -189,79 +191,87 @@ impl Service for Api {
             ConnectListDomains(args) => flags::ids(&flags::domains(daemon, flags::ACTIVE), args.maxids),
             ConnectNumOfDefinedDomains(_) => flags::count(&flags::domains(daemon, flags::INACTIVE)),
             ConnectListDefinedDomains(args) => flags::names(flags::domains(daemon, flags::INACTIVE), args.maxnames),
-            DomainLookupById(args) => daemon.domain_by_id(args.id)?.dom(),
-            DomainLookupByName(args) => daemon.domain_by_name(&args.name)?.dom(),
-            DomainLookupByUuid(args) => daemon.domain_by_uuid(args.uuid)?.dom(),
-            DomainDefineXml(args) => daemon.define_domain(&args.xml, false).await?,
-            DomainDefineXmlFlags(args) => daemon.define_domain(
-                &args.xml,
+            DomainLookupById(args) => daemon.guest_by_id(args.id)?.dom(),
+            DomainLookupByName(args) => daemon.guest_by_name(&args.name)?.dom(),
+            DomainLookupByUuid(args) => daemon.guest_by_uuid(args.uuid)?.dom(),
+            DomainDefineXml(args) => daemon.define_guest(args.xml, false).await?,
+            DomainDefineXmlFlags(args) => daemon.define_guest(
+                args.xml,
                 args.flags & flags::DEFINE_VALIDATE != 0,
             ).await?,
-            DomainCreateXml(args) => daemon.create_domain(&args.xml_desc, args.flags, call.conn.id()).await?,
+            DomainCreateXml(args) => daemon.create_guest(
+                args.xml_desc,
+                args.flags & flags::START_VALIDATE != 0,
+                args.flags & flags::START_PAUSED != 0,
+                flags::autodestroy(args.flags, call.conn.id()),
+            ).await?,
             DomainCreate(args) => {
-                daemon.start_domain(&daemon.domain(&args.dom)?, 0, call.conn.id()).await?;
+                daemon.guest(&args.dom)?.request(flags::start(0, call.conn.id())).await?;
             },
             DomainCreateWithFlags(args) => {
-                let domain = daemon.domain(&args.dom)?;
-                daemon.start_domain(&domain, args.flags, call.conn.id()).await?;
-                domain.dom()
+                let guest = daemon.guest(&args.dom)?;
+                guest.request(flags::start(args.flags, call.conn.id())).await?;
+                guest.dom()
             },
-            DomainDestroy(args) => daemon.destroy_domain(&daemon.domain(&args.dom)?, false).await?,
-            DomainDestroyFlags(args) => daemon.destroy_domain(
-                &daemon.domain(&args.dom)?,
-                args.flags & flags::DESTROY_GRACEFUL != 0,
-            ).await?,
-            DomainShutdown(args) => daemon.shut_domain_down(&daemon.domain(&args.dom)?).await?,
+            DomainDestroy(args) => {
+                daemon.guest(&args.dom)?.request(GuestRequest::Destroy { gracefully: false }).await?;
+            },
+            DomainDestroyFlags(args) => {
+                let gracefully = args.flags & flags::DESTROY_GRACEFUL != 0;
+                daemon.guest(&args.dom)?.request(GuestRequest::Destroy { gracefully }).await?;
+            },
+            DomainShutdown(args) => daemon.guest(&args.dom)?.shut_down().await?,
             DomainShutdownFlags(args) => {
                 flags::only_acpi(args.flags)?;
-                daemon.shut_domain_down(&daemon.domain(&args.dom)?).await?;
+                daemon.guest(&args.dom)?.shut_down().await?;
             },
             DomainReboot(args) => {
                 flags::only_acpi(args.flags)?;
-                daemon.reboot_domain(&daemon.domain(&args.dom)?).await?;
+                daemon.guest(&args.dom)?.reboot().await?;
             },
-            DomainReset(args) => daemon.reset_domain(&daemon.domain(&args.dom)?).await?,
-            DomainSuspend(args) => daemon.suspend_domain(&daemon.domain(&args.dom)?).await?,
-            DomainResume(args) => daemon.resume_domain(&daemon.domain(&args.dom)?).await?,
-            DomainUndefine(args) => block_in_place(|| daemon.undefine_domain(&daemon.domain(&args.dom)?))?,
-            DomainUndefineFlags(args) => block_in_place(|| daemon.undefine_domain(&daemon.domain(&args.dom)?))?,
-            DomainIsActive(args) => daemon.domain(&args.dom)?.is_active(),
-            DomainIsPersistent(args) => daemon.domain(&args.dom)?.is_persistent(),
-            DomainHasManagedSaveImage(args) => daemon.domain(&args.dom).map(|_| false)?,
-            DomainSnapshotNum(args) => daemon.domain(&args.dom).map(|_| 0)?,
-            DomainGetAutostart(args) => daemon.domain_autostart(&*daemon.domain(&args.dom)?),
-            DomainSetAutostart(args) => block_in_place(|| {
-                daemon.set_domain_autostart(&*daemon.domain(&args.dom)?, args.autostart)
-            })?,
-            DomainGetAutostartOnce(args) => daemon.domain(&args.dom).map(|_| false)?,
-            DomainGetXmlDesc(args) => daemon.domain_xml(&*daemon.domain(&args.dom)?, args.flags),
-            DomainGetInfo(args) => daemon.domain(&args.dom)?.info(),
-            DomainGetState(args) => daemon.domain(&args.dom)?.state_and_reason(),
-            DomainGetOsType(args) => daemon.domain(&args.dom).map(|_| "hvm".to_owned())?,
+            DomainReset(args) => daemon.guest(&args.dom)?.reset().await?,
+            DomainSuspend(args) => daemon.guest(&args.dom)?.request(GuestRequest::Suspend).await?,
+            DomainResume(args) => daemon.guest(&args.dom)?.request(GuestRequest::Resume).await?,
+            DomainUndefine(args) => daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?,
+            DomainUndefineFlags(args) => {
+                daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?;
+            },
+            DomainIsActive(args) => daemon.guest(&args.dom)?.is_active(),
+            DomainIsPersistent(args) => daemon.guest(&args.dom)?.is_persistent(),
+            DomainHasManagedSaveImage(args) => daemon.guest(&args.dom).map(|_| false)?,
+            DomainSnapshotNum(args) => daemon.guest(&args.dom).map(|_| 0)?,
+            DomainGetAutostart(args) => daemon.guest(&args.dom)?.view().autostart,
+            DomainSetAutostart(args) => {
+                daemon.guest(&args.dom)?.request(GuestRequest::Autostart(args.autostart)).await?;
+            },
+            DomainGetAutostartOnce(args) => daemon.guest(&args.dom).map(|_| false)?,
+            DomainGetXmlDesc(args) => daemon.guest(&args.dom)?.xml(args.flags),
+            DomainGetInfo(args) => daemon.guest(&args.dom)?.info(),
+            DomainGetState(args) => daemon.guest(&args.dom)?.state_and_reason(),
+            DomainGetOsType(args) => daemon.guest(&args.dom).map(|_| "hvm".to_owned())?,
             DomainGetMessages(args) => {
-                let object = daemon.domain(&args.dom)?;
-                daemon.domain_messages(&object, args.flags)
+                let guest = daemon.guest(&args.dom)?;
+                daemon.guest_messages(&guest, args.flags)
             },
-            DomainGetVcpusFlags(args) => daemon.domain(&args.dom)?.vcpus(args.flags),
+            DomainGetVcpusFlags(args) => daemon.guest(&args.dom)?.vcpus(args.flags),
             DomainGetMetadata(args) => daemon.domain_metadata(&args)?,
-            DomainSetMetadata(args) => daemon.set_domain_metadata(&daemon.domain(&args.dom)?, &args).await?,
-            DomainInterfaceStats(args) => daemon.interface_stats(&*daemon.domain(&args.dom)?, &args.device)?,
+            DomainSetMetadata(args) => daemon.set_domain_metadata(&*daemon.guest(&args.dom)?, args).await?,
+            DomainInterfaceStats(args) => daemon.interface_stats(&*daemon.guest(&args.dom)?, &args.device).await?,
             ConnectGetAllDomainStats(args) => block_in_place(|| {
                 daemon.domain_stats(flags::stats_of(daemon, &args), &args)
             })?,
-            DomainGetInterfaceParameters(args) => daemon.interface_bandwidth(&*daemon.domain(&args.dom)?, &args)?,
+            DomainGetInterfaceParameters(args) => guest::interface_bandwidth(&*daemon.guest(&args.dom)?, &args)?,
             DomainSetInterfaceParameters(args) => {
-                daemon.set_interface_bandwidth(&daemon.domain(&args.dom)?, &args).await?;
+                daemon.set_interface_bandwidth(&*daemon.guest(&args.dom)?, &args).await?;
             },
-            DomainUpdateDeviceFlags(args) => daemon.update_device(&daemon.domain(&args.dom)?, &args).await?,
+            DomainUpdateDeviceFlags(args) => guest::update_device(&*daemon.guest(&args.dom)?, &args).await?,
             DomainOpenConsole(args) => daemon.open_console(
-                &daemon.domain(&args.dom)?,
+                &daemon.guest(&args.dom)?,
                 args.dev_name.as_deref(),
                 args.flags,
                 call,
             ).await?,
-            QemuDomainMonitorCommand(args) => daemon.monitor_command(
-                &daemon.domain(&args.dom)?,
+            QemuDomainMonitorCommand(args) => daemon.guest(&args.dom)?.monitor_command(
                 &args.cmd,
                 args.flags & flags::MONITOR_HMP != 0,
             ).await?,

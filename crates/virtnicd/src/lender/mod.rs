@@ -385,7 +385,13 @@ impl Lender {
         self.assigner.list()
     }
 
+    /// What is lent under a claim.
+    pub(crate) fn find(&self, generation: Generation) -> Option<Assignment> {
+        self.assigner.find_generation(generation)
+    }
+
     /// What a guest has.
+    #[expect(dead_code, reason = "goes with the move to a crate")]
     pub(crate) fn of_guest(&self, guest: Uuid) -> Vec<Assignment> {
         self.assigner.of_guest(guest)
     }

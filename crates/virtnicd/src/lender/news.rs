@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
-use assign::{Item, Owner, Phase};
+use assign::{Generation, Item, Owner, Phase};
 use conf::{MacAddress, NetdevName, PciAddress, Uuid};
 use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
@@ -16,6 +16,7 @@ use crate::sync::lock;
 #[derive(Debug)]
 pub(crate) struct Vanished {
     pub(crate) owner: Owner,
+    pub(crate) claim: Generation,
 }
 
 /// What has to be looked at again.
@@ -222,7 +223,10 @@ impl Lender {
                 .into_iter()
                 .filter(|line| line.item == Item::Device(device) || line.parent == Some(device));
             for line in its {
-                tell(Vanished { owner: line.owner });
+                tell(Vanished {
+                    owner: line.owner,
+                    claim: line.generation,
+                });
             }
         }
     }

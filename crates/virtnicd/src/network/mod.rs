@@ -340,7 +340,7 @@ impl Daemon {
         loop {
             let object = self
                 .networks
-                .get_or_insert(name, *uuid, || NetworkObject::new(network));
+                .get_or_insert(name, *uuid, || Arc::new(NetworkObject::new(network)));
             let object = object.map_err(|clash| {
                 let detail = match clash {
                     Clash::Name(other) => {

@@ -49,8 +49,8 @@ impl Daemon {
                 );
                 return Err(Error::new(Code::OperationUnsupported, DOMAIN, detail));
             }
-            if let Some(guest) = self.domains.by_uuid(entry.port.owner_uuid)
-                && self.shape_port(&guest, uuid, &change).await?
+            if let Some(guest) = self.guests.by_uuid(entry.port.owner_uuid)
+                && self.shape_port(&guest, uuid, change.clone()).await?
             {
                 return Ok(());
             }

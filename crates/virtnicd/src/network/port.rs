@@ -305,7 +305,7 @@ impl Daemon {
         match entry.claim {
             Some(claim) => self.lender.is_in_use(claim),
             None => {
-                let guest = self.domains.by_uuid(entry.port.owner_uuid);
+                let guest = self.guests.by_uuid(entry.port.owner_uuid);
                 entry.maker == PortMaker::Guest && guest.is_some_and(|guest| guest.is_active())
             }
         }

@@ -141,6 +141,8 @@ fn is_a_race(error: &Error) -> bool {
         Code::NoDomain,
         Code::OperationInvalid,
         Code::OperationFailed,
+        // It was started by one and ended by another.
+        Code::OperationAborted,
     ];
     codes.contains(&error.code())
 }

@@ -13,7 +13,7 @@ impl Daemon {
     pub(in crate::dispatch) fn reconcile(&self, apply: bool) -> Vec<Difference> {
         // A guest with a job under way may have been started by the time that it is asked about.
         let runs = |guest: Uuid| {
-            let guest = self.domains.by_uuid(guest);
+            let guest = self.guests.by_uuid(guest);
             guest.is_some_and(|guest| guest.is_active() || guest.is_busy())
         };
         let found = self.lender.differences(runs);
@@ -42,7 +42,7 @@ impl Daemon {
     fn guest_of(&self, difference: &assign::Difference) -> Option<String> {
         use assign::Difference as D;
         match difference {
-            D::OrphanedLink { guest, .. } => Some(match self.domains.by_uuid(*guest) {
+            D::OrphanedLink { guest, .. } => Some(match self.guests.by_uuid(*guest) {
                 Some(object) => object.name().to_owned(),
                 None => guest.to_string(),
             }),

@@ -1,18 +1,15 @@
 //! Numbers of many guests at once: `virsh domstats`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use assign::Assignment;
-use conf::{Interface, Uuid};
+use conf::Interface;
 use host::Counters;
 use rpc::{Code, ConnectGetAllDomainStats, DomainStats, Error, TypedParam};
 
 use super::interface::{Carrier, name_of};
-use super::{DOMAIN, DomainObject};
+use super::{DOMAIN, GuestHandle};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::sync::lock;
 
 /// `VIR_DOMAIN_STATS_STATE`.
 const STATE: u32 = 1;
@@ -26,7 +23,7 @@ impl Daemon {
     /// group: all. A guest that is gone by now is left out. Blocks.
     pub(crate) fn domain_stats(
         &self,
-        guests: Vec<Arc<DomainObject>>,
+        guests: Vec<Arc<GuestHandle>>,
         args: &ConnectGetAllDomainStats,
     ) -> Result<Vec<DomainStats>> {
         let untold = args.stats & !(STATE | INTERFACE);
@@ -35,12 +32,6 @@ impl Daemon {
             return Err(Error::new(Code::ArgumentUnsupported, DOMAIN, detail));
         }
         let wants = |group: u32| args.stats == 0 || args.stats & group != 0;
-        let mut lent: HashMap<Uuid, Vec<Assignment>> = HashMap::new();
-        if wants(INTERFACE) {
-            for line in self.lender.list() {
-                lent.entry(line.owner.guest).or_default().push(line);
-            }
-        }
         let told = guests.into_iter().map(|object| {
             let mut params = Vec::new();
             if wants(STATE) {
@@ -49,8 +40,7 @@ impl Daemon {
                 params.push(TypedParam::new("state.reason", now.reason));
             }
             if wants(INTERFACE) {
-                let lines = lent.get(&object.uuid).map_or(&[][..], Vec::as_slice);
-                self.interface_params(&object, lines, &mut params);
+                self.interface_params(&object, &mut params);
             }
             DomainStats {
                 dom: object.dom(),
@@ -61,26 +51,16 @@ impl Daemon {
     }
 
     /// The numbers of a running guest's interfaces.
-    fn interface_params(
-        &self,
-        object: &DomainObject,
-        lines: &[Assignment],
-        params: &mut Vec<TypedParam>,
-    ) {
-        let carriers: Vec<(String, Carrier)> = {
-            let status = lock(&object.state);
-            let Some(running) = &status.running else {
-                return;
-            };
-            let carrier = |interface: &Interface| {
-                (
-                    name_of(interface),
-                    Carrier::of(interface, object.uuid, lines),
-                )
-            };
-            let interfaces = running.domain.devices.interfaces.iter();
-            interfaces.map(carrier).collect()
+    fn interface_params(&self, object: &GuestHandle, params: &mut Vec<TypedParam>) {
+        let Ok(run) = object.run() else { return };
+        let carrier = |interface: &Interface| {
+            (
+                name_of(interface),
+                Carrier::of(interface, &run, &self.lender),
+            )
         };
+        let interfaces = run.domain.devices.interfaces.iter();
+        let carriers: Vec<(String, Carrier)> = interfaces.map(carrier).collect();
         let count = u32::try_from(carriers.len()).unwrap_or(u32::MAX);
         params.push(TypedParam::new("net.count", count));
         for (number, (name, carrier)) in carriers.into_iter().enumerate() {

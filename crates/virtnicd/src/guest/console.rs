@@ -10,7 +10,7 @@ use rpc::{Code, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::{DomainObject, QEMU};
+use super::{GuestHandle, QEMU};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::sync::lock;
@@ -41,19 +41,12 @@ impl Daemon {
     /// Joins a client to a console: the first one, or the one of that alias.
     pub(crate) async fn open_console(
         self: &Arc<Self>,
-        object: &Arc<DomainObject>,
+        object: &Arc<GuestHandle>,
         device: Option<&str>,
         flags: u32,
         call: Call,
     ) -> Result<()> {
-        let pty = {
-            let status = lock(&object.state);
-            let running = status
-                .running
-                .as_ref()
-                .ok_or_else(|| object.not_running())?;
-            find_pty(&running.domain, device)?
-        };
+        let pty = find_pty(&object.run()?.domain, device)?;
         let (number, ended) = object
             .consoles
             .begin(&object.name, &pty, flags & FORCE != 0)?;

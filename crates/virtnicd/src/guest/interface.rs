@@ -1,15 +1,19 @@
 //! A guest's interfaces, one by one: which is meant, what it is on the host, and what went through.
 
-use assign::{Assignment, Kind, Phase};
-use conf::{Interface, MacAddress, Uuid};
+use std::sync::Arc;
+
+use assign::{Kind, Phase};
+use conf::{Interface, MacAddress};
 use host::{Counters, VirtualFunction};
 use rpc::{Code, Error, InterfaceStats};
-use tokio::task::block_in_place;
 
-use super::{DomainObject, QEMU};
+use super::attachment::line_of;
+use super::handle::Run;
+use super::{GuestHandle, QEMU};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::sync::lock;
+use crate::lender::Lender;
 
 /// What carries an interface's frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,17 +52,10 @@ pub(super) fn find(interfaces: &[Interface], device: &str, guest: &str) -> Resul
 }
 
 impl Carrier {
-    /// What carries an interface, of all that its guest has from the host.
-    pub(super) fn of(interface: &Interface, guest: Uuid, lines: &[Assignment]) -> Self {
-        let is_its = |line: &&Assignment| {
-            line.owner.guest == guest
-                && line.phase == Phase::Lent
-                && match &interface.actual {
-                    Some(actual) => line.owner.port == Some(actual.port),
-                    None => line.owner.port.is_none() && line.owner.mac == Some(interface.mac),
-                }
-        };
-        let Some(line) = lines.iter().find(is_its) else {
+    /// What carries an interface of a running guest.
+    pub(super) fn of(interface: &Interface, run: &Run, lender: &Lender) -> Self {
+        let line = line_of(&run.attachments, interface, |claim| lender.find(claim));
+        let Some(line) = line.filter(|line| line.phase == Phase::Lent) else {
             return Self::Nothing;
         };
         let claim = line.generation;
@@ -103,23 +100,18 @@ pub(super) fn wire_stats(counters: &Counters) -> InterfaceStats {
 
 impl Daemon {
     /// What went through an interface, as its guest sees it: `virsh domifstat`.
-    pub(crate) fn interface_stats(
-        &self,
-        object: &DomainObject,
+    pub(crate) async fn interface_stats(
+        self: &Arc<Self>,
+        handle: &GuestHandle,
         device: &str,
     ) -> Result<InterfaceStats> {
-        let carrier = {
-            let status = lock(&object.state);
-            let running = status
-                .running
-                .as_ref()
-                .ok_or_else(|| object.not_running())?;
-            let interfaces = &running.domain.devices.interfaces;
-            let place = find(interfaces, device, &object.name)?;
-            let lines = self.lender.of_guest(object.uuid);
-            Carrier::of(&interfaces[place], object.uuid, &lines)
-        };
-        let counters = block_in_place(|| self.counters(&carrier)).map_err(fault::host(QEMU))?;
+        let run = handle.run()?;
+        let interfaces = &run.domain.devices.interfaces;
+        let place = find(interfaces, device, &handle.name)?;
+        let carrier = Carrier::of(&interfaces[place], &run, &self.lender);
+        let (daemon, asked) = (Arc::clone(self), carrier.clone());
+        let counters = blocking(QEMU, move || daemon.counters(&asked)).await?;
+        let counters = counters.map_err(fault::host(QEMU))?;
         counters
             .map(|counters| wire_stats(&counters))
             .ok_or_else(|| {

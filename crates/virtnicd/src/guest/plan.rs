@@ -9,11 +9,10 @@ use conf::{
     Uuid,
 };
 use rpc::{Code, Error};
-use tokio::task::block_in_place;
 
 use super::QEMU;
+use super::attachment::Attachment;
 use super::connect::{Settings, Target};
-use super::start::Borrowed;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::{Borrower, Wanted};
@@ -30,6 +29,9 @@ pub(super) struct Planned {
 /// A device to prepare.
 #[derive(Debug)]
 pub(super) struct PlannedDevice {
+    pub(super) attachment: Uuid,
+    /// The plain host device that it is, by its place.
+    pub(super) host_device: Option<usize>,
     pub(super) claim: Generation,
     pub(super) wanted: Wanted,
     pub(super) preparation: Preparation,
@@ -44,7 +46,7 @@ impl Daemon {
     pub(super) fn plan(
         &self,
         domain: &mut conf::Domain,
-        borrowed: &mut Borrowed,
+        attachments: &mut Vec<Attachment>,
     ) -> Result<Planned> {
         let mut planned = Planned::default();
         let numa_nodes = self.numa_nodes_of(domain);
@@ -53,42 +55,43 @@ impl Daemon {
             let device = match &interface.source {
                 InterfaceSource::Network { .. } => {
                     let none = BTreeMap::new();
-                    Some(self.plan_port(domain, place, borrowed, &numa_nodes, none)?)
+                    Some(self.plan_port(domain, place, attachments, &numa_nodes, none)?)
                 }
                 InterfaceSource::Hostdev {
                     managed,
                     driver,
                     source,
                 } => {
-                    let address = block_in_place(|| self.resolve(source))?;
+                    let address = self.resolve(source)?;
                     if let HostSource::NetDevice(_) = source {
                         planned.resolved.insert(place, address);
                     }
                     // Only a VF can be given its MAC.
-                    block_in_place(|| self.host.virtual_function(address))
-                        .map_err(fault::host(QEMU))?;
+                    (self.host.virtual_function(address)).map_err(fault::host(QEMU))?;
                     let target = Target::Plug(Plug::HostdevPci {
                         managed: *managed,
                         driver: driver.clone(),
                         address,
                     });
-                    Some(self.plan_own(domain, place, &target, borrowed)?)
+                    Some(self.plan_own(domain, place, &target, attachments)?)
                 }
                 _ => match Target::of(interface) {
-                    Some(target) => Some(self.plan_own(domain, place, &target, borrowed)?),
+                    Some(target) => Some(self.plan_own(domain, place, &target, attachments)?),
                     None => None,
                 },
             };
             planned.devices.extend(device);
         }
-        for hostdev in &domain.devices.hostdevs {
-            let address = block_in_place(|| self.resolve(&hostdev.source))?;
+        for (place, hostdev) in domain.devices.hostdevs.iter().enumerate() {
+            let address = self.resolve(&hostdev.source)?;
             let borrower =
                 Borrower::host_device(&domain.name, domain.uuid, hostdev.info.alias.clone());
             let wanted = Wanted::Whole(address.into());
             let claim = self.lender.claim(wanted, &borrower)?;
-            borrowed.lent.push(claim);
+            let attachment = Attachment::planned(None, Some(claim));
             planned.devices.push(PlannedDevice {
+                attachment: attachment.id,
+                host_device: Some(place),
                 claim,
                 wanted,
                 preparation: Preparation::Vfio(VfioPreparation {
@@ -100,6 +103,7 @@ impl Daemon {
                 place: None,
                 chosen_by: None,
             });
+            attachments.push(attachment);
         }
         Ok(planned)
     }
@@ -110,16 +114,19 @@ impl Daemon {
         domain: &conf::Domain,
         place: usize,
         target: &Target,
-        borrowed: &mut Borrowed,
+        attachments: &mut Vec<Attachment>,
     ) -> Result<PlannedDevice> {
         let interface = &domain.devices.interfaces[place];
         let settings = Settings::own(interface);
-        let (wanted, preparation) =
-            block_in_place(|| self.connection(domain, interface, target, &settings))?;
+        let (wanted, preparation) = self.connection(domain, interface, target, &settings)?;
         let borrower = Borrower::interface(&domain.name, domain.uuid, interface);
         let claim = self.lender.claim(wanted, &borrower)?;
-        borrowed.lent.push(claim);
+        let attachment = Attachment::planned(None, Some(claim));
+        let id = attachment.id;
+        attachments.push(attachment);
         Ok(PlannedDevice {
+            attachment: id,
+            host_device: None,
             claim,
             wanted,
             preparation,
@@ -134,7 +141,7 @@ impl Daemon {
         &self,
         domain: &mut conf::Domain,
         place: usize,
-        borrowed: &mut Borrowed,
+        attachments: &mut Vec<Attachment>,
         numa_nodes: &[u16],
         excluded: BTreeMap<DeviceId, String>,
     ) -> Result<PlannedDevice> {
@@ -149,8 +156,9 @@ impl Daemon {
         };
         let entry = self.make_port(&object, wanted, wish)?;
         let ids = (object.net().uuid, entry.port.uuid);
-        borrowed.ports.push(ids);
-        borrowed.lent.extend(entry.claim);
+        let attachment = Attachment::planned(Some(ids), entry.claim);
+        let id = attachment.id;
+        attachments.push(attachment);
         let port = entry.port;
         let Some(plug) = port.plug.clone() else {
             let detail = format!("network '{network}' gave nothing to plug into");
@@ -160,9 +168,8 @@ impl Daemon {
             vf: object.vf_settings(interface.vf, port.group.as_deref()),
             ..Settings::of_port(&port)
         };
-        let (wanted, preparation) = block_in_place(|| {
-            self.connection(domain, interface, &Target::Plug(plug.clone()), &settings)
-        })?;
+        let target = Target::Plug(plug.clone());
+        let (wanted, preparation) = self.connection(domain, interface, &target, &settings)?;
         let claim = match entry.claim {
             Some(claim) => claim,
             // A tap is made for the guest alone; its network has nothing to keep account of.
@@ -172,7 +179,10 @@ impl Daemon {
                 borrower.owner.port = Some(port.uuid);
                 borrower.origin = Origin::PoolPort;
                 let claim = self.lender.claim(wanted, &borrower)?;
-                borrowed.lent.push(claim);
+                let its = attachments.iter_mut().find(|one| one.id == id);
+                if let Some(attachment) = its {
+                    attachment.claim = Some(claim);
+                }
                 claim
             }
         };
@@ -194,6 +204,8 @@ impl Daemon {
             trust_guest_rx_filters: port.trust_guest_rx_filters,
         });
         Ok(PlannedDevice {
+            attachment: id,
+            host_device: None,
             claim,
             wanted,
             preparation,

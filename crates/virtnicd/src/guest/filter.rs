@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use conf::{Interface, MacAddress, Plug};
 use host::RxFilter;
-use qemu::{Event, Guest};
+use qemu::Guest;
 use rpc::DomainNicMacChange;
 use serde_json::{Value, json};
 
-use super::{DomainObject, Running};
+use super::attachment::line_of;
+use super::handle::{GuestHandle, Run};
 use crate::daemon::Daemon;
 use crate::fault;
-use crate::sync::lock;
 
 /// QEMU answers at once; a guest that hangs does not matter for it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -34,100 +34,88 @@ struct Asked {
     filter: RxFilter,
 }
 
-impl Daemon {
-    /// A guest's driver changed what it lets in.
-    pub(super) async fn filter_changed(&self, object: &Arc<DomainObject>, event: &Event) {
-        let Some(alias) = event.text("name") else {
-            return;
-        };
-        let _job = object.job.lock().await;
-        self.follow_filters(object, Some(alias)).await;
-    }
-
-    /// Brings the filters of a guest's trusted macvtaps to what its driver asks for; of one, or of
-    /// all. Under its job.
-    pub(super) async fn follow_filters(&self, object: &Arc<DomainObject>, alias: Option<&str>) {
-        let (guest, followed) = {
-            let status = lock(&object.state);
-            let Some(running) = &status.running else {
-                return;
-            };
-            (running.guest.clone(), self.followed(running, alias))
-        };
-        for macvtap in followed {
-            if let Err(error) = self.follow_one(object, &guest, &macvtap).await {
-                tracing::warn!(
-                    guest = object.name,
-                    alias = macvtap.alias,
-                    error,
-                    "its receive filter is not followed"
-                );
-            }
+/// Brings the filters of a guest's trusted macvtaps to what its driver asks for.
+pub(super) async fn follow(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    is_wanted: impl Fn(&str) -> bool,
+) {
+    let Some(machine) = &run.machine else {
+        return;
+    };
+    for macvtap in followed(daemon, run, is_wanted) {
+        if let Err(error) = follow_one(daemon, handle, machine, &macvtap).await {
+            tracing::warn!(
+                guest = handle.name,
+                alias = macvtap.alias,
+                error,
+                "its receive filter is not followed"
+            );
         }
     }
+}
 
-    fn followed(&self, running: &Running, alias: Option<&str>) -> Vec<Followed> {
-        let interfaces = running.domain.devices.interfaces.iter();
-        let trusted = interfaces.filter(|interface| is_followed(interface));
-        let lines = self.lender.list();
-        trusted
-            .filter(|interface| alias.is_none() || interface.info.alias.as_deref() == alias)
-            .filter_map(|interface| {
-                let line = lines.iter().find(|line| {
-                    line.owner.guest == running.domain.uuid
-                        && line.owner.mac == Some(interface.mac)
-                        && line.ifindex.is_some()
-                })?;
-                Some(Followed {
-                    alias: interface.info.alias.clone()?,
-                    ifindex: line.ifindex?,
-                    mac: interface.mac,
+fn followed(daemon: &Daemon, run: &Run, is_wanted: impl Fn(&str) -> bool) -> Vec<Followed> {
+    let interfaces = run.domain.devices.interfaces.iter();
+    let trusted = interfaces.filter(|interface| is_followed(interface));
+    trusted
+        .filter_map(|interface| {
+            let alias = interface.info.alias.clone()?;
+            let line = is_wanted(&alias).then(|| {
+                line_of(&run.attachments, interface, |claim| {
+                    daemon.lender.find(claim)
                 })
+            })??;
+            Some(Followed {
+                alias,
+                ifindex: line.ifindex?,
+                mac: interface.mac,
             })
-            .collect()
-    }
+        })
+        .collect()
+}
 
-    async fn follow_one(
-        &self,
-        object: &Arc<DomainObject>,
-        guest: &Guest,
-        macvtap: &Followed,
-    ) -> Result<(), String> {
-        let said = |error: &dyn std::error::Error| fault::chain(error);
-        let monitor = guest.qmp().map_err(|error| said(&error))?;
-        // Asking is also what has QEMU tell of the next change.
-        let answer = monitor
-            .execute(
-                "query-rx-filter",
-                json!({ "name": macvtap.alias }),
-                Vec::new(),
-                DEADLINE,
-            )
-            .await
-            .map_err(|error| said(&error))?;
-        let asked = Asked::read(&answer).ok_or("QEMU's answer makes no sense")?;
-        let (host, ifindex) = (Arc::clone(&self.host), macvtap.ifindex);
-        let filter = asked.filter;
-        let mac = asked.mac;
-        let set = tokio::task::spawn_blocking(move || {
-            if let Some(mac) = mac {
-                host.set_mac(ifindex, mac)?;
-            }
-            host.set_rx_filter(ifindex, &filter)
-        });
-        set.await
-            .map_err(|_| "setting it broke off".to_owned())?
-            .map_err(|error| said(&error))?;
-        if let Some(mac) = mac.filter(|mac| *mac != macvtap.mac) {
-            self.events.tell(DomainNicMacChange {
-                dom: object.dom(),
-                alias: macvtap.alias.clone(),
-                old_mac: macvtap.mac.to_string(),
-                new_mac: mac.to_string(),
-            });
+async fn follow_one(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    machine: &Guest,
+    macvtap: &Followed,
+) -> Result<(), String> {
+    let said = |error: &dyn std::error::Error| fault::chain(error);
+    let monitor = machine.qmp().map_err(|error| said(&error))?;
+    // Asking is also what has QEMU tell of the next change.
+    let answer = monitor
+        .execute(
+            "query-rx-filter",
+            json!({ "name": macvtap.alias }),
+            Vec::new(),
+            DEADLINE,
+        )
+        .await
+        .map_err(|error| said(&error))?;
+    let asked = Asked::read(&answer).ok_or("QEMU's answer makes no sense")?;
+    let (host, ifindex) = (Arc::clone(&daemon.host), macvtap.ifindex);
+    let filter = asked.filter;
+    let mac = asked.mac;
+    let set = tokio::task::spawn_blocking(move || {
+        if let Some(mac) = mac {
+            host.set_mac(ifindex, mac)?;
         }
-        Ok(())
+        host.set_rx_filter(ifindex, &filter)
+    });
+    set.await
+        .map_err(|_| "setting it broke off".to_owned())?
+        .map_err(|error| said(&error))?;
+    if let Some(mac) = mac.filter(|mac| *mac != macvtap.mac) {
+        daemon.events.tell(DomainNicMacChange {
+            dom: handle.dom(),
+            alias: macvtap.alias.clone(),
+            old_mac: macvtap.mac.to_string(),
+            new_mac: mac.to_string(),
+        });
     }
+    Ok(())
 }
 
 fn is_followed(interface: &Interface) -> bool {

@@ -3,76 +3,71 @@
 use std::sync::Arc;
 
 use conf::{Form, Interface, InterfaceSource, VfLink};
-use qemu::Guest;
 use rpc::{Code, DomainUpdateDeviceFlags, Error};
-use tokio::task::block_in_place;
 
+use super::change::Edit;
 use super::control::control;
+use super::handle::Run;
 use super::interface::Carrier;
-use super::{DomainObject, QEMU};
+use super::{GuestHandle, QEMU, Request};
 use crate::affect::Read;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
-impl Daemon {
-    /// Changes a device of a guest into the one that is given.
-    pub(crate) async fn update_device(
-        &self,
-        object: &Arc<DomainObject>,
-        args: &DomainUpdateDeviceFlags,
-    ) -> Result<()> {
-        let given = read_interface(&args.xml)?;
-        let _job = object.job.lock().await;
-        let affected = object.affected(args.flags)?;
-        let changed = |domain: &mut conf::Domain, which| {
-            let place = find_like(&domain.devices.interfaces, &given, &object.name)?;
-            let interface = &mut domain.devices.interfaces[place];
-            check_same_but_link(interface, &given, which)?;
-            interface.link_up = given.link_up;
-            match which {
-                Read::Live => Ok(()),
-                // A definition that no start could carry out is refused now.
-                Read::Config => interface.check_resolved().map_err(fault::document(QEMU)),
-            }
-        };
-        self.change_domain(object, affected, changed).await
-    }
+/// Changes a device of a guest into the one that is given.
+pub(crate) async fn update_device(
+    handle: &GuestHandle,
+    args: &DomainUpdateDeviceFlags,
+) -> Result<()> {
+    let given = read_interface(&args.xml)?;
+    let name = handle.name.clone();
+    let edit = Edit::new(move |domain, which, _| {
+        let place = find_like(&domain.devices.interfaces, &given, &name)?;
+        let interface = &mut domain.devices.interfaces[place];
+        check_same_but_link(interface, &given, which)?;
+        interface.link_up = given.link_up;
+        match which {
+            Read::Live => Ok(()),
+            // A definition that no start could carry out is refused now.
+            Read::Config => interface.check_resolved().map_err(fault::document(QEMU)),
+        }
+    });
+    let flags = args.flags;
+    handle.request(Request::Change { flags, edit }).await
+}
 
-    /// Has a running guest see the link of an interface as its document says.
-    pub(super) async fn set_link(
-        &self,
-        object: &DomainObject,
-        interface: &Interface,
-    ) -> Result<()> {
-        let up = interface.link_up != Some(false);
-        let lines = self.lender.of_guest(object.uuid);
-        match Carrier::of(interface, object.uuid, &lines) {
-            Carrier::Vf { claim, .. } => {
-                let link = if up {
-                    self.vf_link_of(interface)
-                } else {
-                    VfLink::Off
-                };
-                block_in_place(|| self.lender.set_vf_link(claim, link))
-            }
-            _ if interface.is_hostdev() => {
-                let detail = format!(
-                    "interface {} is a host device, and none whose link could be set",
-                    interface.mac
-                );
-                Err(Error::new(Code::OperationUnsupported, QEMU, detail))
-            }
-            _ => {
-                let guest: Guest = self.guest(object)?;
-                let Some(alias) = &interface.info.alias else {
-                    let detail = format!("interface {} has no alias", interface.mac);
-                    return Err(Error::new(Code::InternalError, QEMU, detail));
-                };
-                guest.set_link(alias, up).await.map_err(control)
-            }
+/// Has a running guest see the link of an interface as its document says.
+pub(super) async fn set_link(daemon: &Arc<Daemon>, run: &Run, interface: &Interface) -> Result<()> {
+    let up = interface.link_up != Some(false);
+    match Carrier::of(interface, run, &daemon.lender) {
+        Carrier::Vf { claim, .. } => {
+            let link = if up {
+                daemon.vf_link_of(interface)
+            } else {
+                VfLink::Off
+            };
+            let daemon = Arc::clone(daemon);
+            blocking(QEMU, move || daemon.lender.set_vf_link(claim, link)).await?
+        }
+        _ if interface.is_hostdev() => {
+            let detail = format!(
+                "interface {} is a host device, and none whose link could be set",
+                interface.mac
+            );
+            Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+        }
+        _ => {
+            let Some(alias) = &interface.info.alias else {
+                let detail = format!("interface {} has no alias", interface.mac);
+                return Err(Error::new(Code::InternalError, QEMU, detail));
+            };
+            run.machine()?.set_link(alias, up).await.map_err(control)
         }
     }
+}
 
+impl Daemon {
     /// The link of a VF that is not switched off.
     fn vf_link_of(&self, interface: &Interface) -> VfLink {
         let settings = match &interface.source {

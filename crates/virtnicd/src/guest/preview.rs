@@ -1,7 +1,5 @@
 //! What a guest's start would take, shown and not done.
 
-use std::sync::Arc;
-
 use assign::{Preparation, VfioPreparation};
 use conf::{
     DeviceId, DirectMode, HostDevice, Interface, InterfaceSource, Network, Plug, PoolMembers,
@@ -11,14 +9,13 @@ use rpc::{
     PlannedDevice, PoolRow,
 };
 
+use super::QEMU;
 use super::connect::{Settings, Target};
 use super::plan::{refuse_unsupported, wanted_port};
-use super::{DomainObject, QEMU};
 use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::lender::{Borrower, Trial, Wanted};
 use crate::network::{NO_HOST_ACCESS, PortSource};
-use crate::sync::lock;
 
 /// What is found out about one device of the guest.
 struct Preview {
@@ -82,13 +79,13 @@ impl Daemon {
         match of {
             PlanOf::Document(xml) => Ok((self.read_domain(xml)?, false)),
             PlanOf::Guest(name) => {
-                let object: Arc<DomainObject> = match name.parse() {
-                    Ok(uuid) => self.domain_by_uuid(uuid)?,
-                    Err(_) => self.domain_by_name(name)?,
+                let handle = match name.parse() {
+                    Ok(uuid) => self.guest_by_uuid(uuid)?,
+                    Err(_) => self.guest_by_name(name)?,
                 };
-                let status = lock(&object.state);
-                let running = status.running.as_ref();
-                let domain = status.defined.as_ref().or(running.map(|r| &r.domain));
+                let view = handle.view();
+                let running = view.run.as_ref();
+                let domain = view.defined.as_deref().or(running.map(|run| &run.domain));
                 let domain = domain.cloned().ok_or_else(|| {
                     Error::new(Code::NoDomain, QEMU, format!("guest '{name}' is gone"))
                 })?;

@@ -1,0 +1,75 @@
+//! A guest's definition on its way to the disk. One at a time, and beside whatever runs.
+
+use std::io;
+use std::sync::Arc;
+
+use conf::Form;
+use rpc::Error;
+use tokio::task::JoinHandle;
+
+use super::QEMU;
+use super::change::LiveChange;
+use super::handle::{GuestHandle, Reply};
+use crate::daemon::Daemon;
+use crate::fault;
+
+/// A definition that is being written or removed.
+pub(super) struct Write {
+    pub(super) what: WriteWhat,
+    pub(super) work: JoinHandle<io::Result<()>>,
+    pub(super) reply: Option<Reply>,
+    /// What was changed beside it in what runs, to be taken back if this fails.
+    pub(super) change: Option<Box<LiveChange>>,
+}
+
+/// What is done to it.
+pub(super) enum WriteWhat {
+    /// It is kept, as a client gave it.
+    Define(Arc<conf::Domain>),
+    /// It is kept, a part of it changed.
+    Keep(Arc<conf::Domain>),
+    /// It is forgotten.
+    Undefine,
+    /// It is marked to start with the host, or not.
+    Autostart(bool),
+}
+
+impl Write {
+    pub(super) fn begin(
+        daemon: &Daemon,
+        handle: &GuestHandle,
+        what: WriteWhat,
+        reply: Option<Reply>,
+        change: Option<Box<LiveChange>>,
+    ) -> Self {
+        let (store, name) = (daemon.domain_store.clone(), handle.name.clone());
+        let work = match &what {
+            WriteWhat::Define(domain) | WriteWhat::Keep(domain) => {
+                let domain = Arc::clone(domain);
+                tokio::task::spawn_blocking(move || {
+                    store.write(&name, &domain.to_xml(Form::Inactive))
+                })
+            }
+            WriteWhat::Undefine => tokio::task::spawn_blocking(move || store.remove(&name)),
+            &WriteWhat::Autostart(wanted) => {
+                tokio::task::spawn_blocking(move || store.set_autostart(&name, wanted))
+            }
+        };
+        Self {
+            what,
+            work,
+            reply,
+            change,
+        }
+    }
+
+    /// Why it is not on the disk.
+    pub(super) fn error(&self, name: &str, error: io::Error) -> Error {
+        let what = match self.what {
+            WriteWhat::Define(_) | WriteWhat::Keep(_) => format!("can't keep guest '{name}'"),
+            WriteWhat::Undefine => format!("can't forget guest '{name}'"),
+            WriteWhat::Autostart(_) => format!("can't mark guest '{name}'"),
+        };
+        fault::file(QEMU, what)(error)
+    }
+}

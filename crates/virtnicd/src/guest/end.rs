@@ -1,0 +1,86 @@
+//! A guest's end: its process, then all that it had of the host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qemu::{Exit, ExitReason};
+use rpc::{Code, Error};
+use tokio::time::timeout;
+
+use super::QEMU;
+use super::attachment::Attachment;
+use super::control::control;
+use super::handle::{GuestHandle, Run};
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+
+/// After SIGKILL. Giving back a device, and large memory, takes the kernel its time.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Ends the process, and waits until it is gone.
+pub(super) async fn kill(run: &Run, gracefully: bool) -> Result<Exit> {
+    match (&run.machine, &run.process) {
+        (Some(machine), _) if gracefully => machine.destroy_gracefully().await.map_err(control),
+        (Some(machine), _) => machine.destroy().await.map_err(control),
+        // Its monitor does not answer, so nothing could be asked of it first.
+        (None, Some(process)) => match timeout(KILL_DEADLINE, process.kill()).await {
+            Ok(Ok(())) => Ok(DESTROYED),
+            Ok(Err(error)) => Err(Error::new(
+                Code::OperationFailed,
+                QEMU,
+                fault::chain(&error),
+            )),
+            Err(_) => {
+                let detail = format!(
+                    "process {} of guest '{}' did not end within {} s",
+                    process.pid,
+                    process.name,
+                    KILL_DEADLINE.as_secs()
+                );
+                Err(Error::new(Code::OperationFailed, QEMU, detail))
+            }
+        },
+        (None, None) => Ok(DESTROYED),
+    }
+}
+
+const DESTROYED: Exit = Exit {
+    reason: ExitReason::Destroyed,
+    status: None,
+};
+
+/// Takes back whatever a guest had, as far as that goes; what was left behind.
+pub(super) async fn give_all_back(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    attachments: &[Attachment],
+) -> Vec<String> {
+    let mut left = Vec::new();
+    for attachment in attachments.iter().rev() {
+        if let Some(claim) = attachment.claim
+            && let Err(error) = daemon.lender.give_back(claim).await
+        {
+            tracing::error!(guest = handle.name, %error, "a device was not given back");
+            left.push(error);
+        }
+    }
+    let (daemon, uuid) = (Arc::clone(daemon), handle.uuid);
+    let ports: Vec<_> = attachments
+        .iter()
+        .rev()
+        .filter_map(|one| one.port)
+        .collect();
+    let removed = blocking(QEMU, move || {
+        for (network, port) in ports {
+            daemon.end_port(network, port);
+        }
+        daemon.records.domains.remove(uuid)
+    });
+    match removed.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(guest = handle.name, %error, "its record stays"),
+        Err(error) => tracing::error!(guest = handle.name, %error, "its ports stay"),
+    }
+    left
+}

@@ -1,0 +1,97 @@
+//! What QEMU tells of a guest: told to clients, and followed.
+
+use qemu::{GuestEvent, GuestState, PauseReason};
+use rpc::{DomainChange, DomainDeviceRemoved, DomainLifecycle, DomainRebooted, MonitorEvent};
+
+use super::owner::Owner;
+
+impl Owner {
+    pub(super) fn take_event(&mut self, event: GuestEvent) {
+        let Some(run) = &self.state.run else {
+            return;
+        };
+        let dom = self.handle.dom_with(run.id);
+        match event {
+            GuestEvent::State { from, to } => {
+                let is_known = to == GuestState::Running && std::mem::take(&mut self.is_told);
+                if !is_known && let Some(change) = change(from, to) {
+                    self.tell(change);
+                }
+            }
+            GuestEvent::Rebooted { .. } => self.daemon.events.tell(DomainRebooted { dom }),
+            GuestEvent::Qmp(event) => {
+                match event.name.as_str() {
+                    "SHUTDOWN" => self.tell(shutdown(event.flag("guest"))),
+                    "NIC_RX_FILTER_CHANGED" => {
+                        (self.filters).extend(event.text("name").map(str::to_owned));
+                    }
+                    // Parts of a device, without a name of their own, go with it.
+                    "DEVICE_DELETED" => {
+                        (self.deleted).extend(event.text("device").map(str::to_owned));
+                    }
+                    _ => {}
+                }
+                self.daemon.events.tell(MonitorEvent {
+                    dom,
+                    seconds: event.timestamp.map_or(0, |time| time.seconds),
+                    micros: event.timestamp.map_or(0, |time| time.micros),
+                    details: details(&event),
+                    event: event.name,
+                });
+            }
+            GuestEvent::Exited(exit) => self.is_gone(exit),
+        }
+    }
+
+    /// Tells clients what became of the guest.
+    pub(super) fn tell(&self, change: DomainChange) {
+        self.daemon.events.tell(DomainLifecycle {
+            dom: self.handle.dom(),
+            change,
+        });
+    }
+
+    /// Tells clients that a device is out of the guest.
+    pub(super) fn tell_removed(&self, dev_alias: String) {
+        let dom = self.handle.dom();
+        self.daemon
+            .events
+            .tell(DomainDeviceRemoved { dom, dev_alias });
+    }
+}
+
+/// An event's data, as text.
+fn details(event: &qemu::Event) -> Option<String> {
+    if event.data.is_empty() {
+        return None;
+    }
+    serde_json::to_string(&event.data).ok()
+}
+
+/// A guest is switched off: by itself, or by whoever ended it from outside.
+fn shutdown(by_guest: Option<bool>) -> DomainChange {
+    match by_guest {
+        Some(true) => DomainChange::ShutdownByGuest,
+        Some(false) => DomainChange::ShutdownByHost,
+        None => DomainChange::ShutdownFinished,
+    }
+}
+
+/// What clients are told of a change of state; the end is told when all is cleaned up.
+fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
+    use GuestState as S;
+    match (from, to) {
+        // Told by the start itself.
+        (S::Paused(PauseReason::Starting), S::Paused(_)) => None,
+        (_, S::Running) => Some(DomainChange::ResumedUnpaused),
+        (_, S::Paused(PauseReason::IoError)) => Some(DomainChange::SuspendedIoError),
+        (_, S::Paused(PauseReason::Watchdog)) => Some(DomainChange::SuspendedWatchdog),
+        (_, S::Paused(PauseReason::Migration)) => Some(DomainChange::SuspendedMigrated),
+        (_, S::Paused(_)) => Some(DomainChange::SuspendedPaused),
+        // Told with QEMU's own event, which says by whom.
+        (_, S::ShuttingDown) => None,
+        (_, S::Crashed) => Some(DomainChange::CrashedPanicked),
+        (_, S::Asleep) => Some(DomainChange::PmSuspendedMemory),
+        (_, S::Ended) => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! A guest as everybody but its owner has it: something to look at, and somebody to ask.
+
+use std::sync::Arc;
+
+use conf::Uuid;
+use rpc::{Dom, DomainState, Error};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::attachment::Attachment;
+use super::change::Edit;
+use super::console::Consoles;
+use super::life::Life;
+use super::{DOMAIN, QEMU, control};
+use crate::affect::Subject;
+use crate::fault::{self, Result};
+use crate::registry::Named;
+
+/// A guest that the daemon knows.
+#[derive(Debug)]
+pub(crate) struct GuestHandle {
+    pub(super) name: String,
+    pub(super) uuid: Uuid,
+    mailbox: mpsc::Sender<Message>,
+    view: watch::Receiver<Arc<View>>,
+    pub(super) consoles: Consoles,
+}
+
+/// A guest at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) life: Life,
+    /// Something is being done to what runs.
+    pub(crate) busy: bool,
+    /// The definition on disk.
+    pub(crate) defined: Option<Arc<conf::Domain>>,
+    /// It is marked to start with the host.
+    pub(crate) autostart: bool,
+    /// What runs.
+    pub(crate) run: Option<Arc<Run>>,
+    /// Why it does not run.
+    pub(crate) stopped: StopReason,
+}
+
+/// A guest that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// Counts up with each start; what `virsh list` shows.
+    pub(crate) id: i32,
+    /// The document with all that was resolved.
+    pub(crate) domain: conf::Domain,
+    /// None: an earlier daemon started it, and its monitor has not answered this one yet.
+    pub(crate) machine: Option<qemu::Guest>,
+    /// Its process, as it is recorded; none for a simulated one.
+    pub(crate) process: Option<qemu::GuestRecord>,
+    pub(crate) attachments: Vec<Attachment>,
+    /// Somebody resumed it since its start.
+    pub(crate) resumed: bool,
+    /// The connection with whose end it ends.
+    pub(crate) autodestroy: Option<u64>,
+}
+
+/// Why a guest is off; the numbers are libvirt's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    #[default]
+    Unknown = 0,
+    Shutdown = 1,
+    Destroyed = 2,
+    Crashed = 3,
+    Failed = 6,
+}
+
+/// `VIR_DOMAIN_SHUTOFF`.
+const SHUT_OFF: i32 = 5;
+
+/// What reaches a guest's owner.
+#[derive(Debug)]
+pub(super) enum Message {
+    Ask(Request, Reply),
+    /// A client's connection ended: a guest that is to end with it does.
+    ClientGone(u64),
+}
+
+/// Answers a request; dropped, it tells that the guest was forgotten before it was heard.
+pub(super) type Reply = oneshot::Sender<Result<()>>;
+
+/// What can be asked of a guest.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Start it: with that document, or as it is defined.
+    Start {
+        domain: Option<Box<conf::Domain>>,
+        paused: bool,
+        /// The connection with whose end it is to end.
+        autodestroy: Option<u64>,
+    },
+    /// End its process, and take back what it has.
+    Destroy { gracefully: bool },
+    /// Halt its virtual CPUs.
+    Suspend,
+    /// Let them run.
+    Resume,
+    /// Change what runs, the definition, or both.
+    Change { flags: u32, edit: Edit },
+    /// Keep a definition.
+    Define(Arc<conf::Domain>),
+    /// Know a definition that is on the disk already, if none is known.
+    TakeIn(Arc<conf::Domain>),
+    /// Forget the definition.
+    Undefine,
+    /// Start it with the host, or not.
+    Autostart(bool),
+}
+
+/// A request was not heard: the guest is neither defined nor running any more.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+impl View {
+    /// What runs, or else what would.
+    pub(crate) fn domain(&self) -> Option<&conf::Domain> {
+        let running = self.run.as_ref().map(|run| &run.domain);
+        running.or(self.defined.as_deref())
+    }
+
+    /// The guest of that name, as errors about it need it.
+    pub(crate) fn subject<'a>(&self, name: &'a str) -> Subject<'a> {
+        Subject {
+            domain: QEMU,
+            kind: "domain",
+            name,
+            active: self.run.is_some(),
+            persistent: self.defined.is_some(),
+        }
+    }
+
+    /// The interfaces that run.
+    pub(crate) fn live_interfaces(&self) -> &[conf::Interface] {
+        self.run
+            .as_ref()
+            .map_or(&[][..], |run| &run.domain.devices.interfaces)
+    }
+}
+
+impl Run {
+    /// The machine, once it is known that it can be controlled.
+    pub(crate) fn machine(&self) -> Result<&qemu::Guest> {
+        self.machine.as_ref().ok_or_else(|| {
+            let process = self.process.as_ref();
+            let pid =
+                process.map_or_else(String::new, |process| format!(" (process {})", process.pid));
+            let detail = format!(
+                "domain '{}' is there{pid}, and its monitor has not answered since virtnicd was \
+                 started; it can be destroyed",
+                self.domain.name
+            );
+            Error::new(rpc::Code::OperationFailed, QEMU, detail)
+        })
+    }
+}
+
+impl Named for GuestHandle {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+}
+
+impl GuestHandle {
+    pub(super) fn new(
+        name: String,
+        uuid: Uuid,
+        mailbox: mpsc::Sender<Message>,
+        view: watch::Receiver<Arc<View>>,
+    ) -> Self {
+        Self {
+            name,
+            uuid,
+            mailbox,
+            view,
+            consoles: Consoles::default(),
+        }
+    }
+
+    /// The guest as it is now. Waits for nobody.
+    pub(crate) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Asks its owner for something, and waits until it is done or refused. Who asks may go away
+    /// meanwhile: what was begun is brought to its end.
+    pub(crate) async fn ask(&self, request: Request) -> std::result::Result<Result<()>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Ask(request, reply);
+        self.mailbox.send(message).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// The same, for a guest that must be there.
+    pub(crate) async fn request(&self, request: Request) -> Result<()> {
+        match self.ask(request).await {
+            Ok(answer) => answer,
+            Err(Gone) => Err(super::no_guest(self.uuid, &self.name)),
+        }
+    }
+
+    /// Has it end with its client, if it is to.
+    pub(super) async fn client_gone(&self, connection: u64) {
+        // One that is forgotten has ended.
+        let _ = self.mailbox.send(Message::ClientGone(connection)).await;
+    }
+
+    /// How clients know it: with the number of its run, or -1.
+    pub(crate) fn dom(&self) -> Dom {
+        let run = self.view().run.as_ref().map_or(-1, |run| run.id);
+        self.dom_with(run)
+    }
+
+    pub(super) fn dom_with(&self, id: i32) -> Dom {
+        Dom {
+            name: self.name.clone(),
+            uuid: self.uuid,
+            id,
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.view().run.is_some()
+    }
+
+    /// Whether somebody is just changing what runs.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.view().busy
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.view().defined.is_some()
+    }
+
+    /// Whether it is defined, or runs, or is about to. One that is not is only being asked for.
+    pub(crate) fn is_known(&self) -> bool {
+        let view = self.view();
+        view.defined.is_some() || view.life != Life::Off
+    }
+
+    /// What runs.
+    pub(crate) fn run(&self) -> Result<Arc<Run>> {
+        self.view().run.clone().ok_or_else(|| self.not_running())
+    }
+
+    pub(crate) fn state_and_reason(&self) -> DomainState {
+        let view = self.view();
+        match (&view.run, view.life) {
+            (Some(run), _) => control::state_and_reason(run),
+            (None, Life::Starting) => control::STARTING,
+            (None, _) => DomainState {
+                state: SHUT_OFF,
+                reason: view.stopped as i32,
+            },
+        }
+    }
+
+    pub(super) fn not_running(&self) -> Error {
+        fault::invalid(DOMAIN, "domain is not running")
+    }
+
+    pub(super) fn already_active(&self) -> Error {
+        fault::invalid(QEMU, format!("domain '{}' is already active", self.name))
+    }
+}

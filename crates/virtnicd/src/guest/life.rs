@@ -1,0 +1,198 @@
+//! What a guest is doing, what is being done to it, and what may be asked of it meanwhile.
+//!
+//! ```text
+//!                 start                      launched
+//!   Off ──────────────────────► Starting ───────────────► Running ◄──── Found (an earlier daemon's)
+//!    ▲                             │ fails, or is ended       │              │
+//!    │◄────────────────────────────┘                          │ destroy,     │ its process is gone
+//!    │                                                        ▼ or it ends   │
+//!    └───────────────────────────────────────────────────── Ending ◄─────────┘
+//! ```
+//!
+//! [`admit`] is the whole table: nothing else decides whether a request is carried out.
+
+/// What a guest is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It does not run.
+    Off,
+    /// Its devices are being lent, and QEMU started.
+    Starting,
+    /// An earlier daemon started it; its process is there, and its monitor has not answered yet.
+    Found,
+    /// It runs, or is halted.
+    Running,
+    /// Its process is being ended, or is gone and its devices are being taken back.
+    Ending,
+}
+
+/// What is being done to what runs. The definition on the disk has its own [`Writing`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Nothing.
+    None,
+    /// It is started.
+    Start,
+    /// Its monitor is asked to answer, and QEMU what became of its devices.
+    Reconnect,
+    /// It is halted, let run, or changed.
+    Control,
+    /// What QEMU told is followed: a device that it let go, a receive filter.
+    Follow,
+    /// Its devices are taken back.
+    CleanUp,
+}
+
+/// Whether the definition is being written to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writing {
+    /// No.
+    Idle,
+    /// Yes.
+    Busy,
+}
+
+/// What is asked, as far as it matters for whether it can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Start it.
+    Start,
+    /// End it, now.
+    Destroy,
+    /// Do something to what runs.
+    Control,
+    /// Change what runs, then its definition.
+    ControlAndWrite,
+    /// Change its definition alone.
+    Write,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is carried out.
+    Now,
+    /// It waits for what is under way, and is looked at again then.
+    Wait,
+    /// What is under way is ended for it.
+    Preempt,
+    /// It is not carried out.
+    Refuse(Reason),
+}
+
+/// Why a request is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It runs, or is about to.
+    AlreadyActive,
+    /// It does not run.
+    NotRunning,
+}
+
+/// Whether a request can be carried out now.
+pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admission {
+    use Admission::{Now, Preempt, Refuse, Wait};
+    match (kind, life) {
+        (Kind::Write, _) => match writing {
+            Writing::Idle => Now,
+            Writing::Busy => Wait,
+        },
+
+        (Kind::Start, Life::Off) if job == Job::None => Now,
+        // What is left of its last run is being tidied away.
+        (Kind::Start, Life::Off | Life::Ending) => Wait,
+        (Kind::Start, Life::Starting | Life::Found | Life::Running) => {
+            Refuse(Reason::AlreadyActive)
+        }
+
+        (Kind::Destroy, Life::Off) => Refuse(Reason::NotRunning),
+        (Kind::Destroy, Life::Starting) => Preempt,
+        // Its process is ended beside whatever is under way, which ends with that.
+        (Kind::Destroy, Life::Found | Life::Running | Life::Ending) => Now,
+
+        (Kind::Control | Kind::ControlAndWrite, Life::Off) => Refuse(Reason::NotRunning),
+        (Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Found | Life::Ending) => {
+            Wait
+        }
+        (Kind::ControlAndWrite, Life::Running) if writing == Writing::Busy => Wait,
+        (Kind::Control | Kind::ControlAndWrite, Life::Running) => match job {
+            Job::None => Now,
+            _ => Wait,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+
+    const LIVES: [Life; 5] = [
+        Life::Off,
+        Life::Starting,
+        Life::Found,
+        Life::Running,
+        Life::Ending,
+    ];
+    const JOBS: [Job; 6] = [
+        Job::None,
+        Job::Start,
+        Job::Reconnect,
+        Job::Control,
+        Job::Follow,
+        Job::CleanUp,
+    ];
+    const KINDS: [Kind; 5] = [
+        Kind::Start,
+        Kind::Destroy,
+        Kind::Control,
+        Kind::ControlAndWrite,
+        Kind::Write,
+    ];
+    const WRITINGS: [Writing; 2] = [Writing::Idle, Writing::Busy];
+
+    proptest! {
+        #[test]
+        fn an_end_never_waits(life in select(&LIVES[..]), job in select(&JOBS[..]), writing in select(&WRITINGS[..])) {
+            prop_assert_ne!(admit(life, job, writing, Kind::Destroy), Admission::Wait);
+        }
+
+        #[test]
+        fn nothing_but_an_end_begins_beside_a_job(
+            life in select(&LIVES[..]), job in select(&JOBS[1..]), writing in select(&WRITINGS[..]),
+            kind in select(&KINDS[..]),
+        ) {
+            let admission = admit(life, job, writing, kind);
+            if !matches!(kind, Kind::Destroy | Kind::Write) {
+                prop_assert_ne!(admission, Admission::Now);
+            }
+        }
+
+        #[test]
+        fn a_definition_is_written_whatever_runs(life in select(&LIVES[..]), job in select(&JOBS[..])) {
+            prop_assert_eq!(admit(life, job, Writing::Idle, Kind::Write), Admission::Now);
+        }
+
+        #[test]
+        fn two_writers_never_meet(life in select(&LIVES[..]), job in select(&JOBS[..]), kind in select(&KINDS[..])) {
+            let admission = admit(life, job, Writing::Busy, kind);
+            if matches!(kind, Kind::Write | Kind::ControlAndWrite) {
+                prop_assert_ne!(admission, Admission::Now);
+            }
+        }
+
+        #[test]
+        fn what_waits_is_let_in_or_refused_once_all_is_quiet(kind in select(&KINDS[..])) {
+            for life in [Life::Off, Life::Running] {
+                prop_assert_ne!(admit(life, Job::None, Writing::Idle, kind), Admission::Wait);
+            }
+        }
+
+        #[test]
+        fn a_guest_runs_once(life in select(&LIVES[1..]), job in select(&JOBS[..]), writing in select(&WRITINGS[..])) {
+            prop_assert_ne!(admit(life, job, writing, Kind::Start), Admission::Now);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Guests: defined and forgotten, started and ended, and what is asked about them.
+//!
+//! Each guest has one [owner](owner), a task; everybody else has a [`GuestHandle`], with which they
+//! look at it and ask it. What may be asked when is a table: [`life::admit`].
+
+mod attachment;
+mod cancel;
+mod change;
+mod connect;
+mod console;
+mod control;
+mod definition;
+mod end;
+mod events;
+mod filter;
+mod follow;
+mod handle;
+mod interface;
+mod life;
+mod links;
+mod metadata;
+mod numa;
+mod owner;
+mod plan;
+mod preview;
+mod record;
+mod start;
+mod stats;
+mod tune;
+mod update;
+
+use std::sync::Arc;
+
+use conf::{Form, InterfaceSource, Uuid};
+use rpc::{Code, Dom, Domain, DomainInfo, Error};
+
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+use crate::registry::Clash;
+use crate::store::Found;
+
+pub(crate) use handle::{GuestHandle, Request};
+pub(crate) use record::DomainRecord;
+pub(crate) use tune::interface_bandwidth;
+pub(crate) use update::update_device;
+
+use handle::Gone;
+
+/// Errors of the hypervisor's side; libvirt keeps these apart from checks of the call itself.
+const QEMU: Domain = Domain::Qemu;
+const DOMAIN: Domain = Domain::Domain;
+
+/// `VIR_DOMAIN_XML_INACTIVE`.
+const XML_INACTIVE: u32 = 2;
+/// `VIR_DOMAIN_XML_MIGRATABLE`.
+const XML_MIGRATABLE: u32 = 8;
+/// `VIR_DOMAIN_VCPU_MAXIMUM`.
+const VCPU_MAXIMUM: u32 = 4;
+
+impl GuestHandle {
+    pub(crate) fn info(&self) -> DomainInfo {
+        let state = self.state_and_reason().state.cast_unsigned();
+        let view = self.view();
+        let run = view.run.as_ref();
+        let cpu_time = run.map_or(0, |run| control::cpu_time(run));
+        let domain = view.domain();
+        DomainInfo {
+            state,
+            max_mem: domain.map_or(0, |domain| domain.memory_kib),
+            memory: domain.map_or(0, |domain| domain.current_memory_kib),
+            nr_virt_cpu: domain.map_or(0, |domain| domain.current_vcpus.unwrap_or(domain.vcpus)),
+            cpu_time,
+        }
+    }
+
+    pub(crate) fn vcpus(&self, flags: u32) -> i32 {
+        let view = self.view();
+        let count = view.domain().map_or(0, |domain| {
+            if flags & VCPU_MAXIMUM != 0 {
+                domain.vcpus
+            } else {
+                domain.current_vcpus.unwrap_or(domain.vcpus)
+            }
+        });
+        i32::try_from(count).unwrap_or(i32::MAX)
+    }
+
+    /// The document, in the form that is asked for.
+    pub(crate) fn xml(&self, flags: u32) -> String {
+        let view = self.view();
+        let form = if flags & XML_MIGRATABLE != 0 {
+            Form::Migratable
+        } else if flags & XML_INACTIVE != 0 {
+            Form::Inactive
+        } else {
+            Form::Live
+        };
+        match (&view.run, &view.defined) {
+            (Some(run), _) if form == Form::Live => run.domain.to_xml(Form::Live),
+            (Some(run), None) => run.domain.to_xml(form),
+            (_, Some(defined)) => defined.to_xml(form),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// Guests, running or not.
+impl Daemon {
+    /// The guest that a client means.
+    pub(crate) fn guest(&self, dom: &Dom) -> Result<Arc<GuestHandle>> {
+        self.guests
+            .by_uuid(dom.uuid)
+            .ok_or_else(|| no_guest(dom.uuid, &dom.name))
+    }
+
+    fn known_guest(&self, uuid: Uuid) -> Option<Arc<GuestHandle>> {
+        let handle = self.guests.by_uuid(uuid);
+        handle.filter(|handle| handle.is_known())
+    }
+
+    /// The guests that are defined, or run, in the order of their names.
+    pub(crate) fn known_guests(&self) -> Vec<Arc<GuestHandle>> {
+        let mut all = self.guests.all();
+        all.retain(|handle| handle.is_known());
+        all
+    }
+
+    pub(crate) fn guest_by_uuid(&self, uuid: Uuid) -> Result<Arc<GuestHandle>> {
+        self.known_guest(uuid).ok_or_else(|| {
+            let detail = format!("no domain with matching uuid '{uuid}'");
+            Error::new(Code::NoDomain, QEMU, detail)
+        })
+    }
+
+    pub(crate) fn guest_by_name(&self, name: &str) -> Result<Arc<GuestHandle>> {
+        let handle = self.guests.by_name(name);
+        handle.filter(|handle| handle.is_known()).ok_or_else(|| {
+            let detail = format!("no domain with matching name '{name}'");
+            Error::new(Code::NoDomain, QEMU, detail)
+        })
+    }
+
+    pub(crate) fn guest_by_id(&self, id: i32) -> Result<Arc<GuestHandle>> {
+        let running = |object: &Arc<GuestHandle>| object.dom().id == id;
+        self.guests
+            .all()
+            .into_iter()
+            .find(running)
+            .filter(|_| id > 0)
+            .ok_or_else(|| {
+                let detail = format!("no domain with matching id {id}");
+                Error::new(Code::NoDomain, QEMU, detail)
+            })
+    }
+
+    /// Keeps a definition. A running guest goes on as it is, and has it at its next start. `strict`:
+    /// what no schema knows is refused.
+    pub(crate) async fn define_guest(self: &Arc<Self>, xml: String, strict: bool) -> Result<Dom> {
+        let domain = self.read_document(xml, strict).await?;
+        let domain = Arc::new(domain);
+        let handle = self
+            .ask_guest(&domain, || Request::Define(Arc::clone(&domain)))
+            .await?;
+        self.warn_of_groups(&domain);
+        Ok(handle.dom())
+    }
+
+    /// Starts a guest that is not kept.
+    pub(crate) async fn create_guest(
+        self: &Arc<Self>,
+        xml: String,
+        strict: bool,
+        paused: bool,
+        autodestroy: Option<u64>,
+    ) -> Result<Dom> {
+        let domain = self.read_document(xml, strict).await?;
+        let start = || Request::Start {
+            domain: Some(Box::new(domain.clone())),
+            paused,
+            autodestroy,
+        };
+        Ok(self.ask_guest(&domain, start).await?.dom())
+    }
+
+    /// Asks the guest of that name and uuid for something, new or known.
+    async fn ask_guest(
+        self: &Arc<Self>,
+        domain: &conf::Domain,
+        request: impl Fn() -> Request,
+    ) -> Result<Arc<GuestHandle>> {
+        let conf::Domain { name, uuid, .. } = domain;
+        loop {
+            let made = self
+                .guests
+                .get_or_insert(name, *uuid, || owner::make(self, name, *uuid));
+            let handle = made.map_err(|clash| {
+                let detail = match clash {
+                    Clash::Name(other) => {
+                        format!("domain '{name}' already exists with uuid {other}")
+                    }
+                    Clash::Uuid(other) => {
+                        format!("domain '{other}' is already defined with uuid {uuid}")
+                    }
+                };
+                Error::new(Code::OperationFailed, QEMU, detail)
+            })?;
+            match handle.ask(request()).await {
+                Ok(answer) => return answer.map(|()| handle),
+                // Forgotten meanwhile: it is a new one then.
+                Err(Gone) => {}
+            }
+        }
+    }
+
+    /// Ends the guests that were to end with a client's connection.
+    pub(crate) fn end_guests_of(self: &Arc<Self>, connection: u64) {
+        let daemon = Arc::clone(self);
+        tokio::spawn(async move {
+            for handle in daemon.guests.all() {
+                handle.client_gone(connection).await;
+            }
+        });
+    }
+
+    /// A port group that its network does not have keeps the guest from starting, unless that is
+    /// changed until then.
+    fn warn_of_groups(&self, domain: &conf::Domain) {
+        for interface in &domain.devices.interfaces {
+            if let InterfaceSource::Network {
+                network,
+                port_group: Some(group),
+            } = &interface.source
+                && let Some(object) = self.networks.by_name(network)
+                && let Some(fault) = object.group_fault(group)
+            {
+                tracing::warn!(guest = domain.name, interface = %interface.mac, "{fault}");
+            }
+        }
+    }
+
+    /// Reads the definitions that are not known yet. Blocks.
+    pub(crate) fn find_guest_definitions(&self) -> std::io::Result<Vec<conf::Domain>> {
+        let mut read = Vec::new();
+        for found in self.domain_store.load()? {
+            match found {
+                Ok(found) => match self.read_definition(&found) {
+                    Ok(domain) => read.push(domain),
+                    Err(error) => {
+                        let file = found.path.display();
+                        tracing::error!(%file, error, "a definition is left out");
+                    }
+                },
+                Err(error) => tracing::error!("{}", fault::chain(&error)),
+            }
+        }
+        Ok(read)
+    }
+
+    fn read_definition(&self, found: &Found) -> std::result::Result<conf::Domain, String> {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        let domain = self.read_domain(&found.text).map_err(|e| said(&e))?;
+        (self.domain_store.check_name(found, &domain.name)).map_err(|e| said(&e))?;
+        let is_known = |handle: Arc<GuestHandle>| handle.is_persistent();
+        if !self.guests.by_uuid(domain.uuid).is_some_and(is_known) {
+            (self.domain_store)
+                .take_in(found, &domain.name, &domain.to_xml(Form::Inactive))
+                .map_err(|e| said(&e))?;
+        }
+        Ok(domain)
+    }
+
+    /// Knows definitions that are on the disk.
+    pub(crate) async fn take_guests_in(self: &Arc<Self>, domains: Vec<conf::Domain>) {
+        for domain in domains {
+            let domain = Arc::new(domain);
+            let request = || Request::TakeIn(Arc::clone(&domain));
+            if let Err(error) = self.ask_guest(&domain, request).await {
+                tracing::error!(guest = domain.name, %error, "a definition is left out");
+            }
+        }
+    }
+
+    /// A guest that an earlier daemon started.
+    pub(crate) fn take_up_guest(self: &Arc<Self>, record: DomainRecord) {
+        let (name, uuid) = (record.name.clone(), record.uuid);
+        let run = match record.into_run() {
+            Ok(run) => run,
+            Err(error) => {
+                tracing::error!(guest = name, %error, "its record can't be read");
+                return;
+            }
+        };
+        self.seen_domain_id(run.id);
+        let made = self
+            .guests
+            .get_or_insert(&name, uuid, || owner::make_found(self, &name, uuid, run));
+        if made.is_err() {
+            tracing::error!(
+                guest = name,
+                "runs, and is not known: its name or uuid is another's"
+            );
+        }
+    }
+
+    async fn read_document(self: &Arc<Self>, xml: String, strict: bool) -> Result<conf::Domain> {
+        let daemon = Arc::clone(self);
+        blocking(QEMU, move || {
+            let domain = daemon.read_domain(&xml)?;
+            if strict {
+                fault::all_read(QEMU, &xml)?;
+            }
+            Ok(domain)
+        })
+        .await?
+    }
+
+    /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
+    fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
+        let mut domain = conf::Domain::parse(xml).map_err(fault::document(QEMU))?;
+        let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
+        domain.fill_defaults_with(&lends);
+        domain.os.machine = self.machine(&domain.os.machine).to_owned();
+        domain.validate().map_err(fault::document(QEMU))?;
+        // A device that is not there (yet) is taken for PCI Express, as nearly all are.
+        let is_express = |address| {
+            self.host
+                .pci_device(address)
+                .map_or(true, |device| device.is_express)
+        };
+        domain
+            .assign_addresses(&is_express)
+            .map_err(fault::document(QEMU))?;
+        domain.assign_usb_addresses();
+        Ok(domain)
+    }
+}
+
+fn no_guest(uuid: Uuid, name: &str) -> Error {
+    let detail = format!("no domain with matching uuid '{uuid}' ({name})");
+    Error::new(Code::NoDomain, QEMU, detail)
+}

@@ -1,0 +1,945 @@
+//! The one task that owns a guest: what is asked, what QEMU tells and what its own steps report meet
+//! here, one after the other. Long steps run beside it, so that it always hears.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use qemu::{Exit, ExitReason, GuestEvents};
+use rpc::{Code, DomainChange, Error};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
+
+use super::attachment::{Attachment, AttachmentState};
+use super::cancel::Cancel;
+use super::change::{self, LiveChange};
+use super::definition::{Write, WriteWhat};
+use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
+use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
+use super::start::{self, StartWish, Started};
+use super::{QEMU, control, end, follow};
+use crate::affect::Affected;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+use crate::sync::lock;
+
+/// Requests that wait in a mailbox; whoever sends one more waits with it.
+const MAILBOX: usize = 64;
+/// Between two attempts to take back what QEMU still holds: the first, and the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// A guest's owner.
+pub(super) struct Owner {
+    pub(super) daemon: Arc<Daemon>,
+    pub(super) handle: Arc<GuestHandle>,
+    mailbox: mpsc::Receiver<Message>,
+    shown: watch::Sender<Arc<View>>,
+    pub(super) state: View,
+    job: Option<Current>,
+    writing: Option<Write>,
+    ending: Option<Ending>,
+    /// What waits for its turn, in the order of asking.
+    waiting: VecDeque<(Request, Reply)>,
+    /// A change of what runs that its definition could not follow.
+    reverts: VecDeque<Revert>,
+    events: Option<GuestEvents>,
+    /// The start has told already that it runs, which QEMU will tell once more.
+    pub(super) is_told: bool,
+    /// Devices that QEMU let go, and whose filters changed, by alias: each once.
+    pub(super) deleted: BTreeSet<String>,
+    pub(super) filters: BTreeSet<String>,
+    retry: Option<(Instant, Duration)>,
+    answers: Vec<(Reply, Result<()>)>,
+}
+
+/// A step that runs beside the owner.
+struct Current {
+    kind: Job,
+    work: JoinHandle<Done>,
+    cancel: Cancel,
+    /// Who asked.
+    reply: Option<Reply>,
+    /// Who asked to end what is being started.
+    stops: Vec<Reply>,
+    /// The connection with whose end it is to end.
+    autodestroy: Option<u64>,
+    /// What it has taken of the host so far, in case it breaks off.
+    progress: Arc<Mutex<Vec<Attachment>>>,
+}
+
+/// What a step came to.
+pub(super) enum Done {
+    Started(Box<std::result::Result<Started, start::Failed>>),
+    Reconnected(Box<start::Reconnected>),
+    Controlled(Result<control::Controlled>),
+    Changed(Result<Box<LiveChange>>, Option<Arc<conf::Domain>>),
+    /// What could not be kept is taken back; the error is what its client gets.
+    Reverted(Result<Box<LiveChange>>, Error),
+    Followed(Box<follow::Followed>),
+    CleanedUp(Exit),
+}
+
+/// A guest on its way out.
+struct Ending {
+    gracefully: bool,
+    kill: Option<JoinHandle<Result<Exit>>>,
+    exit: Option<Exit>,
+    replies: Vec<Reply>,
+    /// What it was before.
+    from: Life,
+}
+
+/// A change to take back, and the error that its client gets then.
+struct Revert {
+    change: Box<LiveChange>,
+    error: Error,
+    reply: Option<Reply>,
+}
+
+/// Makes a guest, and the task that owns it. It ends when the guest is neither defined nor running.
+pub(super) fn make(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid) -> Arc<GuestHandle> {
+    let state = View {
+        life: Life::Off,
+        busy: false,
+        defined: None,
+        autostart: false,
+        run: None,
+        stopped: StopReason::default(),
+    };
+    spawn(daemon, name, uuid, state)
+}
+
+/// A guest that an earlier daemon started.
+pub(super) fn make_found(
+    daemon: &Arc<Daemon>,
+    name: &str,
+    uuid: conf::Uuid,
+    run: Run,
+) -> Arc<GuestHandle> {
+    let state = View {
+        life: Life::Found,
+        busy: false,
+        defined: None,
+        autostart: false,
+        run: Some(Arc::new(run)),
+        stopped: StopReason::default(),
+    };
+    spawn(daemon, name, uuid, state)
+}
+
+fn spawn(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid, state: View) -> Arc<GuestHandle> {
+    let (sender, mailbox) = mpsc::channel(MAILBOX);
+    let (shown, view) = watch::channel(Arc::new(state.clone()));
+    let handle = Arc::new(GuestHandle::new(name.to_owned(), uuid, sender, view));
+    let owner = Owner {
+        daemon: Arc::clone(daemon),
+        handle: Arc::clone(&handle),
+        mailbox,
+        shown,
+        state,
+        job: None,
+        writing: None,
+        ending: None,
+        waiting: VecDeque::new(),
+        reverts: VecDeque::new(),
+        events: None,
+        is_told: false,
+        deleted: BTreeSet::new(),
+        filters: BTreeSet::new(),
+        retry: None,
+        answers: Vec::new(),
+    };
+    tokio::spawn(owner.live());
+    handle
+}
+
+impl Owner {
+    async fn live(mut self) {
+        if self.state.life == Life::Found {
+            self.reconnect();
+            self.publish();
+        }
+        loop {
+            tokio::select! {
+                message = self.mailbox.recv() => match message {
+                    Some(message) => self.hear(message),
+                    // Every handle is gone, so nobody can ask any more.
+                    None => return,
+                },
+                done = finished(&mut self.job) => self.job_done(done),
+                killed = killed(&mut self.ending) => self.kill_done(killed),
+                written = written(&mut self.writing) => self.write_done(written),
+                event = next_event(&mut self.events) => match event {
+                    Some(event) => self.take_event(event),
+                    None => self.events = None,
+                },
+                () = until(self.retry) => self.ask_again(),
+            }
+            self.go_on();
+            self.publish();
+            if self.is_over() {
+                self.daemon.guests.remove(&self.handle);
+                self.flush();
+                self.mailbox.close();
+                // Those who came too late are told by the silence.
+                while self.mailbox.recv().await.is_some() {}
+                return;
+            }
+            self.flush();
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
+            Message::ClientGone(connection) => {
+                let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
+                let of_run = self.state.run.as_ref().and_then(|run| run.autodestroy);
+                if of_job == Some(connection)
+                    && let Some(job) = &self.job
+                {
+                    job.cancel.cancel();
+                } else if of_run == Some(connection) {
+                    tracing::info!(guest = self.handle.name, "ends with its client");
+                    self.end(false, None);
+                }
+            }
+        }
+    }
+
+    /// Lets in what can be done by now, in the order of asking.
+    fn go_on(&mut self) {
+        if self.job.is_none() {
+            if let Some(exit) = self.ending.as_ref().and_then(|ending| ending.exit) {
+                self.clean_up(exit);
+            } else if self.state.life == Life::Running {
+                if let Some(revert) = self.reverts.pop_front() {
+                    self.revert(revert);
+                } else if !(self.deleted.is_empty() && self.filters.is_empty()) {
+                    self.follow();
+                }
+            }
+        }
+        let (mut runs, mut writes) = (false, false);
+        for (request, reply) in std::mem::take(&mut self.waiting) {
+            let kind = self.kind_of(&request);
+            let (wants_run, wants_write) = match kind {
+                Kind::Destroy => (false, false),
+                Kind::Start | Kind::Control => (true, false),
+                Kind::ControlAndWrite => (true, true),
+                Kind::Write => (false, true),
+            };
+            let job = self.job.as_ref().map_or(Job::None, |job| job.kind);
+            let writing = match self.writing {
+                Some(_) => Writing::Busy,
+                None => Writing::Idle,
+            };
+            let admission = admit(self.state.life, job, writing, kind);
+            let is_behind = wants_run && runs || wants_write && writes;
+            match admission {
+                Admission::Refuse(_) if !is_behind => {
+                    let error = self.refusal(admission, &request);
+                    self.answers.push((reply, Err(error)));
+                }
+                Admission::Preempt => self.preempt(reply),
+                Admission::Now if !is_behind => self.carry_out(request, reply),
+                _ => {
+                    runs |= wants_run;
+                    writes |= wants_write;
+                    self.waiting.push_back((request, reply));
+                }
+            }
+        }
+    }
+
+    fn kind_of(&self, request: &Request) -> Kind {
+        match request {
+            Request::Start { .. } => Kind::Start,
+            Request::Destroy { .. } => Kind::Destroy,
+            Request::Suspend | Request::Resume => Kind::Control,
+            Request::Change { flags, .. } => match self.state.life {
+                Life::Off => Kind::Write,
+                _ => match self.affected(*flags) {
+                    Ok(Affected {
+                        live: true,
+                        config: true,
+                    }) => Kind::ControlAndWrite,
+                    Ok(Affected { live: false, .. }) => Kind::Write,
+                    _ => Kind::Control,
+                },
+            },
+            Request::Define(_) | Request::TakeIn(_) | Request::Undefine | Request::Autostart(_) => {
+                Kind::Write
+            }
+        }
+    }
+
+    pub(super) fn affected(&self, flags: u32) -> Result<Affected> {
+        self.state.subject(&self.handle.name).affected(flags)
+    }
+
+    fn refusal(&self, admission: Admission, request: &Request) -> Error {
+        match (admission, request) {
+            (Admission::Refuse(Reason::AlreadyActive), _) => self.handle.already_active(),
+            _ => self.handle.not_running(),
+        }
+    }
+
+    /// Begins what was let in.
+    fn carry_out(&mut self, request: Request, reply: Reply) {
+        match request {
+            Request::Start {
+                domain,
+                paused,
+                autodestroy,
+            } => {
+                let domain = match (domain, &self.state.defined) {
+                    (Some(domain), _) => *domain,
+                    (None, Some(defined)) => conf::Domain::clone(defined),
+                    (None, None) => {
+                        let error = self.handle.not_running();
+                        return self.answers.push((reply, Err(error)));
+                    }
+                };
+                self.start(domain, paused, autodestroy, reply);
+            }
+            Request::Destroy { gracefully } => self.end(gracefully, Some(reply)),
+            Request::Suspend | Request::Resume => self.control(&request, reply),
+            Request::Change { flags, edit } => match self.affected(flags) {
+                Ok(affected) => self.change(affected, &edit, reply),
+                Err(error) => self.answers.push((reply, Err(error))),
+            },
+            Request::Define(domain) => self.write(WriteWhat::Define(domain), Some(reply)),
+            Request::TakeIn(domain) => {
+                if self.state.defined.is_none() {
+                    self.state.defined = Some(domain);
+                    self.state.autostart = self.daemon.domain_store.autostart(&self.handle.name);
+                }
+                self.answers.push((reply, Ok(())));
+            }
+            Request::Undefine if self.state.defined.is_none() => {
+                let error = fault::invalid(QEMU, "cannot undefine transient domain");
+                self.answers.push((reply, Err(error)));
+            }
+            Request::Undefine => self.write(WriteWhat::Undefine, Some(reply)),
+            Request::Autostart(_) if self.state.defined.is_none() => {
+                let error = fault::invalid(QEMU, "cannot set autostart for transient domain");
+                self.answers.push((reply, Err(error)));
+            }
+            Request::Autostart(wanted) => self.write(WriteWhat::Autostart(wanted), Some(reply)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        kind: Job,
+        reply: Option<Reply>,
+        work: impl FnOnce(Cancel, Arc<Mutex<Vec<Attachment>>>) -> JoinHandle<Done>,
+    ) {
+        let (cancel, progress) = (Cancel::new(), Arc::default());
+        self.job = Some(Current {
+            kind,
+            work: work(cancel.clone(), Arc::clone(&progress)),
+            cancel,
+            reply,
+            stops: Vec::new(),
+            autodestroy: None,
+            progress,
+        });
+    }
+
+    fn start(
+        &mut self,
+        domain: conf::Domain,
+        paused: bool,
+        autodestroy: Option<u64>,
+        reply: Reply,
+    ) {
+        if autodestroy.is_some_and(|connection| !self.daemon.is_connected(connection)) {
+            let detail = "the client that the domain was to end with is gone";
+            let error = Error::new(Code::OperationAborted, QEMU, detail);
+            return self.answers.push((reply, Err(error)));
+        }
+        self.state.life = Life::Starting;
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let wish = StartWish {
+            id: self.daemon.next_domain_id(),
+            domain,
+            paused,
+            autodestroy,
+        };
+        self.begin(Job::Start, Some(reply), |cancel, progress| {
+            tokio::spawn(async move {
+                let started = start::start(&daemon, &handle, wish, &cancel, &progress).await;
+                Done::Started(Box::new(started))
+            })
+        });
+        if let Some(job) = &mut self.job {
+            job.autodestroy = autodestroy;
+        }
+    }
+
+    fn reconnect(&mut self) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        self.begin(Job::Reconnect, None, |cancel, _| {
+            tokio::spawn(async move {
+                let reconnected = start::reconnect(&daemon, &handle, &run, &cancel).await;
+                Done::Reconnected(Box::new(reconnected))
+            })
+        });
+    }
+
+    fn control(&mut self, request: &Request, reply: Reply) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let halts = matches!(request, Request::Suspend);
+        self.begin(Job::Control, Some(reply), |_, _| {
+            tokio::spawn(async move {
+                Done::Controlled(if halts {
+                    control::suspend(&daemon, &handle, &run).await
+                } else {
+                    control::resume(&daemon, &handle, &run).await
+                })
+            })
+        });
+    }
+
+    fn change(&mut self, affected: Affected, edit: &change::Edit, reply: Reply) {
+        match change::documents(&self.state, affected, edit) {
+            Err(error) => self.answers.push((reply, Err(error))),
+            Ok((Some((old, new)), config)) => {
+                let Some(run) = self.state.run.clone() else {
+                    return;
+                };
+                let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                self.begin(Job::Control, Some(reply), |_, _| {
+                    tokio::spawn(async move {
+                        let changed = change::follow(&daemon, &handle, &run, old, new).await;
+                        Done::Changed(changed.map(Box::new), config)
+                    })
+                });
+            }
+            Ok((None, Some(config))) => self.write(WriteWhat::Keep(config), Some(reply)),
+            Ok((None, None)) => self.answers.push((reply, Ok(()))),
+        }
+    }
+
+    /// Takes a change of what runs back. Its client gets its error then, whatever comes of it.
+    fn revert(&mut self, revert: Revert) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let Revert {
+            change,
+            error,
+            reply,
+        } = revert;
+        let old = change.reverted(&run.domain);
+        self.begin(Job::Control, reply, |_, _| {
+            tokio::spawn(async move {
+                let now = run.domain.clone();
+                let changed = change::follow(&daemon, &handle, &run, now, old).await;
+                Done::Reverted(changed.map(Box::new), error)
+            })
+        });
+    }
+
+    fn follow(&mut self) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let deleted = std::mem::take(&mut self.deleted);
+        let filters = std::mem::take(&mut self.filters);
+        self.begin(Job::Follow, None, |_, _| {
+            tokio::spawn(async move {
+                Done::Followed(Box::new(
+                    follow::follow(&daemon, &handle, &run, deleted, filters).await,
+                ))
+            })
+        });
+    }
+
+    /// What a start left is still there to be ended.
+    fn preempt(&mut self, reply: Reply) {
+        if let Some(job) = &mut self.job {
+            job.cancel.cancel();
+            job.stops.push(reply);
+        }
+    }
+
+    /// Ends the guest's process, beside whatever is under way.
+    pub(super) fn end(&mut self, gracefully: bool, reply: Option<Reply>) {
+        let from = self.state.life;
+        let ending = self.ending.get_or_insert(Ending {
+            gracefully: true,
+            kill: None,
+            exit: None,
+            replies: Vec::new(),
+            from,
+        });
+        ending.replies.extend(reply);
+        self.state.life = Life::Ending;
+        // Who may use force goes past who may not.
+        let is_wanted = ending.kill.is_none() || (ending.gracefully && !gracefully);
+        if ending.exit.is_some() || !is_wanted {
+            return;
+        }
+        ending.gracefully = gracefully;
+        if let Some(run) = self.state.run.clone() {
+            ending.kill = Some(tokio::spawn(
+                async move { end::kill(&run, gracefully).await },
+            ));
+        }
+        // A monitor that does not answer is not waited for any more.
+        if let Some(job) = &self.job {
+            job.cancel.cancel();
+        }
+    }
+
+    /// Its process is gone, whoever brought that about.
+    pub(super) fn is_gone(&mut self, exit: Exit) {
+        if self.state.run.is_none() {
+            return;
+        }
+        let from = self.state.life;
+        let ending = self.ending.get_or_insert(Ending {
+            gracefully: false,
+            kill: None,
+            exit: None,
+            replies: Vec::new(),
+            from,
+        });
+        ending.exit.get_or_insert(exit);
+        self.state.life = Life::Ending;
+    }
+
+    fn clean_up(&mut self, exit: Exit) {
+        let attachments = match &self.state.run {
+            Some(run) => run.attachments.clone(),
+            None => Vec::new(),
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        self.begin(Job::CleanUp, None, |_, _| {
+            tokio::spawn(async move {
+                // What fails is logged, and the device kept out of its pool.
+                end::give_all_back(&daemon, &handle, &attachments).await;
+                Done::CleanedUp(exit)
+            })
+        });
+    }
+
+    /// Writes the definition, or removes it.
+    pub(super) fn write(&mut self, what: WriteWhat, reply: Option<Reply>) {
+        self.writing = Some(Write::begin(&self.daemon, &self.handle, what, reply, None));
+    }
+
+    fn job_done(&mut self, done: std::result::Result<Done, JoinError>) {
+        let Some(Current {
+            kind,
+            reply,
+            stops,
+            progress,
+            ..
+        }) = self.job.take()
+        else {
+            return;
+        };
+        let done = match done {
+            Ok(done) => done,
+            Err(_) => return self.job_broke(kind, reply, stops, &progress),
+        };
+        match done {
+            Done::Started(started) => self.started(*started, reply, stops),
+            Done::Reconnected(reconnected) => self.reconnected(*reconnected),
+            Done::Controlled(controlled) => {
+                let result = controlled.map(|control::Controlled { resumed }| {
+                    if resumed && let Some(run) = &mut self.state.run {
+                        Arc::make_mut(run).resumed = true;
+                    }
+                });
+                self.answers.extend(reply.map(|reply| (reply, result)));
+            }
+            Done::Changed(Ok(change), config) => {
+                if let Some(run) = &mut self.state.run {
+                    Arc::make_mut(run).domain = change.new.clone();
+                }
+                match config {
+                    None => self.answers.extend(reply.map(|reply| (reply, Ok(())))),
+                    Some(config) => {
+                        let what = WriteWhat::Keep(config);
+                        let write =
+                            Write::begin(&self.daemon, &self.handle, what, reply, Some(change));
+                        self.writing = Some(write);
+                    }
+                }
+            }
+            Done::Changed(Err(error), _) => {
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+            }
+            Done::Reverted(reverted, error) => {
+                match (reverted, &mut self.state.run) {
+                    (Ok(change), Some(run)) => Arc::make_mut(run).domain = change.new,
+                    (Ok(_), None) => {}
+                    (Err(error), _) => {
+                        tracing::error!(guest = self.handle.name, %error, "a change is not undone");
+                    }
+                }
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+            }
+            Done::Followed(followed) => self.followed(*followed),
+            Done::CleanedUp(exit) => self.cleaned_up(exit),
+        }
+    }
+
+    fn started(
+        &mut self,
+        started: std::result::Result<Started, start::Failed>,
+        reply: Option<Reply>,
+        stops: Vec<Reply>,
+    ) {
+        match started {
+            Ok(Started {
+                run,
+                events,
+                resumed_here,
+                paused,
+            }) => {
+                tracing::info!(guest = self.handle.name, id = run.id, "started");
+                let is_orphan = (run.autodestroy)
+                    .is_some_and(|connection| !self.daemon.is_connected(connection));
+                self.state.life = Life::Running;
+                self.state.run = Some(Arc::new(run));
+                self.events = Some(events);
+                self.is_told = resumed_here;
+                // All of them, once: QEMU tells of changes only after it was asked.
+                self.filters.insert(follow::ALL.to_owned());
+                self.publish();
+                if !paused {
+                    self.tell(DomainChange::ResumedUnpaused);
+                }
+                self.tell(DomainChange::StartedBooted);
+                if paused {
+                    self.tell(DomainChange::SuspendedPaused);
+                }
+                self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+                let is_unwanted = !stops.is_empty() || is_orphan;
+                for stop in stops {
+                    self.end(false, Some(stop));
+                }
+                if is_unwanted {
+                    self.end(false, None);
+                }
+            }
+            Err(start::Failed {
+                error,
+                was_cancelled,
+            }) => {
+                self.state.life = Life::Off;
+                self.state.stopped = if was_cancelled {
+                    StopReason::Destroyed
+                } else {
+                    StopReason::Failed
+                };
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+                self.answers
+                    .extend(stops.into_iter().map(|stop| (stop, Ok(()))));
+            }
+        }
+    }
+
+    fn reconnected(&mut self, reconnected: start::Reconnected) {
+        match reconnected {
+            start::Reconnected::Answers {
+                machine,
+                events,
+                deleted,
+            } => {
+                if self.state.life == Life::Found {
+                    self.state.life = Life::Running;
+                }
+                if let Some(run) = &mut self.state.run {
+                    tracing::info!(guest = self.handle.name, id = run.id, "found running");
+                    Arc::make_mut(run).machine = Some(machine);
+                    if run.autodestroy.is_some() {
+                        // No client has come back that it could end with.
+                        self.end(false, None);
+                    }
+                }
+                self.events = Some(events);
+                self.deleted.extend(deleted);
+                self.filters.insert(follow::ALL.to_owned());
+            }
+            start::Reconnected::Gone => self.is_gone(Exit {
+                reason: ExitReason::Died,
+                status: None,
+            }),
+            start::Reconnected::Cancelled => {}
+        }
+    }
+
+    fn followed(&mut self, followed: follow::Followed) {
+        let owes = |attachments: &[Attachment]| {
+            let is_owed = |one: &Attachment| one.state == AttachmentState::OwedToHost;
+            attachments.iter().any(is_owed)
+        };
+        if let Some(run) = &mut self.state.run {
+            if owes(&followed.attachments) {
+                let wait = self
+                    .retry
+                    .map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
+                self.retry = Some((Instant::now() + wait, wait));
+            } else {
+                self.retry = None;
+            }
+            let run = Arc::make_mut(run);
+            run.attachments = followed.attachments;
+            run.domain = followed.domain;
+        }
+        self.publish();
+        for alias in followed.removed {
+            self.tell_removed(alias);
+        }
+    }
+
+    /// Takes back once more what QEMU still held.
+    fn ask_again(&mut self) {
+        if let Some((_, wait)) = self.retry {
+            self.retry = Some((Instant::now() + LAST_RETRY, wait));
+        }
+        self.deleted.insert(follow::OWED.to_owned());
+    }
+
+    fn cleaned_up(&mut self, exit: Exit) {
+        let (reason, change) = match exit.reason {
+            ExitReason::Shutdown { .. } => (StopReason::Shutdown, DomainChange::StoppedShutdown),
+            ExitReason::Destroyed => (StopReason::Destroyed, DomainChange::StoppedDestroyed),
+            ExitReason::Crashed => (StopReason::Crashed, DomainChange::StoppedCrashed),
+            ExitReason::Died => (StopReason::Crashed, DomainChange::StoppedFailed),
+        };
+        match exit.status {
+            Some(status) => tracing::info!(guest = self.handle.name, ?reason, %status, "stopped"),
+            None => tracing::info!(guest = self.handle.name, ?reason, "stopped"),
+        }
+        self.state.run = None;
+        self.state.life = Life::Off;
+        self.state.stopped = reason;
+        self.events = None;
+        self.retry = None;
+        self.deleted.clear();
+        self.filters.clear();
+        for revert in std::mem::take(&mut self.reverts) {
+            let Revert { error, reply, .. } = revert;
+            self.answers.extend(reply.map(|reply| (reply, Err(error))));
+        }
+        let replies = self
+            .ending
+            .take()
+            .map_or_else(Vec::new, |ending| ending.replies);
+        self.publish();
+        self.tell(change);
+        (self.answers).extend(replies.into_iter().map(|reply| (reply, Ok(()))));
+    }
+
+    /// A step panicked: what it took of the host is given back as far as it is known.
+    fn job_broke(
+        &mut self,
+        kind: Job,
+        reply: Option<Reply>,
+        stops: Vec<Reply>,
+        progress: &Mutex<Vec<Attachment>>,
+    ) {
+        let error = || {
+            let detail = "what was asked broke off; the log says why";
+            Error::new(Code::InternalError, QEMU, detail)
+        };
+        let replies = reply.into_iter().chain(stops);
+        self.answers
+            .extend(replies.map(|reply| (reply, Err(error()))));
+        match kind {
+            Job::Start => {
+                let attachments = std::mem::take(&mut *lock(progress));
+                let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                let exit = Exit {
+                    reason: ExitReason::Died,
+                    status: None,
+                };
+                self.state.life = Life::Ending;
+                self.begin(Job::CleanUp, None, |_, _| {
+                    tokio::spawn(async move {
+                        end::give_all_back(&daemon, &handle, &attachments).await;
+                        Done::CleanedUp(exit)
+                    })
+                });
+            }
+            Job::CleanUp => {
+                // The list has what was not given back; the guest itself is gone.
+                self.cleaned_up(Exit {
+                    reason: ExitReason::Died,
+                    status: None,
+                });
+            }
+            Job::None | Job::Reconnect | Job::Control | Job::Follow => {}
+        }
+    }
+
+    fn kill_done(&mut self, killed: std::result::Result<Result<Exit>, JoinError>) {
+        let Some(ending) = &mut self.ending else {
+            return;
+        };
+        ending.kill = None;
+        let error = match killed {
+            Ok(Ok(exit)) => {
+                ending.exit.get_or_insert(exit);
+                return;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let detail = "ending it broke off; the log says why";
+                Error::new(Code::InternalError, QEMU, detail)
+            }
+        };
+        if ending.exit.is_some() {
+            return;
+        }
+        // It is there as before.
+        self.state.life = ending.from;
+        let replies = std::mem::take(&mut ending.replies).into_iter();
+        self.answers
+            .extend(replies.map(|reply| (reply, Err(error.clone()))));
+        self.ending = None;
+        if self.state.life == Life::Found && self.job.is_none() {
+            self.reconnect();
+        }
+    }
+
+    fn write_done(&mut self, written: std::result::Result<std::io::Result<()>, JoinError>) {
+        let Some(write) = self.writing.take() else {
+            return;
+        };
+        let written = match written {
+            Ok(written) => written.map_err(|error| write.error(&self.handle.name, error)),
+            Err(_) => {
+                let detail = "writing the definition broke off; the log says why";
+                Err(Error::new(Code::InternalError, QEMU, detail))
+            }
+        };
+        let Write {
+            what,
+            reply,
+            change,
+            ..
+        } = write;
+        match (written, change) {
+            (Ok(()), _) => {
+                let told = self.wrote(what);
+                self.publish();
+                if let Some(told) = told {
+                    self.tell(told);
+                }
+                self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+            }
+            (Err(error), Some(change)) if self.state.run.is_some() => {
+                self.reverts.push_back(Revert {
+                    change,
+                    error,
+                    reply,
+                });
+            }
+            (Err(error), _) => self.answers.extend(reply.map(|reply| (reply, Err(error)))),
+        }
+    }
+
+    /// The definition is on the disk.
+    fn wrote(&mut self, what: WriteWhat) -> Option<DomainChange> {
+        match what {
+            WriteWhat::Define(domain) => {
+                let before = self.state.defined.replace(domain);
+                Some(match before {
+                    Some(_) => DomainChange::DefinedUpdated,
+                    None => DomainChange::DefinedAdded,
+                })
+            }
+            WriteWhat::Keep(domain) => {
+                self.state.defined = Some(domain);
+                None
+            }
+            WriteWhat::Undefine => {
+                self.state.defined = None;
+                self.state.autostart = false;
+                Some(DomainChange::UndefinedRemoved)
+            }
+            WriteWhat::Autostart(wanted) => {
+                self.state.autostart = wanted;
+                None
+            }
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.state.busy = self.job.is_some() || self.ending.is_some();
+        self.shown.send_replace(Arc::new(self.state.clone()));
+    }
+
+    fn flush(&mut self) {
+        for (reply, answer) in self.answers.drain(..) {
+            // Who asked may be gone.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.life == Life::Off
+            && self.state.defined.is_none()
+            && self.job.is_none()
+            && self.ending.is_none()
+            && self.writing.is_none()
+            && self.waiting.is_empty()
+    }
+}
+
+async fn finished(job: &mut Option<Current>) -> std::result::Result<Done, JoinError> {
+    match job {
+        Some(job) => (&mut job.work).await,
+        None => pending().await,
+    }
+}
+
+async fn killed(ending: &mut Option<Ending>) -> std::result::Result<Result<Exit>, JoinError> {
+    match ending.as_mut().and_then(|ending| ending.kill.as_mut()) {
+        Some(kill) => kill.await,
+        None => pending().await,
+    }
+}
+
+async fn written(
+    writing: &mut Option<Write>,
+) -> std::result::Result<std::io::Result<()>, JoinError> {
+    match writing {
+        Some(write) => (&mut write.work).await,
+        None => pending().await,
+    }
+}
+
+async fn next_event(events: &mut Option<GuestEvents>) -> Option<qemu::GuestEvent> {
+    match events {
+        Some(events) => events.recv().await,
+        None => pending().await,
+    }
+}
+
+async fn until(retry: Option<(Instant, Duration)>) {
+    match retry {
+        Some((when, _)) => tokio::time::sleep_until(when).await,
+        None => pending().await,
+    }
+}

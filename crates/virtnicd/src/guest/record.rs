@@ -1,0 +1,132 @@
+//! What is kept of a running guest, for the next daemon.
+
+use std::sync::Arc;
+
+use assign::Generation;
+use conf::Uuid;
+use qemu::GuestRecord;
+use rpc::Error;
+use serde::{Deserialize, Serialize};
+
+use super::QEMU;
+use super::attachment::{Attachment, AttachmentState};
+use super::handle::{GuestHandle, Run};
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+
+/// A running guest. Written before anything is done for it, and again when its process is there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DomainRecord {
+    pub(crate) name: String,
+    pub(crate) uuid: Uuid,
+    /// The number of its run.
+    pub(crate) id: i32,
+    /// What it has of the host.
+    #[serde(default)]
+    attachments: Vec<Attachment>,
+    /// In format 1, instead of attachments: the ports that were made for it, network and port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<(Uuid, Uuid)>,
+    /// In format 1, too: the claims on its devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lent: Vec<Generation>,
+    /// It was resumed by somebody since its start.
+    resumed: bool,
+    /// It was to end with its client, and no client outlives its daemon.
+    #[serde(default)]
+    autodestroy: bool,
+    /// The running document, with all that was resolved.
+    xml: String,
+    /// The process, once there is one; never, for a simulated one.
+    pub(crate) guest: Option<GuestRecord>,
+}
+
+/// Stands for the connection of a client of an earlier daemon; no connection has this number.
+const NOBODY: u64 = u64::MAX;
+
+impl DomainRecord {
+    fn of(handle: &GuestHandle, run: &Run) -> Self {
+        Self {
+            name: handle.name.clone(),
+            uuid: handle.uuid,
+            id: run.id,
+            attachments: run.attachments.clone(),
+            ports: Vec::new(),
+            lent: Vec::new(),
+            resumed: run.resumed,
+            autodestroy: run.autodestroy.is_some(),
+            xml: run.domain.to_status_xml(),
+            guest: run.process.clone(),
+        }
+    }
+
+    /// The guest as it was then.
+    pub(super) fn into_run(self) -> std::result::Result<Run, conf::Error> {
+        let mut domain = conf::Domain::parse_status(&self.xml)?;
+        domain.id = u32::try_from(self.id).ok();
+        let mut attachments = self.attachments;
+        if attachments.is_empty() {
+            attachments = of_format_one(&domain, self.ports, self.lent);
+        }
+        Ok(Run {
+            id: self.id,
+            domain,
+            machine: None,
+            process: self.guest,
+            attachments,
+            resumed: self.resumed,
+            autodestroy: self.autodestroy.then_some(NOBODY),
+        })
+    }
+}
+
+/// Format 1 knew which ports and which claims a guest has, and not which is whose; the journal does.
+fn of_format_one(
+    domain: &conf::Domain,
+    ports: Vec<(Uuid, Uuid)>,
+    lent: Vec<Generation>,
+) -> Vec<Attachment> {
+    let interfaces = domain.devices.interfaces.iter();
+    let alias_of_port: Vec<_> = interfaces
+        .filter_map(|interface| {
+            Some((
+                interface.actual.as_ref()?.port,
+                interface.info.alias.clone()?,
+            ))
+        })
+        .collect();
+    let ports = ports.into_iter().map(|(network, port)| {
+        let alias = alias_of_port.iter().find(|(known, _)| *known == port);
+        Attachment {
+            alias: alias.map(|(_, alias)| alias.clone()),
+            state: AttachmentState::Lent,
+            ..Attachment::planned(Some((network, port)), None)
+        }
+    });
+    let claims = lent.into_iter().map(|claim| Attachment {
+        state: AttachmentState::Lent,
+        ..Attachment::planned(None, Some(claim))
+    });
+    ports.chain(claims).collect()
+}
+
+/// Records a guest that runs, or is about to.
+pub(super) async fn write(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Result<()> {
+    let record = DomainRecord::of(handle, run);
+    let daemon = Arc::clone(daemon);
+    let written = blocking(QEMU, move || {
+        let written = daemon.records.domains.write(record.uuid, &record);
+        written.map_err(|error| -> Error {
+            fault::file(QEMU, format!("can't record guest '{}'", record.name))(error)
+        })
+    });
+    written.await?
+}
+
+/// The same, where the guest is already so: a record that is behind is told in the log.
+pub(super) async fn write_or_warn(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) {
+    if let Err(error) = write(daemon, handle, run).await {
+        tracing::warn!(guest = handle.name, %error, "its record is behind");
+    }
+}

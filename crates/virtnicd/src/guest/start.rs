@@ -1,0 +1,408 @@
+//! A guest's start: plan everything, record it, lend its devices, run QEMU; and the reverse, from
+//! wherever it stopped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use assign::{Lent, LentKind};
+use qemu::{Guest, GuestEvents, LaunchSpec, Launched, ReconnectError, TapFds};
+use rpc::{Code, Error};
+
+use super::attachment::{Attachment, AttachmentState};
+use super::cancel::Cancel;
+use super::end::give_all_back;
+use super::handle::{GuestHandle, Run};
+use super::plan::PlannedDevice;
+use super::{QEMU, control, links, record};
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::fault::{self, Result};
+use crate::lender::{NotLent, Wanted};
+use crate::sync::lock;
+
+/// What is to be started.
+pub(super) struct StartWish {
+    pub(super) id: i32,
+    pub(super) domain: conf::Domain,
+    pub(super) paused: bool,
+    pub(super) autodestroy: Option<u64>,
+}
+
+/// A guest that was started.
+pub(super) struct Started {
+    pub(super) run: Run,
+    pub(super) events: GuestEvents,
+    /// It was launched halted and let run from here, which its events will tell, too.
+    pub(super) resumed_here: bool,
+    pub(super) paused: bool,
+}
+
+/// One that was not; all is undone, or said.
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// Somebody ended it on the way.
+    pub(super) was_cancelled: bool,
+}
+
+/// What became of a guest that an earlier daemon started.
+pub(super) enum Reconnected {
+    /// Its monitor answers.
+    Answers {
+        machine: Guest,
+        events: GuestEvents,
+        /// Devices that it has let go meanwhile, by alias.
+        deleted: Vec<String>,
+    },
+    /// Its process is gone.
+    Gone,
+    /// It is to be ended anyway.
+    Cancelled,
+}
+
+/// A start on its way.
+struct Start<'a> {
+    daemon: &'a Arc<Daemon>,
+    handle: &'a Arc<GuestHandle>,
+    id: i32,
+    paused: bool,
+    autodestroy: Option<u64>,
+    cancel: &'a Cancel,
+    /// What was taken of the host so far.
+    progress: &'a Mutex<Vec<Attachment>>,
+}
+
+/// Starts a guest. Cancelled, it ends at the next step, with everything undone.
+pub(super) async fn start(
+    daemon: &Arc<Daemon>,
+    handle: &Arc<GuestHandle>,
+    wish: StartWish,
+    cancel: &Cancel,
+    progress: &Mutex<Vec<Attachment>>,
+) -> std::result::Result<Started, Failed> {
+    let start = Start {
+        daemon,
+        handle,
+        id: wish.id,
+        paused: wish.paused,
+        autodestroy: wish.autodestroy,
+        cancel,
+        progress,
+    };
+    match start.carry_out(wish.domain).await {
+        Ok(started) => Ok(started),
+        Err(error) => {
+            let attachments = lock(progress).clone();
+            let left = give_all_back(daemon, handle, &attachments).await;
+            Err(Failed {
+                error: and_left_behind(error, &left),
+                was_cancelled: cancel.is_cancelled(),
+            })
+        }
+    }
+}
+
+impl Start<'_> {
+    async fn carry_out(&self, mut domain: conf::Domain) -> Result<Started> {
+        super::plan::refuse_unsupported(&domain)?;
+        self.daemon.refuse_misplaced(&domain)?;
+        domain.id = u32::try_from(self.id).ok();
+        let (mut domain, planned) = self.plan(domain).await?;
+        self.record(&domain).await?;
+        let mut taps = BTreeMap::new();
+        for device in planned.devices {
+            self.go_on()?;
+            let place = device.place;
+            let (changed, lent) = self.prepare(domain, device).await?;
+            domain = changed;
+            let interface = place.and_then(|place| domain.devices.interfaces.get_mut(place));
+            if let (
+                Some(interface),
+                LentKind::Link {
+                    netdev,
+                    taps: queues,
+                    vhosts,
+                },
+            ) = (interface, lent.kind)
+            {
+                interface.target = Some(netdev.name.to_string());
+                let fds = TapFds {
+                    taps: queues,
+                    vhosts,
+                };
+                taps.extend(interface.info.alias.clone().map(|alias| (alias, fds)));
+            }
+        }
+        self.go_on()?;
+        let has_links = !taps.is_empty();
+        let launched = self.launch(&domain, planned.resolved, taps).await?;
+        let Launched {
+            guest,
+            events,
+            ptys,
+        } = launched;
+        let finished = self.finish(&guest, &mut domain, &ptys, has_links).await;
+        match finished {
+            Ok(run) => Ok(Started {
+                run,
+                events,
+                resumed_here: has_links && !self.paused && !self.daemon.simulated,
+                paused: self.paused,
+            }),
+            Err(error) => Err(match guest.destroy().await {
+                Ok(_) => error,
+                // Its devices can't be taken back while it has them.
+                Err(left) => and_left_behind(error, &[fault::chain(&left)]),
+            }),
+        }
+    }
+
+    /// Chooses and claims every device; nothing is touched.
+    async fn plan(&self, mut domain: conf::Domain) -> Result<(conf::Domain, super::plan::Planned)> {
+        let daemon = Arc::clone(self.daemon);
+        let (domain, planned, attachments) = blocking(QEMU, move || {
+            let mut attachments = Vec::new();
+            let planned = daemon.plan(&mut domain, &mut attachments);
+            (domain, planned, attachments)
+        })
+        .await?;
+        *lock(self.progress) = attachments;
+        let mut domain = domain;
+        let planned = planned?;
+        // Only now is it known which interfaces are host devices.
+        domain.check_resolved().map_err(fault::document(QEMU))?;
+        domain.assign_aliases();
+        let mut attachments = lock(self.progress);
+        for device in &planned.devices {
+            let info = match (device.place, device.host_device) {
+                (Some(place), _) => &domain.devices.interfaces[place].info,
+                (None, Some(place)) => &domain.devices.hostdevs[place].info,
+                (None, None) => continue,
+            };
+            let its = attachments
+                .iter_mut()
+                .find(|one| one.id == device.attachment);
+            if let Some(attachment) = its {
+                attachment.alias.clone_from(&info.alias);
+            }
+        }
+        drop(attachments);
+        Ok((domain, planned))
+    }
+
+    /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
+    async fn prepare(
+        &self,
+        mut domain: conf::Domain,
+        mut device: PlannedDevice,
+    ) -> Result<(conf::Domain, Lent)> {
+        let mut excluded = BTreeMap::new();
+        loop {
+            let (place, port) = (device.place, device.chosen_by);
+            let refused = self
+                .daemon
+                .lender
+                .prepare(device.claim, device.preparation)
+                .await;
+            let NotLent { error, try_another } = match refused {
+                Ok(lent) => {
+                    let mut attachments = lock(self.progress);
+                    let its = attachments
+                        .iter_mut()
+                        .find(|one| one.id == device.attachment);
+                    if let Some(attachment) = its {
+                        attachment.state = AttachmentState::Lent;
+                    }
+                    drop(attachments);
+                    return Ok((domain, lent));
+                }
+                Err(not_lent) => not_lent,
+            };
+            let (
+                Some(place),
+                Some(port),
+                Some(fault),
+                Wanted::Whole(wanted) | Wanted::Share(wanted),
+            ) = (place, port, try_another, device.wanted)
+            else {
+                return Err(error);
+            };
+            self.go_on()?;
+            tracing::warn!(guest = self.handle.name, device = %wanted, fault, "trying another");
+            excluded.insert(wanted, fault);
+            let old = device.attachment;
+            lock(self.progress).retain(|attachment| attachment.id != old);
+            let (daemon, excluded) = (Arc::clone(self.daemon), excluded.clone());
+            let (changed, planned, attachments) = blocking(QEMU, move || {
+                daemon.end_port(port.0, port.1);
+                let numa_nodes = daemon.numa_nodes_of(&domain);
+                let mut attachments = Vec::new();
+                let planned =
+                    daemon.plan_port(&mut domain, place, &mut attachments, &numa_nodes, excluded);
+                (domain, planned, attachments)
+            })
+            .await?;
+            domain = changed;
+            let alias = &domain.devices.interfaces[place].info.alias;
+            lock(self.progress).extend(attachments.into_iter().map(|attachment| Attachment {
+                alias: alias.clone(),
+                ..attachment
+            }));
+            device = planned?;
+            self.record(&domain).await?;
+        }
+    }
+
+    async fn launch(
+        &self,
+        domain: &conf::Domain,
+        resolved: BTreeMap<usize, conf::PciAddress>,
+        taps: BTreeMap<String, TapFds>,
+    ) -> Result<Launched> {
+        if self.daemon.simulated {
+            let (guest, events) = Guest::stub(&self.handle.name, self.paused);
+            return Ok(Launched {
+                guest,
+                events,
+                ptys: BTreeMap::default(),
+            });
+        }
+        let log = self.daemon.paths.guest_log(&self.handle.name);
+        let run_dir = self.daemon.paths.guest(self.handle.uuid);
+        let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
+        spec.pci_devices = resolved
+            .into_iter()
+            .filter_map(|(place, address)| {
+                let interface = domain.devices.interfaces.get(place)?;
+                Some((interface.info.alias.clone()?, address))
+            })
+            .collect();
+        spec.run_as = self.daemon.qemu_user.clone();
+        // Its links are switched on when nothing else can go wrong, just before it runs.
+        spec.paused = self.paused || !taps.is_empty();
+        spec.taps = taps;
+        tokio::select! {
+            launched = Guest::launch(spec) => launched.map_err(|error| launch_error(&error)),
+            // Dropped, it leaves no process behind.
+            () = self.cancel.cancelled() => Err(self.cancelled()),
+        }
+    }
+
+    /// Records a guest that was launched, and lets it run.
+    async fn finish(
+        &self,
+        guest: &Guest,
+        domain: &mut conf::Domain,
+        ptys: &BTreeMap<String, String>,
+        has_links: bool,
+    ) -> Result<Run> {
+        qemu::fill_ptys(domain, ptys);
+        let attachments = lock(self.progress).clone();
+        let run = Run {
+            id: self.id,
+            domain: domain.clone(),
+            machine: Some(guest.clone()),
+            process: guest.record().cloned(),
+            attachments,
+            resumed: false,
+            autodestroy: self.autodestroy,
+        };
+        // A guest that the next daemon would not find must not run.
+        record::write(self.daemon, self.handle, &run).await?;
+        self.go_on()?;
+        if has_links && !self.paused {
+            links::switch(self.daemon, &run.attachments, true).await?;
+            if !self.daemon.simulated {
+                guest.resume().await.map_err(control::control)?;
+            }
+        }
+        Ok(run)
+    }
+
+    /// Records a start before anything is touched for it.
+    async fn record(&self, domain: &conf::Domain) -> Result<()> {
+        let run = Run {
+            id: self.id,
+            domain: domain.clone(),
+            machine: None,
+            process: None,
+            attachments: lock(self.progress).clone(),
+            resumed: false,
+            autodestroy: self.autodestroy,
+        };
+        record::write(self.daemon, self.handle, &run).await
+    }
+
+    /// Whether the guest is still to be started.
+    fn go_on(&self) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(self.cancelled());
+        }
+        Ok(())
+    }
+
+    fn cancelled(&self) -> Error {
+        let detail = format!(
+            "domain '{}' was destroyed while it started",
+            self.handle.name
+        );
+        Error::new(Code::OperationAborted, QEMU, detail)
+    }
+}
+
+/// Finds a guest that an earlier daemon started, and what became of it meanwhile.
+pub(super) async fn reconnect(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    cancel: &Cancel,
+) -> Reconnected {
+    let Some(process) = &run.process else {
+        return Reconnected::Gone;
+    };
+    let _ = daemon;
+    loop {
+        let answered = tokio::select! {
+            answered = Guest::reconnect(process) => answered,
+            () = cancel.cancelled() => return Reconnected::Cancelled,
+        };
+        match answered {
+            Ok((machine, events)) => {
+                return Reconnected::Answers {
+                    machine,
+                    events,
+                    deleted: Vec::new(),
+                };
+            }
+            Err(error @ (ReconnectError::Gone { .. } | ReconnectError::AnotherBoot { .. })) => {
+                tracing::warn!("{}", fault::chain(&error));
+                return Reconnected::Gone;
+            }
+            Err(error) => {
+                tracing::error!(
+                    guest = handle.name,
+                    "{}; asking again",
+                    fault::chain(&error)
+                );
+            }
+        }
+    }
+}
+
+/// A start's error, with what could not be undone after it.
+fn and_left_behind(error: Error, left: &[String]) -> Error {
+    if left.is_empty() {
+        return error;
+    }
+    let detail = format!("{}\nNot undone: {}", error.detail(), left.join("; "));
+    Error::new(error.code(), error.domain(), detail)
+}
+
+fn launch_error(error: &qemu::LaunchError) -> Error {
+    let code = match error {
+        qemu::LaunchError::CommandLine(_) | qemu::LaunchError::NoEmulator { .. } => {
+            Code::ConfigUnsupported
+        }
+        _ => Code::InternalError,
+    };
+    Error::new(code, QEMU, fault::chain(error))
+}

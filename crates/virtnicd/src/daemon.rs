@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use assign::{OpenError, VfioUser};
-use conf::Uuid;
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
 use rpc::DaemonStatus;
 use tokio::sync::OnceCell;
@@ -19,7 +18,7 @@ use crate::events::Events;
 use crate::guest::GuestHandle;
 use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
-use crate::network::{NetworkObject, PortEntry};
+use crate::network::{NetworkHandle, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
 use crate::records::Records;
@@ -34,14 +33,13 @@ pub(crate) struct Daemon {
     pub(crate) node: NodeInfo,
     /// On a simulated host guests are stubs.
     pub(crate) simulated: bool,
-    pub(crate) networks: Registry<NetworkObject>,
+    pub(crate) networks: Registry<NetworkHandle>,
     pub(crate) guests: Registry<GuestHandle>,
     pub(crate) network_store: Store,
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
     pub(crate) lender: Lender,
-    /// Ports of running guests on networks that do not run, by network.
-    pub(crate) parked_ports: Mutex<HashMap<Uuid, Vec<PortEntry>>>,
+    pub(crate) ports: Ports,
     pub(crate) events: Events,
     /// The clients of now, by the numbers of their connections.
     connections: Mutex<HashSet<u64>>,
@@ -132,7 +130,7 @@ impl Daemon {
             },
             lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map_err(StartError::Lender)?,
-            parked_ports: Mutex::default(),
+            ports: Ports::default(),
             events: Events::default(),
             qemu_user,
             emulator: OnceCell::new(),
@@ -195,7 +193,7 @@ impl Daemon {
     /// What the daemon is and has.
     pub(crate) fn status(&self) -> DaemonStatus {
         let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let (networks, guests) = (self.networks.all(), self.known_guests());
+        let (networks, guests) = (self.known_networks(), self.known_guests());
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -14,7 +14,7 @@ impl Daemon {
     /// Definitions, then guests whose processes are there, then the devices of the others, then
     /// networks with the ports of the ones that are there. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
-        self.load_networks()?;
+        self.load_networks().await?;
         let definitions = self.find_guest_definitions()?;
         let mut found = Vec::new();
         for record in self.records.domains.load::<DomainRecord>()? {
@@ -28,7 +28,8 @@ impl Daemon {
         self.lender
             .recover(move |guest| runs.contains(&guest))
             .await;
-        self.restore_networks(|guest| running.contains(&guest))?;
+        self.restore_networks(|guest| running.contains(&guest))
+            .await?;
         for record in found {
             self.take_up_guest(record);
         }
@@ -43,7 +44,7 @@ impl Daemon {
 
     /// Starts the networks, and once a boot the guests, that are to start with the host.
     pub(crate) async fn autostart(self: &Arc<Self>) {
-        tokio::task::block_in_place(|| self.autostart_networks());
+        self.autostart_networks().await;
         let marker = self.paths.autostarted();
         let boot = self.host.boot_id().unwrap_or_default();
         if std::fs::read_to_string(&marker).is_ok_and(|done| done == boot) {
@@ -61,11 +62,8 @@ impl Daemon {
 
     /// Definitions that were put there by hand.
     pub(crate) async fn read_new_definitions(self: &Arc<Self>) {
-        let read = tokio::task::block_in_place(|| {
-            self.load_networks()?;
-            self.find_guest_definitions()
-        });
-        match read {
+        let read = self.load_networks().await;
+        match read.and_then(|()| self.find_guest_definitions()) {
             Ok(definitions) => {
                 self.take_guests_in(definitions).await;
                 tracing::info!("read the definitions that were added");

@@ -91,11 +91,11 @@ impl Filter for Which {
 /// The networks that pass the flags: of each pair that is asked for, one must fit.
 pub(super) fn networks(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Net> {
     let flags = filter.networks();
-    let all = daemon.networks.all();
+    let all = daemon.known_networks();
     let fits = all.into_iter().filter(|network| {
         let (active, persistent) = (network.is_active(), network.is_persistent());
-        let autostart = flags & (NETWORK_AUTOSTART | NETWORK_NO_AUTOSTART) != 0
-            && daemon.network_autostart(network).unwrap_or(false);
+        let autostart =
+            flags & (NETWORK_AUTOSTART | NETWORK_NO_AUTOSTART) != 0 && network.autostart();
         [
             &[(NETWORK_ACTIVE, active), (NETWORK_INACTIVE, !active)],
             &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],

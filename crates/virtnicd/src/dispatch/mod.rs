@@ -100,44 +100,44 @@ impl Service for Api {
             ConnectListDefinedNetworks(args) => flags::names(flags::networks(daemon, flags::INACTIVE), args.maxnames),
             NetworkLookupByName(args) => daemon.network_by_name(&args.name)?.net(),
             NetworkLookupByUuid(args) => daemon.network_by_uuid(args.uuid)?.net(),
-            NetworkDefineXml(args) => block_in_place(|| daemon.define_network(&args.xml, 0))?,
-            NetworkDefineXmlFlags(args) => block_in_place(|| daemon.define_network(&args.xml, args.flags))?,
-            NetworkCreateXml(args) => block_in_place(|| daemon.create_network(&args.xml, 0))?,
-            NetworkCreateXmlFlags(args) => block_in_place(|| daemon.create_network(&args.xml, args.flags))?,
-            NetworkCreate(args) => block_in_place(|| daemon.start_network(&daemon.network(&args.net)?))?,
-            NetworkDestroy(args) => block_in_place(|| daemon.stop_network(&daemon.network(&args.net)?))?,
-            NetworkUndefine(args) => block_in_place(|| daemon.undefine_network(&daemon.network(&args.net)?))?,
+            NetworkDefineXml(args) => daemon.define_network(args.xml, 0).await?,
+            NetworkDefineXmlFlags(args) => daemon.define_network(args.xml, args.flags).await?,
+            NetworkCreateXml(args) => daemon.create_network(args.xml, 0).await?,
+            NetworkCreateXmlFlags(args) => daemon.create_network(args.xml, args.flags).await?,
+            NetworkCreate(args) => daemon.start_network(&*daemon.network(&args.net)?).await?,
+            NetworkDestroy(args) => daemon.stop_network(&*daemon.network(&args.net)?).await?,
+            NetworkUndefine(args) => daemon.undefine_network(&*daemon.network(&args.net)?).await?,
             NetworkGetXmlDesc(args) => daemon.network_xml(
                 &*daemon.network(&args.net)?,
                 args.flags & flags::XML_INACTIVE != 0,
             )?,
-            NetworkGetAutostart(args) => daemon.network_autostart(&*daemon.network(&args.net)?)?,
-            NetworkSetAutostart(args) => block_in_place(|| {
-                daemon.set_network_autostart(&*daemon.network(&args.net)?, args.autostart)
-            })?,
+            NetworkGetAutostart(args) => daemon.network(&args.net)?.autostart(),
+            NetworkSetAutostart(args) => {
+                daemon.set_network_autostart(&*daemon.network(&args.net)?, args.autostart).await?;
+            },
             NetworkGetBridgeName(args) => daemon.network(&args.net)?.bridge()?,
             NetworkIsActive(args) => daemon.network(&args.net)?.is_active(),
             NetworkIsPersistent(args) => daemon.network(&args.net)?.is_persistent(),
             NetworkGetMetadata(args) => daemon.network_metadata(&args)?,
-            NetworkSetMetadata(args) => block_in_place(|| {
-                daemon.set_network_metadata(&*daemon.network(&args.network)?, &args)
-            })?,
-            NetworkUpdate(args) => block_in_place(|| {
-                daemon.update_network(&*daemon.network(&args.net)?, &args)
-            })?,
+            NetworkSetMetadata(args) => {
+                daemon.set_network_metadata(&*daemon.network(&args.network)?, args).await?;
+            },
+            NetworkUpdate(args) => {
+                daemon.update_network(&*daemon.network(&args.net)?, args).await?;
+            },
             NetworkGetDhcpLeases(args) => {
                 daemon.network(&args.net)?;
                 Listing::new(Vec::new(), args.need_results)
             },
             NetworkListAllPorts(args) => {
                 let network = daemon.network(&args.network)?;
-                let ports = network.ports()?;
-                let handles = ports.into_iter().map(|uuid| network.port_handle(uuid)).collect();
+                let ports = daemon.ports_of(&network)?;
+                let handles = ports.into_iter().map(|entry| network.port_handle(entry.port.uuid)).collect();
                 Listing::new(handles, args.need_results)
             },
             NetworkPortLookupByUuid(args) => {
                 let network = daemon.network(&args.network)?;
-                network.port(args.uuid)?;
+                daemon.port(&network, args.uuid)?;
                 network.port_handle(args.uuid)
             },
             NetworkPortCreateXml(args) => daemon.create_port(
@@ -146,7 +146,8 @@ impl Service for Api {
                 args.flags,
             )?,
             NetworkPortGetXmlDesc(args) => {
-                daemon.network(&args.port.net)?.port(args.port.uuid)?.port.to_xml()
+                let network = daemon.network(&args.port.net)?;
+                daemon.port(&network, args.port.uuid)?.port.to_xml()
             },
             NetworkPortDelete(args) => daemon.delete_port(
                 &*daemon.network(&args.port.net)?,

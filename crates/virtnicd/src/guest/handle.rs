@@ -35,6 +35,8 @@ pub(crate) struct View {
     pub(crate) defined: Option<Arc<conf::Domain>>,
     /// It is marked to start with the host.
     pub(crate) autostart: bool,
+    /// What is being started.
+    pub(crate) starting: Option<Arc<conf::Domain>>,
     /// What runs.
     pub(crate) run: Option<Arc<Run>>,
     /// Why it does not run.
@@ -120,7 +122,9 @@ impl View {
     /// What runs, or else what would.
     pub(crate) fn domain(&self) -> Option<&conf::Domain> {
         let running = self.run.as_ref().map(|run| &run.domain);
-        running.or(self.defined.as_deref())
+        running
+            .or(self.defined.as_deref())
+            .or(self.starting.as_deref())
     }
 
     /// The guest of that name, as errors about it need it.

@@ -100,7 +100,7 @@ impl GuestHandle {
             (Some(run), _) if form == Form::Live => run.domain.to_xml(Form::Live),
             (Some(run), None) => run.domain.to_xml(form),
             (_, Some(defined)) => defined.to_xml(form),
-            (None, None) => String::new(),
+            (None, None) => (view.domain()).map_or_else(String::new, |domain| domain.to_xml(form)),
         }
     }
 }

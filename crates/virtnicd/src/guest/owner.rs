@@ -105,6 +105,7 @@ pub(super) fn make(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid) -> Arc<Gu
         life: Life::Off,
         busy: false,
         defined: None,
+        starting: None,
         autostart: false,
         run: None,
         stopped: StopReason::default(),
@@ -123,6 +124,7 @@ pub(super) fn make_found(
         life: Life::Found,
         busy: false,
         defined: None,
+        starting: None,
         autostart: false,
         run: Some(Arc::new(run)),
         stopped: StopReason::default(),
@@ -364,6 +366,7 @@ impl Owner {
             return self.answers.push((reply, Err(error)));
         }
         self.state.life = Life::Starting;
+        self.state.starting = Some(Arc::new(domain.clone()));
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         let wish = StartWish {
             id: self.daemon.next_domain_id(),
@@ -607,6 +610,7 @@ impl Owner {
         reply: Option<Reply>,
         stops: Vec<Reply>,
     ) {
+        self.state.starting = None;
         match started {
             Ok(Started {
                 run,

@@ -10,11 +10,10 @@ use conf::{
 use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
-use super::{ActiveNetwork, DOMAIN, NetworkObject, PortMaker, port::PortRecord};
+use super::{DOMAIN, PortEntry, PortMaker, port::PortRecord};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::store::Found;
-use crate::sync::lock;
 
 /// A running network, for the next daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,21 +39,18 @@ impl Daemon {
             .inspect_err(|_| self.lender.close_pool(&network.name))
     }
 
-    /// Ends a network that is taken off its object: its ports go, its guests stay. The ports of
-    /// those are kept for the time when it runs again.
-    pub(super) fn close_network(&self, object: &NetworkObject, active: ActiveNetwork) {
-        let (used, idle): (Vec<_>, Vec<_>) =
-            (active.ports.into_values()).partition(|entry| self.is_port_used(entry));
-        for entry in idle {
+    /// Ends a network: its idle ports go, its guests stay. The ports of those are kept for the time
+    /// when it runs again.
+    pub(super) fn close_network(&self, network: &Network) {
+        self.ports.close(network.uuid);
+        let is_idle = |entry: &PortEntry| !self.is_port_used(entry);
+        for entry in self.ports.take_idle(network.uuid, is_idle) {
             self.drop_port(&entry);
         }
-        if !used.is_empty() {
-            lock(&self.parked_ports).insert(object.uuid, used);
-        }
-        self.close_host_access(&active.network);
-        self.lender.close_pool(&object.name);
-        if let Err(error) = self.records.networks.remove(object.uuid) {
-            tracing::warn!(network = object.name, %error, "its record stays");
+        self.close_host_access(network);
+        self.lender.close_pool(&network.name);
+        if let Err(error) = self.records.networks.remove(network.uuid) {
+            tracing::warn!(network = network.name, %error, "its record stays");
         }
     }
 
@@ -73,14 +69,15 @@ impl Daemon {
             ))
     }
 
-    pub(super) fn live_network_xml(&self, active: &ActiveNetwork) -> String {
-        active.network.to_xml_live(&self.network_status(active))
+    pub(super) fn live_network_xml(&self, network: &Network) -> String {
+        network.to_xml_live(&self.network_status(network))
     }
 
     /// What a running network has, and how many guests are on each of its devices.
-    pub(super) fn network_status(&self, active: &ActiveNetwork) -> NetworkStatus {
+    pub(super) fn network_status(&self, network: &Network) -> NetworkStatus {
         let mut connections: HashMap<PoolDevice, u32> = HashMap::new();
-        for entry in active.ports.values() {
+        let ports = self.ports.all(network.uuid);
+        for entry in &ports {
             let device = match &entry.port.plug {
                 Some(Plug::HostdevPci { address, .. }) => PoolDevice::Address(*address),
                 Some(Plug::Direct { dev, .. }) => PoolDevice::Interface(dev.clone()),
@@ -88,7 +85,7 @@ impl Daemon {
             };
             *connections.entry(device).or_insert(0) += 1;
         }
-        let network = &active.network.name;
+        let network = &network.name;
         let guests_on = |device: &PoolDevice| {
             // A device that is listed by its name may be lent as the function that it is.
             let function = match device {
@@ -101,7 +98,7 @@ impl Daemon {
         };
         let devices = self.lender.members(network).into_iter();
         NetworkStatus {
-            connections: u32::try_from(active.ports.len()).unwrap_or(u32::MAX),
+            connections: u32::try_from(ports.len()).unwrap_or(u32::MAX),
             devices: devices
                 .map(|device| DeviceStatus {
                     connections: guests_on(&device),
@@ -112,12 +109,12 @@ impl Daemon {
     }
 
     /// Reads the definitions that are not known yet.
-    pub(crate) fn load_networks(&self) -> std::io::Result<()> {
+    pub(crate) async fn load_networks(self: &Arc<Self>) -> std::io::Result<()> {
         for found in self.network_store.load()? {
             match found {
                 Ok(found) => {
-                    if let Err(error) = self.load_network(&found) {
-                        let file = found.path.display();
+                    let file = found.path.display().to_string();
+                    if let Err(error) = self.load_network(found).await {
                         tracing::error!(%file, error, "a definition is left out");
                     }
                 }
@@ -127,36 +124,42 @@ impl Daemon {
         Ok(())
     }
 
-    fn load_network(&self, found: &Found) -> std::result::Result<(), String> {
+    async fn load_network(self: &Arc<Self>, found: Found) -> std::result::Result<(), String> {
         let network = Network::parse(&found.text).map_err(|error| error.to_string())?;
-        self.network_store
-            .check_name(found, &network.name)
+        (self.network_store)
+            .check_name(&found, &network.name)
             .map_err(|error| error.to_string())?;
-        let known = self.with_network(&network, |_, state| {
+        let network = Arc::new(network);
+        let is_known = self.networks.by_uuid(network.uuid);
+        if !is_known.is_some_and(|known| known.is_persistent()) {
+            (self.network_store)
+                .take_in(&found, &network.name, &network.to_xml(Form::Inactive))
+                .map_err(|error| error.to_string())?;
+        }
+        let known = self.ask_network(&network, |daemon, network, state| {
             if state.defined.is_none() {
-                self.network_store
-                    .take_in(found, &network.name, &network.to_xml(Form::Inactive))
-                    .map_err(fault::file(
-                        DOMAIN,
-                        format!("can't keep network '{}'", network.name),
-                    ))?;
-                state.defined = Some(network.clone());
+                state.defined = Some(Arc::clone(network));
+                state.autostart = daemon.network_store.autostart(&network.name);
             }
             Ok(())
         });
-        known.map(drop).map_err(|error| error.to_string())
+        known.await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Puts back the networks that ran when the daemon ended, and their ports. Ports of guests for
     /// which `runs` is false are removed.
-    pub(crate) fn restore_networks(&self, runs: impl Fn(Uuid) -> bool) -> std::io::Result<()> {
+    pub(crate) async fn restore_networks(
+        self: &Arc<Self>,
+        runs: impl Fn(Uuid) -> bool,
+    ) -> std::io::Result<()> {
         for record in self.records.networks.load::<NetworkRecord>()? {
-            let restored = record
-                .map_err(|error| fault::chain(&error))
-                .and_then(|record| {
-                    self.restore_network(&record)
-                        .map_err(|error| error.to_string())
-                });
+            let restored = match record {
+                Ok(record) => self
+                    .restore_network(&record)
+                    .await
+                    .map_err(|e| e.to_string()),
+                Err(error) => Err(fault::chain(&error)),
+            };
             if let Err(error) = restored {
                 tracing::error!(error, "a running network could not be put back");
             }
@@ -172,20 +175,19 @@ impl Daemon {
         Ok(())
     }
 
-    fn restore_network(&self, record: &NetworkRecord) -> Result<()> {
+    async fn restore_network(self: &Arc<Self>, record: &NetworkRecord) -> Result<()> {
         let network = Network::parse(&record.xml).map_err(fault::document(DOMAIN))?;
-        self.with_network(&network, |_, state| {
+        let network = Arc::new(network);
+        let restored = self.ask_network(&network, |daemon, network, state| {
             // A PF may be gone or down by now; its guests' ports must be known all the same.
-            if let Err(error) = self.open_network(&network) {
+            if let Err(error) = daemon.open_network(network) {
                 tracing::warn!(network = network.name, %error, "runs, and has nothing to lend");
             }
-            state.active = Some(ActiveNetwork {
-                network: Arc::new(network.clone()),
-                ports: HashMap::new(),
-            });
+            daemon.ports.open(network);
+            state.active = Some(Arc::clone(network));
             Ok(())
-        })?;
-        Ok(())
+        });
+        restored.await.map(drop)
     }
 
     fn take_port_record(
@@ -195,10 +197,6 @@ impl Daemon {
     ) -> std::result::Result<(), String> {
         let uuid = record.uuid;
         let kept = record.maker == PortMaker::Client || runs(record.guest);
-        let object = self
-            .networks
-            .by_uuid(record.network)
-            .filter(|object| object.is_active());
         if !kept {
             tracing::info!(port = %uuid, "removing a port whose guest is gone");
             return self
@@ -207,28 +205,16 @@ impl Daemon {
                 .remove(uuid)
                 .map_err(|error| error.to_string());
         }
-        let said = |error: Error| error.to_string();
-        let Some(object) = object else {
-            let network = record.network;
-            let entry = self.restored_port(None, record).map_err(said)?;
-            if entry.maker() == PortMaker::Guest {
-                lock(&self.parked_ports)
-                    .entry(network)
-                    .or_default()
-                    .push(entry);
-            } else {
-                self.drop_port(&entry);
-            }
-            return Ok(());
-        };
-        let mut state = lock(&object.state);
-        let Some(active) = state.active.as_mut() else {
-            return Ok(());
-        };
+        let network = record.network;
+        let running = (self.networks.by_uuid(network)).and_then(|handle| handle.running().ok());
         let entry = self
-            .restored_port(Some(&active.network), record)
-            .map_err(said)?;
-        active.ports.insert(uuid, entry);
+            .restored_port(running.as_deref(), record)
+            .map_err(|error| error.to_string())?;
+        if running.is_some() || entry.maker() == PortMaker::Guest {
+            self.ports.put(network, entry);
+        } else {
+            self.drop_port(&entry);
+        }
         Ok(())
     }
 }

@@ -3,75 +3,44 @@
 mod host_access;
 mod live;
 mod metadata;
+mod owner;
 mod parameters;
 mod port;
 mod report;
+mod table;
 mod update;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
-use rpc::{Code, Domain, Error, Net, NetworkChange, NetworkLifecycle};
+use rpc::{Code, Domain, Error, Net, NetworkChange};
+use tokio::sync::{mpsc, watch};
 
 pub(crate) use host_access::NO_HOST_ACCESS;
 pub(crate) use port::{PortEntry, PortMaker, PortSource, PortWish};
+pub(crate) use table::Ports;
 
-use crate::affect::Subject;
+use owner::{Gone, NetworkState, Work};
+
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::{Clash, Named};
-use crate::sync::lock;
 
 const DOMAIN: Domain = Domain::Network;
 /// `VIR_NETWORK_DEFINE_VALIDATE` and `VIR_NETWORK_CREATE_VALIDATE`.
 const VALIDATE: u32 = 1;
 
-/// A network that the daemon knows.
+/// A network as everybody but its owner has it: something to look at, and somebody to ask.
 #[derive(Debug)]
-pub(crate) struct NetworkObject {
+pub(crate) struct NetworkHandle {
     name: String,
     uuid: Uuid,
-    state: Mutex<NetworkState>,
+    mailbox: mpsc::Sender<Work>,
+    view: watch::Receiver<Arc<NetworkState>>,
 }
 
-/// What can change about it. A network that is neither defined nor active is forgotten.
-#[derive(Debug, Default)]
-struct NetworkState {
-    /// The definition on disk.
-    defined: Option<Network>,
-    /// What runs.
-    active: Option<ActiveNetwork>,
-    /// No longer in the registry: whoever still holds it must look again.
-    forgotten: bool,
-}
-
-#[derive(Debug)]
-struct ActiveNetwork {
-    network: Arc<Network>,
-    ports: HashMap<Uuid, PortEntry>,
-}
-
-impl NetworkState {
-    /// What runs, or else what would.
-    fn network(&self) -> Option<&Network> {
-        let active = self.active.as_ref().map(|active| &*active.network);
-        active.or(self.defined.as_ref())
-    }
-
-    /// The network of that name, as errors about it need it.
-    fn subject<'a>(&self, name: &'a str) -> Subject<'a> {
-        Subject {
-            domain: DOMAIN,
-            kind: "network",
-            name,
-            active: self.active.is_some(),
-            persistent: self.defined.is_some(),
-        }
-    }
-}
-
-impl Named for NetworkObject {
+impl Named for NetworkHandle {
     fn name(&self) -> &str {
         &self.name
     }
@@ -81,13 +50,10 @@ impl Named for NetworkObject {
     }
 }
 
-impl NetworkObject {
-    fn new(network: &Network) -> Self {
-        Self {
-            name: network.name.clone(),
-            uuid: network.uuid,
-            state: Mutex::default(),
-        }
+impl NetworkHandle {
+    /// The network as it is now. Waits for nobody.
+    fn view(&self) -> Arc<NetworkState> {
+        Arc::clone(&self.view.borrow())
     }
 
     /// How clients know it.
@@ -99,18 +65,27 @@ impl NetworkObject {
     }
 
     pub(crate) fn is_active(&self) -> bool {
-        lock(&self.state).active.is_some()
+        self.view().active.is_some()
     }
 
     pub(crate) fn is_persistent(&self) -> bool {
-        lock(&self.state).defined.is_some()
+        self.view().defined.is_some()
+    }
+
+    /// Whether it is defined or runs. One that is not is only being asked for.
+    pub(crate) fn is_known(&self) -> bool {
+        self.view().network().is_some()
+    }
+
+    /// Whether it is started with the host.
+    pub(crate) fn autostart(&self) -> bool {
+        self.view().autostart
     }
 
     /// The bridge that guests are on, where there is one.
     pub(crate) fn bridge(&self) -> Result<String> {
-        let state = lock(&self.state);
-        let network = state.network();
-        network
+        let view = self.view();
+        view.network()
             .and_then(|network| network.ip.bridge.as_ref()?.name.clone())
             .ok_or_else(|| {
                 let detail = format!("network '{}' does not have a bridge name", self.name);
@@ -120,30 +95,28 @@ impl NetworkObject {
 
     /// Whether its guests get whole host devices.
     pub(crate) fn lends_host_devices(&self) -> bool {
-        let state = lock(&self.state);
-        let network = state.network();
-        network.and_then(Network::forward_mode) == Some(ForwardMode::Hostdev)
+        let view = self.view();
+        let mode = view.network().and_then(|network| network.forward_mode());
+        mode == Some(ForwardMode::Hostdev)
     }
 
     /// How a VF of the network is to be set, where an interface says nothing else.
     pub(crate) fn vf_settings(&self, own: Option<VfSettings>, group: Option<&str>) -> VfSettings {
-        match &lock(&self.state).active {
-            Some(active) => conf::merge_vf_settings(own, &active.network, group),
+        match &self.view().active {
+            Some(network) => conf::merge_vf_settings(own, network, group),
             None => own.unwrap_or_default(),
         }
     }
 
     /// What is wrong with an interface that names a port group of it; it can still be mended.
     pub(crate) fn group_fault(&self, group: &str) -> Option<conf::Error> {
-        let state = lock(&self.state);
-        state.network()?.wanted_port_group(Some(group)).err()
+        self.view().network()?.wanted_port_group(Some(group)).err()
     }
 
     /// What runs.
     pub(crate) fn running(&self) -> Result<Arc<Network>> {
-        let state = lock(&self.state);
-        let active = state.active.as_ref().ok_or_else(|| self.not_active())?;
-        Ok(Arc::clone(&active.network))
+        let active = self.view().active.clone();
+        active.ok_or_else(|| self.not_active())
     }
 
     fn not_active(&self) -> Error {
@@ -154,144 +127,162 @@ impl NetworkObject {
 /// Networks.
 impl Daemon {
     /// The network that a client means.
-    pub(crate) fn network(&self, net: &Net) -> Result<Arc<NetworkObject>> {
+    pub(crate) fn network(&self, net: &Net) -> Result<Arc<NetworkHandle>> {
         self.network_by_uuid(net.uuid)
     }
 
-    pub(crate) fn network_by_uuid(&self, uuid: Uuid) -> Result<Arc<NetworkObject>> {
-        self.networks.by_uuid(uuid).ok_or_else(|| {
-            let detail = format!("no network with matching uuid '{uuid}'");
-            Error::new(Code::NoNetwork, DOMAIN, detail)
-        })
+    pub(crate) fn network_by_uuid(&self, uuid: Uuid) -> Result<Arc<NetworkHandle>> {
+        let handle = self.networks.by_uuid(uuid);
+        handle
+            .filter(|handle| handle.is_known())
+            .ok_or_else(|| no_network(uuid))
     }
 
-    pub(crate) fn network_by_name(&self, name: &str) -> Result<Arc<NetworkObject>> {
-        self.networks.by_name(name).ok_or_else(|| {
+    pub(crate) fn network_by_name(&self, name: &str) -> Result<Arc<NetworkHandle>> {
+        let handle = self.networks.by_name(name);
+        handle.filter(|handle| handle.is_known()).ok_or_else(|| {
             let detail = format!("no network with matching name '{name}'");
             Error::new(Code::NoNetwork, DOMAIN, detail)
         })
     }
 
+    /// The networks that are defined, or run, in the order of their names.
+    pub(crate) fn known_networks(&self) -> Vec<Arc<NetworkHandle>> {
+        let mut all = self.networks.all();
+        all.retain(|handle| handle.is_known());
+        all
+    }
+
     /// Keeps a definition. A running network goes on as it is, and has it at its next start.
-    pub(crate) fn define_network(&self, xml: &str, flags: u32) -> Result<Net> {
-        let network = self.read_network(xml, flags)?;
-        let object = self.with_network(&network, |_, state| {
-            self.network_store
-                .write(&network.name, &network.to_xml(Form::Inactive))
-                .map_err(fault::file(
-                    DOMAIN,
-                    format!("can't keep network '{}'", network.name),
-                ))?;
-            state.defined = Some(network.clone());
-            Ok(())
-        })?;
-        self.tell_network(&object, NetworkChange::Defined);
-        Ok(object.net())
+    pub(crate) async fn define_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Net> {
+        let network = self.read_network(xml, flags).await?;
+        let handle = self
+            .ask_network(&network, |daemon, network, state| {
+                daemon
+                    .network_store
+                    .write(&network.name, &network.to_xml(Form::Inactive))
+                    .map_err(fault::file(
+                        DOMAIN,
+                        format!("can't keep network '{}'", network.name),
+                    ))?;
+                state.defined = Some(Arc::clone(network));
+                state.tell(NetworkChange::Defined);
+                Ok(())
+            })
+            .await?;
+        Ok(handle.net())
     }
 
     /// Starts a network that is not kept.
-    pub(crate) fn create_network(&self, xml: &str, flags: u32) -> Result<Net> {
-        let network = self.read_network(xml, flags)?;
-        let object = self.with_network(&network, |object, state| {
-            self.activate(object, state, network.clone())
-        })?;
-        self.tell_network(&object, NetworkChange::Started);
-        Ok(object.net())
+    pub(crate) async fn create_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Net> {
+        let network = self.read_network(xml, flags).await?;
+        let handle = self
+            .ask_network(&network, |daemon, network, state| {
+                daemon.activate(state, network)
+            })
+            .await?;
+        Ok(handle.net())
     }
 
     /// Starts a defined network.
-    pub(crate) fn start_network(&self, object: &Arc<NetworkObject>) -> Result<()> {
-        let mut state = lock(&object.state);
-        let Some(network) = state.defined.clone() else {
-            return Err(already_active(object));
+    pub(crate) async fn start_network(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+        let (daemon, name) = (Arc::clone(self), handle.name.clone());
+        let start = move |state: &mut NetworkState| match state.defined.clone() {
+            Some(network) => daemon.activate(state, &network),
+            None => Err(already_active(&name)),
         };
-        self.activate(object, &mut state, network)?;
-        drop(state);
-        self.tell_network(object, NetworkChange::Started);
-        Ok(())
+        handle.request(start).await
     }
 
     /// Stops a network. Guests keep the devices that they have from it.
-    pub(crate) fn stop_network(&self, object: &Arc<NetworkObject>) -> Result<()> {
-        let mut state = lock(&object.state);
-        let Some(active) = state.active.take() else {
-            return Err(object.not_active());
+    pub(crate) async fn stop_network(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+        let daemon = Arc::clone(self);
+        let not_active = handle.not_active();
+        let stop = move |state: &mut NetworkState| match state.active.take() {
+            Some(active) => {
+                daemon.close_network(&active);
+                state.tell(NetworkChange::Stopped);
+                Ok(())
+            }
+            None => Err(not_active),
         };
-        self.close_network(object, active);
-        self.forget_if_unused(object, &mut state);
-        drop(state);
-        self.tell_network(object, NetworkChange::Stopped);
-        Ok(())
+        handle.request(stop).await
     }
 
     /// Forgets the definition. A running network goes on until it is stopped.
-    pub(crate) fn undefine_network(&self, object: &Arc<NetworkObject>) -> Result<()> {
-        let mut state = lock(&object.state);
-        if state.defined.is_none() {
-            return Err(fault::invalid(DOMAIN, "can't undefine transient network"));
-        }
-        self.network_store
-            .remove(&object.name)
-            .map_err(fault::file(
+    pub(crate) async fn undefine_network(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+        let (daemon, name) = (Arc::clone(self), handle.name.clone());
+        let undefine = move |state: &mut NetworkState| {
+            if state.defined.is_none() {
+                return Err(fault::invalid(DOMAIN, "can't undefine transient network"));
+            }
+            (daemon.network_store.remove(&name)).map_err(fault::file(
                 DOMAIN,
-                format!("can't forget network '{}'", object.name),
+                format!("can't forget network '{name}'"),
             ))?;
-        state.defined = None;
-        self.forget_if_unused(object, &mut state);
-        drop(state);
-        self.tell_network(object, NetworkChange::Undefined);
-        Ok(())
+            state.defined = None;
+            state.autostart = false;
+            state.tell(NetworkChange::Undefined);
+            Ok(())
+        };
+        handle.request(undefine).await
     }
 
-    pub(crate) fn network_autostart(&self, object: &NetworkObject) -> Result<bool> {
-        if !object.is_persistent() {
-            return Err(no_autostart());
-        }
-        Ok(self.network_store.autostart(&object.name))
-    }
-
-    pub(crate) fn set_network_autostart(&self, object: &NetworkObject, wanted: bool) -> Result<()> {
-        if !object.is_persistent() {
-            return Err(no_autostart());
-        }
-        self.network_store
-            .set_autostart(&object.name, wanted)
-            .map_err(fault::file(
-                DOMAIN,
-                format!("can't mark network '{}'", object.name),
-            ))
+    pub(crate) async fn set_network_autostart(
+        self: &Arc<Self>,
+        handle: &NetworkHandle,
+        wanted: bool,
+    ) -> Result<()> {
+        let (daemon, name) = (Arc::clone(self), handle.name.clone());
+        let mark = move |state: &mut NetworkState| {
+            if state.defined.is_none() {
+                let detail = "cannot set autostart for transient network";
+                return Err(fault::invalid(DOMAIN, detail));
+            }
+            (daemon.network_store.set_autostart(&name, wanted))
+                .map_err(fault::file(DOMAIN, format!("can't mark network '{name}'")))?;
+            state.autostart = wanted;
+            Ok(())
+        };
+        handle.request(mark).await
     }
 
     /// The document of a network, in the form that is asked for.
-    pub(crate) fn network_xml(&self, object: &NetworkObject, inactive: bool) -> Result<String> {
-        let state = lock(&object.state);
-        match (&state.active, &state.defined) {
+    pub(crate) fn network_xml(&self, handle: &NetworkHandle, inactive: bool) -> Result<String> {
+        let view = handle.view();
+        match (&view.active, &view.defined) {
             (Some(active), defined) if !(inactive && defined.is_some()) => {
                 if inactive {
-                    return Ok(active.network.to_xml(Form::Inactive));
+                    return Ok(active.to_xml(Form::Inactive));
                 }
                 Ok(self.live_network_xml(active))
             }
             (_, Some(defined)) => Ok(defined.to_xml(Form::Inactive)),
-            _ => Err(object.not_active()),
+            _ => Err(handle.not_active()),
         }
     }
 
     /// Starts what is marked to start with the host.
-    pub(crate) fn autostart_networks(&self) {
-        for object in self.networks.all() {
-            if object.is_active() || !self.network_store.autostart(&object.name) {
+    pub(crate) async fn autostart_networks(self: &Arc<Self>) {
+        for handle in self.networks.all() {
+            if handle.is_active() || !handle.autostart() {
                 continue;
             }
-            match self.start_network(&object) {
-                Ok(()) => tracing::info!(network = object.name, "started with the host"),
-                Err(error) => tracing::error!(network = object.name, %error, "not started"),
+            match self.start_network(&handle).await {
+                Ok(()) => tracing::info!(network = handle.name, "started with the host"),
+                Err(error) => tracing::error!(network = handle.name, %error, "not started"),
             }
         }
     }
 
-    /// A document as a client gave it, filled in as libvirt would.
-    fn read_network(&self, xml: &str, flags: u32) -> Result<Network> {
+    async fn read_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Arc<Network>> {
+        let daemon = Arc::clone(self);
+        let read = blocking(DOMAIN, move || daemon.read_network_document(&xml, flags));
+        Ok(Arc::new(read.await??))
+    }
+
+    /// A document as a client gave it, filled in as libvirt would. Blocks: it looks at the host.
+    fn read_network_document(&self, xml: &str, flags: u32) -> Result<Network> {
         let mut network = Network::parse(xml).map_err(fault::document(DOMAIN))?;
         for unread in conf::grammar::unread(xml).map_err(fault::document(DOMAIN))? {
             if flags & VALIDATE != 0 {
@@ -329,19 +320,21 @@ impl Daemon {
             )
     }
 
-    /// Does something to the network of that name and uuid, new or known. What is neither defined
-    /// nor active afterwards is forgotten.
-    fn with_network(
-        &self,
-        network: &Network,
-        change: impl Fn(&Arc<NetworkObject>, &mut NetworkState) -> Result<()>,
-    ) -> Result<Arc<NetworkObject>> {
-        let Network { name, uuid, .. } = network;
+    /// Has the owner of the network of that name and uuid do something to it, new or known.
+    async fn ask_network(
+        self: &Arc<Self>,
+        network: &Arc<Network>,
+        work: impl Fn(&Arc<Self>, &Arc<Network>, &mut NetworkState) -> Result<()>
+        + Copy
+        + Send
+        + 'static,
+    ) -> Result<Arc<NetworkHandle>> {
+        let Network { name, uuid, .. } = &**network;
         loop {
-            let object = self
+            let made = self
                 .networks
-                .get_or_insert(name, *uuid, || Arc::new(NetworkObject::new(network)));
-            let object = object.map_err(|clash| {
+                .get_or_insert(name, *uuid, || owner::make(self, name, *uuid));
+            let handle = made.map_err(|clash| {
                 let detail = match clash {
                     Clash::Name(other) => {
                         format!("network '{name}' already exists with uuid {other}")
@@ -352,66 +345,42 @@ impl Daemon {
                 };
                 Error::new(Code::OperationFailed, DOMAIN, detail)
             })?;
-            let mut state = lock(&object.state);
-            if state.forgotten {
-                continue;
+            let (daemon, network) = (Arc::clone(self), Arc::clone(network));
+            match handle
+                .ask(move |state| work(&daemon, &network, state))
+                .await
+            {
+                Ok(done) => return done.map(|()| handle),
+                // Forgotten meanwhile: it is a new one then.
+                Err(Gone) => {}
             }
-            let changed = change(&object, &mut state);
-            self.forget_if_unused(&object, &mut state);
-            drop(state);
-            return changed.map(|()| object);
         }
     }
 
-    fn activate(
-        &self,
-        object: &NetworkObject,
-        state: &mut NetworkState,
-        network: Network,
-    ) -> Result<()> {
+    /// Makes a network run. Blocks: VFs may be made.
+    fn activate(&self, state: &mut NetworkState, network: &Arc<Network>) -> Result<()> {
         if state.active.is_some() {
-            return Err(already_active(object));
+            return Err(already_active(&network.name));
         }
-        self.open_network(&network)?;
-        Self::say_host_access(&network);
-        let mut active = ActiveNetwork {
-            network: Arc::new(network),
-            ports: HashMap::new(),
-        };
-        if let Err(error) = self.record_network(&active.network) {
-            self.close_host_access(&active.network);
-            self.lender.close_pool(&object.name);
+        self.open_network(network)?;
+        Self::say_host_access(network);
+        if let Err(error) = self.record_network(network) {
+            self.close_host_access(network);
+            self.lender.close_pool(&network.name);
             return Err(error);
         }
-        let kept = lock(&self.parked_ports).remove(&object.uuid);
-        let kept = kept.unwrap_or_default().into_iter();
-        (active.ports).extend(kept.map(|entry| (entry.port.uuid, entry)));
-        state.active = Some(active);
+        self.ports.open(network);
+        state.active = Some(Arc::clone(network));
+        state.tell(NetworkChange::Started);
         Ok(())
     }
-
-    fn forget_if_unused(&self, object: &Arc<NetworkObject>, state: &mut NetworkState) {
-        if state.defined.is_none() && state.active.is_none() {
-            self.networks.remove(object);
-            state.forgotten = true;
-        }
-    }
-
-    fn tell_network(&self, object: &NetworkObject, change: NetworkChange) {
-        self.events.tell(NetworkLifecycle {
-            net: object.net(),
-            change,
-        });
-    }
 }
 
-fn already_active(object: &NetworkObject) -> Error {
-    fault::invalid(
-        DOMAIN,
-        format!("network '{}' is already active", object.name),
-    )
+fn no_network(uuid: Uuid) -> Error {
+    let detail = format!("no network with matching uuid '{uuid}'");
+    Error::new(Code::NoNetwork, DOMAIN, detail)
 }
 
-fn no_autostart() -> Error {
-    fault::invalid(DOMAIN, "cannot set autostart for transient network")
+fn already_active(name: &str) -> Error {
+    fault::invalid(DOMAIN, format!("network '{name}' is already active"))
 }

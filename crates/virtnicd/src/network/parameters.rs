@@ -5,16 +5,15 @@ use std::sync::Arc;
 use conf::{Bandwidth, Plug, Uuid};
 use rpc::{Code, Error, NetworkPortGetParameters, NetworkPortSetParameters, Params};
 
-use super::{DOMAIN, NetworkObject, PortMaker};
+use super::{DOMAIN, PortEntry, PortMaker};
 use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::daemon::Daemon;
 use crate::fault::Result;
-use crate::sync::lock;
 
 impl Daemon {
     /// The rates of a port: all at once, since clients ask one time, with room for none.
     pub(crate) fn port_parameters(&self, args: &NetworkPortGetParameters) -> Result<Params> {
-        let entry = self.network(&args.port.net)?.port(args.port.uuid)?;
+        let entry = self.port(&*self.network(&args.port.net)?, args.port.uuid)?;
         let params = rate_params(entry.port.bandwidth.as_ref());
         Ok(Params {
             nparams: i32::try_from(params.len()).unwrap_or(i32::MAX),
@@ -30,7 +29,7 @@ impl Daemon {
         let change = BandwidthChange::parse(DOMAIN, &args.params)?;
         let object = self.network(&args.port.net)?;
         let uuid = args.port.uuid;
-        let entry = object.port(uuid)?;
+        let entry = self.port(&object, uuid)?;
         if change.has_floor() {
             let detail = format!(
                 "port {uuid}: a floor is guaranteed among the guests of a bridge that its network \
@@ -56,35 +55,45 @@ impl Daemon {
             }
         }
         // Whoever made it reads it and carries it out.
-        let new = change.apply(entry.port.bandwidth.as_ref());
-        self.set_port_bandwidth(&object, uuid, new)
+        let daemon = Arc::clone(self);
+        let network = object.uuid;
+        object
+            .request(move |_| {
+                let entry = daemon.ports.get(network, uuid);
+                let entry = entry.ok_or_else(|| super::port::no_port(uuid))?;
+                let new = change.apply(entry.port.bandwidth.as_ref());
+                daemon.set_port_bandwidth(network, entry, new)
+            })
+            .await
     }
 
-    /// Records the shaping of a port, if it is on a running network.
+    /// Records the shaping of a guest's port, if it is there.
     pub(crate) fn put_port_bandwidth(
         &self,
         uuid: Uuid,
         bandwidth: Option<Bandwidth>,
     ) -> Result<()> {
-        let networks = self.networks.all();
-        match networks.iter().find(|object| object.port(uuid).is_ok()) {
-            Some(object) => self.set_port_bandwidth(object, uuid, bandwidth),
+        let network = self.ports.network_of(uuid);
+        let found = network.and_then(|network| Some((network, self.ports.get(network, uuid)?)));
+        match found {
+            Some((network, entry)) => self.set_port_bandwidth(network, entry, bandwidth),
             None => Ok(()),
         }
     }
 
+    /// Each port's shaping is changed by one alone: its guest's owner, or its network's.
     fn set_port_bandwidth(
         &self,
-        object: &NetworkObject,
-        uuid: Uuid,
+        network: Uuid,
+        mut entry: PortEntry,
         bandwidth: Option<Bandwidth>,
     ) -> Result<()> {
-        let mut state = lock(&object.state);
-        let active = state.active.as_mut().ok_or_else(|| object.not_active())?;
-        let entry = active.ports.get_mut(&uuid);
-        let entry = entry.ok_or_else(|| super::port::no_port(uuid))?;
-        let before = std::mem::replace(&mut entry.port.bandwidth, bandwidth);
-        self.record_port(object, entry)
-            .inspect_err(|_| entry.port.bandwidth = before)
+        let uuid = entry.port.uuid;
+        entry.port.bandwidth = bandwidth;
+        self.record_port(network, &entry)?;
+        let bandwidth = entry.port.bandwidth;
+        self.ports
+            .change(uuid, |entry| entry.port.bandwidth = bandwidth);
+        Ok(())
     }
 }

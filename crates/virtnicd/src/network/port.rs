@@ -11,11 +11,11 @@ use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
 
-use super::{DOMAIN, NetworkObject};
+use super::table::NoPlace;
+use super::{DOMAIN, NetworkHandle};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::{Borrower, Wanted, whole_or_share};
-use crate::sync::lock;
 
 /// A port, and the claim on its device.
 #[derive(Debug, Clone)]
@@ -80,25 +80,7 @@ impl PortEntry {
     }
 }
 
-impl NetworkObject {
-    /// The ports' identities, in no order.
-    pub(crate) fn ports(&self) -> Result<Vec<Uuid>> {
-        let state = lock(&self.state);
-        let active = state.active.as_ref().ok_or_else(|| self.not_active())?;
-        Ok(active.ports.keys().copied().collect())
-    }
-
-    /// A port, as it is now.
-    pub(crate) fn port(&self, uuid: Uuid) -> Result<PortEntry> {
-        let state = lock(&self.state);
-        let active = state.active.as_ref().ok_or_else(|| self.not_active())?;
-        active
-            .ports
-            .get(&uuid)
-            .cloned()
-            .ok_or_else(|| no_port(uuid))
-    }
-
+impl NetworkHandle {
     /// How clients know a port of it.
     pub(crate) fn port_handle(&self, uuid: Uuid) -> Port {
         Port {
@@ -110,10 +92,23 @@ impl NetworkObject {
 
 /// Ports.
 impl Daemon {
+    /// The ports of a running network, by identity.
+    pub(crate) fn ports_of(&self, handle: &NetworkHandle) -> Result<Vec<PortEntry>> {
+        handle.running()?;
+        Ok(self.ports.all(handle.uuid))
+    }
+
+    /// A port, as it is now.
+    pub(crate) fn port(&self, handle: &NetworkHandle, uuid: Uuid) -> Result<PortEntry> {
+        handle.running()?;
+        let entry = self.ports.get(handle.uuid, uuid);
+        entry.ok_or_else(|| no_port(uuid))
+    }
+
     /// Makes a port as a client asks for it.
     pub(crate) fn create_port(
         &self,
-        object: &Arc<NetworkObject>,
+        object: &Arc<NetworkHandle>,
         xml: &str,
         flags: u32,
     ) -> Result<Port> {
@@ -142,7 +137,7 @@ impl Daemon {
     /// Makes a port: chooses its device, claims it and records it. With a plug: that very device.
     pub(crate) fn make_port(
         &self,
-        object: &Arc<NetworkObject>,
+        object: &Arc<NetworkHandle>,
         wanted: NetworkPort,
         wish: PortWish,
     ) -> Result<PortEntry> {
@@ -157,18 +152,14 @@ impl Daemon {
     /// The same; `None`: the network was changed meanwhile, and what was chosen is of the past.
     fn try_make_port(
         &self,
-        object: &Arc<NetworkObject>,
+        object: &Arc<NetworkHandle>,
         wanted: NetworkPort,
         wish: PortWish,
     ) -> Result<Option<PortEntry>> {
-        let network = {
-            let state = lock(&object.state);
-            let active = state.active.as_ref().ok_or_else(|| object.not_active())?;
-            if active.ports.contains_key(&wanted.uuid) {
-                return Err(port_exists(wanted.uuid));
-            }
-            Arc::clone(&active.network)
-        };
+        let network = object.running()?;
+        if self.ports.get(object.uuid, wanted.uuid).is_some() {
+            return Err(port_exists(wanted.uuid));
+        }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
         let borrower = Borrower::port(&network, &port);
         let claim = match &port.plug {
@@ -243,72 +234,57 @@ impl Daemon {
     /// Puts a port on its network, if that is still the one that the port was made for.
     fn keep_port(
         &self,
-        object: &NetworkObject,
+        object: &NetworkHandle,
         network: &Arc<conf::Network>,
         entry: &PortEntry,
     ) -> Result<bool> {
-        let mut state = lock(&object.state);
-        let active = state.active.as_mut().ok_or_else(|| object.not_active())?;
-        if !Arc::ptr_eq(&active.network, network) {
-            return Ok(false);
+        let uuid = entry.port.uuid;
+        match self.ports.reserve(network, entry) {
+            Ok(()) => {}
+            Err(NoPlace::Changed) => return Ok(false),
+            Err(NoPlace::NotActive) => return Err(object.not_active()),
+            Err(NoPlace::Exists) => return Err(port_exists(uuid)),
         }
-        if active.ports.contains_key(&entry.port.uuid) {
-            return Err(port_exists(entry.port.uuid));
+        if let Err(error) = self.record_port(object.uuid, entry) {
+            self.ports.remove(object.uuid, uuid);
+            return Err(error);
         }
-        self.record_port(object, entry)?;
-        active.ports.insert(entry.port.uuid, entry.clone());
-        Ok(true)
+        if self.ports.made(uuid) {
+            return Ok(true);
+        }
+        self.forget_port(uuid);
+        Err(object.not_active())
     }
 
     /// Removes a port that a client names. One that a guest runs on stays.
-    pub(crate) fn delete_port(&self, object: &NetworkObject, uuid: Uuid) -> Result<()> {
-        let entry = object.port(uuid)?;
+    pub(crate) fn delete_port(&self, object: &NetworkHandle, uuid: Uuid) -> Result<()> {
+        let entry = self.port(object, uuid)?;
         if self.is_port_used(&entry) {
             let detail = format!("guest '{}' runs on port {uuid}", entry.port.owner_name);
             return Err(Error::new(Code::OperationInvalid, DOMAIN, detail));
         }
-        self.remove_port(object, uuid)
-    }
-
-    /// Removes a port, whoever made it. Its claim ends unless the device is with a guest.
-    pub(crate) fn remove_port(&self, object: &NetworkObject, uuid: Uuid) -> Result<()> {
-        let mut state = lock(&object.state);
-        let active = state.active.as_mut().ok_or_else(|| object.not_active())?;
-        let entry = active.ports.remove(&uuid).ok_or_else(|| no_port(uuid))?;
-        self.drop_port(&entry);
-        Ok(())
-    }
-
-    /// Removes a port of a guest that is gone, wherever it is: on its network, or kept for the time
-    /// when that runs again. Gone already is fine.
-    pub(crate) fn end_port(&self, network: Uuid, uuid: Uuid) {
-        if let Some(object) = self.networks.by_uuid(network)
-            && self.remove_port(&object, uuid).is_ok()
-        {
-            return;
+        match self.ports.remove(object.uuid, uuid) {
+            Some(entry) => {
+                self.drop_port(&entry);
+                Ok(())
+            }
+            None => Err(no_port(uuid)),
         }
-        let mut parked = lock(&self.parked_ports);
-        let Some(entries) = parked.get_mut(&network) else {
-            return;
-        };
-        if let Some(at) = entries.iter().position(|entry| entry.port.uuid == uuid) {
-            let entry = entries.swap_remove(at);
+    }
+
+    /// Removes a port of a guest that is gone, whether its network runs or not. Its claim ends unless
+    /// the device is with a guest. Gone already is fine.
+    pub(crate) fn end_port(&self, network: Uuid, uuid: Uuid) {
+        if let Some(entry) = self.ports.remove(network, uuid) {
             self.drop_port(&entry);
         }
-        if entries.is_empty() {
-            parked.remove(&network);
-        }
     }
 
-    /// Whether a guest runs on a port.
+    /// Whether a guest runs on a port, or is about to.
     pub(super) fn is_port_used(&self, entry: &PortEntry) -> bool {
-        match entry.claim {
-            Some(claim) => self.lender.is_in_use(claim),
-            None => {
-                let guest = self.guests.by_uuid(entry.port.owner_uuid);
-                entry.maker == PortMaker::Guest && guest.is_some_and(|guest| guest.is_active())
-            }
-        }
+        // Who made it removes it, when its guest is gone.
+        entry.maker == PortMaker::Guest
+            || (entry.claim).is_some_and(|claim| self.lender.is_in_use(claim))
     }
 
     /// Ends the claim of a port that is off its network, and removes its record.
@@ -316,8 +292,12 @@ impl Daemon {
         if let Some(claim) = entry.claim {
             self.lender.drop_claim(claim);
         }
-        if let Err(error) = self.records.ports.remove(entry.port.uuid) {
-            tracing::warn!(port = %entry.port.uuid, %error, "its record stays");
+        self.forget_port(entry.port.uuid);
+    }
+
+    fn forget_port(&self, uuid: Uuid) {
+        if let Err(error) = self.records.ports.remove(uuid) {
+            tracing::warn!(port = %uuid, %error, "its record stays");
         }
     }
 
@@ -353,10 +333,10 @@ impl Daemon {
         })
     }
 
-    pub(super) fn record_port(&self, object: &NetworkObject, entry: &PortEntry) -> Result<()> {
+    pub(super) fn record_port(&self, network: Uuid, entry: &PortEntry) -> Result<()> {
         let record = PortRecord {
             uuid: entry.port.uuid,
-            network: object.uuid,
+            network,
             guest: entry.port.owner_uuid,
             maker: entry.maker,
             since: entry.since,

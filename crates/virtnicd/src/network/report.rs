@@ -1,24 +1,21 @@
 //! What each network has to lend, on which NICs, and who has what of it.
 
-use std::sync::Arc;
-
+use conf::ForwardMode;
 use conf::xml::Keyword as _;
-use conf::{ForwardMode, Network};
 use pool::Sharing;
 use rpc::NetworkReport;
 
-use super::NetworkObject;
+use super::NetworkHandle;
 use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::registry::Named as _;
-use crate::sync::lock;
 
 impl Daemon {
     /// The network of that name or uuid, or all networks, by name. Asks the kernel about each
     /// device that is free, so it blocks.
     pub(crate) fn network_reports(&self, name: Option<&str>) -> Result<Vec<NetworkReport>> {
         let mut objects = match name {
-            None => self.networks.all(),
+            None => self.known_networks(),
             Some(name) => {
                 let by_uuid = name
                     .parse()
@@ -36,9 +33,14 @@ impl Daemon {
         Ok(reports.collect())
     }
 
-    fn network_report(&self, object: &NetworkObject) -> Option<NetworkReport> {
-        let (network, ports) = object.shown()?;
-        let explanation = ports.and_then(|_| self.lender.picture(&network));
+    fn network_report(&self, object: &NetworkHandle) -> Option<NetworkReport> {
+        let view = object.view();
+        let network = view.network()?;
+        let ports = view
+            .active
+            .as_ref()
+            .map(|_| self.ports.all(object.uuid).len());
+        let explanation = ports.and_then(|_| self.lender.picture(network));
         let is_exclusive = match &explanation {
             Some(explanation) => explanation.sharing == Sharing::Exclusive,
             None => matches!(
@@ -65,16 +67,5 @@ impl Daemon {
                 .map(|table| self.lender.rows(&table))
                 .unwrap_or_default(),
         })
-    }
-}
-
-impl NetworkObject {
-    /// What runs, with the number of its ports; or else what is defined.
-    fn shown(&self) -> Option<(Arc<Network>, Option<usize>)> {
-        let state = lock(&self.state);
-        match &state.active {
-            Some(active) => Some((Arc::clone(&active.network), Some(active.ports.len()))),
-            None => Some((Arc::new(state.defined.clone()?), None)),
-        }
     }
 }

@@ -5,55 +5,56 @@ use std::sync::Arc;
 use conf::{Form, Network, NetworkUpdate, UpdateCommand, UpdateSection};
 use rpc::{Code, Error};
 
-use super::{DOMAIN, NetworkObject, NetworkState};
+use super::owner::NetworkState;
+use super::{DOMAIN, NetworkHandle};
 use crate::affect::{Affected, Read};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::sync::lock;
 
 impl Daemon {
-    /// Carries `virsh net-update` out. Blocks.
-    pub(crate) fn update_network(
-        &self,
-        object: &NetworkObject,
-        args: &rpc::NetworkUpdate,
+    /// Carries `virsh net-update` out.
+    pub(crate) async fn update_network(
+        self: &Arc<Self>,
+        handle: &NetworkHandle,
+        args: rpc::NetworkUpdate,
     ) -> Result<()> {
-        let change = parse(args)?;
-        let mut state = lock(&object.state);
-        let affected = state.subject(&object.name).affected(args.flags)?;
-        // Who is on a device matters for what runs only.
-        let status = state.active.as_ref().filter(|_| affected.live);
-        let status = status.map(|active| self.network_status(active));
-        let changed = |network: &Network, which| {
-            let status = status.as_ref().filter(|_| which == Read::Live);
-            network
-                .update(&change, status)
-                .map_err(fault::document(DOMAIN))
+        let (daemon, name) = (Arc::clone(self), handle.name.clone());
+        let update = move |state: &mut NetworkState| {
+            let change = parse(&args)?;
+            let affected = state.subject(&name).affected(args.flags)?;
+            // Who is on a device matters for what runs only.
+            let status = state.active.as_ref().filter(|_| affected.live);
+            let status = status.map(|active| daemon.network_status(active));
+            let changed = |network: &Network, which| {
+                let status = status.as_ref().filter(|_| which == Read::Live);
+                network
+                    .update(&change, status)
+                    .map_err(fault::document(DOMAIN))
+            };
+            daemon.replace_network(state, affected, changed, |old, new| {
+                // Nothing but its pool is there already; a port group is looked at by the next port.
+                match old.forward == new.forward {
+                    true => Ok(()),
+                    false => daemon.reopen_network(old, new),
+                }
+            })
         };
-        self.replace_network(object, &mut state, affected, changed, |old, new| {
-            // Nothing but its pool is there already; a port group is looked at by the next port.
-            match old.forward == new.forward {
-                true => Ok(()),
-                false => self.reopen_network(old, new),
-            }
-        })
+        handle.request(update).await
     }
 
     /// Puts changed documents in the place of a network's. `effect` makes what runs like the second
-    /// of the two. All of it is done, or nothing: what fails late is undone.
+    /// of the two. All of it is done, or nothing: what fails late is undone. Blocks.
     pub(super) fn replace_network(
         &self,
-        object: &NetworkObject,
         state: &mut NetworkState,
         affected: Affected,
         changed: impl Fn(&Network, Read) -> Result<Network>,
         effect: impl Fn(&Network, &Network) -> Result<()>,
     ) -> Result<()> {
-        let active = state.active.as_mut().filter(|_| affected.live);
-        let mut live = match active {
-            Some(active) => {
-                let new = changed(&active.network, Read::Live)?;
-                Some((active, new))
+        let live = match state.active.clone().filter(|_| affected.live) {
+            Some(old) => {
+                let new = changed(&old, Read::Live)?;
+                Some((old, Arc::new(new)))
             }
             None => None,
         };
@@ -61,31 +62,32 @@ impl Daemon {
             Some(defined) => Some(changed(defined, Read::Config)?),
             None => None,
         };
-        if let Some((active, new)) = &live {
+        if let Some((old, new)) = &live {
             self.record_network(new)?;
-            if let Err(error) = effect(&active.network, new) {
-                self.record_again(&active.network);
+            if let Err(error) = effect(old, new) {
+                self.record_again(old);
                 return Err(error);
             }
         }
         if let Some(config) = config {
             let kept = self
                 .network_store
-                .write(&object.name, &config.to_xml(Form::Inactive));
+                .write(&config.name, &config.to_xml(Form::Inactive));
             if let Err(error) = kept {
-                if let Some((active, new)) = &live {
-                    if let Err(error) = effect(new, &active.network) {
-                        tracing::error!(network = object.name, %error, "a change is not undone");
+                if let Some((old, new)) = &live {
+                    if let Err(error) = effect(new, old) {
+                        tracing::error!(network = config.name, %error, "a change is not undone");
                     }
-                    self.record_again(&active.network);
+                    self.record_again(old);
                 }
-                let what = format!("can't keep network '{}'", object.name);
+                let what = format!("can't keep network '{}'", config.name);
                 return Err(fault::file(DOMAIN, what)(error));
             }
-            state.defined = Some(config);
+            state.defined = Some(Arc::new(config));
         }
-        if let Some((active, new)) = &mut live {
-            active.network = Arc::new(new.clone());
+        if let Some((_, new)) = live {
+            self.ports.open(&new);
+            state.active = Some(new);
         }
         Ok(())
     }

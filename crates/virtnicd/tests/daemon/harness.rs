@@ -441,8 +441,11 @@ impl Client {
             .await;
         for net in nets.into_items() {
             lines.push(format!("{net:?}"));
-            lines.push(self.network_dump(&net, 0).await);
-            lines.push(self.network_dump(&net, NETWORK_XML_INACTIVE).await);
+            for flags in [0, NETWORK_XML_INACTIVE] {
+                let net = net.clone();
+                let dump = self.rpc.call(&NetworkGetXmlDesc { net, flags }).await;
+                lines.push(dump.unwrap_or_else(|error| error.to_string()));
+            }
         }
         let doms = self
             .ok(ConnectListAllDomains {
@@ -452,8 +455,12 @@ impl Client {
             .await;
         for dom in doms.into_items() {
             lines.push(format!("{dom:?}"));
-            lines.push(self.guest_dump(&dom, 0).await);
-            lines.push(self.guest_dump(&dom, DOMAIN_XML_INACTIVE).await);
+            // One that ends between two calls is no fault of either.
+            for flags in [0, DOMAIN_XML_INACTIVE] {
+                let dom = dom.clone();
+                let dump = self.rpc.call(&DomainGetXmlDesc { dom, flags }).await;
+                lines.push(dump.unwrap_or_else(|error| error.to_string()));
+            }
         }
         let mut who: Vec<_> = self
             .who()

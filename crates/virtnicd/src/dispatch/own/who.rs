@@ -88,7 +88,7 @@ impl Daemon {
 
     fn port_of(&self, owner: &Owner) -> Option<PortEntry> {
         let network = self.networks.by_name(owner.network.as_deref()?)?;
-        network.port(owner.port?).ok()
+        self.port(&network, owner.port?).ok()
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use assign::{OpenError, VfioUser};
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
 use rpc::DaemonStatus;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use crate::accounts;
 use crate::events::Events;
@@ -38,7 +38,7 @@ pub(crate) struct Daemon {
     pub(crate) network_store: Store,
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
-    pub(crate) lender: Lender,
+    pub(crate) lender: Arc<Lender>,
     pub(crate) ports: Ports,
     pub(crate) events: Events,
     /// The clients of now, by the numbers of their connections.
@@ -51,7 +51,8 @@ pub(crate) struct Daemon {
     last_id: AtomicI32,
     since: Instant,
     /// Keeps others from this root for as long as it is open.
-    _lock: File,
+    lock: Mutex<Option<File>>,
+    stopping: watch::Sender<bool>,
 }
 
 /// The records of each kind.
@@ -64,27 +65,46 @@ pub(crate) struct AllRecords {
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StartError {
+#[non_exhaustive]
+pub enum StartError {
+    /// Threads, signals or timers can't be had.
     #[error("the runtime does not start")]
     Runtime(#[source] io::Error),
+    /// A directory can't be made, read or locked.
     #[error("{} can't be used", path.display())]
     Directory {
+        /// Which one.
         path: PathBuf,
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },
+    /// Another daemon uses the root.
     #[error("another virtnicd has {}; stop it, or choose another --root", .0.display())]
     Locked(PathBuf),
+    /// The kernel does not tell what it has.
     #[error("the host can't be read")]
     Host(#[source] HostError),
+    /// Nor what processors and memory there are.
     #[error(transparent)]
     Node(#[from] NodeInfoError),
+    /// What is lent is not known.
     #[error("the journal of lent devices can't be used")]
     Lender(#[source] OpenError),
+    /// The user that QEMU is to run as.
     #[error("there is no user '{0}'; name one with --qemu-user")]
     NoUser(String),
+    /// None was named, and none of the usual ones is there.
+    #[error(
+        "QEMU would run as root, with every right on this host: there is neither a user \
+         'libvirt-qemu' nor 'qemu'\nMake one: useradd --system --no-create-home libvirt-qemu\n\
+         or name one: --qemu-user NAME; root, too, if that is meant"
+    )]
+    QemuAsRoot,
+    /// The group that may use the read-write socket.
     #[error("there is no group '{0}'; name one with --socket-group")]
     NoGroup(String),
+    /// A socket can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
 }
@@ -129,6 +149,7 @@ impl Daemon {
                 domains: records("domains")?,
             },
             lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
+                .map(Arc::new)
                 .map_err(StartError::Lender)?,
             ports: Ports::default(),
             events: Events::default(),
@@ -137,7 +158,8 @@ impl Daemon {
             machines: OnceLock::new(),
             last_id: AtomicI32::new(0),
             since: Instant::now(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
+            stopping: watch::Sender::new(false),
             host,
             paths,
         });
@@ -173,6 +195,19 @@ impl Daemon {
     pub(crate) fn disconnected(self: &Arc<Self>, connection: u64) {
         lock(&self.connections).remove(&connection);
         self.end_guests_of(connection);
+    }
+
+    /// Lets the root go: owners end, and the next daemon finds what runs.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.events.close();
+        drop(lock(&self.lock).take());
+    }
+
+    /// Waits until the daemon stops.
+    pub(crate) async fn stopped(&self) {
+        // The sender is ours.
+        let _ = self.stopping.subscribe().wait_for(|stops| *stops).await;
     }
 
     /// Whether a client is still there.
@@ -269,9 +304,10 @@ fn qemu_user(options: &Options) -> Result<Option<RunAs>, StartError> {
             let ids = accounts::user(name).ok_or_else(|| StartError::NoUser(name.clone()))?;
             Ok(Some(run_as(ids)))
         }
-        None => Ok(["libvirt-qemu", "qemu"]
-            .into_iter()
-            .find_map(accounts::user)
-            .map(run_as)),
+        None => {
+            let mut usual = ["libvirt-qemu", "qemu"].into_iter();
+            let ids = usual.find_map(accounts::user);
+            ids.map(run_as).map(Some).ok_or(StartError::QemuAsRoot)
+        }
     }
 }

@@ -21,6 +21,13 @@ impl Events {
         connections.push(Arc::downgrade(connection));
     }
 
+    /// Ends all connections.
+    pub(crate) fn close(&self) {
+        for connection in read(&self.connections).iter().filter_map(Weak::upgrade) {
+            connection.close();
+        }
+    }
+
     /// Tells everyone who subscribed to it.
     pub(crate) fn tell(&self, event: impl Into<Event>) {
         let event = event.into();

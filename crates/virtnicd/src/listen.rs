@@ -18,12 +18,17 @@ pub(crate) struct Socket {
 
 /// Why a socket can't be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ListenError {
+#[non_exhaustive]
+pub enum ListenError {
+    /// Another daemon listens there.
     #[error("{} is in use by another daemon; stop that one, or choose other paths", .0.display())]
     InUse(PathBuf),
+    /// The kernel refuses it.
     #[error("can't listen on {}", path.display())]
     Io {
+        /// The socket.
         path: PathBuf,
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },

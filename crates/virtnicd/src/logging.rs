@@ -7,16 +7,19 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
 #[error("'{text}' is no log filter: {source}")]
-pub(crate) struct BadFilter {
+pub struct LogError {
     text: String,
     source: ParseError,
 }
 
-/// Starts logging what the filter lets through.
-pub(crate) fn start(filter: &str) -> Result<(), BadFilter> {
+/// Starts logging what the filter lets through, for the whole process.
+///
+/// # Errors
+/// The text is no filter.
+pub fn start(filter: &str) -> Result<(), LogError> {
     let filter = EnvFilter::builder()
         .parse(filter)
-        .map_err(|source| BadFilter {
+        .map_err(|source| LogError {
             text: filter.to_owned(),
             source,
         })?;

@@ -1,48 +1,23 @@
-//! The daemon: libvirt's clients come in by its sockets, guests get their network devices from it.
-
-mod accounts;
-mod affect;
-mod bandwidth;
-mod blocking;
-mod capabilities;
-mod daemon;
-mod dispatch;
-mod events;
-mod fault;
-mod guest;
-mod interface;
-mod lender;
-mod listen;
-mod logging;
-mod metadata;
-mod network;
-mod nodedev;
-mod options;
-mod paths;
-mod records;
-mod registry;
-mod restart;
-mod store;
-mod sync;
+//! The daemon's program: its command line, its signals and its log.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
-
-use daemon::{Daemon, StartError};
-use options::Options;
+use virtnicd::{Options, StartError, Virtnicd};
 
 /// Two serve any number of clients: what blocks goes to threads of its own.
 const WORKERS: usize = 2;
 /// Most threads that wait for the kernel or a disk at one time.
-const BLOCKING: usize = 64;
+const BLOCKING: usize = 256;
+/// For what is under way when the daemon is told to stop. What waits for the kernel longer than that
+/// is left to it: the records tell the next daemon how far it was.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if let Err(error) = logging::start(&options.log) {
+    if let Err(error) = virtnicd::start_logging(&options.log) {
         // The log is what failed, so this is the one line that goes around it.
         let _ =
             std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("virtnicd: {error}\n"));
@@ -56,32 +31,29 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(options)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(&options));
+            runtime.shutdown_timeout(FAREWELL);
+            outcome
+        }
         Err(error) => Err(StartError::Runtime(error)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", fault::chain(&error));
+            tracing::error!("{}", virtnicd::chain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 /// Serves until it is told to stop.
-async fn run(options: Options) -> Result<(), StartError> {
+async fn run(options: &Options) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
 
-    let daemon = Daemon::open(&options).await?;
-    let sockets = daemon.listen(&options)?;
-    let room = dispatch::Room::of_this_process();
-    let mut accepting = JoinSet::new();
-    for socket in sockets {
-        accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket, room.clone()));
-    }
-    daemon.autostart().await;
+    let daemon = Virtnicd::start(options).await?;
     // Fails where no service manager asked for it, which is fine.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -93,7 +65,7 @@ async fn run(options: Options) -> Result<(), StartError> {
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    accepting.shutdown().await;
+    daemon.stop().await;
     tracing::info!("stopped; guests go on");
     Ok(())
 }

@@ -25,28 +25,28 @@ Exit status:
   1  could not start, or failed; the reason is the last line of the log
   2  the command line is wrong"
 )]
-pub(crate) struct Options {
+pub struct Options {
     /// Keep everything below this directory, so that several run side by side
     #[arg(long, value_name = "DIR", default_value = "/")]
-    pub(crate) root: PathBuf,
+    pub root: PathBuf,
 
     /// Run on a simulated host, such as pfs=2,vfs=64; guests are stubs
     #[arg(long, value_name = "SHAPE")]
-    pub(crate) simulate: Option<SimulatedShape>,
+    pub simulate: Option<SimulatedShape>,
 
     /// Also listen where libvirt's clients look, usually in /run/libvirt
     #[arg(long, value_name = "DIR")]
-    pub(crate) libvirt_sockets: Option<PathBuf>,
+    pub libvirt_sockets: Option<PathBuf>,
 
     /// Let this group use the read-write socket [default: libvirt, where there is such a group]
     #[arg(long, value_name = "GROUP")]
-    pub(crate) socket_group: Option<String>,
+    pub socket_group: Option<String>,
 
     /// Run QEMU as this user [default: libvirt-qemu or qemu, where there is one]
     #[arg(long, value_name = "USER")]
-    pub(crate) qemu_user: Option<String>,
+    pub qemu_user: Option<String>,
 
     /// What to log: error, warn, info, debug, trace, or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub(crate) log: String,
+    pub log: String,
 }

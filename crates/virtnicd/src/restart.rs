@@ -47,10 +47,8 @@ impl Daemon {
         self.autostart_networks().await;
         let marker = self.paths.autostarted();
         let boot = self.host.boot_id().unwrap_or_default();
-        if std::fs::read_to_string(&marker).is_ok_and(|done| done == boot) {
-            return;
-        }
-        for handle in self.guests.all() {
+        let done = std::fs::read_to_string(&marker).is_ok_and(|done| done == boot);
+        for handle in self.guests.all().into_iter().filter(|_| !done) {
             if handle.view().autostart && !handle.is_active() {
                 autostart_guest(&handle).await;
             }
@@ -58,6 +56,7 @@ impl Daemon {
         if let Err(error) = std::fs::write(&marker, boot) {
             tracing::warn!(%error, "guests may be started with the host once more");
         }
+        tracing::info!("what is marked for it was started with the host");
     }
 
     /// Definitions that were put there by hand.
@@ -130,11 +129,14 @@ impl Daemon {
                 return;
             }
         };
-        let daemon = Arc::clone(self);
+        // Not the daemon itself: this goes on until the host says no more.
+        let (daemon, lender) = (Arc::downgrade(self), Arc::clone(&self.lender));
         let follow = move || {
-            daemon
-                .lender
-                .follow(events, |vanished| daemon.tell_vanished(&vanished));
+            lender.follow(events, |vanished| {
+                if let Some(daemon) = daemon.upgrade() {
+                    daemon.tell_vanished(&vanished);
+                }
+            });
         };
         if let Err(error) = std::thread::Builder::new()
             .name("host-events".into())

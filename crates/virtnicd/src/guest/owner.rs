@@ -160,6 +160,8 @@ fn spawn(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid, state: View) -> Arc
 
 impl Owner {
     async fn live(mut self) {
+        let daemon = Arc::clone(&self.daemon);
+        let mut stopped = std::pin::pin!(daemon.stopped());
         if self.state.life == Life::Found {
             self.reconnect();
             self.publish();
@@ -179,6 +181,8 @@ impl Owner {
                     None => self.events = None,
                 },
                 () = until(self.retry) => self.ask_again(),
+                // What is under way goes on, and the records tell the next daemon of it.
+                () = &mut stopped => return,
             }
             self.go_on();
             self.publish();

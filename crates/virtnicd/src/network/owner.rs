@@ -84,7 +84,14 @@ async fn own(
     shown: watch::Sender<Arc<NetworkState>>,
 ) {
     let mut state = NetworkState::default();
-    while let Some(work) = works.recv().await {
+    let stopping = Arc::clone(&daemon);
+    let mut stopped = std::pin::pin!(stopping.stopped());
+    loop {
+        let work = tokio::select! {
+            work = works.recv() => work,
+            () = &mut stopped => return,
+        };
+        let Some(work) = work else { return };
         let mut given = state.clone();
         let done = tokio::task::spawn_blocking(move || {
             // One that panics leaves everything in memory as it was; the log says why.

@@ -383,6 +383,9 @@ async fn a_vf_that_a_guest_names_itself_is_lent_to_it_and_to_no_other() {
     assert_eq!(addresses.len(), 4);
 }
 
+/// The daemon is ready before that: whoever waits for it may be what a guest waits for.
+const AUTOSTARTED: &str = "what is marked for it was started with the host";
+
 #[tokio::test]
 async fn marked_guests_start_once_a_boot() {
     let root = Root::new();
@@ -397,11 +400,13 @@ async fn marked_guests_start_once_a_boot() {
         .await;
     daemon.stop();
     // The same boot: whoever stopped the guest since wants it stopped.
-    let daemon = root.start();
+    let mut daemon = root.start();
+    daemon.wait_for_line(AUTOSTARTED);
     assert!(root.client().await.guest_names(ACTIVE).await.is_empty());
     daemon.stop();
     // Another boot.
     std::fs::remove_file(root.path("run/virtnic/autostarted")).unwrap();
-    let _daemon = root.start();
+    let mut daemon = root.start();
+    daemon.wait_for_line(AUTOSTARTED);
     assert_eq!(root.client().await.guest_names(ACTIVE).await, ["g1"]);
 }

@@ -1,0 +1,101 @@
+//! The daemon: libvirt's clients come in by its sockets, guests get their network devices from it.
+//!
+//! A library, so that several run side by side in one process, each below a root of its own.
+
+mod accounts;
+mod affect;
+mod bandwidth;
+mod blocking;
+mod capabilities;
+mod daemon;
+mod dispatch;
+mod events;
+mod fault;
+mod guest;
+mod interface;
+mod lender;
+mod listen;
+mod logging;
+mod metadata;
+mod network;
+mod nodedev;
+mod options;
+mod paths;
+mod records;
+mod registry;
+mod restart;
+mod store;
+mod sync;
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+pub use daemon::StartError;
+pub use listen::ListenError;
+pub use logging::{LogError, start as start_logging};
+pub use options::Options;
+
+use daemon::Daemon;
+
+/// A daemon that serves clients. Dropped, it stops to; guests go on.
+pub struct Virtnicd {
+    daemon: Arc<Daemon>,
+    accepting: JoinSet<()>,
+    autostarting: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Virtnicd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Virtnicd").finish_non_exhaustive()
+    }
+}
+
+impl Virtnicd {
+    /// Takes up what an earlier daemon left below the root, and listens. What is to be started with
+    /// the host is started beside: see [`Virtnicd::autostarted`].
+    ///
+    /// Must run on a tokio runtime of several threads, with I/O and time.
+    ///
+    /// # Errors
+    /// The root can't be used, or another daemon uses it.
+    pub async fn start(options: &Options) -> Result<Self, StartError> {
+        let daemon = Daemon::open(options).await?;
+        let mut accepting = JoinSet::new();
+        let room = dispatch::Room::of_this_process();
+        for socket in daemon.listen(options)? {
+            accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket, room.clone()));
+        }
+        let mut autostarting = JoinSet::new();
+        let starting = Arc::clone(&daemon);
+        autostarting.spawn(async move { starting.autostart().await });
+        Ok(Self {
+            daemon,
+            accepting,
+            autostarting,
+        })
+    }
+
+    /// Waits until all that is to be started with the host was, or failed to.
+    pub async fn autostarted(&mut self) {
+        while self.autostarting.join_next().await.is_some() {}
+    }
+
+    /// Reads definitions that were put below the root by hand.
+    pub async fn read_new_definitions(&self) {
+        self.daemon.read_new_definitions().await;
+    }
+
+    /// Listens no more, and lets the root go. Guests go on.
+    pub async fn stop(mut self) {
+        self.accepting.shutdown().await;
+        self.autostarting.shutdown().await;
+        self.daemon.stop();
+    }
+}
+
+/// An error with its sources, outermost first.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    fault::chain(error)
+}

@@ -11,13 +11,13 @@ use std::time::Instant;
 use assign::{OpenError, VfioUser};
 use conf::Uuid;
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
+use lending::Ledger;
 use rpc::DaemonStatus;
 use tokio::sync::OnceCell;
 
 use crate::accounts;
 use crate::domain::DomainObject;
 use crate::events::Events;
-use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
 use crate::network::{NetworkObject, PortEntry};
 use crate::options::Options;
@@ -38,7 +38,7 @@ pub(crate) struct Daemon {
     pub(crate) network_store: Store,
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
-    pub(crate) lender: Lender,
+    pub(crate) lender: Arc<Ledger>,
     /// Ports of running guests on networks that do not run, by network.
     pub(crate) parked_ports: Mutex<HashMap<Uuid, Vec<PortEntry>>>,
     pub(crate) events: Events,
@@ -126,7 +126,8 @@ impl Daemon {
                 ports: records("ports")?,
                 domains: records("domains")?,
             },
-            lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
+            lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
+                .map(Arc::new)
                 .map_err(StartError::Lender)?,
             parked_ports: Mutex::default(),
             events: Events::default(),

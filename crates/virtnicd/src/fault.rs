@@ -1,5 +1,8 @@
 //! Errors as clients get them: what went wrong elsewhere, in libvirt's codes.
 
+pub(crate) mod lending;
+
+pub(crate) use ::lending::chain;
 use conf::ErrorKind;
 use rpc::{Code, Domain, Error};
 
@@ -69,18 +72,6 @@ pub(crate) fn file(
         Some(errno) => Error::system(domain, errno, &what),
         None => Error::new(Code::InternalError, domain, format!("{what}: {error}")),
     }
-}
-
-/// An error with its sources, outermost first. Each says its own part only.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// A wrong state for what is asked.

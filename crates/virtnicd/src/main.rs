@@ -10,7 +10,6 @@ mod domain;
 mod events;
 mod fault;
 mod interface;
-mod lender;
 mod listen;
 mod logging;
 mod metadata;

@@ -33,9 +33,7 @@ impl Daemon {
         }
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
         let runs = running.clone();
-        self.lender
-            .recover(move |guest| runs.contains(&guest))
-            .await;
+        tokio::task::block_in_place(|| self.lender.recover(|guest| runs.contains(&guest)));
         self.restore_networks(|guest| running.contains(&guest))?;
         for Found {
             record,

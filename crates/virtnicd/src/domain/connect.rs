@@ -10,12 +10,12 @@ use conf::{
     VirtualPortKind, Vlan,
 };
 use host::{BridgePort, BridgeVlan, HostError, PortAction, TapQueues};
+use lending::{Share, device_named};
 use rpc::{Code, Error};
 
 use super::QEMU;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Wanted;
 
 /// Most queues of a tap: `MAX_TAP_QUEUES` of the kernel's `tun.c` and `if_tap.h`.
 const MOST_QUEUES: u32 = 256;
@@ -86,7 +86,7 @@ impl Daemon {
         interface: &Interface,
         target: &Target,
         settings: &Settings,
-    ) -> Result<(Wanted, Preparation)> {
+    ) -> Result<(Share, Preparation)> {
         let about = Connecting {
             domain,
             interface,
@@ -99,10 +99,10 @@ impl Daemon {
                 address,
             }) => {
                 let vfio = about.vfio(*managed, driver.clone(), self.host_uuid())?;
-                Ok((Wanted::Whole((*address).into()), Preparation::Vfio(vfio)))
+                Ok((Share::Whole((*address).into()), Preparation::Vfio(vfio)))
             }
             Target::Plug(Plug::Direct { dev, mode }) => {
-                let device = self.lender.device_named(dev).map_err(fault::host(QEMU))?;
+                let device = device_named(&*self.host, dev).map_err(fault::host(QEMU))?;
                 let is_vf = match device {
                     DeviceId::Pci(address) => match self.host.virtual_function(address) {
                         Ok(_) => true,
@@ -113,9 +113,9 @@ impl Daemon {
                 };
                 let macvtap = about.macvtap(dev, *mode, is_vf, self.host_uuid())?;
                 let wanted = if macvtap.mode == DirectMode::Passthrough {
-                    Wanted::Whole(device)
+                    Share::Whole(device)
                 } else {
-                    Wanted::Share(device)
+                    Share::Part(device)
                 };
                 Ok((wanted, Preparation::Macvtap(macvtap)))
             }
@@ -131,11 +131,11 @@ impl Daemon {
             ) => {
                 self.check_bridge(plug)?;
                 let tap = about.tap(Some(bridge), *mac_table_manager, false)?;
-                Ok((Wanted::Tap, Preparation::Tap(tap)))
+                Ok((Share::Tap, Preparation::Tap(tap)))
             }
             Target::Ethernet { existing } => {
                 let tap = about.tap(None, None, *existing)?;
-                Ok((Wanted::Tap, Preparation::Tap(tap)))
+                Ok((Share::Tap, Preparation::Tap(tap)))
             }
         }
     }

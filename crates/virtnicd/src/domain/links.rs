@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use assign::{Assignment, Kind};
 use conf::{DirectMode, Interface, InterfaceSource, Plug, Uuid};
+use lending::Vanished;
 use rpc::{Code, DomainDeviceRemoved, Error};
 
 use super::{DomainObject, QEMU, Running};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Vanished;
 use crate::network::NO_HOST_ACCESS;
 use crate::sync::lock;
 
@@ -111,7 +111,7 @@ impl Daemon {
             })
         };
         if let Some(line) = found {
-            if let Err(error) = self.lender.give_back(line.generation).await {
+            if let Err(error) = self.give_back(line.generation).await {
                 tracing::error!(guest = object.name, %error, "a device was not given back");
             }
             let port = line.owner.port;

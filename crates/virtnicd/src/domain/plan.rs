@@ -8,6 +8,7 @@ use conf::{
     ActualDevice, DeviceId, HostSource, Interface, InterfaceSource, NetworkPort, PciAddress, Plug,
     Uuid,
 };
+use lending::{Share, host_device_owner, interface_owner};
 use rpc::{Code, Error};
 use tokio::task::block_in_place;
 
@@ -16,7 +17,6 @@ use super::connect::{Settings, Target};
 use super::start::Borrowed;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::{Borrower, Wanted};
 use crate::network::{PortMaker, PortWish};
 
 /// All devices of a guest, claimed and not touched yet.
@@ -31,7 +31,7 @@ pub(super) struct Planned {
 #[derive(Debug)]
 pub(super) struct PlannedDevice {
     pub(super) claim: Generation,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: Share,
     pub(super) preparation: Preparation,
     /// The interface that it is for, by its place; `None`: a plain host device.
     pub(super) place: Option<usize>,
@@ -83,10 +83,10 @@ impl Daemon {
         }
         for hostdev in &domain.devices.hostdevs {
             let address = block_in_place(|| self.resolve(&hostdev.source))?;
-            let borrower =
-                Borrower::host_device(&domain.name, domain.uuid, hostdev.info.alias.clone());
-            let wanted = Wanted::Whole(address.into());
-            let claim = self.lender.claim(wanted, &borrower)?;
+            let owner = host_device_owner(domain, hostdev);
+            let wanted = Share::Whole(address.into());
+            let claim = (self.lender.claim(wanted, &owner, Origin::HostDevice))
+                .map_err(fault::lending::claim)?;
             borrowed.lent.push(claim);
             planned.devices.push(PlannedDevice {
                 claim,
@@ -116,8 +116,9 @@ impl Daemon {
         let settings = Settings::own(interface);
         let (wanted, preparation) =
             block_in_place(|| self.connection(domain, interface, target, &settings))?;
-        let borrower = Borrower::interface(&domain.name, domain.uuid, interface);
-        let claim = self.lender.claim(wanted, &borrower)?;
+        let owner = interface_owner(domain, interface);
+        let claim = (self.lender.claim(wanted, &owner, Origin::Interface))
+            .map_err(fault::lending::claim)?;
         borrowed.lent.push(claim);
         Ok(PlannedDevice {
             claim,
@@ -167,11 +168,13 @@ impl Daemon {
             Some(claim) => claim,
             // A tap is made for the guest alone; its network has nothing to keep account of.
             None => {
-                let mut borrower = Borrower::interface(&domain.name, domain.uuid, interface);
-                borrower.owner.network = Some(network.to_owned());
-                borrower.owner.port = Some(port.uuid);
-                borrower.origin = Origin::PoolPort;
-                let claim = self.lender.claim(wanted, &borrower)?;
+                let owner = assign::Owner {
+                    network: Some(network.to_owned()),
+                    port: Some(port.uuid),
+                    ..interface_owner(domain, interface)
+                };
+                let claim = (self.lender.claim(wanted, &owner, Origin::PoolPort))
+                    .map_err(fault::lending::claim)?;
                 borrowed.lent.push(claim);
                 claim
             }
@@ -309,34 +312,4 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
         refused.join("; ")
     );
     Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
-}
-
-impl Borrower {
-    pub(super) fn interface(guest: &str, uuid: Uuid, interface: &Interface) -> Self {
-        Self {
-            owner: assign::Owner {
-                guest: uuid,
-                name: guest.to_owned(),
-                network: None,
-                port: None,
-                mac: Some(interface.mac),
-                alias: interface.info.alias.clone(),
-            },
-            origin: Origin::Interface,
-        }
-    }
-
-    pub(super) fn host_device(guest: &str, uuid: Uuid, alias: Option<String>) -> Self {
-        Self {
-            owner: assign::Owner {
-                guest: uuid,
-                name: guest.to_owned(),
-                network: None,
-                port: None,
-                mac: None,
-                alias,
-            },
-            origin: Origin::HostDevice,
-        }
-    }
 }

@@ -6,6 +6,7 @@ use assign::{Preparation, VfioPreparation};
 use conf::{
     DeviceId, DirectMode, HostDevice, Interface, InterfaceSource, Network, Plug, PoolMembers,
 };
+use lending::{PoolRequest, Share, Trial, host_device_owner, interface_owner, port_owner};
 use rpc::{
     ChosenDevice, Code, Error, LentKind, PlanOf, PlanRefusal, PlanReport, PlannedChoice,
     PlannedDevice, PoolRow,
@@ -15,8 +16,7 @@ use super::connect::{Settings, Target};
 use super::plan::{refuse_unsupported, wanted_port};
 use super::{DomainObject, QEMU};
 use crate::daemon::Daemon;
-use crate::fault::Result;
-use crate::lender::{Borrower, Trial, Wanted};
+use crate::fault::{self, Result};
 use crate::network::{NO_HOST_ACCESS, PortSource};
 use crate::sync::lock;
 
@@ -152,7 +152,7 @@ impl Daemon {
         let network = object.running()?;
         let port = conf::merge_port(port, &network)
             .map_err(crate::fault::document(rpc::Domain::Network))?;
-        let borrower = Borrower::port(&network, &port);
+        let owner = port_owner(&network, &port);
         let settings = Settings {
             vf: object.vf_settings(interface.vf, port.group.as_deref()),
             ..Settings::of_port(&port)
@@ -162,12 +162,20 @@ impl Daemon {
             PortSource::Pool(mode) => {
                 let found = self
                     .lender
-                    .try_choose(trial, &network, mode, &borrower, numa_nodes)
+                    .try_choose(
+                        trial,
+                        &PoolRequest {
+                            network: &network,
+                            mode,
+                            owner: &owner,
+                            numa_nodes,
+                        },
+                    )
                     .map_err(|refusal| Refused {
                         error: refusal.to_string(),
                         advice: Some(refusal.advice()).filter(|advice| !advice.is_empty()),
                         rows: (refusal.explanation.as_ref())
-                            .map_or_else(Vec::new, |table| self.lender.rows(table)),
+                            .map_or_else(Vec::new, |table| self.pool_rows(table)),
                     })?;
                 for (device, reason) in &found.passed_over {
                     notes.push(format!("{device} is passed over: {reason}"));
@@ -181,9 +189,9 @@ impl Daemon {
         let target = Target::Plug(plug);
         let (wanted, preparation) = self.connection(domain, interface, &target, &settings)?;
         if !taken {
-            (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
+            (trial.claim(wanted, &owner)).map_err(|taken| Refused::of_text(&taken.to_string()))?;
         }
-        let found = self.steps_of(wanted, &borrower, &preparation, why, notes);
+        let found = self.steps_of(wanted, &owner, &preparation, why, notes);
         if network.extension.host_access {
             notes.retain(|note| note != NO_HOST_ACCESS);
         }
@@ -200,10 +208,10 @@ impl Daemon {
     ) -> std::result::Result<Found, Refused> {
         let settings = Settings::own(interface);
         let (wanted, preparation) = self.connection(domain, interface, target, &settings)?;
-        let borrower = Borrower::interface(&domain.name, domain.uuid, interface);
-        (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
+        let owner = interface_owner(domain, interface);
+        (trial.claim(wanted, &owner)).map_err(|taken| Refused::of_text(&taken.to_string()))?;
         let why = "the interface names it".to_owned();
-        self.steps_of(wanted, &borrower, &preparation, why, notes)
+        self.steps_of(wanted, &owner, &preparation, why, notes)
     }
 
     fn preview_hostdev(
@@ -214,10 +222,9 @@ impl Daemon {
     ) -> Preview {
         let find = |trial: &mut Trial| {
             let address = self.resolve(&hostdev.source)?;
-            let wanted = Wanted::Whole(address.into());
-            let borrower =
-                Borrower::host_device(&domain.name, domain.uuid, hostdev.info.alias.clone());
-            (trial.claim(wanted, &borrower)).map_err(|text| Refused::of_text(&text))?;
+            let wanted = Share::Whole(address.into());
+            let owner = host_device_owner(domain, hostdev);
+            (trial.claim(wanted, &owner)).map_err(|taken| Refused::of_text(&taken.to_string()))?;
             let preparation = Preparation::Vfio(VfioPreparation {
                 managed: hostdev.managed,
                 driver: hostdev.driver.clone(),
@@ -225,7 +232,7 @@ impl Daemon {
                 profile: None,
             });
             let why = "the guest names it".to_owned();
-            self.steps_of(wanted, &borrower, &preparation, why, &mut Vec::new())
+            self.steps_of(wanted, &owner, &preparation, why, &mut Vec::new())
         };
         Preview {
             network: None,
@@ -244,18 +251,23 @@ impl Daemon {
 
     fn steps_of(
         &self,
-        wanted: Wanted,
-        borrower: &Borrower,
+        wanted: Share,
+        owner: &assign::Owner,
         preparation: &Preparation,
         why: String,
         notes: &mut Vec<String>,
     ) -> std::result::Result<Found, Refused> {
         let steps = self
             .lender
-            .steps(wanted, borrower, preparation)
-            .map_err(|text| Refused::of_text(&text))?;
+            .steps(wanted, owner, preparation)
+            .map_err(|obstacle| Refused {
+                error: fault::chain(&obstacle),
+                advice: obstacle.advice(),
+                rows: Vec::new(),
+            })?;
+        let steps = steps.iter().map(ToString::to_string).collect();
         let (kind, device) = match (preparation, wanted) {
-            (Preparation::Vfio(_), Wanted::Whole(device)) => (
+            (Preparation::Vfio(_), Share::Whole(device)) => (
                 LentKind::Hostdev,
                 match self.vf_of(device) {
                     Some((pf, number)) => format!("VF {number} of {pf} ({device})"),
@@ -285,8 +297,8 @@ impl Daemon {
             (Preparation::Vfio(_), _) => (LentKind::Hostdev, "host device".to_owned()),
         };
         let pci_address = match wanted {
-            Wanted::Whole(device) => device.pci().map(|address| address.to_string()),
-            Wanted::Share(_) | Wanted::Tap => None,
+            Share::Whole(device) => device.pci().map(|address| address.to_string()),
+            Share::Part(_) | Share::Tap => None,
         };
         Ok(Found {
             chosen: ChosenDevice {

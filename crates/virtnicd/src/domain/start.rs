@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use assign::{Generation, Lent, LentKind};
 use conf::Uuid;
+use lending::Share;
 use qemu::{Guest, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Dom, DomainChange, Error};
 
@@ -15,7 +16,6 @@ use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::{NotLent, Wanted};
 use crate::sync::lock;
 
 /// `VIR_DOMAIN_START_PAUSED`.
@@ -277,17 +277,20 @@ impl Daemon {
         let mut excluded = BTreeMap::new();
         loop {
             let (place, port) = (device.place, device.chosen_by);
-            let refused = self.lender.prepare(device.claim, device.preparation).await;
-            let NotLent { error, try_another } = match refused {
-                Ok(lent) => return Ok(lent),
-                Err(not_lent) => not_lent,
+            let ledger = Arc::clone(&self.lender);
+            let (claim, preparation) = (device.claim, device.preparation);
+            let prepared = tokio::task::spawn_blocking(move || ledger.prepare(claim, &preparation));
+            let refused = match prepared.await {
+                Ok(Ok(lent)) => return Ok(lent),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let detail = "preparing a device broke off; the log says why";
+                    return Err(Error::new(Code::InternalError, QEMU, detail));
+                }
             };
-            let (
-                Some(place),
-                Some(port),
-                Some(fault),
-                Wanted::Whole(wanted) | Wanted::Share(wanted),
-            ) = (place, port, try_another, device.wanted)
+            let (error, own_fault) = (fault::lending::prepare(&refused), refused.own_fault());
+            let (Some(place), Some(port), Some(fault), Share::Whole(wanted) | Share::Part(wanted)) =
+                (place, port, own_fault, device.wanted)
             else {
                 return Err(error);
             };
@@ -311,6 +314,21 @@ impl Daemon {
         self.give_all_back(object, &running.borrowed).await
     }
 
+    /// Takes a device back from its guest, whose process is gone.
+    pub(super) async fn give_back(
+        &self,
+        generation: Generation,
+    ) -> std::result::Result<(), String> {
+        let ledger = Arc::clone(&self.lender);
+        let returned = tokio::task::spawn_blocking(move || ledger.give_back(generation)).await;
+        match returned {
+            Ok(returned) => returned.map_err(|error| fault::chain(&error)),
+            Err(_) => Err(format!(
+                "giving {generation} back broke off; the log says why"
+            )),
+        }
+    }
+
     /// Takes back whatever a guest had, as far as that goes; what was left behind.
     pub(super) async fn give_all_back(
         &self,
@@ -319,7 +337,7 @@ impl Daemon {
     ) -> Vec<String> {
         let mut left = Vec::new();
         for generation in borrowed.lent.iter().rev() {
-            if let Err(error) = self.lender.give_back(*generation).await {
+            if let Err(error) = self.give_back(*generation).await {
                 tracing::error!(guest = object.name, %error, "a device was not given back");
                 left.push(error);
             }

@@ -12,7 +12,7 @@ use super::{DomainObject, QEMU};
 use crate::affect::{Affected, Read};
 use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::daemon::Daemon;
-use crate::fault::Result;
+use crate::fault::{self, Result};
 use crate::sync::lock;
 
 impl DomainObject {
@@ -142,6 +142,7 @@ impl Daemon {
         let shape = |bandwidth: Option<&Bandwidth>| {
             let bandwidth = bandwidth.cloned().unwrap_or_default();
             block_in_place(|| self.lender.set_bandwidth(claim, &bandwidth))
+                .map_err(fault::lending::change)
         };
         on_port(bandwidth_of(new))?;
         shape(bandwidth_of(new)).inspect_err(|_| {

@@ -54,6 +54,7 @@ impl Daemon {
                     VfLink::Off
                 };
                 block_in_place(|| self.lender.set_vf_link(claim, link))
+                    .map_err(fault::lending::change)
             }
             _ if interface.is_hostdev() => {
                 let detail = format!(

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use assign::Generation;
+use assign::{Generation, Origin};
 use conf::{DeviceId, DirectMode, ForwardMode, Network, NetworkPort, Plug, Uuid};
 use host::HostError;
+use lending::{PoolRequest, Share, device_named, port_owner, whole_or_part};
 use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -14,7 +15,6 @@ use tokio::task::block_in_place;
 use super::{DOMAIN, NetworkObject};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::{Borrower, Wanted, whole_or_share};
 use crate::sync::lock;
 
 /// A port, and the claim on its device.
@@ -170,17 +170,25 @@ impl Daemon {
             Arc::clone(&active.network)
         };
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        let borrower = Borrower::port(&network, &port);
+        let owner = port_owner(&network, &port);
         let claim = match &port.plug {
             None => match PortSource::of(&network, wish.mode)? {
                 PortSource::Pool(mode) => {
-                    let chosen = self.lender.choose(
-                        &network,
+                    let request = PoolRequest {
+                        network: &network,
                         mode,
-                        &borrower,
-                        &wish.numa_nodes,
-                        wish.excluded,
-                    )?;
+                        owner: &owner,
+                        numa_nodes: &wish.numa_nodes,
+                    };
+                    let mut excluded = wish.excluded;
+                    // The common case is spared a change of threads, which would take as long as
+                    // all the rest.
+                    let at_rest = self.lender.choose_at_rest(&request, &excluded);
+                    let chosen = match at_rest.map_err(fault::lending::choose)? {
+                        Some(chosen) => chosen,
+                        None => block_in_place(|| self.lender.choose(&request, &mut excluded))
+                            .map_err(fault::lending::choose)?,
+                    };
                     port.plug = Some(chosen.plug);
                     Some(chosen.claim)
                 }
@@ -190,8 +198,11 @@ impl Daemon {
                     None
                 }
             },
-            Some(plug) => match self.wanted_of(&network, plug)? {
-                Some(wanted) => Some(self.lender.claim(wanted, &borrower)?),
+            Some(plug) => match self.share_of(&network, plug)? {
+                Some(share) => {
+                    let claim = self.lender.claim(share, &owner, Origin::PoolPort);
+                    Some(claim.map_err(fault::lending::claim)?)
+                }
                 None => None,
             },
         };
@@ -211,13 +222,13 @@ impl Daemon {
     }
 
     /// The device behind a plug, and how much of it; `None`: a bridge, which nobody has.
-    fn wanted_of(&self, network: &Network, plug: &Plug) -> Result<Option<Wanted>> {
+    fn share_of(&self, network: &Network, plug: &Plug) -> Result<Option<Share>> {
         match plug {
-            Plug::HostdevPci { address, .. } => Ok(Some(Wanted::Whole((*address).into()))),
+            Plug::HostdevPci { address, .. } => Ok(Some(Share::Whole((*address).into()))),
             Plug::Direct { dev, mode } => {
-                let device = block_in_place(|| self.lender.device_named(dev))
+                let device = block_in_place(|| device_named(&*self.host, dev))
                     .map_err(fault::host(DOMAIN))?;
-                Ok(Some(whole_or_share(network, Some(*mode), device)))
+                Ok(Some(whole_or_part(network, Some(*mode), device)))
             }
             Plug::Bridge { .. } | Plug::Network { .. } => Ok(None),
         }
@@ -330,12 +341,13 @@ impl Daemon {
     ) -> Result<PortEntry> {
         let port = NetworkPort::parse(&record.xml).map_err(fault::document(DOMAIN))?;
         let claim = network.and_then(|network| {
-            let claim = match port.plug.as_ref().map(|plug| self.wanted_of(network, plug)) {
+            let claim = match port.plug.as_ref().map(|plug| self.share_of(network, plug)) {
                 None | Some(Ok(None)) => return None,
                 Some(Err(error)) => Err(error),
-                Some(Ok(Some(wanted))) => {
-                    let borrower = Borrower::port(network, &port);
-                    self.lender.reclaim(port.uuid, wanted, &borrower)
+                Some(Ok(Some(share))) => {
+                    let owner = port_owner(network, &port);
+                    let claim = self.lender.reclaim(port.uuid, share, &owner);
+                    claim.map_err(fault::lending::claim)
                 }
             };
             claim

@@ -380,7 +380,7 @@ impl Ledger {
 }
 
 impl<'a> PoolRequest<'a> {
-    pub(crate) fn to_pool(&self, excluded: &'a BTreeMap<DeviceId, String>) -> Request<'a> {
+    pub(crate) fn to_pool(self, excluded: &'a BTreeMap<DeviceId, String>) -> Request<'a> {
         Request {
             network: &self.network.name,
             guest: &self.owner.name,

@@ -43,7 +43,7 @@ pub enum OpenPoolError {
     },
     /// VFs were to be made.
     #[error(transparent)]
-    MakeVfs(#[from] MakeVfsError),
+    MakeVfs(#[from] Box<MakeVfsError>),
     /// A device that it names is not what it should be.
     #[error(transparent)]
     Device(#[from] HostError),

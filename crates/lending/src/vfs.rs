@@ -35,7 +35,7 @@ pub enum MakeVfsError {
         #[source]
         source: HostError,
         /// What it said when the PF's automatic probing was to be switched on again.
-        not_undone: Option<HostError>,
+        not_undone: Option<Box<HostError>>,
     },
 }
 
@@ -72,7 +72,8 @@ impl Ledger {
             }
             return Ok(pf);
         }
-        self.make_vfs(network, &pf, wanted.count, need_netdevs)?;
+        self.make_vfs(network, &pf, wanted.count, need_netdevs)
+            .map_err(Box::new)?;
         Ok(self.host.physical_function(&pf.netdev)?)
     }
 
@@ -127,7 +128,7 @@ impl Ledger {
                 );
                 Ok(())
             }
-            (Err(error), restored) => Err(refused(error, restored.err())),
+            (Err(error), restored) => Err(refused(error, restored.err().map(Box::new))),
         }
     }
 }

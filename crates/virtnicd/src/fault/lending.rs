@@ -50,13 +50,14 @@ pub(crate) fn open_pool(error: OpenPoolError) -> Error {
         OpenPoolError::MakeVfs(_) => Code::OperationFailed,
     };
     let mut detail = with_advice(&error, error.advice());
-    if let OpenPoolError::MakeVfs(MakeVfsError::Refused {
-        not_undone: Some(left),
-        ..
-    }) = &error
+    if let OpenPoolError::MakeVfs(error) = &error
+        && let MakeVfsError::Refused {
+            not_undone: Some(left),
+            ..
+        } = &**error
     {
         detail.push_str("\nNot undone: ");
-        detail.push_str(&chain(left));
+        detail.push_str(&chain(&**left));
     }
     Error::new(code, Domain::Network, detail)
 }

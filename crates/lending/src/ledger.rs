@@ -38,7 +38,7 @@ pub struct PoolRequest<'a> {
 
 /// A device that a network chose, claimed.
 #[derive(Debug)]
-pub struct Chosen {
+pub struct Chosen<C = Generation> {
     /// The device, and why this one.
     pub choice: Choice,
     /// How much of it.
@@ -46,7 +46,7 @@ pub struct Chosen {
     /// How a port of the network says it.
     pub plug: Plug,
     /// The claim on it.
-    pub claim: Generation,
+    pub claim: C,
 }
 
 impl fmt::Debug for Ledger {

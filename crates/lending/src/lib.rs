@@ -6,27 +6,37 @@
 //! caller decides on which thread. Nothing here knows how clients are answered; each error says
 //! what is wrong, and by `advice` what a person can do about it.
 
+mod attachment;
 mod changes;
+mod claims;
 mod devices;
 mod error;
 mod ledger;
 mod members;
 mod owner;
+mod plan;
+mod refusal;
 mod state;
 mod survey;
-mod trial;
 mod vfs;
+mod wish;
 
 #[cfg(test)]
 mod tests;
 
 pub use assign::ClaimError;
+pub use attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
 pub use changes::Vanished;
+pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
 pub use error::{ChooseError, PrepareError, chain};
 pub use ledger::{Chosen, Ledger, PoolRequest};
-pub use members::{OpenPoolError, is_exclusive};
+pub use members::OpenPoolError;
 pub use owner::{host_device_owner, interface_owner, port_owner};
+pub use plan::{
+    DevicePlan, GuestPlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, plan,
+};
+pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
-pub use trial::{Trial, TrialChoice};
 pub use vfs::MakeVfsError;
+pub use wish::{BridgeError, Lack, PortSource, WishError, check_bridge};

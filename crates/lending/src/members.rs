@@ -59,8 +59,7 @@ pub enum OpenPoolError {
 }
 
 /// Whether a device of the network is one guest's at a time.
-#[must_use]
-pub fn is_exclusive(network: &Network) -> bool {
+pub(crate) fn is_exclusive(network: &Network) -> bool {
     let is_qbh = || {
         let profiles = std::iter::once(network.virtual_port.as_ref())
             .chain(network.port_groups.iter().map(|g| g.virtual_port.as_ref()));

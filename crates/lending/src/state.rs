@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use assign::{Assignment, Claim, Generation, Item, Owner, Phase};
-use conf::{DeviceId, DirectMode, Network, PciAddress, Uuid};
+use conf::{DeviceId, DirectMode, ForwardMode, Network, PciAddress, Uuid};
 use host::{PhysicalFunction, VirtualFunction};
 use pool::{Holder, Pool, ShareId, Uses};
 
-use crate::members::{NetworkMembers, is_exclusive};
+use crate::members::NetworkMembers;
 
 /// How much of what a guest gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,15 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a network's guests get a device whole, in that macvtap mode.
+/// Whether a network's guests get a device whole, in that macvtap mode. A macvtap in private mode
+/// is a part of its device also where that is one guest's at a time.
 #[must_use]
 pub fn whole_or_part(network: &Network, mode: Option<DirectMode>, device: DeviceId) -> Share {
-    if is_exclusive(network) || mode == Some(DirectMode::Passthrough) {
+    let lends_whole = matches!(
+        network.forward_mode(),
+        Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough)
+    );
+    if lends_whole || mode == Some(DirectMode::Passthrough) {
         Share::Whole(device)
     } else {
         Share::Part(device)

@@ -45,21 +45,23 @@ pub(crate) fn all_read(domain: Domain, xml: &str) -> Result<()> {
 
 /// A refusal of the host.
 pub(crate) fn host(domain: Domain) -> impl Fn(host::HostError) -> Error {
-    move |error| {
-        use host::HostError as H;
-        match &error {
-            H::Kernel { source, .. } => match source.raw_os_error() {
-                Some(errno) => Error::system(domain, errno, &error),
-                None => Error::new(Code::InternalError, domain, chain(&error)),
-            },
-            H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
-                Error::new(Code::ConfigUnsupported, domain, error.to_string())
-            }
-            H::NoPciDevice(_) | H::NoNetdev(_) => {
-                Error::new(Code::DeviceMissing, domain, error.to_string())
-            }
-            _ => Error::new(Code::InternalError, domain, chain(&error)),
+    move |error| host_error(domain, &error)
+}
+
+pub(crate) fn host_error(domain: Domain, error: &host::HostError) -> Error {
+    use host::HostError as H;
+    match error {
+        H::Kernel { source, .. } => match source.raw_os_error() {
+            Some(errno) => Error::system(domain, errno, error),
+            None => Error::new(Code::InternalError, domain, chain(error)),
+        },
+        H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
+            Error::new(Code::ConfigUnsupported, domain, error.to_string())
         }
+        H::NoPciDevice(_) | H::NoNetdev(_) => {
+            Error::new(Code::DeviceMissing, domain, error.to_string())
+        }
+        _ => Error::new(Code::InternalError, domain, chain(error)),
     }
 }
 

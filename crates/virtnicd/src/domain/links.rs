@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use assign::{Assignment, Kind};
 use conf::{DirectMode, Interface, InterfaceSource, Plug, Uuid};
-use lending::Vanished;
+use lending::{Note, Vanished};
 use rpc::{Code, DomainDeviceRemoved, Error};
 
 use super::{DomainObject, QEMU, Running};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::network::NO_HOST_ACCESS;
 use crate::sync::lock;
 
 impl Daemon {
@@ -52,7 +51,7 @@ impl Daemon {
         };
         let mut interfaces = running.domain.devices.interfaces.iter();
         if interfaces.any(|interface| self.hides_from_host(interface)) {
-            vec![format!("note: {NO_HOST_ACCESS}")]
+            vec![format!("note: {}", Note::NoHostAccess)]
         } else {
             Vec::new()
         }

@@ -1,7 +1,6 @@
 //! Guests: defined and forgotten, and what is asked about them.
 
 mod change;
-mod connect;
 mod console;
 mod control;
 mod filter;

@@ -1,315 +1,90 @@
-//! What a guest's start will take: each interface's port and device, and how each is to be set.
-//! Nothing is touched here but the list of claims.
+//! What a guest's start will take, with its ports on their networks.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use assign::{Generation, Origin, Preparation, VfioPreparation};
-use conf::{
-    ActualDevice, DeviceId, HostSource, Interface, InterfaceSource, NetworkPort, PciAddress, Plug,
-    Uuid,
-};
-use lending::{Share, host_device_owner, interface_owner};
-use rpc::{Code, Error};
-use tokio::task::block_in_place;
+use conf::Network;
+use lending::{GuestPlan, NetworkProblem, Networks, PlanContext, PlannedDevice};
 
-use super::QEMU;
-use super::connect::{Settings, Target};
 use super::start::Borrowed;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::network::{PortMaker, PortWish};
 
-/// All devices of a guest, claimed and not touched yet.
-#[derive(Debug, Default)]
-pub(super) struct Planned {
-    pub(super) devices: Vec<PlannedDevice>,
-    /// Devices that interfaces name by their network devices, by the interface's place.
-    pub(super) resolved: BTreeMap<usize, PciAddress>,
-}
-
-/// A device to prepare.
-#[derive(Debug)]
-pub(super) struct PlannedDevice {
-    pub(super) claim: Generation,
-    pub(super) wanted: Share,
-    pub(super) preparation: Preparation,
-    /// The interface that it is for, by its place; `None`: a plain host device.
-    pub(super) place: Option<usize>,
-    /// The network and port that chose the device, and may choose another.
-    pub(super) chosen_by: Option<(Uuid, Uuid)>,
+impl Networks for Daemon {
+    fn running(&self, name: &str) -> std::result::Result<Arc<Network>, NetworkProblem> {
+        self.running_network(name)
+    }
 }
 
 impl Daemon {
-    /// Chooses and claims every device of a guest, and writes into the document what was chosen.
-    pub(super) fn plan(
-        &self,
-        domain: &mut conf::Domain,
-        borrowed: &mut Borrowed,
-    ) -> Result<Planned> {
-        let mut planned = Planned::default();
-        let numa_nodes = self.numa_nodes_of(domain);
-        for place in 0..domain.devices.interfaces.len() {
-            let interface = &domain.devices.interfaces[place];
-            let device = match &interface.source {
-                InterfaceSource::Network { .. } => {
-                    let none = BTreeMap::new();
-                    Some(self.plan_port(domain, place, borrowed, &numa_nodes, none)?)
-                }
-                InterfaceSource::Hostdev {
-                    managed,
-                    driver,
-                    source,
-                } => {
-                    let address = block_in_place(|| self.resolve(source))?;
-                    if let HostSource::NetDevice(_) = source {
-                        planned.resolved.insert(place, address);
-                    }
-                    // Only a VF can be given its MAC.
-                    block_in_place(|| self.host.virtual_function(address))
-                        .map_err(fault::host(QEMU))?;
-                    let target = Target::Plug(Plug::HostdevPci {
-                        managed: *managed,
-                        driver: driver.clone(),
-                        address,
-                    });
-                    Some(self.plan_own(domain, place, &target, borrowed)?)
-                }
-                _ => match Target::of(interface) {
-                    Some(target) => Some(self.plan_own(domain, place, &target, borrowed)?),
-                    None => None,
-                },
-            };
-            planned.devices.extend(device);
+    /// What a guest's plan depends on besides its document.
+    pub(super) fn plan_context(&self, domain: &conf::Domain) -> PlanContext {
+        let uuid = self.node.uuid.as_deref();
+        PlanContext {
+            host_uuid: uuid.and_then(|uuid| uuid.parse().ok()).unwrap_or_default(),
+            numa_nodes: self.numa_nodes_of(domain),
+            misplaced: self.misplaced(domain),
         }
-        for hostdev in &domain.devices.hostdevs {
-            let address = block_in_place(|| self.resolve(&hostdev.source))?;
-            let owner = host_device_owner(domain, hostdev);
-            let wanted = Share::Whole(address.into());
-            let claim = (self.lender.claim(wanted, &owner, Origin::HostDevice))
-                .map_err(fault::lending::claim)?;
-            borrowed.lent.push(claim);
-            planned.devices.push(PlannedDevice {
-                claim,
-                wanted,
-                preparation: Preparation::Vfio(VfioPreparation {
-                    managed: hostdev.managed,
-                    driver: hostdev.driver.clone(),
-                    network: None,
-                    profile: None,
-                }),
-                place: None,
-                chosen_by: None,
-            });
-        }
-        Ok(planned)
     }
 
-    /// The device of an interface that names it.
-    fn plan_own(
+    /// Plans a start: every device is chosen, claimed and checked, and its port is on its network;
+    /// or nothing is. Asks the host; blocks.
+    pub(super) fn plan_start(
         &self,
         domain: &conf::Domain,
-        place: usize,
-        target: &Target,
-        borrowed: &mut Borrowed,
-    ) -> Result<PlannedDevice> {
-        let interface = &domain.devices.interfaces[place];
-        let settings = Settings::own(interface);
-        let (wanted, preparation) =
-            block_in_place(|| self.connection(domain, interface, target, &settings))?;
-        let owner = interface_owner(domain, interface);
-        let claim = (self.lender.claim(wanted, &owner, Origin::Interface))
-            .map_err(fault::lending::claim)?;
-        borrowed.lent.push(claim);
-        Ok(PlannedDevice {
-            claim,
-            wanted,
-            preparation,
-            place: Some(place),
-            chosen_by: None,
-        })
+        context: &PlanContext,
+    ) -> Result<GuestPlan> {
+        loop {
+            let plan = lending::plan(domain, &mut &*self.lender, self, context);
+            let kept = match plan.refusal() {
+                Some(refusal) => Err(fault::lending::plan(refusal)),
+                None => self.keep_ports(&plan),
+            };
+            match kept {
+                Ok(true) => return Ok(plan),
+                // A network was changed meanwhile, and what was chosen is of the past.
+                Ok(false) => plan.release(&self.lender),
+                Err(error) => {
+                    plan.release(&self.lender);
+                    return Err(error);
+                }
+            }
+        }
     }
 
-    /// A port of its network for an interface, with the device that the network chose; none of the
-    /// excluded ones.
-    pub(super) fn plan_port(
-        &self,
-        domain: &mut conf::Domain,
-        place: usize,
-        borrowed: &mut Borrowed,
-        numa_nodes: &[u16],
-        excluded: BTreeMap<DeviceId, String>,
-    ) -> Result<PlannedDevice> {
-        let interface = &domain.devices.interfaces[place];
-        let (network, wanted) = wanted_port(domain, interface)?;
-        let object = self.network_by_name(network)?;
-        let wish = PortWish {
-            maker: PortMaker::Guest,
-            mode: interface.direct_mode,
-            numa_nodes: numa_nodes.to_vec(),
-            excluded,
-        };
-        let entry = self.make_port(&object, wanted, wish)?;
-        let ids = (object.net().uuid, entry.port.uuid);
-        borrowed.ports.push(ids);
-        borrowed.lent.extend(entry.claim);
-        let port = entry.port;
-        let Some(plug) = port.plug.clone() else {
-            let detail = format!("network '{network}' gave nothing to plug into");
-            return Err(Error::new(Code::InternalError, QEMU, detail));
-        };
-        let settings = Settings {
-            vf: object.vf_settings(interface.vf, port.group.as_deref()),
-            ..Settings::of_port(&port)
-        };
-        let (wanted, preparation) = block_in_place(|| {
-            self.connection(domain, interface, &Target::Plug(plug.clone()), &settings)
-        })?;
-        let claim = match entry.claim {
-            Some(claim) => claim,
-            // A tap is made for the guest alone; its network has nothing to keep account of.
-            None => {
-                let owner = assign::Owner {
-                    network: Some(network.to_owned()),
-                    port: Some(port.uuid),
-                    ..interface_owner(domain, interface)
-                };
-                let claim = (self.lender.claim(wanted, &owner, Origin::PoolPort))
-                    .map_err(fault::lending::claim)?;
-                borrowed.lent.push(claim);
-                claim
+    /// All of them, or none.
+    fn keep_ports(&self, plan: &GuestPlan) -> Result<bool> {
+        let mut kept = Vec::new();
+        for (_, _, planned) in plan.planned() {
+            let done = self.keep_port_of(planned);
+            if !matches!(done, Ok(true)) {
+                for (network, port) in kept {
+                    self.end_port(network, port);
+                }
+                return done;
             }
-        };
-        let plug = match (plug, &preparation) {
-            // An isolated port's mode is another than its network's.
-            (Plug::Direct { dev, .. }, Preparation::Macvtap(macvtap)) => Plug::Direct {
-                dev,
-                mode: macvtap.mode,
-            },
-            (plug, _) => plug,
-        };
-        domain.devices.interfaces[place].actual = Some(ActualDevice {
-            port: port.uuid,
-            plug,
-            vlan: port.vlan,
-            virtual_port: port.virtual_port,
-            bandwidth: port.bandwidth,
-            isolated: port.isolated,
-            trust_guest_rx_filters: port.trust_guest_rx_filters,
-        });
-        Ok(PlannedDevice {
-            claim,
-            wanted,
-            preparation,
-            place: Some(place),
-            chosen_by: Some(ids),
-        })
+            kept.extend((planned.port.as_ref()).map(|port| (port.network.uuid, port.port.uuid)));
+        }
+        Ok(true)
     }
 
-    /// The PCI function that a document means.
-    pub(super) fn resolve(&self, source: &HostSource) -> Result<PciAddress> {
-        match source {
-            HostSource::Pci(address) => {
-                self.host.pci_device(*address).map_err(fault::host(QEMU))?;
-                Ok(*address)
-            }
-            HostSource::NetDevice(name) => {
-                self.host.pci_address_of(name).map_err(fault::host(QEMU))
-            }
-            HostSource::Usb(_) => {
-                let detail = "USB host devices are not carried out";
-                Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
-            }
+    /// Puts a device's port on its network, if it has one. False: that was changed meanwhile.
+    pub(super) fn keep_port_of(&self, planned: &PlannedDevice) -> Result<bool> {
+        match &planned.port {
+            Some(port) => self.keep_planned_port(port, planned.claim),
+            None => Ok(true),
         }
     }
 }
 
-/// The network of an interface, and the port that it needs there.
-pub(super) fn wanted_port<'a>(
-    domain: &conf::Domain,
-    interface: &'a Interface,
-) -> Result<(&'a str, NetworkPort)> {
-    let InterfaceSource::Network {
-        network,
-        port_group,
-    } = &interface.source
-    else {
-        return Err(Error::new(
-            Code::InternalError,
-            QEMU,
-            "not an interface of a network",
-        ));
-    };
-    let port = NetworkPort {
-        uuid: Uuid::new_v4(),
-        owner_name: domain.name.clone(),
-        owner_uuid: domain.uuid,
-        group: port_group.clone(),
-        mac: interface.mac,
-        virtual_port: interface.virtual_port.clone(),
-        bandwidth: interface.bandwidth.clone(),
-        class_id: None,
-        vlan: interface.vlan.clone(),
-        isolated: interface.isolated,
-        trust_guest_rx_filters: interface.trust_guest_rx_filters,
-        plug: None,
-    };
-    Ok((network, port))
-}
-
-impl Settings {
-    /// What a port says, in which all that its network and port group say is merged; the VF's
-    /// settings are not part of it.
-    pub(super) fn of_port(port: &NetworkPort) -> Self {
-        Self {
-            vlan: port.vlan.clone(),
-            virtual_port: port.virtual_port.clone(),
-            bandwidth: port.bandwidth.clone(),
-            isolated: port.isolated == Some(true),
-            trust_guest_rx_filters: port.trust_guest_rx_filters == Some(true),
-            vf: conf::VfSettings::default(),
+impl Borrowed {
+    /// What a plan takes.
+    pub(super) fn of(plan: &GuestPlan) -> Self {
+        let mut borrowed = Self::default();
+        for (_, device, _) in plan.planned() {
+            let port = device.attachment.port;
+            borrowed.ports.extend(port.map(|id| (id.network, id.port)));
+            borrowed.lent.extend(device.attachment.claim);
         }
+        borrowed
     }
-}
-
-/// Refuses what a document asks for and nobody carries out: all of it, by name, in one message.
-pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
-    let mut refused: Vec<String> = domain
-        .unsupported()
-        .into_iter()
-        .map(|one| one.to_string())
-        .collect();
-    for interface in &domain.devices.interfaces {
-        let kind = match &interface.source {
-            InterfaceSource::Hostdev {
-                source: HostSource::Usb(_),
-                ..
-            } => {
-                "interface of type 'hostdev' on a USB device (only SR-IOV Virtual Functions can be \
-                 given their MAC; use a plain <hostdev>)"
-                    .to_owned()
-            }
-            InterfaceSource::HostdevHybrid { .. } | InterfaceSource::Other { .. } => {
-                format!("interface of type '{}'", interface.source.kind())
-            }
-            _ if interface.script.is_some() || interface.downscript.is_some() => {
-                "<script> of an interface".to_owned()
-            }
-            _ => continue,
-        };
-        refused.push(format!("{kind}, {}", interface.mac));
-    }
-    for hostdev in &domain.devices.hostdevs {
-        if matches!(hostdev.source, HostSource::Usb(_)) {
-            refused.push("USB host device".to_owned());
-        }
-    }
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let detail = format!(
-        "guest '{}' can't be started, since it asks for what is not carried out: {}",
-        domain.name,
-        refused.join("; ")
-    );
-    Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
 }

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assign::{Generation, Lent, LentKind};
-use conf::Uuid;
-use lending::Share;
+use conf::{DeviceId, Uuid};
+use lending::{GuestPlan, Outcome, PlanContext, Subject};
 use qemu::{Guest, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Dom, DomainChange, Error};
 
-use super::plan::PlannedDevice;
 use super::{DomainObject, QEMU, StopReason};
 use tokio::task::block_in_place;
 
@@ -128,8 +127,6 @@ impl Daemon {
         paused: bool,
         autodestroy: Option<u64>,
     ) -> Result<()> {
-        super::plan::refuse_unsupported(&domain)?;
-        self.refuse_misplaced(&domain)?;
         let id = self.next_domain_id();
         domain.id = u32::try_from(id).ok();
         let mut borrowed = Borrowed::default();
@@ -188,16 +185,20 @@ impl Daemon {
         paused: bool,
         borrowed: &mut Borrowed,
     ) -> Result<(Launched, bool)> {
-        let planned = self.plan(domain, borrowed)?;
-        // Only now is it known which interfaces are host devices.
-        domain.check_resolved().map_err(fault::document(QEMU))?;
-        domain.assign_aliases();
+        let context = self.plan_context(domain);
+        let mut plan = block_in_place(|| self.plan_start(domain, &context))?;
+        *borrowed = Borrowed::of(&plan);
+        plan.apply_to(domain);
         self.record_start(object, id, domain, borrowed)?;
         let mut taps = BTreeMap::new();
-        for device in planned.devices {
-            let place = device.place;
-            let lent = self.prepare(object, id, domain, device, borrowed).await?;
-            let interface = place.and_then(|place| domain.devices.interfaces.get_mut(place));
+        let planned: Vec<usize> = plan.planned().map(|(at, ..)| at).collect();
+        for at in planned {
+            let lent = self
+                .prepare(object, id, domain, (&mut plan, at), &context, borrowed)
+                .await?;
+            let device = &plan.devices[at];
+            let interfaces = domain.devices.interfaces.get_mut(device.place);
+            let interface = interfaces.filter(|_| device.attachment.subject == Subject::Interface);
             if let (
                 Some(interface),
                 LentKind::Link {
@@ -230,12 +231,11 @@ impl Daemon {
         }
         let log = self.paths.guest_log(&object.name);
         let mut spec = LaunchSpec::new(domain.clone(), self.paths.guest(object.uuid), log);
-        spec.pci_devices = planned
-            .resolved
-            .into_iter()
-            .filter_map(|(place, address)| {
-                let interface = domain.devices.interfaces.get(place)?;
-                Some((interface.info.alias.clone()?, address))
+        spec.pci_devices = plan
+            .planned()
+            .filter(|(_, device, _)| device.attachment.subject == Subject::Interface)
+            .filter_map(|(_, device, planned)| {
+                Some((device.attachment.alias.clone(), planned.function()?))
             })
             .collect();
         spec.run_as = self.qemu_user.clone();
@@ -265,20 +265,26 @@ impl Daemon {
         Ok((launched, resumed_here))
     }
 
-    /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
+    /// Prepares a device of a plan. If the fault is this one's, and its network chose it, the next
+    /// is tried.
     async fn prepare(
         &self,
         object: &DomainObject,
         id: i32,
         domain: &mut conf::Domain,
-        mut device: PlannedDevice,
+        (plan, at): (&mut GuestPlan, usize),
+        context: &PlanContext,
         borrowed: &mut Borrowed,
     ) -> Result<Lent> {
         let mut excluded = BTreeMap::new();
+        let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
         loop {
-            let (place, port) = (device.place, device.chosen_by);
+            let planned = plan.devices[at].planned().ok_or_else(gone)?;
+            let claim = planned.claim.ok_or_else(gone)?;
+            let (preparation, share) = (planned.preparation.clone(), planned.share);
+            let chosen = planned.port.as_ref().filter(|port| port.is_of_pool);
+            let port = chosen.map(|port| (port.network.uuid, port.port.uuid));
             let ledger = Arc::clone(&self.lender);
-            let (claim, preparation) = (device.claim, device.preparation);
             let prepared = tokio::task::spawn_blocking(move || ledger.prepare(claim, &preparation));
             let refused = match prepared.await {
                 Ok(Ok(lent)) => return Ok(lent),
@@ -288,20 +294,48 @@ impl Daemon {
                     return Err(Error::new(Code::InternalError, QEMU, detail));
                 }
             };
-            let (error, own_fault) = (fault::lending::prepare(&refused), refused.own_fault());
-            let (Some(place), Some(port), Some(fault), Share::Whole(wanted) | Share::Part(wanted)) =
-                (place, port, own_fault, device.wanted)
+            let (Some(port), Some(fault), Some(device)) =
+                (port, refused.own_fault(), share.device())
             else {
-                return Err(error);
+                return Err(fault::lending::prepare(&refused));
             };
-            tracing::warn!(guest = object.name, device = %wanted, fault, "trying another");
-            excluded.insert(wanted, fault);
-            borrowed.lent.retain(|claim| *claim != device.claim);
+            tracing::warn!(guest = object.name, %device, fault, "trying another");
+            excluded.insert(device, fault);
+            borrowed.lent.retain(|other| *other != claim);
             borrowed.ports.retain(|other| *other != port);
             self.end_port(port.0, port.1);
-            let numa_nodes = self.numa_nodes_of(domain);
-            device = self.plan_port(domain, place, borrowed, &numa_nodes, excluded.clone())?;
+            block_in_place(|| self.plan_again(plan, at, &excluded, domain, context))?;
+            *borrowed = Borrowed::of(plan);
+            plan.apply_to(domain);
             self.record_start(object, id, domain, borrowed)?;
+        }
+    }
+
+    /// Another device in place of one that could not be prepared, with its port on its network.
+    fn plan_again(
+        &self,
+        plan: &mut GuestPlan,
+        at: usize,
+        excluded: &BTreeMap<DeviceId, String>,
+        domain: &conf::Domain,
+        context: &PlanContext,
+    ) -> Result<()> {
+        loop {
+            let excluded = excluded.clone();
+            plan.plan_again(at, excluded, domain, &mut &*self.lender, self, context);
+            let claim = plan.devices[at].attachment.claim;
+            let kept = match &plan.devices[at].outcome {
+                Outcome::Lend(planned) => self.keep_port_of(planned),
+                Outcome::Refused(refusal) => Err(fault::lending::device(refusal)),
+                Outcome::Alone => Ok(true),
+            };
+            if matches!(kept, Ok(true)) {
+                return Ok(());
+            }
+            if let Some(claim) = claim {
+                self.lender.drop_claim(claim);
+            }
+            kept?;
         }
     }
 

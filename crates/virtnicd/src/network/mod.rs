@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
+use lending::NetworkProblem;
 use rpc::{Code, Domain, Error, Net, NetworkChange, NetworkLifecycle};
 
-pub(crate) use host_access::NO_HOST_ACCESS;
-pub(crate) use port::{PortEntry, PortMaker, PortSource, PortWish};
+pub(crate) use port::{PortEntry, PortMaker};
 
 use crate::affect::Subject;
 use crate::daemon::Daemon;
@@ -153,6 +153,18 @@ impl NetworkObject {
 
 /// Networks.
 impl Daemon {
+    /// What runs under that name.
+    pub(crate) fn running_network(
+        &self,
+        name: &str,
+    ) -> std::result::Result<Arc<Network>, NetworkProblem> {
+        let object = self.networks.by_name(name);
+        let object = object.ok_or_else(|| NetworkProblem::Unknown(name.to_owned()))?;
+        object
+            .running()
+            .map_err(|_| NetworkProblem::Inactive(name.to_owned()))
+    }
+
     /// The network that a client means.
     pub(crate) fn network(&self, net: &Net) -> Result<Arc<NetworkObject>> {
         self.network_by_uuid(net.uuid)

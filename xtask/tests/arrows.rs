@@ -15,11 +15,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host", &["conf"]),
     ("pool", &["conf"]),
     ("assign", &["conf", "host"]),
+    ("lending", &["conf", "host", "pool", "assign"]),
     ("qemu", &["conf", "host"]),
     ("rpc", &[]),
     (
         "virtnicd",
-        &["conf", "host", "pool", "assign", "qemu", "rpc"],
+        &["conf", "host", "pool", "assign", "lending", "qemu", "rpc"],
     ),
     ("virtnic", &["rpc"]),
     ("xtask", &[]),

@@ -169,6 +169,15 @@ impl Assigner {
         })
     }
 
+    /// Whether a device could be claimed now: whole, or as the parent of one more link. Nothing is
+    /// claimed by it.
+    ///
+    /// # Errors
+    /// As [`Assigner::claim`] and [`Assigner::claim_link`].
+    pub fn check_claim(&self, device: DeviceId, whole: bool) -> Result<(), ClaimError> {
+        self.lock().check_claim(device, whole)
+    }
+
     /// How many use a device: the links that share it, or the one that has it whole.
     #[must_use]
     pub fn connections(&self, parent: DeviceId) -> usize {

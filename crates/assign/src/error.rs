@@ -373,24 +373,7 @@ impl PrepareError {
     /// Whether another device may do where this one doesn't.
     #[must_use]
     pub fn is_about_this_device(&self) -> bool {
-        matches!(
-            *self.obstacle,
-            Obstacle::InUse(_)
-                | Obstacle::GroupNotViable { .. }
-                | Obstacle::Tied { .. }
-                | Obstacle::NotDetached { .. }
-                | Obstacle::PfDown { .. }
-                | Obstacle::Enslaved { .. }
-                | Obstacle::MtuAboveParent { .. }
-                | Obstacle::OtherDevice { .. }
-                | Obstacle::Host(
-                    HostError::NotTaken { .. }
-                        | HostError::NoPciDevice(_)
-                        | HostError::NoNetdev(_)
-                        | HostError::NotVirtualFunction(_)
-                        | HostError::NoPfNetdev(_)
-                )
-        )
+        self.obstacle.is_about_this_device()
     }
 }
 
@@ -429,6 +412,29 @@ impl Obstacle {
             Self::Record(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
             Self::Host(error) => error.errno().map_or(ErrorKind::Internal, ErrorKind::System),
         }
+    }
+
+    /// Whether another device may do where this one doesn't.
+    #[must_use]
+    pub fn is_about_this_device(&self) -> bool {
+        matches!(
+            self,
+            Self::InUse(_)
+                | Self::GroupNotViable { .. }
+                | Self::Tied { .. }
+                | Self::NotDetached { .. }
+                | Self::PfDown { .. }
+                | Self::Enslaved { .. }
+                | Self::MtuAboveParent { .. }
+                | Self::OtherDevice { .. }
+                | Self::Host(
+                    HostError::NotTaken { .. }
+                        | HostError::NoPciDevice(_)
+                        | HostError::NoNetdev(_)
+                        | HostError::NotVirtualFunction(_)
+                        | HostError::NoPfNetdev(_)
+                )
+        )
     }
 
     /// What a person can do about it, where there is something.

@@ -45,16 +45,8 @@ impl List {
         owner: Owner,
         origin: Origin,
     ) -> Result<(Item, Generation), ClaimError> {
-        if let Some(device) = device.or(parent) {
-            self.refuse_taken(device)?;
-        }
-        if let Some(device) = device
-            && let Some(links) = self.shared.get(&device)
-        {
-            let guests = links.iter().filter_map(|link| self.by_generation(*link));
-            let mut guests: Vec<_> = guests.map(|(_, entry)| entry.owner.name.clone()).collect();
-            guests.dedup();
-            return Err(ClaimError::Shared { device, guests });
+        if let Some(claimed) = device.or(parent) {
+            self.check_claim(claimed, device.is_some())?;
         }
         // Each start counts from anew, and has four thousand million claims.
         self.count = self.count.saturating_add(1);
@@ -76,6 +68,18 @@ impl List {
             },
         );
         Ok((item, generation))
+    }
+
+    /// Refuses a device that somebody has; and, to have it whole, one that links share.
+    pub(crate) fn check_claim(&self, device: DeviceId, whole: bool) -> Result<(), ClaimError> {
+        self.refuse_taken(device)?;
+        if whole && let Some(links) = self.shared.get(&device) {
+            let guests = links.iter().filter_map(|link| self.by_generation(*link));
+            let mut guests: Vec<_> = guests.map(|(_, entry)| entry.owner.name.clone()).collect();
+            guests.dedup();
+            return Err(ClaimError::Shared { device, guests });
+        }
+        Ok(())
     }
 
     fn refuse_taken(&self, device: DeviceId) -> Result<(), ClaimError> {

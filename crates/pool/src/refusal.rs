@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::network::Sharing;
-use crate::table::{Explanation, NicRow, PfRow, Row, Verdict, some};
+use crate::table::{Explanation, PfRow, Row, Verdict, some};
 
 /// Why there is no device. [`fmt::Display`] is one line of bounded length;
 /// [`Refusal::details`] has a line for each PF and other device, and [`Refusal::advice`] what to do.
@@ -61,24 +61,12 @@ impl Refusal {
         }
         let any = |is: fn(&Verdict) -> bool| rows.iter().any(|row| is(row.verdict()));
         let mut advice = Vec::new();
-        if let Some(name) = (pfs.iter())
-            .find(|row| row.verdict == Verdict::Down)
-            .map(|row| row.pf.as_str())
-            .or_else(|| {
-                nics.iter()
-                    .find(|row| row.is_dark())
-                    .map(|row| row.netdev.as_str())
-            })
-        {
-            advice.push(format!("bring {name} up: ip link set {name} up"));
-        }
-        if let Some(row) = pfs.iter().find(|row| row.verdict == Verdict::NoVfs) {
-            advice.push(format!(
-                "make VFs: echo {} > /sys/class/net/{}/device/sriov_numvfs",
-                row.vfs.1.clamp(1, 4),
-                row.pf
-            ));
-        }
+        let is = |verdict: Verdict| move |row: &&&PfRow| row.verdict == verdict;
+        let down = pfs.iter().find(is(Verdict::Down));
+        let raise = down.and_then(|row| row.remedy());
+        advice.extend(raise.or_else(|| nics.iter().find_map(|row| row.remedy())));
+        let bare = pfs.iter().find(is(Verdict::NoVfs));
+        advice.extend(bare.and_then(|row| row.remedy()));
         let is_dead = |row: &Row| match row {
             Row::Pf(row) => row.verdict == Verdict::NoCarrier,
             Row::Nic(row) => row.verdict == Verdict::NoCarrier && row.up,
@@ -136,13 +124,6 @@ impl Row {
             Self::Nic(row) => (row.sharing, row.lent.is_some(), !row.shared.is_empty()),
         };
         lent || (shared && sharing == Sharing::Exclusive)
-    }
-}
-
-impl NicRow {
-    /// It is down, and so its carrier is not known, which the network needs.
-    fn is_dark(&self) -> bool {
-        self.verdict == Verdict::NoCarrier && !self.up
     }
 }
 

@@ -324,6 +324,55 @@ impl Row {
             Self::Nic(row) => &row.verdict,
         }
     }
+
+    /// Why nothing can be had of it, whatever is free there.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        match self {
+            Self::Pf(row) => match &row.verdict {
+                Verdict::NoVfs => Some("it has no VFs".to_owned()),
+                verdict => (verdict.fault("it", row.numa_node)).or_else(|| verdict.clash("behind")),
+            },
+            Self::Nic(row) => {
+                let verdict = &row.verdict;
+                (verdict.fault("it", row.numa_node)).or_else(|| verdict.clash("on"))
+            }
+        }
+    }
+
+    /// The command that would change that, where there is one.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Pf(row) => row.remedy(),
+            Self::Nic(row) => row.remedy(),
+        }
+    }
+}
+
+impl PfRow {
+    pub(crate) fn remedy(&self) -> Option<String> {
+        match self.verdict {
+            Verdict::Down => Some(bring_up(&self.pf)),
+            Verdict::NoVfs => Some(format!(
+                "make VFs: echo {} > /sys/class/net/{}/device/sriov_numvfs",
+                self.vfs.1.clamp(1, 4),
+                self.pf
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl NicRow {
+    pub(crate) fn remedy(&self) -> Option<String> {
+        // It is down, and so its carrier is not known, which the network needs.
+        (self.verdict == Verdict::NoCarrier && !self.up).then(|| bring_up(self.netdev.as_str()))
+    }
+}
+
+fn bring_up(name: &str) -> String {
+    format!("bring {name} up: ip link set {name} up")
 }
 
 /// How many names a text lists before it counts the rest.
@@ -360,6 +409,14 @@ impl Verdict {
             Self::MacInUse { .. } | Self::Open | Self::NoneFree | Self::NoVfs => return None,
         })
     }
+
+    /// Whose MAC is in the way, if it is that; `place`: behind a PF, or on another device.
+    fn clash(&self, place: &str) -> Option<String> {
+        let Self::MacInUse { mac, guest } = self else {
+            return None;
+        };
+        Some(format!("MAC {mac} is in use {place} it by guest '{guest}'"))
+    }
 }
 
 impl fmt::Display for Row {
@@ -376,9 +433,7 @@ impl fmt::Display for PfRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         parts.extend(self.verdict.fault("the PF", self.numa_node));
-        if let Verdict::MacInUse { mac, guest } = &self.verdict {
-            parts.push(format!("MAC {mac} is in use behind it by guest '{guest}'"));
-        }
+        parts.extend(self.verdict.clash("behind"));
         if !self.lent.is_empty() {
             let who = some(&self.lent, |note| note.note.guest.clone());
             parts.push(format!("{} lent ({who})", self.lent.len()));
@@ -429,10 +484,10 @@ impl fmt::Display for NicRow {
                 parts.push("down, so that its carrier can't be told".to_owned());
             }
             Verdict::NoCarrier => parts.push("no carrier".to_owned()),
-            Verdict::MacInUse { mac, guest } => {
-                parts.push(format!("MAC {mac} is in use on it by guest '{guest}'"));
+            verdict => {
+                parts.extend(verdict.fault("it", self.numa_node));
+                parts.extend(verdict.clash("on"));
             }
-            verdict => parts.extend(verdict.fault("it", self.numa_node)),
         }
         if let Some(holder) = &self.lent {
             parts.push(format!("lent ({})", holder.guest));

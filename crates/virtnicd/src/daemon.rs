@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use assign::{OpenError, VfioUser};
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
+use lending::Ledger;
 use rpc::DaemonStatus;
 use tokio::sync::{OnceCell, watch};
 
 use crate::accounts;
 use crate::events::Events;
 use crate::guest::GuestHandle;
-use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
 use crate::network::{NetworkHandle, Ports};
 use crate::options::Options;
@@ -38,7 +38,7 @@ pub(crate) struct Daemon {
     pub(crate) network_store: Store,
     pub(crate) domain_store: Store,
     pub(crate) records: AllRecords,
-    pub(crate) lender: Arc<Lender>,
+    pub(crate) lender: Arc<Ledger>,
     pub(crate) ports: Ports,
     pub(crate) events: Events,
     /// The clients of now, by the numbers of their connections.
@@ -148,7 +148,7 @@ impl Daemon {
                 ports: records("ports")?,
                 domains: records("domains")?,
             },
-            lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
+            lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map(Arc::new)
                 .map_err(StartError::Lender)?,
             ports: Ports::default(),

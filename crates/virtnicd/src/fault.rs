@@ -1,5 +1,8 @@
 //! Errors as clients get them: what went wrong elsewhere, in libvirt's codes.
 
+pub(crate) mod lending;
+
+pub(crate) use ::lending::chain;
 use conf::ErrorKind;
 use rpc::{Code, Domain, Error};
 
@@ -42,21 +45,23 @@ pub(crate) fn all_read(domain: Domain, xml: &str) -> Result<()> {
 
 /// A refusal of the host.
 pub(crate) fn host(domain: Domain) -> impl Fn(host::HostError) -> Error {
-    move |error| {
-        use host::HostError as H;
-        match &error {
-            H::Kernel { source, .. } => match source.raw_os_error() {
-                Some(errno) => Error::system(domain, errno, &error),
-                None => Error::new(Code::InternalError, domain, chain(&error)),
-            },
-            H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
-                Error::new(Code::ConfigUnsupported, domain, error.to_string())
-            }
-            H::NoPciDevice(_) | H::NoNetdev(_) => {
-                Error::new(Code::DeviceMissing, domain, error.to_string())
-            }
-            _ => Error::new(Code::InternalError, domain, chain(&error)),
+    move |error| host_error(domain, &error)
+}
+
+pub(crate) fn host_error(domain: Domain, error: &host::HostError) -> Error {
+    use host::HostError as H;
+    match error {
+        H::Kernel { source, .. } => match source.raw_os_error() {
+            Some(errno) => Error::system(domain, errno, error),
+            None => Error::new(Code::InternalError, domain, chain(error)),
+        },
+        H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
+            Error::new(Code::ConfigUnsupported, domain, error.to_string())
         }
+        H::NoPciDevice(_) | H::NoNetdev(_) => {
+            Error::new(Code::DeviceMissing, domain, error.to_string())
+        }
+        _ => Error::new(Code::InternalError, domain, chain(error)),
     }
 }
 
@@ -69,18 +74,6 @@ pub(crate) fn file(
         Some(errno) => Error::system(domain, errno, &what),
         None => Error::new(Code::InternalError, domain, format!("{what}: {error}")),
     }
-}
-
-/// An error with its sources, outermost first. Each says its own part only.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// A wrong state for what is asked.

@@ -13,7 +13,6 @@ mod events;
 mod fault;
 mod guest;
 mod interface;
-mod lender;
 mod listen;
 mod logging;
 mod metadata;

@@ -25,9 +25,7 @@ impl Daemon {
         }
         let running: HashSet<Uuid> = found.iter().map(|found| found.uuid).collect();
         let runs = running.clone();
-        self.lender
-            .recover(move |guest| runs.contains(&guest))
-            .await;
+        tokio::task::block_in_place(|| self.lender.recover(|guest| runs.contains(&guest)));
         self.restore_networks(|guest| running.contains(&guest))
             .await?;
         for record in found {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use assign::Generation;
+use lending::{Attachment, PortId};
 use qemu::{Exit, ExitReason};
 use rpc::{Code, Error};
 use tokio::time::timeout;
 
 use super::QEMU;
-use super::attachment::Attachment;
 use super::control::control;
 use super::handle::{GuestHandle, Run};
 use crate::blocking::blocking;
@@ -59,7 +60,7 @@ pub(super) async fn give_all_back(
     let mut left = Vec::new();
     for attachment in attachments.iter().rev() {
         if let Some(claim) = attachment.claim
-            && let Err(error) = daemon.lender.give_back(claim).await
+            && let Err(error) = give_back(daemon, claim).await
         {
             tracing::error!(guest = handle.name, %error, "a device was not given back");
             left.push(error);
@@ -72,7 +73,7 @@ pub(super) async fn give_all_back(
         .filter_map(|one| one.port)
         .collect();
     let removed = blocking(QEMU, move || {
-        for (network, port) in ports {
+        for PortId { network, port } in ports {
             daemon.end_port(network, port);
         }
         daemon.records.domains.remove(uuid)
@@ -83,4 +84,16 @@ pub(super) async fn give_all_back(
         Err(error) => tracing::error!(guest = handle.name, %error, "its ports stay"),
     }
     left
+}
+
+/// Takes a device back; what is in the way, in words.
+pub(super) async fn give_back(
+    daemon: &Arc<Daemon>,
+    claim: Generation,
+) -> std::result::Result<(), String> {
+    let lender = Arc::clone(&daemon.lender);
+    match blocking(QEMU, move || lender.give_back(claim)).await {
+        Ok(given) => given.map_err(|error| fault::chain(&error)),
+        Err(error) => Err(format!("giving {claim} back: {error}")),
+    }
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use lending::{Attachment, AttachmentState, Creditor, PortId};
+
 use super::QEMU;
-use super::attachment::{Attachment, AttachmentState};
 use super::handle::{GuestHandle, Run};
-use super::{filter, record};
+use super::{end, filter, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 
@@ -37,9 +38,9 @@ pub(super) async fn follow(
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
         if is_host_device(daemon, &run, alias) {
             let its = run.attachments.iter_mut();
-            let mut its = its.filter(|one| one.alias.as_deref() == Some(alias.as_str()));
+            let mut its = its.filter(|one| one.alias == *alias);
             if let Some(attachment) = its.next() {
-                attachment.state = AttachmentState::OwedToHost;
+                attachment.state = AttachmentState::Owed(Creditor::Host);
             }
             let devices = &mut run.domain.devices;
             let is_it = |info: &conf::DeviceInfo| info.alias.as_ref() == Some(alias);
@@ -74,12 +75,12 @@ fn is_host_device(daemon: &Daemon, run: &Run, alias: &str) -> bool {
 async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
     let mut kept = Vec::new();
     for attachment in std::mem::take(&mut run.attachments) {
-        if attachment.state != AttachmentState::OwedToHost {
+        if attachment.state != AttachmentState::Owed(Creditor::Host) {
             kept.push(attachment);
             continue;
         }
         if let Some(claim) = attachment.claim
-            && let Err(error) = daemon.lender.give_back(claim).await
+            && let Err(error) = end::give_back(daemon, claim).await
         {
             tracing::warn!(
                 guest = handle.name,
@@ -89,7 +90,7 @@ async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
             kept.push(attachment);
             continue;
         }
-        if let Some((network, port)) = attachment.port {
+        if let Some(PortId { network, port }) = attachment.port {
             let daemon = Arc::clone(daemon);
             let ended = blocking(QEMU, move || daemon.end_port(network, port)).await;
             if let Err(error) = ended {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use conf::Uuid;
+use lending::Attachment;
 use rpc::{Dom, DomainState, Error};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::attachment::Attachment;
 use super::change::Edit;
 use super::console::Consoles;
 use super::life::Life;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use assign::{Kind, Phase};
 use conf::{Interface, MacAddress};
 use host::{Counters, VirtualFunction};
+use lending::Ledger;
 use rpc::{Code, Error, InterfaceStats};
 
 use super::attachment::line_of;
@@ -13,7 +14,6 @@ use super::{GuestHandle, QEMU};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Lender;
 
 /// What carries an interface's frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) fn find(interfaces: &[Interface], device: &str, guest: &str) -> Resul
 
 impl Carrier {
     /// What carries an interface of a running guest.
-    pub(super) fn of(interface: &Interface, run: &Run, lender: &Lender) -> Self {
+    pub(super) fn of(interface: &Interface, run: &Run, lender: &Ledger) -> Self {
         let line = line_of(&run.attachments, interface, |claim| lender.find(claim));
         let Some(line) = line.filter(|line| line.phase == Phase::Lent) else {
             return Self::Nothing;

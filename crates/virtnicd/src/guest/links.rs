@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use assign::{Generation, Kind};
 use conf::{DirectMode, Interface, InterfaceSource, Plug};
+use lending::{Attachment, Note, Vanished};
 use rpc::{Code, DomainDeviceRemoved, Error};
 
-use super::attachment::Attachment;
 use super::{GuestHandle, QEMU};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::Vanished;
-use crate::network::NO_HOST_ACCESS;
 
 /// Switches all links of a guest on or off. A link that is on while its guest does not run would take
 /// frames that nobody reads, and answer for a MAC that may be elsewhere by now.
@@ -53,7 +51,7 @@ impl Daemon {
         let view = object.view();
         let mut interfaces = view.live_interfaces().iter();
         if interfaces.any(|interface| self.hides_from_host(interface)) {
-            vec![format!("note: {NO_HOST_ACCESS}")]
+            vec![format!("note: {}", Note::NoHostAccess)]
         } else {
             Vec::new()
         }
@@ -89,7 +87,7 @@ impl Daemon {
             let mut attachments = run.attachments.iter();
             attachments.find(|one| one.claim == Some(vanished.claim))
         });
-        if let Some(dev_alias) = its.and_then(|attachment| attachment.alias.clone()) {
+        if let Some(dev_alias) = its.map(|attachment| attachment.alias.clone()) {
             let dom = handle.dom();
             self.events.tell(DomainDeviceRemoved { dom, dev_alias });
         }

@@ -6,7 +6,6 @@
 mod attachment;
 mod cancel;
 mod change;
-mod connect;
 mod console;
 mod control;
 mod definition;

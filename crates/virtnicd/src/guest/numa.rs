@@ -4,11 +4,8 @@ use std::collections::BTreeSet;
 
 use conf::{NumberSet, Placement};
 use host::NodeInfo;
-use rpc::{Code, Error};
 
-use super::QEMU;
 use crate::daemon::Daemon;
-use crate::fault::Result;
 
 impl Daemon {
     /// The host's NUMA nodes that a guest runs on: those of its memory, else those of the CPUs
@@ -17,18 +14,9 @@ impl Daemon {
         nodes_of(&self.node, domain)
     }
 
-    /// Refuses CPUs and NUMA nodes that the host does not have, all of them at once.
-    pub(super) fn refuse_misplaced(&self, domain: &conf::Domain) -> Result<()> {
-        let faults = faults(&self.node, &domain.placement);
-        if faults.is_empty() {
-            return Ok(());
-        }
-        let detail = format!(
-            "guest '{}' can't run here: {}",
-            domain.name,
-            faults.join("; ")
-        );
-        Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
+    /// CPUs and NUMA nodes that it asks for and the host does not have, each in words.
+    pub(super) fn misplaced(&self, domain: &conf::Domain) -> Vec<String> {
+        faults(&self.node, &domain.placement)
     }
 }
 

@@ -6,13 +6,13 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lending::{Attachment, AttachmentState, Creditor};
 use qemu::{Exit, ExitReason, GuestEvents};
 use rpc::{Code, DomainChange, Error};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
-use super::attachment::{Attachment, AttachmentState};
 use super::cancel::Cancel;
 use super::change::{self, LiveChange};
 use super::definition::{Write, WriteWhat};
@@ -697,7 +697,7 @@ impl Owner {
 
     fn followed(&mut self, followed: follow::Followed) {
         let owes = |attachments: &[Attachment]| {
-            let is_owed = |one: &Attachment| one.state == AttachmentState::OwedToHost;
+            let is_owed = |one: &Attachment| one.state == AttachmentState::Owed(Creditor::Host);
             attachments.iter().any(is_owed)
         };
         if let Some(run) = &mut self.state.run {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use assign::Generation;
 use conf::Uuid;
+use lending::{Attachment, AttachmentState, PortId, Role, Subject};
 use qemu::GuestRecord;
 use rpc::Error;
 use serde::{Deserialize, Serialize};
 
 use super::QEMU;
-use super::attachment::{Attachment, AttachmentState};
 use super::handle::{GuestHandle, Run};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -81,33 +81,38 @@ impl DomainRecord {
     }
 }
 
-/// Format 1 knew which ports and which claims a guest has, and not which is whose; the journal does.
+/// Format 1 knew which ports and which claims a guest has, and not which is whose.
 fn of_format_one(
     domain: &conf::Domain,
     ports: Vec<(Uuid, Uuid)>,
     lent: Vec<Generation>,
 ) -> Vec<Attachment> {
-    let interfaces = domain.devices.interfaces.iter();
-    let alias_of_port: Vec<_> = interfaces
-        .filter_map(|interface| {
-            Some((
-                interface.actual.as_ref()?.port,
-                interface.info.alias.clone()?,
-            ))
-        })
-        .collect();
+    let attachment = |alias: Option<&str>, mac, port, claim| Attachment {
+        id: Uuid::new_v4(),
+        alias: alias.unwrap_or_default().to_owned(),
+        subject: Subject::Interface,
+        mac,
+        role: Role::Sole,
+        pair: None,
+        port,
+        claim,
+        state: AttachmentState::Plugged,
+    };
     let ports = ports.into_iter().map(|(network, port)| {
-        let alias = alias_of_port.iter().find(|(known, _)| *known == port);
-        Attachment {
-            alias: alias.map(|(_, alias)| alias.clone()),
-            state: AttachmentState::Lent,
-            ..Attachment::planned(Some((network, port)), None)
-        }
+        let mut interfaces = domain.devices.interfaces.iter();
+        let its = interfaces.find(|interface| {
+            (interface.actual.as_ref()).is_some_and(|actual| actual.port == port)
+        });
+        attachment(
+            its.and_then(|interface| interface.info.alias.as_deref()),
+            its.map(|interface| interface.mac),
+            Some(PortId { network, port }),
+            None,
+        )
     });
-    let claims = lent.into_iter().map(|claim| Attachment {
-        state: AttachmentState::Lent,
-        ..Attachment::planned(None, Some(claim))
-    });
+    let claims = lent
+        .into_iter()
+        .map(|claim| attachment(None, None, None, Some(claim)));
     ports.chain(claims).collect()
 }
 

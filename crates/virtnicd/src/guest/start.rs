@@ -5,19 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
+use lending::{Attachment, AttachmentState, GuestPlan, Subject};
 use qemu::{Guest, GuestEvents, LaunchSpec, Launched, ReconnectError, TapFds};
 use rpc::{Code, Error};
 
-use super::attachment::{Attachment, AttachmentState};
 use super::cancel::Cancel;
 use super::end::give_all_back;
 use super::handle::{GuestHandle, Run};
-use super::plan::PlannedDevice;
 use super::{QEMU, control, links, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::{NotLent, Wanted};
 use crate::sync::lock;
 
 /// What is to be started.
@@ -103,18 +101,19 @@ pub(super) async fn start(
 
 impl Start<'_> {
     async fn carry_out(&self, mut domain: conf::Domain) -> Result<Started> {
-        super::plan::refuse_unsupported(&domain)?;
-        self.daemon.refuse_misplaced(&domain)?;
         domain.id = u32::try_from(self.id).ok();
-        let (mut domain, planned) = self.plan(domain).await?;
+        let (mut domain, mut plan) = self.plan(domain).await?;
         self.record(&domain).await?;
         let mut taps = BTreeMap::new();
-        for device in planned.devices {
+        let planned: Vec<usize> = plan.planned().map(|(at, ..)| at).collect();
+        for at in planned {
             self.go_on()?;
-            let place = device.place;
-            let (changed, lent) = self.prepare(domain, device).await?;
-            domain = changed;
-            let interface = place.and_then(|place| domain.devices.interfaces.get_mut(place));
+            let (lent, planned_again) = self.prepare(&domain, plan, at).await?;
+            plan = planned_again;
+            plan.apply_to(&mut domain);
+            let device = &plan.devices[at];
+            let interfaces = domain.devices.interfaces.get_mut(device.place);
+            let interface = interfaces.filter(|_| device.attachment.subject == Subject::Interface);
             if let (
                 Some(interface),
                 LentKind::Link {
@@ -134,7 +133,14 @@ impl Start<'_> {
         }
         self.go_on()?;
         let has_links = !taps.is_empty();
-        let launched = self.launch(&domain, planned.resolved, taps).await?;
+        let functions = plan
+            .planned()
+            .filter(|(_, device, _)| device.attachment.subject == Subject::Interface)
+            .filter_map(|(_, device, planned)| {
+                Some((device.attachment.alias.clone(), planned.function()?))
+            })
+            .collect();
+        let launched = self.launch(&domain, functions, taps).await?;
         let Launched {
             guest,
             events,
@@ -156,106 +162,84 @@ impl Start<'_> {
         }
     }
 
-    /// Chooses and claims every device; nothing is touched.
-    async fn plan(&self, mut domain: conf::Domain) -> Result<(conf::Domain, super::plan::Planned)> {
+    /// Chooses, claims and checks every device, with its port on its network; nothing is touched.
+    async fn plan(&self, mut domain: conf::Domain) -> Result<(conf::Domain, GuestPlan)> {
         let daemon = Arc::clone(self.daemon);
-        let (domain, planned, attachments) = blocking(QEMU, move || {
-            let mut attachments = Vec::new();
-            let planned = daemon.plan(&mut domain, &mut attachments);
-            (domain, planned, attachments)
+        let (domain, plan) = blocking(QEMU, move || {
+            let context = daemon.plan_context(&domain);
+            let plan = daemon.plan_start(&domain, &context);
+            if let Ok(plan) = &plan {
+                plan.apply_to(&mut domain);
+            }
+            (domain, plan)
         })
         .await?;
-        *lock(self.progress) = attachments;
-        let mut domain = domain;
-        let planned = planned?;
-        // Only now is it known which interfaces are host devices.
-        domain.check_resolved().map_err(fault::document(QEMU))?;
-        domain.assign_aliases();
-        let mut attachments = lock(self.progress);
-        for device in &planned.devices {
-            let info = match (device.place, device.host_device) {
-                (Some(place), _) => &domain.devices.interfaces[place].info,
-                (None, Some(place)) => &domain.devices.hostdevs[place].info,
-                (None, None) => continue,
-            };
-            let its = attachments
-                .iter_mut()
-                .find(|one| one.id == device.attachment);
-            if let Some(attachment) = its {
-                attachment.alias.clone_from(&info.alias);
-            }
-        }
-        drop(attachments);
-        Ok((domain, planned))
+        let plan = plan?;
+        *lock(self.progress) = super::plan::attachments(&plan);
+        Ok((domain, plan))
     }
 
-    /// Prepares a device. If the fault is this one's, and its network chose it, the next is tried.
+    /// Prepares a device of a plan. If the fault is this one's, and its network chose it, the next
+    /// is tried.
     async fn prepare(
         &self,
-        mut domain: conf::Domain,
-        mut device: PlannedDevice,
-    ) -> Result<(conf::Domain, Lent)> {
+        domain: &conf::Domain,
+        mut plan: GuestPlan,
+        at: usize,
+    ) -> Result<(Lent, GuestPlan)> {
         let mut excluded = BTreeMap::new();
+        let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
         loop {
-            let (place, port) = (device.place, device.chosen_by);
-            let refused = self
-                .daemon
-                .lender
-                .prepare(device.claim, device.preparation)
-                .await;
-            let NotLent { error, try_another } = match refused {
+            let attachment = plan.devices[at].attachment.id;
+            let planned = plan.devices[at].planned().ok_or_else(gone)?;
+            let claim = planned.claim.ok_or_else(gone)?;
+            let (preparation, share) = (planned.preparation.clone(), planned.share);
+            let chosen = planned.port.as_ref().filter(|port| port.is_of_pool);
+            let port = chosen.map(|port| (port.network.uuid, port.port.uuid));
+            let ledger = Arc::clone(&self.daemon.lender);
+            let prepared = blocking(QEMU, move || ledger.prepare(claim, &preparation)).await?;
+            let refused = match prepared {
                 Ok(lent) => {
                     let mut attachments = lock(self.progress);
-                    let its = attachments
-                        .iter_mut()
-                        .find(|one| one.id == device.attachment);
-                    if let Some(attachment) = its {
-                        attachment.state = AttachmentState::Lent;
+                    let its = attachments.iter_mut().find(|one| one.id == attachment);
+                    if let Some(its) = its {
+                        its.state = AttachmentState::Lent;
                     }
                     drop(attachments);
-                    return Ok((domain, lent));
+                    return Ok((lent, plan));
                 }
-                Err(not_lent) => not_lent,
+                Err(error) => error,
             };
-            let (
-                Some(place),
-                Some(port),
-                Some(fault),
-                Wanted::Whole(wanted) | Wanted::Share(wanted),
-            ) = (place, port, try_another, device.wanted)
+            let (Some(port), Some(fault), Some(device)) =
+                (port, refused.own_fault(), share.device())
             else {
-                return Err(error);
+                return Err(fault::lending::prepare(&refused));
             };
             self.go_on()?;
-            tracing::warn!(guest = self.handle.name, device = %wanted, fault, "trying another");
-            excluded.insert(wanted, fault);
-            let old = device.attachment;
-            lock(self.progress).retain(|attachment| attachment.id != old);
+            tracing::warn!(guest = self.handle.name, %device, fault, "trying another");
+            excluded.insert(device, fault);
+            lock(self.progress).retain(|one| one.id != attachment);
             let (daemon, excluded) = (Arc::clone(self.daemon), excluded.clone());
-            let (changed, planned, attachments) = blocking(QEMU, move || {
+            let (again, mut resolved) = (domain.clone(), domain.clone());
+            let (given, planned) = blocking(QEMU, move || {
                 daemon.end_port(port.0, port.1);
-                let numa_nodes = daemon.numa_nodes_of(&domain);
-                let mut attachments = Vec::new();
-                let planned =
-                    daemon.plan_port(&mut domain, place, &mut attachments, &numa_nodes, excluded);
-                (domain, planned, attachments)
+                let context = daemon.plan_context(&again);
+                let planned = daemon.plan_again(&mut plan, at, &excluded, &again, &context);
+                (plan, planned)
             })
             .await?;
-            domain = changed;
-            let alias = &domain.devices.interfaces[place].info.alias;
-            lock(self.progress).extend(attachments.into_iter().map(|attachment| Attachment {
-                alias: alias.clone(),
-                ..attachment
-            }));
-            device = planned?;
-            self.record(&domain).await?;
+            plan = given;
+            planned?;
+            lock(self.progress).push(plan.devices[at].attachment.clone());
+            plan.apply_to(&mut resolved);
+            self.record(&resolved).await?;
         }
     }
 
     async fn launch(
         &self,
         domain: &conf::Domain,
-        resolved: BTreeMap<usize, conf::PciAddress>,
+        functions: BTreeMap<String, conf::PciAddress>,
         taps: BTreeMap<String, TapFds>,
     ) -> Result<Launched> {
         if self.daemon.simulated {
@@ -269,13 +253,7 @@ impl Start<'_> {
         let log = self.daemon.paths.guest_log(&self.handle.name);
         let run_dir = self.daemon.paths.guest(self.handle.uuid);
         let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
-        spec.pci_devices = resolved
-            .into_iter()
-            .filter_map(|(place, address)| {
-                let interface = domain.devices.interfaces.get(place)?;
-                Some((interface.info.alias.clone()?, address))
-            })
-            .collect();
+        spec.pci_devices = functions;
         spec.run_as = self.daemon.qemu_user.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();

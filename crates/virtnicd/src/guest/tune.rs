@@ -14,7 +14,7 @@ use crate::affect::{LIVE, Read};
 use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::fault::Result;
+use crate::fault::{self, Result};
 
 /// The MAC of the interface that runs with that device, since a definition does not name it; any
 /// other text as it is.
@@ -161,7 +161,7 @@ pub(super) async fn shape_interface(
         };
         let shape = |bandwidth: &Option<Bandwidth>| {
             let bandwidth = bandwidth.clone().unwrap_or_default();
-            daemon.lender.set_bandwidth(claim, &bandwidth)
+            (daemon.lender.set_bandwidth(claim, &bandwidth)).map_err(fault::lending::change)
         };
         on_port(&new)?;
         shape(&new).inspect_err(|_| {

@@ -48,7 +48,9 @@ pub(super) async fn set_link(daemon: &Arc<Daemon>, run: &Run, interface: &Interf
                 VfLink::Off
             };
             let daemon = Arc::clone(daemon);
-            blocking(QEMU, move || daemon.lender.set_vf_link(claim, link)).await?
+            blocking(QEMU, move || daemon.lender.set_vf_link(claim, link))
+                .await?
+                .map_err(fault::lending::change)
         }
         _ if interface.is_hostdev() => {
             let detail = format!(

@@ -3,6 +3,7 @@
 
 use conf::{DirectMode, MacAddress, NetdevName, Network, PoolDevice};
 use host::{HostError, MacvlanSpec, Netdev};
+use lending::Note;
 use rpc::{Code, Error};
 
 use super::DOMAIN;
@@ -12,18 +13,13 @@ use crate::fault::{self, Result};
 /// The beginning of the `ifalias` of such a device; the network's uuid follows.
 const TAG: &str = "virtnic-host:";
 
-/// What is told once of a network whose host can't reach its guests.
-pub(crate) const NO_HOST_ACCESS: &str = "this host and its own guests on macvtap can't reach \
-    each other (others can); <virtnic:direct host-access='yes'/> in the network gives the host a \
-    macvlan of its own";
-
 impl Daemon {
     /// Says what a network is like whose host can't reach its guests.
     pub(super) fn say_host_access(network: &Network) {
         let mode = network.default_direct_mode();
         let is_shared = mode.is_some_and(|mode| mode != DirectMode::Passthrough);
         if is_shared && !network.extension.host_access {
-            tracing::info!(network = network.name, "{NO_HOST_ACCESS}");
+            tracing::info!(network = network.name, "{}", Note::NoHostAccess);
         }
     }
 

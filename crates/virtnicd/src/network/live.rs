@@ -34,7 +34,9 @@ impl Daemon {
         if network.existing_bridge().is_some() {
             return Ok(());
         }
-        self.lender.open_pool(network, forward)?;
+        self.lender
+            .open_pool(network, forward)
+            .map_err(fault::lending::open_pool)?;
         self.open_host_access(network)
             .inspect_err(|_| self.lender.close_pool(&network.name))
     }

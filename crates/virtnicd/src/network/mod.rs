@@ -13,11 +13,11 @@ mod update;
 use std::sync::Arc;
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
+use lending::NetworkProblem;
 use rpc::{Code, Domain, Error, Net, NetworkChange};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use host_access::NO_HOST_ACCESS;
-pub(crate) use port::{PortEntry, PortMaker, PortSource, PortWish};
+pub(crate) use port::{PortEntry, PortMaker};
 pub(crate) use table::Ports;
 
 use owner::{Gone, NetworkState, Work};
@@ -144,6 +144,19 @@ impl Daemon {
             let detail = format!("no network with matching name '{name}'");
             Error::new(Code::NoNetwork, DOMAIN, detail)
         })
+    }
+
+    /// What runs under that name.
+    pub(crate) fn running_network(
+        &self,
+        name: &str,
+    ) -> std::result::Result<Arc<Network>, NetworkProblem> {
+        let handle = self
+            .network_by_name(name)
+            .map_err(|_| NetworkProblem::Unknown(name.to_owned()))?;
+        handle
+            .running()
+            .map_err(|_| NetworkProblem::Inactive(name.to_owned()))
     }
 
     /// The networks that are defined, or run, in the order of their names.

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use assign::Generation;
-use conf::{DeviceId, DirectMode, ForwardMode, Network, NetworkPort, Plug, Uuid};
-use host::HostError;
+use assign::{Generation, Origin};
+use conf::{Network, NetworkPort, Plug, Uuid};
+use lending::{
+    PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_owner,
+    whole_or_part,
+};
 use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -15,7 +18,6 @@ use super::table::NoPlace;
 use super::{DOMAIN, NetworkHandle};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::{Borrower, Wanted, whole_or_share};
 
 /// A port, and the claim on its device.
 #[derive(Debug, Clone)]
@@ -25,27 +27,6 @@ pub(crate) struct PortEntry {
     maker: PortMaker,
     /// When it was made.
     pub(crate) since: SystemTime,
-}
-
-/// What is wished of a port beyond its document.
-#[derive(Debug, Clone)]
-pub(crate) struct PortWish {
-    pub(crate) maker: PortMaker,
-    /// The macvtap mode, of those that the network offers.
-    pub(crate) mode: Option<DirectMode>,
-    /// Where the guest runs; empty: anywhere.
-    pub(crate) numa_nodes: Vec<u16>,
-    /// Devices not to choose, with what is wrong with each.
-    pub(crate) excluded: BTreeMap<DeviceId, String>,
-}
-
-/// What the ports of a network are plugged into.
-#[derive(Debug)]
-pub(crate) enum PortSource {
-    /// A device of its pool, in that macvtap mode.
-    Pool(Option<DirectMode>),
-    /// Its bridge.
-    Bridge(Plug),
 }
 
 /// Who made a port, and so who removes it.
@@ -121,75 +102,70 @@ impl Daemon {
             (Some(_), false) => "a port that is to be made must not have a <plug>",
             (None, true) => "a port that is to be reclaimed needs its <plug>",
             _ => {
-                let wish = PortWish {
-                    maker: PortMaker::Client,
-                    mode: None,
-                    numa_nodes: Vec::new(),
-                    excluded: BTreeMap::new(),
-                };
-                self.make_port(object, wanted, wish)?;
+                self.make_port(object, wanted)?;
                 return Ok(object.port_handle(uuid));
             }
         };
         Err(Error::new(Code::InvalidArg, DOMAIN, refused))
     }
 
-    /// Makes a port: chooses its device, claims it and records it. With a plug: that very device.
-    pub(crate) fn make_port(
-        &self,
-        object: &Arc<NetworkHandle>,
-        wanted: NetworkPort,
-        wish: PortWish,
-    ) -> Result<PortEntry> {
-        loop {
-            let made = self.try_make_port(object, wanted.clone(), wish.clone())?;
-            if let Some(entry) = made {
-                return Ok(entry);
-            }
-        }
+    /// Makes a client's port: chooses its device, claims it and records it. With a plug: that very
+    /// device.
+    fn make_port(&self, object: &Arc<NetworkHandle>, wanted: NetworkPort) -> Result<()> {
+        while !self.try_make_port(object, wanted.clone())? {}
+        Ok(())
     }
 
-    /// The same; `None`: the network was changed meanwhile, and what was chosen is of the past.
-    fn try_make_port(
-        &self,
-        object: &Arc<NetworkHandle>,
-        wanted: NetworkPort,
-        wish: PortWish,
-    ) -> Result<Option<PortEntry>> {
+    /// The same; false: the network was changed meanwhile, and what was chosen is of the past.
+    fn try_make_port(&self, object: &Arc<NetworkHandle>, wanted: NetworkPort) -> Result<bool> {
         let network = object.running()?;
         if self.ports.get(object.uuid, wanted.uuid).is_some() {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        let borrower = Borrower::port(&network, &port);
+        let owner = port_owner(&network, &port);
         let claim = match &port.plug {
-            None => match PortSource::of(&network, wish.mode)? {
+            None => match PortSource::of(&network, None).map_err(fault::document(DOMAIN))? {
                 PortSource::Pool(mode) => {
-                    let chosen = self.lender.choose(
-                        &network,
+                    let request = PoolRequest {
+                        network: &network,
                         mode,
-                        &borrower,
-                        &wish.numa_nodes,
-                        wish.excluded,
-                    )?;
+                        owner: &owner,
+                        numa_nodes: &[],
+                    };
+                    let mut excluded = BTreeMap::new();
+                    // The common case is spared a change of threads, which would take as long as
+                    // all the rest.
+                    let at_rest = self.lender.choose_at_rest(&request, &excluded);
+                    let chosen = match at_rest.map_err(|error| fault::lending::choose(&error))? {
+                        Some(chosen) => chosen,
+                        None => block_in_place(|| self.lender.choose(&request, &mut excluded))
+                            .map_err(|error| fault::lending::choose(&error))?,
+                    };
                     port.plug = Some(chosen.plug);
                     Some(chosen.claim)
                 }
                 PortSource::Bridge(plug) => {
-                    self.check_bridge(&plug)?;
+                    if let Plug::Bridge { bridge, .. } | Plug::Network { bridge, .. } = &plug {
+                        block_in_place(|| check_bridge(&*self.host, bridge))
+                            .map_err(|error| fault::lending::bridge(&error))?;
+                    }
                     port.plug = Some(plug);
                     None
                 }
             },
-            Some(plug) => match self.wanted_of(&network, plug)? {
-                Some(wanted) => Some(self.lender.claim(wanted, &borrower)?),
+            Some(plug) => match self.share_of(&network, plug)? {
+                Some(share) => {
+                    let claim = self.lender.claim(share, &owner, Origin::PoolPort);
+                    Some(claim.map_err(|error| fault::lending::claim(&error))?)
+                }
                 None => None,
             },
         };
         let entry = PortEntry {
             port,
             claim,
-            maker: wish.maker,
+            maker: PortMaker::Client,
             since: SystemTime::now(),
         };
         let kept = self.keep_port(object, &network, &entry);
@@ -198,37 +174,37 @@ impl Daemon {
         {
             self.lender.drop_claim(claim);
         }
-        kept.map(|kept| kept.then_some(entry))
+        kept
+    }
+
+    /// Puts a guest's port on its network. False: the network was changed since it was planned.
+    pub(crate) fn keep_planned_port(
+        &self,
+        planned: &PlannedPort,
+        claim: Option<Generation>,
+    ) -> Result<bool> {
+        let object = self.network_by_name(&planned.network.name)?;
+        let entry = PortEntry {
+            port: planned.port.clone(),
+            // A tap is made for the guest alone; its network has nothing to keep account of.
+            claim: claim.filter(|_| planned.is_of_pool),
+            maker: PortMaker::Guest,
+            since: SystemTime::now(),
+        };
+        self.keep_port(&object, &planned.network, &entry)
     }
 
     /// The device behind a plug, and how much of it; `None`: a bridge, which nobody has.
-    fn wanted_of(&self, network: &Network, plug: &Plug) -> Result<Option<Wanted>> {
+    fn share_of(&self, network: &Network, plug: &Plug) -> Result<Option<Share>> {
         match plug {
-            Plug::HostdevPci { address, .. } => Ok(Some(Wanted::Whole((*address).into()))),
+            Plug::HostdevPci { address, .. } => Ok(Some(Share::Whole((*address).into()))),
             Plug::Direct { dev, mode } => {
-                let device = block_in_place(|| self.lender.device_named(dev))
+                let device = block_in_place(|| device_named(&*self.host, dev))
                     .map_err(fault::host(DOMAIN))?;
-                Ok(Some(whole_or_share(network, Some(*mode), device)))
+                Ok(Some(whole_or_part(network, Some(*mode), device)))
             }
             Plug::Bridge { .. } | Plug::Network { .. } => Ok(None),
         }
-    }
-
-    /// A bridge that is not there is told now, by name, and not by the tap that does not find it.
-    pub(crate) fn check_bridge(&self, plug: &Plug) -> Result<()> {
-        let (Plug::Bridge { bridge, .. } | Plug::Network { bridge, .. }) = plug else {
-            return Ok(());
-        };
-        let found = block_in_place(|| self.host.netdev(bridge));
-        let reason = match found {
-            Ok(netdev) if netdev.kind.as_deref() == Some("bridge") => return Ok(()),
-            Ok(_) => format!("network device '{bridge}' is no bridge"),
-            Err(HostError::NoNetdev(_)) => {
-                format!("there is no bridge '{bridge}'\nMake it: ip link add {bridge} type bridge")
-            }
-            Err(error) => return Err(fault::host(DOMAIN)(error)),
-        };
-        Err(Error::new(Code::ConfigUnsupported, DOMAIN, reason))
     }
 
     /// Puts a port on its network, if that is still the one that the port was made for.
@@ -310,12 +286,13 @@ impl Daemon {
     ) -> Result<PortEntry> {
         let port = NetworkPort::parse(&record.xml).map_err(fault::document(DOMAIN))?;
         let claim = network.and_then(|network| {
-            let claim = match port.plug.as_ref().map(|plug| self.wanted_of(network, plug)) {
+            let claim = match port.plug.as_ref().map(|plug| self.share_of(network, plug)) {
                 None | Some(Ok(None)) => return None,
                 Some(Err(error)) => Err(error),
-                Some(Ok(Some(wanted))) => {
-                    let borrower = Borrower::port(network, &port);
-                    self.lender.reclaim(port.uuid, wanted, &borrower)
+                Some(Ok(Some(share))) => {
+                    let owner = port_owner(network, &port);
+                    let claim = self.lender.reclaim(port.uuid, share, &owner);
+                    claim.map_err(|error| fault::lending::claim(&error))
                 }
             };
             claim
@@ -362,24 +339,4 @@ pub(super) fn no_port(uuid: Uuid) -> Error {
         Domain::Network,
         format!("no network port with uuid {uuid}"),
     )
-}
-
-impl PortSource {
-    /// What a network's ports are plugged into, and in which of its macvtap modes.
-    pub(crate) fn of(network: &Network, mode: Option<DirectMode>) -> Result<Self> {
-        let mode = network
-            .choose_direct_mode(mode)
-            .map_err(fault::document(DOMAIN))?;
-        match (network.forward_mode(), network.existing_bridge()) {
-            (Some(ForwardMode::Bridge), Some(bridge)) => Ok(Self::Bridge(Plug::Bridge {
-                bridge: bridge.to_owned(),
-                mac_table_manager: network
-                    .ip
-                    .bridge
-                    .as_ref()
-                    .and_then(|bridge| bridge.mac_table_manager),
-            })),
-            _ => Ok(Self::Pool(mode)),
-        }
-    }
 }

@@ -40,7 +40,7 @@ impl Daemon {
             .active
             .as_ref()
             .map(|_| self.ports.all(object.uuid).len());
-        let explanation = ports.and_then(|_| self.lender.picture(network));
+        let explanation = ports.and_then(|_| self.lender.survey(network));
         let is_exclusive = match &explanation {
             Some(explanation) => explanation.sharing == Sharing::Exclusive,
             None => matches!(
@@ -64,7 +64,7 @@ impl Daemon {
             connections: u32::try_from(ports.unwrap_or(0)).unwrap_or(u32::MAX),
             missing: missing.map(ToString::to_string).collect(),
             rows: explanation
-                .map(|table| self.lender.rows(&table))
+                .map(|table| self.pool_rows(&table))
                 .unwrap_or_default(),
         })
     }

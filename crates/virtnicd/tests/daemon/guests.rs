@@ -401,12 +401,12 @@ async fn marked_guests_start_once_a_boot() {
     daemon.stop();
     // The same boot: whoever stopped the guest since wants it stopped.
     let mut daemon = root.start();
-    daemon.wait_for_line(AUTOSTARTED);
+    daemon.has_said(AUTOSTARTED);
     assert!(root.client().await.guest_names(ACTIVE).await.is_empty());
     daemon.stop();
     // Another boot.
     std::fs::remove_file(root.path("run/virtnic/autostarted")).unwrap();
     let mut daemon = root.start();
-    daemon.wait_for_line(AUTOSTARTED);
+    daemon.has_said(AUTOSTARTED);
     assert_eq!(root.client().await.guest_names(ACTIVE).await, ["g1"]);
 }

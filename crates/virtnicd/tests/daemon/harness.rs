@@ -179,6 +179,13 @@ impl Daemon {
         }
     }
 
+    /// Waits for such a line, unless there was one already.
+    pub(crate) fn has_said(&mut self, part: &str) {
+        if !self.seen.iter().any(|line| line.contains(part)) {
+            self.wait_for_line(part);
+        }
+    }
+
     /// The log until it was ready.
     pub(crate) fn seen(&self) -> String {
         self.seen.join("\n")

@@ -1,10 +1,11 @@
 //! What records, kernel and running guests don't agree about, and mending it.
 
 use conf::Uuid;
+use lending::Ledger;
 use rpc::{Difference, Outcome};
 
 use crate::daemon::Daemon;
-use crate::lender::Lender;
+use crate::fault;
 use crate::registry::Named as _;
 
 impl Daemon {
@@ -60,13 +61,13 @@ impl Daemon {
 }
 
 /// Mends a difference, if that is asked for and safe.
-fn mended(lender: &Lender, difference: &assign::Difference, apply: bool) -> Outcome {
+fn mended(ledger: &Ledger, difference: &assign::Difference, apply: bool) -> Outcome {
     if !apply || !difference.is_safe() {
         return Outcome::Left;
     }
-    match lender.mend(difference) {
+    match ledger.mend(difference) {
         Ok(()) => Outcome::Mended,
-        Err(reason) => Outcome::Failed(reason),
+        Err(error) => Outcome::Failed(fault::chain(&error)),
     }
 }
 
@@ -93,33 +94,30 @@ mod tests {
     use assign::{MacvtapPreparation, Origin, Owner, Preparation, Vhost};
     use conf::{DirectMode, MacAddress};
     use host::{Fault, Links as _, Operation, SimulatedHost, TapQueues};
+    use lending::{Share, device_named};
 
     use super::*;
-    use crate::lender::{Borrower, Wanted};
 
     const EBUSY: i32 = 16;
     const MAC: MacAddress = MacAddress::new([0x52, 0x54, 0, 0, 0, 1]);
 
-    /// A macvtap that an earlier daemon made, and whose record is gone; and the next daemon's lender.
-    async fn orphaned() -> (SimulatedHost, Lender, tempfile::TempDir) {
+    /// A macvtap that an earlier daemon made, and whose record is gone; and the next daemon's ledger.
+    fn orphaned() -> (SimulatedHost, Ledger, tempfile::TempDir) {
         let host = SimulatedHost::new("pfs=1,vfs=1".parse().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("devices");
-        let open = || Lender::open(Arc::new(host.clone()), journal.clone(), None).unwrap();
+        let open = || Ledger::open(Arc::new(host.clone()), journal.clone(), None).unwrap();
         let before = open();
-        let borrower = Borrower {
-            owner: Owner {
-                guest: Uuid::from_u128(1),
-                name: "web".to_owned(),
-                network: None,
-                port: None,
-                mac: Some(MAC),
-                alias: None,
-            },
-            origin: Origin::Interface,
+        let owner = Owner {
+            guest: Uuid::from_u128(1),
+            name: "web".to_owned(),
+            network: None,
+            port: None,
+            mac: Some(MAC),
+            alias: None,
         };
-        let sim0 = before.device_named("sim0").unwrap();
-        let claim = before.claim(Wanted::Share(sim0), &borrower).unwrap();
+        let sim0 = device_named(&host, "sim0").unwrap();
+        let claim = (before.claim(Share::Part(sim0), &owner, Origin::Interface)).unwrap();
         let macvtap = MacvtapPreparation {
             lower: "sim0".parse().unwrap(),
             mode: DirectMode::Bridge,
@@ -136,7 +134,7 @@ mod tests {
             all_multicast: false,
             profile: None,
         };
-        let prepared = before.prepare(claim, Preparation::Macvtap(macvtap)).await;
+        let prepared = before.prepare(claim, &Preparation::Macvtap(macvtap));
         // As at a crash, nothing is given back.
         let lent = prepared.unwrap();
         drop((lent, before));
@@ -150,39 +148,39 @@ mod tests {
         (host, after, dir)
     }
 
-    #[tokio::test]
-    async fn an_orphan_is_removed_only_if_that_is_asked_for() {
-        let (host, lender, _dir) = orphaned().await;
-        let found = lender.differences(|_| false);
+    #[test]
+    fn an_orphan_is_removed_only_if_that_is_asked_for() {
+        let (host, ledger, _dir) = orphaned();
+        let found = ledger.differences(|_| false);
         let [orphan] = &*found else {
             panic!("{found:?}")
         };
         assert_eq!(device_of(orphan).as_deref(), Some("macvtap0"));
-        assert_eq!(mended(&lender, orphan, false), Outcome::Left);
+        assert_eq!(mended(&ledger, orphan, false), Outcome::Left);
         assert!(host.netdev("macvtap0").is_ok());
-        assert_eq!(mended(&lender, orphan, true), Outcome::Mended);
+        assert_eq!(mended(&ledger, orphan, true), Outcome::Mended);
         assert!(host.netdev("macvtap0").is_err());
-        assert_eq!(lender.differences(|_| false), []);
+        assert_eq!(ledger.differences(|_| false), []);
     }
 
-    #[tokio::test]
-    async fn what_a_running_guest_may_need_is_left_alone() {
-        let (host, lender, _dir) = orphaned().await;
-        let found = lender.differences(|_| true);
-        assert_eq!(mended(&lender, &found[0], true), Outcome::Left);
+    #[test]
+    fn what_a_running_guest_may_need_is_left_alone() {
+        let (host, ledger, _dir) = orphaned();
+        let found = ledger.differences(|_| true);
+        assert_eq!(mended(&ledger, &found[0], true), Outcome::Left);
         assert!(host.netdev("macvtap0").is_ok());
     }
 
-    #[tokio::test]
-    async fn a_refusal_of_the_kernel_is_told_and_the_difference_stays() {
-        let (host, lender, _dir) = orphaned().await;
-        let found = lender.differences(|_| false);
+    #[test]
+    fn a_refusal_of_the_kernel_is_told_and_the_difference_stays() {
+        let (host, ledger, _dir) = orphaned();
+        let found = ledger.differences(|_| false);
         host.fail(Fault::of(Operation::DeleteLink, EBUSY).always());
-        let Outcome::Failed(reason) = mended(&lender, &found[0], true) else {
+        let Outcome::Failed(reason) = mended(&ledger, &found[0], true) else {
             panic!("mended")
         };
         assert!(reason.contains("macvtap0"), "{reason}");
         assert!(reason.contains("busy"), "{reason}");
-        assert_eq!(lender.differences(|_| false), found);
+        assert_eq!(ledger.differences(|_| false), found);
     }
 }

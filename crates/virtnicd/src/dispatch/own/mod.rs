@@ -4,4 +4,5 @@
 mod counters;
 mod differences;
 mod nics;
+mod pool_rows;
 mod who;

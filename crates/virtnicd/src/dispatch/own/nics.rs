@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use host::Netdev;
 use rpc::{Domain, Nic};
 
+use super::pool_rows::ability;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::lender::ability;
 
 /// Kinds of devices that stand for a NIC, or are one inside of a container.
 const KINDS: [&str; 5] = ["bond", "team", "vlan", "veth", "dummy"];

@@ -1,4 +1,4 @@
-//! The host's news: VFs and NICs that come, go, or change.
+//! What happens on the host: VFs and NICs that come, go, or change.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc;
@@ -8,20 +8,22 @@ use conf::{MacAddress, NetdevName, PciAddress, Uuid};
 use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
 
-use super::{Lender, State};
-use crate::fault;
-use crate::sync::lock;
+use crate::error::chain;
+use crate::ledger::Ledger;
+use crate::state::{State, lock};
 
 /// A lent device that is not there any more.
 #[derive(Debug)]
-pub(crate) struct Vanished {
-    pub(crate) owner: Owner,
-    pub(crate) claim: Generation,
+pub struct Vanished {
+    /// Who has it, or a part of it.
+    pub owner: Owner,
+    /// The claim on it.
+    pub claim: Generation,
 }
 
 /// What has to be looked at again.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(crate) struct HostChanges {
     everything: bool,
     pfs: BTreeSet<PciAddress>,
     names: BTreeSet<NetdevName>,
@@ -29,12 +31,12 @@ pub(super) struct News {
     profiles: Vec<(MacAddress, Option<Uuid>)>,
 }
 
-impl Lender {
+impl Ledger {
     /// Keeps the pool up to date with the host until the host says no more, and tells of each lent
     /// device that vanished. Blocks.
     ///
-    /// News are read as they come and worked off in one go: making 254 VFs sends a thousand.
-    pub(crate) fn follow(&self, events: Box<dyn HostEvents>, tell: impl Fn(Vanished)) {
+    /// HostChanges are read as they come and worked off in one go: making 254 VFs sends a thousand.
+    pub fn follow(&self, events: Box<dyn HostEvents>, tell: impl Fn(Vanished)) {
         let (sender, receiver) = mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -46,82 +48,80 @@ impl Lender {
                 }
             });
             while let Ok(event) = receiver.recv() {
-                let mut news = News::default();
-                self.sort(event, &mut news);
+                let mut changes = HostChanges::default();
+                self.sort(event, &mut changes);
                 while let Ok(event) = receiver.try_recv() {
-                    self.sort(event, &mut news);
+                    self.sort(event, &mut changes);
                 }
-                self.work_off(news, &tell);
+                self.work_off(changes, &tell);
             }
         });
     }
 
     /// What an event is about, as far as it matters to a running network.
-    pub(super) fn sort(&self, event: HostEvent, news: &mut News) {
+    pub(crate) fn sort(&self, event: HostEvent, changes: &mut HostChanges) {
         use HostEvent as E;
-        if news.everything {
+        if changes.everything {
             return;
         }
         let of_vf = |state: &State, address| state.vfs.get(&address).map(|vf| vf.pf_address);
         match event {
-            E::Lost => news.everything = true,
+            E::Lost => changes.everything = true,
             E::LinkChanged { ifindex, netdev } | E::LinkRemoved { ifindex, netdev } => {
                 let state = lock(&self.state);
                 let pfs = state.pfs.values();
                 let its = pfs.filter(|pf| pf.ifindex == ifindex || pf.netdev == netdev);
-                news.pfs.extend(its.map(|pf| pf.address));
+                changes.pfs.extend(its.map(|pf| pf.address));
                 if let Ok(name) = netdev.parse() {
-                    news.names.insert(name);
+                    changes.names.insert(name);
                 }
             }
             E::PciAdded(address) => {
                 // Which PF's it is, sysfs tells; the network device may still be on its way.
                 let vf = self.host.virtual_function(address).ok();
-                news.pfs.extend(vf.map(|vf| vf.pf_address));
+                changes.pfs.extend(vf.map(|vf| vf.pf_address));
             }
             E::PciRemoved(address) => {
                 let state = lock(&self.state);
-                news.pfs.extend(of_vf(&state, address));
+                changes.pfs.extend(of_vf(&state, address));
                 if state.pfs.contains_key(&address) {
-                    news.pfs.insert(address);
+                    changes.pfs.insert(address);
                 }
             }
             E::PciDriverChanged(address) => {
                 let state = lock(&self.state);
                 let pf = of_vf(&state, address);
-                news.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
+                changes.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
             }
-            E::PortDisassociated { mac, instance } => news.profiles.push((mac, instance)),
+            E::PortDisassociated { mac, instance } => changes.profiles.push((mac, instance)),
         }
     }
 
-    pub(super) fn work_off(&self, news: News, tell: &impl Fn(Vanished)) {
+    pub(crate) fn work_off(&self, changes: HostChanges, tell: &impl Fn(Vanished)) {
         let (pfs, names) = {
             let state = lock(&self.state);
             let concerned =
-                |pf: &&PhysicalFunction| news.everything || news.pfs.contains(&pf.address);
+                |pf: &&PhysicalFunction| changes.everything || changes.pfs.contains(&pf.address);
             let pfs: Vec<_> = state.pfs.values().filter(concerned).cloned().collect();
             let listed = state.listed_names();
             let names: Vec<_> = (listed.into_iter())
-                .filter(|name| news.everything || news.names.contains(name))
+                .filter(|name| changes.everything || changes.names.contains(name))
                 .collect();
             (pfs, names)
         };
         for pf in pfs {
-            let pf = self.present(pf, &news.names);
+            let pf = self.present(pf, &changes.names);
             match self.look_at(&pf) {
                 Ok(update) => self.tell_changes(&pf.netdev, update, tell),
-                Err(error) => tracing::debug!(
-                    pf = pf.netdev,
-                    error = fault::chain(&error),
-                    "not looked at"
-                ),
+                Err(error) => {
+                    tracing::debug!(pf = pf.netdev, error = chain(&error), "not looked at")
+                }
             }
         }
         for name in names {
             self.follow_name(name, tell);
         }
-        for (mac, instance) in news.profiles {
+        for (mac, instance) in changes.profiles {
             self.associate_again(mac, instance);
         }
     }
@@ -143,7 +143,7 @@ impl Lender {
                 Err(error) => tracing::error!(
                     guest = line.owner.name,
                     %mac,
-                    error = fault::chain(&error),
+                    error = chain(&error),
                     "its port profile is not associated again"
                 ),
             }
@@ -171,7 +171,7 @@ impl Lender {
         let now = match self.look_at_name(name) {
             Ok(now) => now,
             Err(error) => {
-                tracing::debug!(%name, error = fault::chain(&error), "not looked at");
+                tracing::debug!(%name, error = chain(&error), "not looked at");
                 return;
             }
         };
@@ -179,10 +179,10 @@ impl Lender {
         {
             let mut state = lock(&self.state);
             let State { networks, pool, .. } = &mut *state;
-            for (network, parts) in networks {
+            for (network, members) in networks {
                 let mut changed = false;
                 for (_, device) in
-                    (parts.listed.iter_mut()).filter(|(listed, _)| *listed == Some(name))
+                    (members.listed.iter_mut()).filter(|(listed, _)| *listed == Some(name))
                 {
                     match now {
                         Some(now) if *device != now => {
@@ -195,7 +195,7 @@ impl Lender {
                         }
                     }
                 }
-                if changed && let Some(spec) = parts.spec_now() {
+                if changed && let Some(spec) = members.spec_now() {
                     pool.set_network(network, spec);
                 }
             }

@@ -8,27 +8,58 @@ use conf::{
 };
 use host::{HostError, Netdev, PhysicalFunction};
 use pool::{Health, Members, NetworkSpec, NicInfo, PfInfo, Sharing, Update, VfInfo};
-use rpc::{Code, Domain, Error};
 
-use super::{Lender, State};
-use crate::fault::{self, Result};
-use crate::sync::lock;
+use crate::devices::device_of;
+use crate::ledger::Ledger;
+use crate::state::{State, lock};
+use crate::vfs::MakeVfsError;
 
 /// What a running network lends.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(crate) struct NetworkMembers {
     /// The PFs that it names, or whose VFs it names.
-    pub(super) pfs: Vec<PciAddress>,
+    pub(crate) pfs: Vec<PciAddress>,
     /// The devices that it lists, in order, and the names that it lists them by.
-    pub(super) listed: Vec<(Option<NetdevName>, DeviceId)>,
+    pub(crate) listed: Vec<(Option<NetdevName>, DeviceId)>,
     /// Its guests' macvtaps need the VFs' network devices.
-    pub(super) needs_netdev: bool,
+    pub(crate) needs_netdev: bool,
     /// How it lends them.
-    pub(super) spec: Option<NetworkSpec>,
+    pub(crate) spec: Option<NetworkSpec>,
+}
+
+/// A network's devices can't be lent.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenPoolError {
+    /// It names no device.
+    #[error("network '{0}' names no device to lend")]
+    NamesNone(String),
+    /// None of its PFs has VFs.
+    #[error("network '{network}': {} has no VFs", .pfs.iter().map(|pf| format!("'{pf}'")).collect::<Vec<_>>().join(" and "))]
+    NoVfs {
+        /// Its name.
+        network: String,
+        /// Its PFs' network devices.
+        pfs: Vec<String>,
+    },
+    /// VFs were to be made.
+    #[error(transparent)]
+    MakeVfs(#[from] Box<MakeVfsError>),
+    /// A device that it names is not what it should be.
+    #[error(transparent)]
+    Device(#[from] HostError),
+    /// The host does not tell what it has to lend.
+    #[error("network '{network}'")]
+    Host {
+        /// Its name.
+        network: String,
+        /// What the host said.
+        #[source]
+        source: HostError,
+    },
 }
 
 /// Whether a device of the network is one guest's at a time.
-pub(super) fn is_exclusive(network: &Network) -> bool {
+pub(crate) fn is_exclusive(network: &Network) -> bool {
     let is_qbh = || {
         let profiles = std::iter::once(network.virtual_port.as_ref())
             .chain(network.port_groups.iter().map(|g| g.virtual_port.as_ref()));
@@ -41,59 +72,61 @@ pub(super) fn is_exclusive(network: &Network) -> bool {
     }
 }
 
-impl Lender {
+impl Ledger {
     /// Makes a network's devices known, and lends them from now on; in place of what a network of
-    /// that name lent. Blocks: sysfs is read, and VFs may be made.
-    pub(crate) fn open_pool(&self, network: &Network, forward: &Forward) -> Result<()> {
-        let of_network = |error: HostError| {
-            let detail = format!("network '{}': {}", network.name, fault::chain(&error));
-            Error::new(Code::InternalError, Domain::Network, detail)
+    /// that name lent. Asks the host, and may make VFs, which takes seconds; blocks.
+    ///
+    /// # Errors
+    /// It names nothing, or what it names is not there or has no VFs and can't get any.
+    pub fn open_pool(&self, network: &Network, forward: &Forward) -> Result<(), OpenPoolError> {
+        let of_network = |source: HostError| OpenPoolError::Host {
+            network: network.name.clone(),
+            source,
         };
         let is_macvtap = forward.mode != ForwardMode::Hostdev;
-        let mut parts = Parts {
+        let mut members = NetworkMembers {
             needs_netdev: is_macvtap,
-            ..Parts::default()
+            ..NetworkMembers::default()
         };
         let mut pfs: Vec<PhysicalFunction> = Vec::new();
-        let members = match &forward.members {
+        let lent = match &forward.members {
             PoolMembers::PhysicalFunctions(names) => {
                 for name in names {
                     let pf = self.host.physical_function(name).map_err(of_network)?;
                     pfs.push(self.with_vfs(network, pf, is_macvtap)?);
                 }
                 if pfs.iter().all(|pf| pf.vf_count == 0) {
-                    return Err(no_vfs(&network.name, &pfs));
+                    return Err(OpenPoolError::NoVfs {
+                        network: network.name.clone(),
+                        pfs: pfs.into_iter().map(|pf| pf.netdev).collect(),
+                    });
                 }
                 Members::PhysicalFunctions(pfs.iter().map(|pf| pf.address).collect())
             }
             PoolMembers::Addresses(addresses) => {
                 for &address in addresses {
-                    let vf = self
-                        .host
-                        .virtual_function(address)
-                        .map_err(fault::host(Domain::Network))?;
+                    let vf = self.host.virtual_function(address)?;
                     self.add_pf(&mut pfs, &vf.pf_netdev).map_err(of_network)?;
-                    parts.listed.push((None, address.into()));
+                    members.listed.push((None, address.into()));
                 }
-                Members::Devices(parts.devices())
+                Members::Devices(members.devices())
             }
             PoolMembers::Interfaces(names) => {
                 for name in names {
                     let (name, device) =
                         self.listed(network, name, &mut pfs).map_err(of_network)?;
-                    parts.listed.push((Some(name), device));
+                    members.listed.push((Some(name), device));
                 }
-                Members::Devices(parts.devices())
+                Members::Devices(members.devices())
             }
             PoolMembers::None => {
-                let detail = format!("network '{}' names no device to lend", network.name);
-                return Err(Error::new(Code::ConfigUnsupported, Domain::Network, detail));
+                return Err(OpenPoolError::NamesNone(network.name.clone()));
             }
         };
-        parts.pfs = pfs.iter().map(|pf| pf.address).collect();
+        members.pfs = pfs.iter().map(|pf| pf.address).collect();
         let extension = &network.extension;
         let spec = NetworkSpec {
-            members,
+            members: lent,
             sharing: if is_exclusive(network) {
                 Sharing::Exclusive
             } else {
@@ -108,8 +141,8 @@ impl Lender {
         {
             let mut state = lock(&self.state);
             (state.pfs).extend(pfs.iter().map(|pf| (pf.address, pf.clone())));
-            parts.spec = Some(spec.clone());
-            state.networks.insert(network.name.clone(), parts);
+            members.spec = Some(spec.clone());
+            state.networks.insert(network.name.clone(), members);
         }
         let looked = pfs.iter().try_for_each(|pf| self.look_at(pf).map(drop));
         if let Err(error) = looked {
@@ -121,19 +154,20 @@ impl Lender {
     }
 
     /// A network lends no more. What it lent stays lent.
-    pub(crate) fn close_pool(&self, network: &str) {
+    pub fn close_pool(&self, network: &str) {
         let mut state = lock(&self.state);
         state.pool.remove_network(network);
         state.networks.remove(network);
     }
 
     /// What a running network lends, in its order, as its live document lists it.
-    pub(crate) fn members(&self, network: &str) -> Vec<PoolDevice> {
+    #[must_use]
+    pub fn members(&self, network: &str) -> Vec<PoolDevice> {
         let state = lock(&self.state);
-        let Some(parts) = state.networks.get(network) else {
+        let Some(members) = state.networks.get(network) else {
             return Vec::new();
         };
-        let listed = parts
+        let listed = members
             .listed
             .iter()
             .map(|(name, device)| match (name, device) {
@@ -142,11 +176,11 @@ impl Lender {
                 }
                 (None, DeviceId::Pci(address)) => PoolDevice::Address(*address),
             });
-        if !parts.listed.is_empty() {
+        if !members.listed.is_empty() {
             return listed.collect();
         }
-        let vfs = parts.pfs.iter().flat_map(|pf| state.pool.vfs_of(*pf));
-        if parts.needs_netdev {
+        let vfs = members.pfs.iter().flat_map(|pf| state.pool.vfs_of(*pf));
+        if members.needs_netdev {
             vfs.filter_map(|vf| Some(PoolDevice::Interface(vf.netdev?.to_string())))
                 .collect()
         } else {
@@ -155,97 +189,12 @@ impl Lender {
     }
 
     /// The PCI function behind a name that a running network lists.
-    pub(crate) fn listed_function(&self, network: &str, name: &str) -> Option<PciAddress> {
+    #[must_use]
+    pub fn listed_function(&self, network: &str, name: &str) -> Option<PciAddress> {
         let state = lock(&self.state);
         let mut listed = state.networks.get(network)?.listed.iter();
         let (_, device) = listed.find(|(own, _)| own.is_some_and(|own| own.as_str() == name))?;
         device.pci()
-    }
-
-    /// A PF with as many VFs as its network asks for, if it had none.
-    fn with_vfs(
-        &self,
-        network: &Network,
-        pf: PhysicalFunction,
-        need_netdevs: bool,
-    ) -> Result<PhysicalFunction> {
-        let wanted = network.extension.vfs.iter().find(|vfs| vfs.pf == pf.netdev);
-        let Some(wanted) = wanted else { return Ok(pf) };
-        if pf.vf_count > 0 {
-            if u32::from(pf.vf_count) != wanted.count {
-                tracing::warn!(
-                    network = network.name,
-                    pf = pf.netdev,
-                    "has {} VFs, not the {} that its network asks for; they are left alone",
-                    pf.vf_count,
-                    wanted.count
-                );
-            }
-            return Ok(pf);
-        }
-        self.make_vfs(network, &pf, wanted.count, need_netdevs)?;
-        self.host
-            .physical_function(&pf.netdev)
-            .map_err(fault::host(Domain::Network))
-    }
-
-    /// Makes VFs without drivers of the host's, unless these are what is needed. The PF's setting
-    /// for that is put back, whatever comes of it.
-    fn make_vfs(
-        &self,
-        network: &Network,
-        pf: &PhysicalFunction,
-        count: u32,
-        need_netdevs: bool,
-    ) -> Result<()> {
-        let refused = |what: String| {
-            let detail = format!(
-                "network '{}': can't make {count} VFs of '{}': {what}",
-                network.name, pf.netdev
-            );
-            Error::new(Code::OperationFailed, Domain::Network, detail)
-        };
-        let count = u16::try_from(count)
-            .ok()
-            .filter(|count| *count <= pf.max_vfs)
-            .ok_or_else(|| refused(format!("it can have {} at most", pf.max_vfs)))?;
-        let said = |error: &HostError| match error.advice() {
-            Some(advice) => format!("{}\n{advice}", fault::chain(error)),
-            None => fault::chain(error),
-        };
-        let probed = self.host.autoprobe(pf).map_err(|e| refused(said(&e)))?;
-        let switch_off = probed && !need_netdevs;
-        if switch_off {
-            let off = self.host.set_autoprobe(pf, false);
-            off.map_err(|error| refused(said(&error)))?;
-        }
-        let made = self.host.set_vf_count(pf, count);
-        let restored = if switch_off {
-            self.host.set_autoprobe(pf, true)
-        } else {
-            Ok(())
-        };
-        match (made, restored) {
-            (Ok(()), Ok(())) => {
-                tracing::info!(pf = pf.netdev, count, "made VFs");
-                Ok(())
-            }
-            (Err(error), Ok(())) => Err(refused(said(&error))),
-            (Ok(()), Err(error)) => {
-                // The VFs are there, and good; only later ones would go without a driver.
-                tracing::error!(
-                    pf = pf.netdev,
-                    error = fault::chain(&error),
-                    "its drivers' automatic probing stays switched off"
-                );
-                Ok(())
-            }
-            (Err(error), Err(again)) => Err(refused(format!(
-                "{}\nNot undone: {}",
-                said(&error),
-                fault::chain(&again)
-            ))),
-        }
     }
 
     /// A device that a network lists by name. One that is not there yet is known by its name until
@@ -255,7 +204,7 @@ impl Lender {
         network: &Network,
         name: &str,
         pfs: &mut Vec<PhysicalFunction>,
-    ) -> std::result::Result<(NetdevName, DeviceId), HostError> {
+    ) -> Result<(NetdevName, DeviceId), HostError> {
         let name: NetdevName = name
             .parse()
             .map_err(|_| HostError::NoNetdev(name.to_owned()))?;
@@ -267,7 +216,7 @@ impl Lender {
             }
             Err(error) => return Err(error),
         };
-        let device = self.device_of(&netdev)?;
+        let device = device_of(&*self.host, &netdev)?;
         match device {
             DeviceId::Pci(address) => match self.host.virtual_function(address) {
                 Ok(vf) => self.add_pf(pfs, &vf.pf_netdev)?,
@@ -279,18 +228,14 @@ impl Lender {
         Ok((name, device))
     }
 
-    fn add_pf(
-        &self,
-        pfs: &mut Vec<PhysicalFunction>,
-        netdev: &str,
-    ) -> std::result::Result<(), HostError> {
+    fn add_pf(&self, pfs: &mut Vec<PhysicalFunction>, netdev: &str) -> Result<(), HostError> {
         if !pfs.iter().any(|pf| pf.netdev == netdev) {
             pfs.push(self.host.physical_function(netdev)?);
         }
         Ok(())
     }
 
-    fn enter_nic(&self, device: DeviceId, netdev: &Netdev) -> std::result::Result<(), HostError> {
+    fn enter_nic(&self, device: DeviceId, netdev: &Netdev) -> Result<(), HostError> {
         let numa_node = match device {
             DeviceId::Pci(address) => self.host.pci_device(address)?.numa_node,
             DeviceId::Netdev(_) => None,
@@ -309,7 +254,7 @@ impl Lender {
     }
 
     /// Tells the pool what a PF has now. Asks the kernel, so no lock is held meanwhile.
-    pub(super) fn look_at(&self, pf: &PhysicalFunction) -> std::result::Result<Update, HostError> {
+    pub(crate) fn look_at(&self, pf: &PhysicalFunction) -> Result<Update, HostError> {
         let link = match self.host.pf_link(pf) {
             Err(HostError::NoNetdev(_) | HostError::NoPciDevice(_)) => {
                 return Ok(lock(&self.state).pool.remove_pf(pf.address));
@@ -355,13 +300,10 @@ impl Lender {
 
     /// Tells the pool what became of a device that networks list by name; its old and its new
     /// identity, if that changed.
-    pub(super) fn look_at_name(
-        &self,
-        name: NetdevName,
-    ) -> std::result::Result<Option<DeviceId>, HostError> {
+    pub(crate) fn look_at_name(&self, name: NetdevName) -> Result<Option<DeviceId>, HostError> {
         match self.host.netdev(name.as_str()) {
             Ok(netdev) => {
-                let device = self.device_of(&netdev)?;
+                let device = device_of(&*self.host, &netdev)?;
                 let is_vf = device
                     .pci()
                     .is_some_and(|address| self.host.virtual_function(address).is_ok());
@@ -376,9 +318,27 @@ impl Lender {
     }
 }
 
-impl Parts {
+impl OpenPoolError {
+    /// What a person can do about it, where there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::NoVfs { pfs, .. } => {
+                let pf = pfs.first()?;
+                Some(format!(
+                    "Make some: echo 4 > /sys/class/net/{pf}/device/sriov_numvfs\n\
+                     or let the network make them: <pf dev='{pf}'><virtnic:vfs count='4'/></pf>"
+                ))
+            }
+            Self::MakeVfs(error) => error.advice(),
+            Self::NamesNone(_) | Self::Device(_) | Self::Host { .. } => None,
+        }
+    }
+}
+
+impl NetworkMembers {
     /// How it lends the devices that it lists now.
-    pub(super) fn spec_now(&self) -> Option<NetworkSpec> {
+    pub(crate) fn spec_now(&self) -> Option<NetworkSpec> {
         let mut spec = self.spec.clone()?;
         if let Members::Devices(devices) = &mut spec.members {
             *devices = self.devices();
@@ -393,28 +353,17 @@ impl Parts {
 
 impl State {
     /// Whether some network needs the network devices of that PF's VFs.
-    pub(super) fn needs_netdevs(&self, pf: PciAddress) -> bool {
+    pub(crate) fn needs_netdevs(&self, pf: PciAddress) -> bool {
         let mut networks = self.networks.values();
-        networks.any(|parts| parts.needs_netdev && parts.pfs.contains(&pf))
+        networks.any(|members| members.needs_netdev && members.pfs.contains(&pf))
     }
 
     /// The names that running networks list.
-    pub(super) fn listed_names(&self) -> BTreeSet<NetdevName> {
-        let parts = self.networks.values();
-        parts
-            .flat_map(|parts| parts.listed.iter())
+    pub(crate) fn listed_names(&self) -> BTreeSet<NetdevName> {
+        let members = self.networks.values();
+        members
+            .flat_map(|members| members.listed.iter())
             .filter_map(|(name, _)| *name)
             .collect()
     }
-}
-
-fn no_vfs(network: &str, pfs: &[PhysicalFunction]) -> Error {
-    let pf = pfs.first().map_or("", |pf| pf.netdev.as_str());
-    let names: Vec<_> = pfs.iter().map(|pf| format!("'{}'", pf.netdev)).collect();
-    let detail = format!(
-        "network '{network}': {} has no VFs\nMake some: echo 4 > /sys/class/net/{pf}/device/sriov_numvfs\n\
-         or let the network make them: <pf dev='{pf}'><virtnic:vfs count='4'/></pf>",
-        names.join(" and ")
-    );
-    Error::new(Code::InternalError, Domain::Network, detail)
 }

@@ -1,41 +1,21 @@
-//! What the networks have to lend, for people: the pool's table, with what only the kernel knows.
+//! What the networks have to lend, as clients get it: the pool's table, with what only the kernel
+//! knows.
 
-use std::collections::BTreeMap;
-
-use conf::{DeviceId, Network};
-use host::Netdev;
-use pool::{Explanation, NicRow, Note, PfRow, Request, Row, Sharing, Verdict};
+use pool::{Explanation, NicRow, Note, PfRow, Row, Sharing, Verdict};
 use rpc::{DeviceNote, Holding, NicAbility, PoolRow, VfCount};
 
-use super::{Lender, whole_or_share};
-use crate::sync::lock;
+use crate::daemon::Daemon;
 
-impl Lender {
-    /// What a running network has to lend, and what of it the host itself uses. Asks the kernel
-    /// about each device that is free, so it blocks.
-    pub(crate) fn picture(&self, network: &Network) -> Option<Explanation> {
-        let free = lock(&self.state).pool.free(&network.name);
-        let busy: BTreeMap<DeviceId, String> = (free.into_iter())
-            .filter_map(|device| {
-                let usable = self.usable(whole_or_share(network, None, device));
-                Some((device, usable.err()?))
-            })
-            .collect();
-        let request = Request {
-            network: &network.name,
-            guest: "",
-            mac: None,
-            numa_nodes: &[],
-            exclude: &busy,
-        };
-        lock(&self.state).pool.explain(&request)
-    }
-
-    /// The rows of such a table, as clients get them. Asks the kernel what each NIC can do.
-    pub(crate) fn rows(&self, explanation: &Explanation) -> Vec<PoolRow> {
-        let rows = explanation.rows.iter().map(|row| match row {
-            Row::Pf(row) => pf_row(row),
-            Row::Nic(row) => nic_row(row, self.ability_of(row.netdev.as_str())),
+impl Daemon {
+    /// The rows of such a table. Asks the kernel what each NIC can do.
+    pub(crate) fn pool_rows(&self, explanation: &Explanation) -> Vec<PoolRow> {
+        let rows = explanation.rows.iter().map(|row| {
+            let mut told = match row {
+                Row::Pf(row) => pf_row(row),
+                Row::Nic(row) => nic_row(row, self.ability_of(row.netdev.as_str())),
+            };
+            told.obstacle = obstacle(row);
+            told
         });
         rows.collect()
     }
@@ -43,36 +23,6 @@ impl Lender {
     fn ability_of(&self, netdev: &str) -> Option<NicAbility> {
         let netdev = self.host.netdev(netdev).ok()?;
         Some(ability(self.host.nic_ability(&netdev).ok()?))
-    }
-
-    /// The running networks that lend a network device of the host, or its VFs.
-    pub(crate) fn networks_over(&self, netdev: &Netdev) -> Vec<String> {
-        let state = lock(&self.state);
-        let pf = netdev.pci.and_then(|address| state.pool.vf(address));
-        let lends = |parts: &super::pools::Parts| {
-            let by_itself = parts.listed.iter().any(|(name, device)| {
-                *name == Some(netdev.name)
-                    || *device == DeviceId::Netdev(netdev.name)
-                    || netdev.pci.is_some_and(|address| *device == address.into())
-            });
-            let has = |address| parts.pfs.contains(&address);
-            let as_vf = parts.listed.is_empty() && pf.is_some_and(|(pf, _)| has(pf));
-            by_itself || as_vf || netdev.pci.is_some_and(has)
-        };
-        let networks = state.networks.iter().filter(|(_, parts)| lends(parts));
-        let mut names: Vec<_> = networks.map(|(name, _)| name.clone()).collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// What a device is called: its network device, or which VF it is, or else its address.
-    pub(crate) fn name_of(&self, device: DeviceId) -> String {
-        let nic = lock(&self.state).pool.nic(device).map(|nic| nic.netdev);
-        match (nic, self.place_of(device)) {
-            (Some(name), _) => name.to_string(),
-            (None, Some((pf, number))) => format!("VF {number} of {pf}"),
-            (None, None) => device.to_string(),
-        }
     }
 }
 
@@ -123,7 +73,7 @@ fn pf_row(row: &PfRow) -> PoolRow {
             .collect(),
         busy: notes(&row.busy),
         kept_back,
-        obstacle: obstacle(&row.verdict, &row.pf, true),
+        obstacle: None,
     }
 }
 
@@ -153,7 +103,7 @@ fn nic_row(row: &NicRow, ability: Option<NicAbility>) -> PoolRow {
         lent,
         busy: note(&row.busy),
         kept_back: note(&row.withheld),
-        obstacle: obstacle(&row.verdict, &name, false),
+        obstacle: None,
         name,
     }
 }
@@ -166,21 +116,12 @@ fn holding(device: String, holder: &pool::Holder) -> Holding {
     }
 }
 
-/// Why nothing can be had of a PF or NIC of that name, with what to do where that is a command.
-fn obstacle(verdict: &Verdict, name: &str, is_pf: bool) -> Option<String> {
-    Some(match verdict {
-        Verdict::Open | Verdict::NoneFree => return None,
-        Verdict::NoVfs if is_pf => {
-            format!("it has no VFs: echo 4 > /sys/class/net/{name}/device/sriov_numvfs")
-        }
-        Verdict::NoVfs => "it has no VFs".to_owned(),
-        Verdict::Gone => "it is not there".to_owned(),
-        Verdict::Down => format!("it is down: ip link set {name} up"),
-        Verdict::NoCarrier => "it has no carrier".to_owned(),
-        Verdict::Far => "it is not on the guest's NUMA node".to_owned(),
-        Verdict::MacInUse { mac, guest } => {
-            format!("MAC {mac} is in use there, by guest '{guest}'")
-        }
+/// Why nothing can be had of it, with what to do where that is a command.
+fn obstacle(row: &Row) -> Option<String> {
+    let obstacle = row.obstacle()?;
+    Some(match row.remedy() {
+        Some(remedy) => format!("{obstacle}; {remedy}"),
+        None => obstacle,
     })
 }
 
@@ -190,8 +131,10 @@ fn count(number: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use conf::{NumaPolicy, PciAddress, Spread};
-    use pool::{Health, Holder, Members, NetworkSpec, NicInfo, PfInfo, Pool, VfInfo};
+    use std::collections::BTreeMap;
+
+    use conf::{DeviceId, NumaPolicy, PciAddress, Spread};
+    use pool::{Health, Holder, Members, NetworkSpec, NicInfo, PfInfo, Pool, Request, VfInfo};
 
     use super::*;
 
@@ -279,7 +222,7 @@ mod tests {
             notes(&row.kept_back),
             [("VF 2", "it has no network device")]
         );
-        assert_eq!(row.obstacle, None);
+        assert_eq!(obstacle(&table.rows[0]), None);
         let count = VfCount { vfs: 3, max: 7 };
         assert_eq!(row.ability, Some(NicAbility::SrIov(count)));
     }
@@ -292,12 +235,9 @@ mod tests {
         });
         let members = Members::PhysicalFunctions(vec![address(0)]);
         let table = explain(&mut pool, members, Sharing::Exclusive);
-        let [Row::Pf(row)] = &*table.rows else {
-            panic!("{table:?}")
-        };
         assert_eq!(
-            pf_row(row).obstacle.as_deref(),
-            Some("it is down: ip link set ens1 up")
+            obstacle(&table.rows[0]).as_deref(),
+            Some("it is down; bring ens1 up: ip link set ens1 up")
         );
     }
 

@@ -2,18 +2,21 @@
 
 use std::cell::RefCell;
 
-use assign::{MacvtapPreparation, Profile, ProfileId, Vhost};
-use conf::MacAddress;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use assign::{MacvtapPreparation, Origin, Owner, Preparation, Profile, ProfileId, Vhost};
+use conf::{MacAddress, Network, PciAddress, Plug, Uuid};
 use host::{Fault, Host, HostEvent, Links, Operation, PortAction, SimulatedHost, TapQueues, Usage};
 use tempfile::TempDir;
 
-use super::news::News;
 use super::*;
+use crate::changes::HostChanges;
 
-/// A lender on a host of that shape, and where its journal is.
+/// A ledger on a host of that shape, and where its journal is.
 struct Bench {
     host: SimulatedHost,
-    lender: Lender,
+    ledger: Ledger,
     _journal: TempDir,
 }
 
@@ -21,23 +24,27 @@ impl Bench {
     fn new(shape: &str) -> Self {
         let host = SimulatedHost::new(shape.parse().unwrap());
         let journal = tempfile::tempdir().unwrap();
-        let lender = Lender::open(Arc::new(host.clone()), journal.path().to_owned(), None);
+        let ledger = Ledger::open(Arc::new(host.clone()), journal.path().to_owned(), None);
         Self {
             host,
-            lender: lender.unwrap(),
+            ledger: ledger.unwrap(),
             _journal: journal,
         }
     }
 
     fn open(&self, network: &Network) {
         let forward = network.forward.as_ref().unwrap();
-        self.lender.open_pool(network, forward).unwrap();
+        self.ledger.open_pool(network, forward).unwrap();
     }
 
-    fn choose(&self, network: &Network, guest: u8) -> Result<Chosen> {
-        let mode = network.default_direct_mode();
-        let none = BTreeMap::new();
-        (self.lender).choose(network, mode, &borrower(network, guest), &[], none)
+    fn choose(&self, network: &Network, guest: u8) -> Result<Chosen, ChooseError> {
+        let request = PoolRequest {
+            network,
+            mode: network.default_direct_mode(),
+            owner: &owner(network, guest),
+            numa_nodes: &[],
+        };
+        (self.ledger).choose(&request, &mut BTreeMap::new())
     }
 
     fn vf(&self, pf: &str, number: u16) -> PciAddress {
@@ -52,9 +59,9 @@ impl Bench {
     /// Works an event of the host off; the guests that were told of a vanished device.
     fn hear(&self, event: HostEvent) -> Vec<String> {
         let told = RefCell::new(Vec::new());
-        let mut news = News::default();
-        self.lender.sort(event, &mut news);
-        (self.lender).work_off(news, &|vanished: Vanished| {
+        let mut changes = HostChanges::default();
+        self.ledger.sort(event, &mut changes);
+        (self.ledger).work_off(changes, &|vanished: Vanished| {
             told.borrow_mut().push(vanished.owner.name);
         });
         told.into_inner()
@@ -69,17 +76,14 @@ fn network(name: &str, mode: &str, members: &str) -> Network {
     Network::parse(&xml).unwrap()
 }
 
-fn borrower(network: &Network, guest: u8) -> Borrower {
-    Borrower {
-        owner: Owner {
-            guest: Uuid::from_u128(guest.into()),
-            name: format!("g{guest}"),
-            network: Some(network.name.clone()),
-            port: Some(Uuid::from_u128(1000 + u128::from(guest))),
-            mac: Some(MacAddress::new([0x52, 0x54, 0, 0, 0, guest])),
-            alias: None,
-        },
-        origin: Origin::PoolPort,
+fn owner(network: &Network, guest: u8) -> Owner {
+    Owner {
+        guest: Uuid::from_u128(guest.into()),
+        name: format!("g{guest}"),
+        network: Some(network.name.clone()),
+        port: Some(Uuid::from_u128(1000 + u128::from(guest))),
+        mac: Some(MacAddress::new([0x52, 0x54, 0, 0, 0, guest])),
+        alias: None,
     }
 }
 
@@ -97,8 +101,8 @@ fn parent(chosen: &Chosen) -> &str {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn weakness_02_vfs_that_come_and_go_are_noticed() {
+#[test]
+fn weakness_02_vfs_that_come_and_go_are_noticed() {
     let bench = Bench::new("pfs=1,vfs=2");
     let net = network("n", "hostdev", "<pf dev='sim0'/>");
     bench.open(&net);
@@ -113,16 +117,16 @@ async fn weakness_02_vfs_that_come_and_go_are_noticed() {
     assert_eq!(address(&bench.choose(&net, 2).unwrap()), first);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lent_vf_that_vanishes_is_told_and_stays_on_the_list() {
+#[test]
+fn a_lent_vf_that_vanishes_is_told_and_stays_on_the_list() {
     let bench = Bench::new("pfs=1,vfs=2");
     let net = network("n", "hostdev", "<pf dev='sim0'/>");
     bench.open(&net);
     let device = address(&bench.choose(&net, 1).unwrap());
     bench.host.remove_vf(device);
     assert_eq!(bench.hear(HostEvent::PciRemoved(device)), ["g1"]);
-    assert!(bench.lender.is_vanished(device.into()));
-    assert_eq!(bench.lender.list().len(), 1);
+    assert!(bench.ledger.is_vanished(device.into()));
+    assert_eq!(bench.ledger.list().len(), 1);
     assert_eq!(
         bench.hear(HostEvent::Lost),
         Vec::<String>::new(),
@@ -130,8 +134,8 @@ async fn a_lent_vf_that_vanishes_is_told_and_stays_on_the_list() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn weakness_04_a_device_of_two_networks_is_lent_once() {
+#[test]
+fn weakness_04_a_device_of_two_networks_is_lent_once() {
     let bench = Bench::new("pfs=1,vfs=2");
     let whole = network("whole", "hostdev", "<pf dev='sim0'/>");
     let by_name = network(
@@ -148,18 +152,17 @@ async fn weakness_04_a_device_of_two_networks_is_lent_once() {
     assert_eq!(parent(&bench.choose(&by_name, 2).unwrap()), "sim0v1");
     for net in [&whole, &by_name, &shared] {
         let error = bench.choose(net, 3).unwrap_err();
-        assert!(error.detail().contains("g2"), "{error}");
+        assert!(chain(&error).contains("g2"), "{error}");
     }
     // A guest that names the device itself meets the same list.
-    let own = borrower(&whole, 4);
-    let taken = bench
-        .lender
-        .claim(Wanted::Whole(address(&first).into()), &own);
-    assert!(taken.unwrap_err().detail().contains("g1"));
+    let own = owner(&whole, 4);
+    let device = Share::Whole(address(&first).into());
+    let taken = bench.ledger.claim(device, &own, Origin::Interface);
+    assert!(taken.unwrap_err().to_string().contains("g1"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn parents_are_shared_evenly_and_not_lent_whole_meanwhile() {
+#[test]
+fn parents_are_shared_evenly_and_not_lent_whole_meanwhile() {
     let bench = Bench::new("pfs=1,vfs=2");
     let shared = network("shared", "vepa", "<pf dev='sim0'/>");
     let whole = network("whole", "hostdev", "<pf dev='sim0'/>");
@@ -169,13 +172,13 @@ async fn parents_are_shared_evenly_and_not_lent_whole_meanwhile() {
     let parents: Vec<_> = chosen.iter().map(parent).collect();
     assert_eq!(parents, ["sim0v0", "sim0v1", "sim0v0"]);
     assert!(bench.choose(&whole, 4).is_err());
-    bench.lender.drop_claim(chosen[1].claim);
+    bench.ledger.drop_claim(chosen[1].claim);
     let free = bench.choose(&whole, 4).unwrap();
     assert_eq!(address(&free), bench.vf("sim0", 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn weakness_03_what_the_host_uses_is_passed_over() {
+#[test]
+fn weakness_03_what_the_host_uses_is_passed_over() {
     let bench = Bench::new("pfs=1,vfs=2");
     let net = network("n", "hostdev", "<pf dev='sim0'/>");
     bench.open(&net);
@@ -189,13 +192,13 @@ async fn weakness_03_what_the_host_uses_is_passed_over() {
         bench.vf("sim0", 1)
     );
     let refused = bench.choose(&net, 2).unwrap_err();
-    assert!(refused.detail().contains("192.0.2.1/24"), "{refused}");
+    assert!(chain(&refused).contains("192.0.2.1/24"), "{refused}");
 }
 
 const ON_DEMAND: &str = "<pf dev='sim0'><virtnic:vfs count='3'/></pf>";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn vfs_are_made_on_demand_without_drivers() {
+#[test]
+fn vfs_are_made_on_demand_without_drivers() {
     let bench = Bench::new("pfs=1,vfs=4");
     let pf = bench.host.physical_function("sim0").unwrap();
     bench.host.set_vf_count(&pf, 0).unwrap();
@@ -211,8 +214,8 @@ async fn vfs_are_made_on_demand_without_drivers() {
     assert_eq!(bench.host.physical_function("sim0").unwrap().vf_count, 3);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn vfs_that_can_t_be_made_are_explained_and_the_driver_s_setting_is_put_back() {
+#[test]
+fn vfs_that_can_t_be_made_are_explained_and_the_driver_s_setting_is_put_back() {
     for (operation, errno) in [(Operation::SetVfCount, 12), (Operation::SetAutoprobe, 13)] {
         let bench = Bench::new("pfs=1,vfs=4");
         let pf = bench.host.physical_function("sim0").unwrap();
@@ -220,9 +223,9 @@ async fn vfs_that_can_t_be_made_are_explained_and_the_driver_s_setting_is_put_ba
         bench.host.fail(Fault::of(operation, errno));
         let net = network("n", "hostdev", ON_DEMAND);
         let forward = net.forward.as_ref().unwrap();
-        let refused = bench.lender.open_pool(&net, forward).unwrap_err();
+        let refused = bench.ledger.open_pool(&net, forward).unwrap_err();
         assert!(
-            refused.detail().contains("can't make 3 VFs of 'sim0'"),
+            chain(&refused).contains("can't make 3 VFs of 'sim0'"),
             "{refused}"
         );
         assert!(bench.host.autoprobe(&pf).unwrap(), "{operation}");
@@ -233,18 +236,18 @@ async fn vfs_that_can_t_be_made_are_explained_and_the_driver_s_setting_is_put_ba
     let pf = bench.host.physical_function("sim0").unwrap();
     bench.host.set_vf_count(&pf, 0).unwrap();
     let net = network("n", "hostdev", &ON_DEMAND.replace('3', "9999"));
-    let refused = (bench.lender.open_pool(&net, net.forward.as_ref().unwrap())).unwrap_err();
-    assert!(refused.detail().contains("at most"), "{refused}");
+    let refused = (bench.ledger.open_pool(&net, net.forward.as_ref().unwrap())).unwrap_err();
+    assert!(chain(&refused).contains("at most"), "{refused}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
+#[test]
+fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
     for mode in ["bridge", "private", "vepa", "passthrough"] {
         let bench = Bench::new("pfs=1,vfs=2");
         let net = network("n", mode, "<interface dev='sim0v0'/>");
         bench.open(&net);
         let chosen = bench.choose(&net, 1).unwrap();
-        let mac = borrower(&net, 1).owner.mac.unwrap();
+        let mac = owner(&net, 1).mac.unwrap();
         let instance_id = Uuid::from_u128(7);
         let macvtap = MacvtapPreparation {
             lower: "sim0v0".parse().unwrap(),
@@ -270,8 +273,8 @@ async fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mod
                 },
             }),
         };
-        let prepared = (bench.lender).prepare(chosen.claim, Preparation::Macvtap(macvtap));
-        let _ = prepared.await.unwrap();
+        let prepared = (bench.ledger).prepare(chosen.claim, &Preparation::Macvtap(macvtap));
+        let _ = prepared.unwrap();
         bench.host.disassociate_port(mac);
         assert!(bench.host.port_profiles().is_empty());
         let heard = |instance| HostEvent::PortDisassociated { mac, instance };

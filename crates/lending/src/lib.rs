@@ -1,0 +1,42 @@
+//! Who has what of the host: where `pool` chooses and `assign` lends, under one lock, so that a
+//! device is never promised twice.
+//!
+//! The [`Ledger`] is the one account of what is claimed and lent; the pool's is a view that follows
+//! it. Every method blocks where it says that it asks the host, and holds no lock meanwhile: the
+//! caller decides on which thread. Nothing here knows how clients are answered; each error says
+//! what is wrong, and by `advice` what a person can do about it.
+
+mod attachment;
+mod changes;
+mod claims;
+mod devices;
+mod error;
+mod ledger;
+mod members;
+mod owner;
+mod plan;
+mod refusal;
+mod state;
+mod survey;
+mod vfs;
+mod wish;
+
+#[cfg(test)]
+mod tests;
+
+pub use assign::ClaimError;
+pub use attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
+pub use changes::Vanished;
+pub use claims::{Claims, Trial, TrialClaim};
+pub use devices::{Unusable, device_named};
+pub use error::{ChooseError, PrepareError, chain};
+pub use ledger::{Chosen, Ledger, PoolRequest};
+pub use members::OpenPoolError;
+pub use owner::{host_device_owner, interface_owner, port_owner};
+pub use plan::{
+    DevicePlan, GuestPlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, plan,
+};
+pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
+pub use state::{Share, whole_or_part};
+pub use vfs::MakeVfsError;
+pub use wish::{BridgeError, Lack, PortSource, WishError, check_bridge};

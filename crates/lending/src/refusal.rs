@@ -1,0 +1,188 @@
+//! Why a guest would not get what it asks for.
+
+use std::fmt;
+
+use assign::{ClaimError, Obstacle};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
+use host::HostError;
+
+use crate::error::{ChooseError, chain};
+use crate::plan::{DevicePlan, GuestPlan, Outcome};
+use crate::state::Share;
+use crate::wish::WishError;
+
+/// What stands in the way of a guest as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GuestObstacle {
+    /// Its document asks for what nobody carries out.
+    #[error("guest '{guest}' can't be started, since it asks for what is not carried out: {}", .what.join("; "))]
+    Unsupported {
+        /// Its name.
+        guest: String,
+        /// Each element, by name.
+        what: Vec<String>,
+    },
+    /// It asks for CPUs or NUMA nodes that the host does not have.
+    #[error("guest '{guest}' can't run here: {}", .what.join("; "))]
+    Misplaced {
+        /// Its name.
+        guest: String,
+        /// Each demand, and what there is.
+        what: Vec<String>,
+    },
+}
+
+/// A network that can't be asked for a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkProblem {
+    /// There is none of that name.
+    #[error("no network with matching name '{0}'")]
+    Unknown(String),
+    /// It does not run.
+    #[error("network '{0}' is not active")]
+    Inactive(String),
+}
+
+/// Why one device of a guest can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceRefusal {
+    /// Its network can't be asked.
+    #[error(transparent)]
+    Network(#[from] NetworkProblem),
+    /// What network, port group and interface say together makes no port.
+    #[error(transparent)]
+    Port(conf::Error),
+    /// Its network has none to give.
+    #[error(transparent)]
+    Choose(#[from] ChooseError),
+    /// Somebody has the device that it names.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The interface asks for what it can't have there.
+    #[error(transparent)]
+    Wish(#[from] WishError),
+    /// A setting that this kind of device can't have.
+    #[error(transparent)]
+    Setting(conf::Error),
+    /// The device that it names is not what it should be.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A kind of host device that is not lent.
+    #[error("USB host devices are not carried out")]
+    Usb,
+    /// Another device of the same guest gets that name.
+    #[error("guest '{guest}' would have two network devices '{name}'")]
+    SameName {
+        /// The guest's name.
+        guest: String,
+        /// The network device's.
+        name: NetdevName,
+    },
+    /// Another macvtap of the same guest on that device has that MAC.
+    #[error("guest '{guest}' would have two macvtaps with the MAC {mac} on {parent}")]
+    SameMac {
+        /// The guest's name.
+        guest: String,
+        /// What both would have.
+        mac: MacAddress,
+        /// The device below.
+        parent: DeviceId,
+    },
+    /// The device is not in a state to be lent.
+    #[error("cannot lend {what} to guest '{guest}'")]
+    Obstructed {
+        /// What was to be lent.
+        what: Lendable,
+        /// The guest's name.
+        guest: String,
+        /// What stands in the way.
+        #[source]
+        obstacle: Box<Obstacle>,
+    },
+}
+
+/// What is lent, in users' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lendable {
+    /// A device.
+    Device(DeviceId),
+    /// A macvtap on a device.
+    Macvtap(DeviceId),
+    /// A tap.
+    Tap,
+}
+
+/// Why a guest would not start: the first thing that is in the way.
+#[derive(Debug, Clone, Copy)]
+pub enum PlanRefusal<'a> {
+    /// Of the guest as a whole.
+    Guest(&'a GuestObstacle),
+    /// Of one device.
+    Device(&'a DevicePlan, &'a DeviceRefusal),
+}
+
+impl DeviceRefusal {
+    /// What a person can do about it, where there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Choose(error) => error.advice(),
+            Self::Wish(error) => error.advice(),
+            Self::Host(error) => error.advice(),
+            Self::Obstructed { obstacle, .. } => obstacle.advice(),
+            Self::SameName { .. } => {
+                Some("leave one <target> out, and it gets a name that is free".to_owned())
+            }
+            Self::SameMac { .. } => Some("give one of them another MAC".to_owned()),
+            Self::Network(_) | Self::Port(_) | Self::Claim(_) | Self::Setting(_) | Self::Usb => {
+                None
+            }
+        }
+    }
+
+    /// The chosen device's own fault, in words: another of its pool may do.
+    pub(crate) fn own_fault(&self) -> Option<String> {
+        match self {
+            Self::Obstructed { obstacle, .. } => {
+                (obstacle.is_about_this_device()).then(|| chain(&**obstacle))
+            }
+            Self::SameMac { .. } => Some(self.to_string()),
+            _ => None,
+        }
+    }
+}
+
+impl GuestPlan {
+    /// Why the guest would not start; `None`: it would, as far as can be told without trying.
+    #[must_use]
+    pub fn refusal(&self) -> Option<PlanRefusal<'_>> {
+        let of_guest = self.obstacles.first().map(PlanRefusal::Guest);
+        of_guest.or_else(|| {
+            let mut devices = self.devices.iter();
+            devices.find_map(|device| match &device.outcome {
+                Outcome::Refused(refusal) => Some(PlanRefusal::Device(device, refusal)),
+                Outcome::Lend(_) | Outcome::Alone => None,
+            })
+        })
+    }
+}
+
+impl Lendable {
+    pub(crate) fn new(share: Share, mode: Option<DirectMode>) -> Self {
+        match (share, mode) {
+            (Share::Whole(device), None) => Self::Device(device),
+            (Share::Whole(device) | Share::Part(device), _) => Self::Macvtap(device),
+            (Share::Tap, _) => Self::Tap,
+        }
+    }
+}
+
+impl fmt::Display for Lendable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => device.fmt(f),
+            Self::Macvtap(device) => write!(f, "a macvtap on {device}"),
+            Self::Tap => f.write_str("a tap"),
+        }
+    }
+}

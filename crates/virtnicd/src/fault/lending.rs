@@ -1,0 +1,150 @@
+//! What the ledger says, in libvirt's codes: the error in the first line, and what to do about it
+//! in the lines after that.
+
+use assign::{ChangeError, ClaimError, ErrorKind, LinkError};
+use host::HostError;
+use lending::{
+    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, MakeVfsError, NetworkProblem,
+    OpenPoolError, PlanRefusal, PrepareError, WishError,
+};
+use rpc::{Code, Domain, Error};
+
+use super::{chain, document, host_error, invalid};
+
+/// An error and what a person can do about it, in one text.
+pub(crate) fn with_advice(error: &dyn std::error::Error, advice: Option<String>) -> String {
+    match advice {
+        Some(advice) => format!("{}\n{advice}", chain(error)),
+        None => chain(error),
+    }
+}
+
+/// Nothing was chosen.
+pub(crate) fn choose(error: &ChooseError) -> Error {
+    match error {
+        ChooseError::Claim(error) => claim(error),
+        ChooseError::Refused(_) => {
+            let detail = with_advice(error, error.advice());
+            Error::new(Code::InternalError, Domain::Network, detail)
+        }
+    }
+}
+
+/// Somebody has it.
+pub(crate) fn claim(error: &ClaimError) -> Error {
+    invalid(Domain::Qemu, error.to_string())
+}
+
+/// It was not lent.
+pub(crate) fn prepare(error: &PrepareError) -> Error {
+    let code = match error {
+        PrepareError::Superseded(_) => Code::InternalError,
+        PrepareError::Refused(error) => kind(error.kind()),
+    };
+    Error::new(code, Domain::Qemu, with_advice(error, error.advice()))
+}
+
+/// A network has nothing to lend.
+pub(crate) fn open_pool(error: OpenPoolError) -> Error {
+    let code = match &error {
+        OpenPoolError::Device(error) => return host_error(Domain::Network, error),
+        OpenPoolError::NamesNone(_) => Code::ConfigUnsupported,
+        OpenPoolError::NoVfs { .. } | OpenPoolError::Host { .. } => Code::InternalError,
+        OpenPoolError::MakeVfs(_) => Code::OperationFailed,
+    };
+    let mut detail = with_advice(&error, error.advice());
+    if let OpenPoolError::MakeVfs(error) = &error
+        && let MakeVfsError::Refused {
+            not_undone: Some(left),
+            ..
+        } = &**error
+    {
+        detail.push_str("\nNot undone: ");
+        detail.push_str(&chain(&**left));
+    }
+    Error::new(code, Domain::Network, detail)
+}
+
+/// What is lent was not changed.
+pub(crate) fn change(error: ChangeError) -> Error {
+    let code = match &error {
+        ChangeError::NoSuchSetting { .. }
+        | ChangeError::NotOffered { .. }
+        | ChangeError::Lent(LinkError::Refused {
+            source: HostError::Unsupported { .. },
+            ..
+        }) => Code::OperationUnsupported,
+        ChangeError::Lent(_) | ChangeError::NotTaken { .. } => Code::OperationFailed,
+    };
+    Error::new(code, Domain::Qemu, chain(&error))
+}
+
+/// A guest would not start.
+pub(crate) fn plan(refusal: PlanRefusal<'_>) -> Error {
+    match refusal {
+        PlanRefusal::Guest(
+            error @ (GuestObstacle::Unsupported { .. } | GuestObstacle::Misplaced { .. }),
+        ) => Error::new(Code::ConfigUnsupported, Domain::Qemu, error.to_string()),
+        PlanRefusal::Device(_, error) => device(error),
+    }
+}
+
+/// A device can't be had.
+pub(crate) fn device(refusal: &DeviceRefusal) -> Error {
+    use DeviceRefusal as R;
+    let code = match refusal {
+        R::Network(error) => return network(error),
+        R::Port(error) => return document(Domain::Network)(error.clone()),
+        R::Choose(error) => return choose(error),
+        R::Claim(error) => return claim(error),
+        R::Wish(error) => return wish(error),
+        R::Setting(error) => return document(Domain::Qemu)(error.clone()),
+        R::Host(error) => return host_error(Domain::Qemu, error),
+        R::Usb => Code::ConfigUnsupported,
+        R::SameName { .. } | R::SameMac { .. } => Code::OperationInvalid,
+        R::Obstructed { obstacle, .. } => kind(obstacle.kind()),
+    };
+    let detail = with_advice(refusal, refusal.advice());
+    Error::new(code, Domain::Qemu, detail)
+}
+
+/// A network that can't be asked.
+pub(crate) fn network(problem: &NetworkProblem) -> Error {
+    match problem {
+        NetworkProblem::Unknown(_) => {
+            Error::new(Code::NoNetwork, Domain::Network, problem.to_string())
+        }
+        NetworkProblem::Inactive(_) => invalid(Domain::Network, problem.to_string()),
+    }
+}
+
+fn wish(error: &WishError) -> Error {
+    match error {
+        WishError::Bridge(error) => bridge(error),
+        WishError::Host(error) => host_error(Domain::Qemu, error),
+        WishError::Unsupported { .. } | WishError::Name(_) => {
+            Error::new(Code::ConfigUnsupported, Domain::Qemu, error.to_string())
+        }
+    }
+}
+
+/// A bridge that no guest can be put into.
+pub(crate) fn bridge(error: &BridgeError) -> Error {
+    match error {
+        BridgeError::Host(error) => host_error(Domain::Network, error),
+        BridgeError::Missing(_) | BridgeError::Other(_) => {
+            let detail = with_advice(error, error.advice());
+            Error::new(Code::ConfigUnsupported, Domain::Network, detail)
+        }
+    }
+}
+
+/// The class of an obstacle. The chain ends with the kernel's own words already.
+fn kind(kind: ErrorKind) -> Code {
+    match kind {
+        ErrorKind::ConfigUnsupported => Code::ConfigUnsupported,
+        ErrorKind::OperationInvalid => Code::OperationInvalid,
+        ErrorKind::System(_) => Code::SystemError,
+        ErrorKind::Internal => Code::InternalError,
+    }
+}

@@ -1,0 +1,422 @@
+//! The walk over a guest's devices: chooses, claims and checks each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use assign::{Item, Origin, Owner, Preparation, Step, VfioPreparation};
+use conf::{
+    ActualDevice, DeviceId, DirectMode, Domain, HostDevice, HostSource, Interface, InterfaceSource,
+    MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, PoolMembers,
+};
+use host::{Host, HostError};
+use pool::Place;
+
+use super::{
+    DevicePlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, document,
+};
+use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
+use crate::claims::Claims;
+use crate::ledger::PoolRequest;
+use crate::owner::{host_device_owner, interface_owner, port_owner};
+use crate::refusal::{DeviceRefusal, Lendable};
+use crate::state::Share;
+use crate::wish::{PortSource, Settings, Target, Wish};
+
+/// What the guest's devices looked at so far take that no other of them can have.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    names: BTreeSet<NetdevName>,
+    macs: BTreeSet<(DeviceId, MacAddress)>,
+}
+
+impl Taken {
+    pub(super) fn note(&mut self, device: &DevicePlan) {
+        let Some(planned) = device.planned() else {
+            return;
+        };
+        self.names.extend(planned.netdev);
+        if let (Preparation::Macvtap(macvtap), Some(on)) =
+            (&planned.preparation, planned.share.device())
+        {
+            self.macs.insert((on, macvtap.mac));
+        }
+    }
+}
+
+/// The walk over a guest's devices.
+pub(super) struct Walk<'a, C, N> {
+    pub(super) domain: &'a Domain,
+    pub(super) claims: &'a mut C,
+    pub(super) networks: &'a N,
+    pub(super) context: &'a PlanContext,
+    pub(super) taken: Taken,
+}
+
+/// An interface before its network, without a device yet.
+struct Applicant<'a> {
+    interface: &'a Interface,
+    network: Arc<Network>,
+    port: NetworkPort,
+    settings: Settings,
+    owner: Owner,
+}
+
+impl<C: Claims, N: Networks> Walk<'_, C, N> {
+    pub(super) fn step(&mut self, device: &mut DevicePlan, excluded: BTreeMap<DeviceId, String>) {
+        let devices = &self.domain.devices;
+        let planned = match device.attachment.subject {
+            Subject::Interface => match devices.interfaces.get(device.place) {
+                Some(interface) => self.interface(interface, &device.attachment, excluded),
+                None => Ok(None),
+            },
+            Subject::HostDevice => match devices.hostdevs.get(device.place) {
+                Some(hostdev) => self.host_device(hostdev, &device.attachment).map(Some),
+                None => Ok(None),
+            },
+        };
+        let attachment = &mut device.attachment;
+        (attachment.claim, attachment.port) = (None, None);
+        attachment.state = AttachmentState::Planned;
+        device.outcome = match planned {
+            Ok(Some(planned)) => {
+                attachment.claim = planned.claim;
+                attachment.port = planned.port.as_ref().map(|port| PortId {
+                    network: port.network.uuid,
+                    port: port.port.uuid,
+                });
+                Outcome::Lend(Box::new(planned))
+            }
+            Ok(None) => Outcome::Alone,
+            Err(refusal) => Outcome::Refused(Box::new(refusal)),
+        };
+        self.taken.note(device);
+    }
+
+    fn interface(
+        &mut self,
+        interface: &Interface,
+        attachment: &Attachment,
+        excluded: BTreeMap<DeviceId, String>,
+    ) -> Result<Option<PlannedDevice>, DeviceRefusal> {
+        let target = match &interface.source {
+            InterfaceSource::Network { network, .. } => {
+                let applicant = self.applicant(interface, network, attachment)?;
+                return self.port(applicant, excluded).map(Some);
+            }
+            InterfaceSource::Hostdev {
+                managed,
+                driver,
+                source,
+            } => {
+                let address = resolve(self.host(), source)?;
+                // Only a VF can be given its MAC.
+                self.host().virtual_function(address)?;
+                Some(Target::HostDevice {
+                    managed: *managed,
+                    driver: driver.clone(),
+                    address,
+                })
+            }
+            _ => Target::of(self.host(), interface)?,
+        };
+        let Some(target) = target else {
+            check_setting(interface, None)?;
+            return Ok(None);
+        };
+        let settings = Settings::own(interface);
+        let (share, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
+        check_setting(interface, None)?;
+        let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
+        planned.note_host_access();
+        let owner = owner(interface_owner(self.domain, interface), attachment);
+        let claim = self.claims.claim(share, &owner, Origin::Interface)?;
+        self.check(claim, planned, &owner).map(Some)
+    }
+
+    fn host_device(
+        &mut self,
+        hostdev: &HostDevice,
+        attachment: &Attachment,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        let address = resolve(self.host(), &hostdev.source)?;
+        let preparation = Preparation::Vfio(VfioPreparation {
+            managed: hostdev.managed,
+            driver: hostdev.driver.clone(),
+            network: None,
+            profile: None,
+        });
+        let share = Share::Whole(address.into());
+        let planned = PlannedDevice::new(share, preparation, "the guest names it");
+        let owner = owner(host_device_owner(self.domain, hostdev), attachment);
+        let claim = self.claims.claim(share, &owner, Origin::HostDevice)?;
+        self.check(claim, planned, &owner)
+    }
+
+    fn applicant<'i>(
+        &self,
+        interface: &'i Interface,
+        network: &str,
+        attachment: &Attachment,
+    ) -> Result<Applicant<'i>, DeviceRefusal> {
+        let network = self.networks.running(network)?;
+        let port = document::wanted_port(self.domain, interface);
+        let port = conf::merge_port(port, &network).map_err(DeviceRefusal::Port)?;
+        let vf = conf::merge_vf_settings(interface.vf, &network, port.group.as_deref());
+        Ok(Applicant {
+            interface,
+            settings: Settings::of_port(&port, vf),
+            owner: owner(port_owner(&network, &port), attachment),
+            network,
+            port,
+        })
+    }
+
+    /// A port with the device that the network chose; none of the excluded ones. One that is not
+    /// in a state to be lent is excluded, too, and the next is tried.
+    fn port(
+        &mut self,
+        applicant: Applicant<'_>,
+        mut excluded: BTreeMap<DeviceId, String>,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        let network = &applicant.network;
+        let mode = match PortSource::of(network, applicant.interface.direct_mode) {
+            Err(error) => return Err(DeviceRefusal::Port(error)),
+            Ok(PortSource::Pool(mode)) => mode,
+            Ok(PortSource::Bridge(plug)) => {
+                let target = Target::of_plug(self.host(), &plug, None)?;
+                let planned = self.seated(&applicant, plug, &target, "the network's bridge")?;
+                let owner = &applicant.owner;
+                let claim = self.claims.claim(planned.share, owner, Origin::PoolPort)?;
+                return self.check(claim, planned, owner);
+            }
+        };
+        let request = PoolRequest {
+            network,
+            mode,
+            owner: &applicant.owner,
+            numa_nodes: &self.context.numa_nodes,
+        };
+        loop {
+            let chosen = self.claims.choose(&request, &mut excluded)?;
+            let device = chosen.choice.device;
+            let is_vf = matches!(chosen.choice.place, Place::Vf { .. });
+            let why = chosen.choice.to_string();
+            let planned = Target::of_plug(self.host(), &chosen.plug, Some((device, is_vf)))
+                .map_err(DeviceRefusal::from)
+                .and_then(|target| self.seated(&applicant, chosen.plug, &target, &why));
+            let planned = match planned {
+                Ok(planned) => self.check(chosen.claim, planned, &applicant.owner),
+                Err(refusal) => {
+                    self.claims.drop_claim(chosen.claim);
+                    Err(refusal)
+                }
+            };
+            match planned {
+                Ok(mut planned) => {
+                    planned.passed_over = excluded;
+                    planned.notes.extend(lone_pf(self.host(), network));
+                    if let Some(port) = &mut planned.port {
+                        port.is_of_pool = true;
+                    }
+                    return Ok(planned);
+                }
+                Err(refusal) => {
+                    let fault = refusal.own_fault().ok_or(refusal)?;
+                    excluded.insert(device, fault);
+                }
+            }
+        }
+    }
+
+    /// A port that is plugged in there; not claimed yet, or not checked.
+    fn seated(
+        &self,
+        applicant: &Applicant<'_>,
+        plug: Plug,
+        target: &Target,
+        why: &str,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        let wish = self.wish(applicant.interface, &applicant.settings);
+        let (share, preparation) = wish.of(self.host(), target)?;
+        let mut planned = PlannedDevice::new(share, preparation, why);
+        if !applicant.network.extension.host_access {
+            planned.note_host_access();
+        }
+        planned.port = Some(PlannedPort {
+            network: Arc::clone(&applicant.network),
+            port: NetworkPort {
+                plug: Some(plug),
+                ..applicant.port.clone()
+            },
+            is_of_pool: false,
+        });
+        check_setting(applicant.interface, planned.actual())?;
+        Ok(planned)
+    }
+
+    /// Checks all that preparing would check, and notes its steps. What does not pass has no claim
+    /// afterwards.
+    fn check(
+        &mut self,
+        claim: C::Claim,
+        mut planned: PlannedDevice,
+        owner: &Owner,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        match self.steps(&planned, owner) {
+            Ok((steps, netdev)) => {
+                (planned.steps, planned.netdev) = (steps, netdev);
+                planned.claim = C::generation(claim);
+                Ok(planned)
+            }
+            Err(refusal) => {
+                self.claims.drop_claim(claim);
+                Err(refusal)
+            }
+        }
+    }
+
+    fn steps(
+        &self,
+        planned: &PlannedDevice,
+        owner: &Owner,
+    ) -> Result<(Vec<Step>, Option<NetdevName>), DeviceRefusal> {
+        if let (Preparation::Macvtap(macvtap), Some(parent)) =
+            (&planned.preparation, planned.share.device())
+            && self.taken.macs.contains(&(parent, macvtap.mac))
+        {
+            return Err(DeviceRefusal::SameMac {
+                guest: self.domain.name.clone(),
+                mac: macvtap.mac,
+                parent,
+            });
+        }
+        let assigner = &self.claims.ledger().assigner;
+        let item = match planned.share {
+            Share::Whole(device) => Item::Device(device),
+            Share::Part(_) | Share::Tap => Item::PLANNED_LINK,
+        };
+        let plan = |preparation: &Preparation| {
+            assigner
+                .plan(item, owner, preparation)
+                .map_err(|obstacle| DeviceRefusal::Obstructed {
+                    what: Lendable::new(planned.share, mode(preparation)),
+                    guest: self.domain.name.clone(),
+                    obstacle: Box::new(obstacle),
+                })
+        };
+        let mut found = plan(&planned.preparation)?;
+        if let Some(name) = found
+            .netdev()
+            .filter(|name| self.taken.names.contains(name))
+        {
+            // The name that is free now, or the one that was asked for, is for an earlier device
+            // of this guest.
+            let next = next_name(&planned.preparation, name, &self.taken.names);
+            let next = next.ok_or_else(|| DeviceRefusal::SameName {
+                guest: self.domain.name.clone(),
+                name,
+            })?;
+            found = plan(&next)?;
+        }
+        let netdev = found.netdev();
+        Ok((found.steps, netdev))
+    }
+
+    fn wish<'w>(&'w self, interface: &'w Interface, settings: &'w Settings) -> Wish<'w> {
+        Wish {
+            domain: self.domain,
+            interface,
+            settings,
+            host_uuid: self.context.host_uuid,
+        }
+    }
+
+    fn host(&self) -> &dyn Host {
+        &*self.claims.ledger().host
+    }
+}
+
+impl PlannedDevice {
+    fn note_host_access(&mut self) {
+        if mode(&self.preparation).is_some_and(|mode| mode != DirectMode::Passthrough) {
+            self.notes.push(Note::NoHostAccess);
+        }
+    }
+}
+
+/// A macvtap's mode.
+fn mode(preparation: &Preparation) -> Option<DirectMode> {
+    match preparation {
+        Preparation::Macvtap(macvtap) => Some(macvtap.mode),
+        Preparation::Vfio(_) | Preparation::Tap(_) => None,
+    }
+}
+
+/// The same with the next name of its row that is not taken; `None`: it asks for a certain one.
+fn next_name(
+    preparation: &Preparation,
+    name: NetdevName,
+    taken: &BTreeSet<NetdevName>,
+) -> Option<Preparation> {
+    let mut preparation = preparation.clone();
+    let asked = match &mut preparation {
+        Preparation::Macvtap(macvtap) => &mut macvtap.name,
+        Preparation::Tap(tap) => &mut tap.name,
+        Preparation::Vfio(_) => return None,
+    };
+    if asked.is_some() {
+        return None;
+    }
+    let prefix = name.as_str().trim_end_matches(|c: char| c.is_ascii_digit());
+    let number: u32 = name.as_str().get(prefix.len()..)?.parse().ok()?;
+    let names = (number..=number.saturating_add(u32::try_from(taken.len()).ok()?))
+        .filter_map(|number| format!("{prefix}{number}").parse::<NetdevName>().ok());
+    *asked = names.into_iter().find(|name| !taken.contains(name));
+    asked.is_some().then_some(preparation)
+}
+
+/// The owner of the attachment's device.
+fn owner(owner: Owner, attachment: &Attachment) -> Owner {
+    Owner {
+        alias: Some(attachment.alias.clone()),
+        // ATTACHMENT: `attachment: Some(attachment.id)` goes here as soon as the owner has it.
+        ..owner
+    }
+}
+
+/// Refuses settings that what the interface was resolved to can't have.
+fn check_setting(interface: &Interface, actual: Option<ActualDevice>) -> Result<(), DeviceRefusal> {
+    let resolved = Interface {
+        actual,
+        ..interface.clone()
+    };
+    resolved.check_resolved().map_err(DeviceRefusal::Setting)
+}
+
+/// The PCI function that a document means.
+fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRefusal> {
+    match source {
+        HostSource::Pci(address) => {
+            host.pci_device(*address)?;
+            Ok(*address)
+        }
+        HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
+        HostSource::Usb(_) => Err(DeviceRefusal::Usb),
+    }
+}
+
+fn lone_pf(host: &dyn Host, network: &Network) -> Option<Note> {
+    let forward = network.forward.as_ref()?;
+    let PoolMembers::Interfaces(names) = &forward.members else {
+        return None;
+    };
+    let [name] = names.as_slice() else {
+        return None;
+    };
+    let is_passthrough = network.default_direct_mode() == Some(DirectMode::Passthrough);
+    let pf = match is_passthrough.then(|| host.physical_function(name))? {
+        Ok(pf) => pf,
+        Err(HostError::NotPhysicalFunction(_) | _) => return None,
+    };
+    (pf.max_vfs > 0).then(|| Note::LonePf(name.clone()))
+}

@@ -1,0 +1,322 @@
+//! What plans say, and what becomes of them.
+
+mod common;
+
+use assign::{Kind, Phase};
+use common::{Bench, guest, told};
+use conf::Plug;
+use host::{Fault, Host, Operation, Usage};
+use lending::{DeviceRefusal, Outcome, PlanRefusal, Role, Share, chain};
+
+const LENDS: &str = "<forward mode='hostdev' managed='yes'><pf dev='sim0'/></forward>";
+
+fn on(network: &str, mac: u8, inside: &str) -> String {
+    format!(
+        "<interface type='network'><mac address='52:54:00:00:00:{mac:02}'/>\
+         <source network='{network}'/>{inside}</interface>"
+    )
+}
+
+fn refusal(plan: &lending::GuestPlan) -> String {
+    match plan.refusal() {
+        Some(PlanRefusal::Guest(error)) => error.to_string(),
+        Some(PlanRefusal::Device(_, error)) => chain(error),
+        None => panic!("{:?}", told(plan)),
+    }
+}
+
+#[test]
+fn a_setting_that_a_host_device_can_t_have_is_told_by_the_plan_already() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run("n", LENDS);
+    let guest = guest("web", &on("n", 1, "<mtu size='9000'/>"));
+    for plan in [bench.try_plan(&guest), bench.plan(&guest)] {
+        let said = refusal(&plan);
+        assert!(said.contains("MTU is not supported"), "{said}");
+    }
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn the_second_device_s_obstacle_is_found_before_the_first_is_touched() {
+    let mut bench = Bench::new("pfs=2,vfs=4");
+    bench.run("one", LENDS);
+    bench.run("two", &LENDS.replace("sim0", "sim1"));
+    let pf = bench.host.physical_function("sim1").unwrap();
+    for vf in bench.host.virtual_functions(&pf).unwrap() {
+        bench.host.bind_by_hand(vf.address, None);
+        bench
+            .host
+            .add_group_member(vf.address, Some("e1000e"))
+            .unwrap();
+    }
+    let guest = guest("web", &(on("one", 1, "") + &on("two", 2, "")));
+    let effects = bench.host.effect_count();
+    let plan = bench.plan(&guest);
+    let said = refusal(&plan);
+    assert!(
+        said.contains("no free device") && said.contains("e1000e"),
+        "{said}"
+    );
+    plan.release(&bench.ledger);
+    assert_eq!(bench.host.effect_count(), effects);
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn a_device_that_can_t_be_lent_is_passed_over_and_the_next_is_taken() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run("n", LENDS);
+    let pf = bench.host.physical_function("sim0").unwrap();
+    let vfs = bench.host.virtual_functions(&pf).unwrap();
+    bench
+        .host
+        .add_group_member(vfs[0].address, Some("e1000e"))
+        .unwrap();
+    let guest = guest("web", &on("n", 1, ""));
+    for plan in [bench.try_plan(&guest), bench.plan(&guest)] {
+        let planned = plan.devices[0].planned().unwrap();
+        assert_eq!(planned.share, Share::Whole(vfs[1].address.into()));
+        let reason = &planned.passed_over[&vfs[0].address.into()];
+        assert!(reason.contains("not viable"), "{reason}");
+    }
+}
+
+#[test]
+fn a_device_that_could_not_be_prepared_gives_way_to_another_and_stays_the_same_attachment() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run("n", LENDS);
+    let guest = guest("web", &(on("n", 1, "") + "<interface type='ethernet'/>"));
+    let mut plan = bench.plan(&guest);
+    let before = plan.devices[0].attachment.clone();
+    let planned = plan.devices[0].planned().unwrap();
+    let (first, claim) = (planned.share.device().unwrap(), planned.claim.unwrap());
+    bench.host.refuse_driver(first.pci().unwrap(), "vfio-pci");
+    let error = bench
+        .ledger
+        .prepare(claim, &planned.preparation)
+        .unwrap_err();
+    let fault = error.own_fault().unwrap();
+
+    let excluded = [(first, fault)].into();
+    let context = lending::PlanContext::default();
+    plan.plan_again(
+        0,
+        excluded,
+        &guest,
+        &mut &bench.ledger,
+        &bench.networks,
+        &context,
+    );
+    let attachment = &plan.devices[0].attachment;
+    assert_eq!(
+        (attachment.id, &attachment.alias),
+        (before.id, &before.alias)
+    );
+    assert_ne!(attachment.claim, before.claim);
+    let planned = plan.devices[0].planned().unwrap();
+    assert_ne!(planned.share.device(), Some(first));
+    assert!(planned.passed_over.contains_key(&first));
+    assert_eq!(bench.list().len(), 2, "the tap is still claimed");
+    let lent = bench.carry_out(&plan).unwrap();
+    bench.give_back(lent);
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn whatever_fails_when_a_plan_is_carried_out_nothing_stays_claimed() {
+    for operation in [Operation::SetMac, Operation::Bind, Operation::MakeTap] {
+        let mut bench = Bench::new("pfs=1,vfs=2");
+        bench.run("n", LENDS);
+        let guest = guest("web", &(on("n", 1, "") + "<interface type='ethernet'/>"));
+        let plan = bench.plan(&guest);
+        bench.host.fail(Fault::of(operation, 5));
+        let Err(error) = bench.carry_out(&plan) else {
+            panic!("{operation} did not fail");
+        };
+        assert!(
+            chain(&error).contains(&operation.to_string()),
+            "{}",
+            chain(&error)
+        );
+        assert_eq!(bench.list(), [], "{operation}");
+    }
+}
+
+#[test]
+fn each_claim_carries_the_alias_that_the_running_guest_has() {
+    let mut bench = Bench::new("pfs=1,vfs=3");
+    bench.run("n", LENDS);
+    let host_device = "<hostdev mode='subsystem' type='pci' managed='yes'><source>\
+                       <address type='pci' domain='0' bus='2' slot='0' function='2'/></source></hostdev>";
+    let tap = "<interface type='ethernet'><mac address='52:54:00:00:00:02'/></interface>";
+    let mut guest = guest("web", &(tap.to_owned() + &on("n", 1, "") + host_device));
+    let plan = bench.plan(&guest);
+    let lent = bench.carry_out(&plan).unwrap();
+    plan.apply_to(&mut guest);
+
+    let mut aliases: Vec<_> = (plan.devices.iter())
+        .map(|device| device.attachment.alias.as_str())
+        .collect();
+    assert_eq!(aliases, ["net0", "hostdev0", "hostdev1"]);
+    let interfaces = &guest.devices.interfaces;
+    assert_eq!(interfaces[1].info.alias.as_deref(), Some("hostdev0"));
+    assert!(matches!(
+        interfaces[1].actual.as_ref().unwrap().plug,
+        Plug::HostdevPci { .. }
+    ));
+    let lines = bench.list();
+    let mut known: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line.owner.alias.as_deref())
+        .collect();
+    aliases.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(known, aliases);
+    assert!(lines.iter().all(|line| line.phase == Phase::Lent));
+    bench.give_back(lent);
+}
+
+#[test]
+fn two_taps_of_one_guest_get_two_names_and_say_so() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let tap = "<interface type='ethernet'/>";
+    let plan = bench.try_plan(&guest("web", &tap.repeat(3)));
+    let names: Vec<_> = (plan.planned())
+        .map(|(_, _, planned)| planned.netdev.unwrap().to_string())
+        .collect();
+    assert_eq!(names, ["vnet0", "vnet1", "vnet2"]);
+    let steps = &plan.devices[2].planned().unwrap().steps;
+    assert!(steps[0].to_string().contains("vnet2"), "{}", steps[0]);
+}
+
+#[test]
+fn two_devices_that_ask_for_one_name_are_refused_before_one_of_them_has_it() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let tap = "<interface type='ethernet'><target dev='tap7'/></interface>";
+    let plan = bench.plan(&guest("web", &tap.repeat(2)));
+    let said = refusal(&plan);
+    assert!(said.contains("two network devices 'tap7'"), "{said}");
+    plan.release(&bench.ledger);
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn two_macvtaps_of_one_guest_with_one_mac_are_not_put_on_one_device() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let macvtap = "<interface type='direct'><mac address='52:54:00:00:00:01'/>\
+                   <source dev='sim0' mode='bridge'/></interface>";
+    let plan = bench.try_plan(&guest("web", &macvtap.repeat(2)));
+    let said = refusal(&plan);
+    assert!(
+        said.contains("52:54:00:00:00:01") && said.contains("two macvtaps"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_device_that_is_kept_back_is_refused_by_a_trial_as_by_the_ledger() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let pf = bench.host.physical_function("sim0").unwrap();
+    let vf = bench.host.virtual_functions(&pf).unwrap().remove(0);
+    let device = format!(
+        "<interface type='direct'><mac address='52:54:00:00:00:01'/>\
+         <source dev='sim0v{}' mode='passthrough'/></interface>",
+        vf.number
+    );
+    let web = guest("web", &device);
+    let lent = bench.carry_out(&bench.plan(&web)).unwrap();
+    bench
+        .host
+        .fail(Fault::of(Operation::DeleteLink, 16).always());
+    bench.ledger.give_back(lent[0].generation).unwrap_err();
+    bench.host.heal();
+    let db = guest("db", &device);
+    let said = told(&bench.try_plan(&db));
+    assert!(said[0].contains("is kept back"), "{said:?}");
+    assert_eq!(said, told(&bench.plan(&db)));
+}
+
+/// Such a network lent its devices whole, which a macvtap in private mode is not.
+#[test]
+fn a_private_network_with_802_1qbh_lends_each_device_to_one_guest() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run(
+        "n",
+        "<forward mode='private'><interface dev='sim0v0'/><interface dev='sim0v1'/></forward>\
+         <virtualport type='802.1Qbh'><parameters profileid='gold'/></virtualport>",
+    );
+    let mut lent = Vec::new();
+    for (number, name) in ["web", "db"].into_iter().enumerate() {
+        let guest = guest(name, &on("n", u8::try_from(number).unwrap() + 1, ""));
+        lent.extend(bench.carry_out(&bench.plan(&guest)).unwrap());
+    }
+    let lines = bench.list();
+    assert!(lines.iter().all(|line| line.kind == Some(Kind::Macvtap)));
+    assert_ne!(lines[0].parent, lines[1].parent);
+    let third = bench.try_plan(&guest("mail", &on("n", 3, "")));
+    assert!(
+        refusal(&third).contains("no free device"),
+        "{}",
+        refusal(&third)
+    );
+    bench.give_back(lent);
+}
+
+#[test]
+fn what_nobody_carries_out_is_named_once() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let devices = "<interface type='ethernet'><script path='/etc/if-up'/></interface>";
+    let plan = bench.try_plan(&guest("web", devices));
+    let said = refusal(&plan);
+    assert_eq!(said.matches("script").count(), 1, "{said}");
+}
+
+#[test]
+fn the_two_of_a_pair_know_each_other() {
+    let mut bench = Bench::new("pfs=1,vfs=1");
+    bench.run("n", LENDS);
+    let standby = "<interface type='direct'><mac address='52:54:00:00:00:01'/>\
+                   <source dev='sim0' mode='bridge'/><model type='virtio'/>\
+                   <teaming type='persistent'/><alias name='ua-standby'/></interface>";
+    let primary = on(
+        "n",
+        1,
+        "<teaming type='transient' persistent='ua-standby'/>",
+    );
+    let plan = bench.try_plan(&guest("web", &(standby.to_owned() + &primary)));
+    let [one, other] = &*plan.devices else {
+        panic!("{:?}", told(&plan));
+    };
+    let roles = (one.attachment.role, other.attachment.role);
+    assert_eq!(roles, (Role::Standby, Role::Primary));
+    assert!(one.attachment.pair.is_some());
+    assert_eq!(one.attachment.pair, other.attachment.pair);
+    assert_ne!(one.attachment.id, other.attachment.id);
+}
+
+#[test]
+fn a_refusal_says_what_and_whose_in_users_words_and_what_to_do() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let pf = bench.host.physical_function("sim0").unwrap();
+    let vf = bench.host.virtual_functions(&pf).unwrap().remove(0);
+    let used = Usage::Addressed {
+        netdev: "sim0v0".to_owned(),
+        address: "192.0.2.1/24".to_owned(),
+    };
+    bench.host.set_usage(vf.address, vec![used]);
+    let macvtap = "<interface type='direct'><mac address='52:54:00:00:00:01'/>\
+                   <source dev='sim0v0' mode='passthrough'/></interface>";
+    let plan = bench.try_plan(&guest("web", macvtap));
+    let Outcome::Refused(refusal) = &plan.devices[0].outcome else {
+        panic!("{:?}", told(&plan));
+    };
+    assert!(matches!(**refusal, DeviceRefusal::Obstructed { .. }));
+    let said = chain(&**refusal);
+    assert!(
+        said.contains("'web'") && said.contains("192.0.2.1/24"),
+        "{said}"
+    );
+    assert!(!said.contains("link-"), "{said}");
+    assert!(refusal.advice().unwrap().contains("take it out of use"));
+}

@@ -11,18 +11,18 @@ use std::time::Instant;
 use assign::{OpenError, VfioUser};
 use conf::Uuid;
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
+use records::Records;
 use rpc::DaemonStatus;
 use tokio::sync::OnceCell;
 
 use crate::accounts;
-use crate::domain::DomainObject;
+use crate::domain::{DomainObject, DomainRecord};
 use crate::events::Events;
 use crate::lender::Lender;
 use crate::listen::{self, ListenError, Socket};
-use crate::network::{NetworkObject, PortEntry};
+use crate::network::{NetworkObject, NetworkRecord, PortEntry, PortRecord};
 use crate::options::Options;
 use crate::paths::Paths;
-use crate::records::Records;
 use crate::registry::Registry;
 use crate::store::Store;
 
@@ -109,9 +109,9 @@ impl Daemon {
             uid: user.uid,
             gid: user.gid,
         });
-        let records = |kind: &str| {
-            let dir = paths.records(kind);
-            Records::open(dir.clone(), boot.clone()).map_err(in_dir(dir))
+        let records = |kind: &str, format| {
+            Records::open(paths.records(kind), boot.clone(), format)
+                .map_err(|error| in_dir(error.path)(error.source))
         };
         let store = |dir: PathBuf, edit| Store::open(dir.clone(), edit).map_err(in_dir(dir));
         let daemon = Arc::new(Self {
@@ -122,9 +122,9 @@ impl Daemon {
             network_store: store(paths.networks(), "virsh net-edit")?,
             domain_store: store(paths.domains(), "virsh edit")?,
             records: AllRecords {
-                networks: records("networks")?,
-                ports: records("ports")?,
-                domains: records("domains")?,
+                networks: records("networks", NetworkRecord::FORMAT)?,
+                ports: records("ports", PortRecord::FORMAT)?,
+                domains: records("domains", DomainRecord::FORMAT)?,
             },
             lender: Lender::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map_err(StartError::Lender)?,

@@ -71,6 +71,15 @@ pub(crate) fn file(
     }
 }
 
+/// A record that can't be written.
+pub(crate) fn record(
+    domain: Domain,
+    what: impl std::fmt::Display,
+) -> impl Fn(records::RecordError) -> Error {
+    let told = file(domain, what);
+    move |error| told(error.source)
+}
+
 /// An error with its sources, outermost first. Each says its own part only.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use conf::Uuid;
 use qemu::{Guest, GuestEvents};
+use records::Loaded;
 
 use crate::daemon::Daemon;
 use crate::domain::{DomainObject, DomainRecord};
@@ -25,10 +26,12 @@ impl Daemon {
         self.load_networks()?;
         self.load_domains()?;
         let mut found = Vec::new();
-        for record in self.records.domains.load::<DomainRecord>()? {
+        let records = self.records.domains.load::<DomainRecord>();
+        for record in records.map_err(io::Error::other)? {
             match record {
-                Ok(record) => found.extend(self.find_guest(record).await),
-                Err(error) => tracing::error!("{}", fault::chain(&error)),
+                Loaded::Good { record, .. } => found.extend(self.find_guest(record).await),
+                Loaded::OtherBoot { .. } => {}
+                Loaded::Unreadable(error) => tracing::error!("{error}"),
             }
         }
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();

@@ -29,6 +29,11 @@ pub(crate) struct DomainRecord {
     pub(crate) guest: Option<GuestRecord>,
 }
 
+impl DomainRecord {
+    /// Of this layout; a later one gets another number.
+    pub(crate) const FORMAT: u32 = 1;
+}
+
 impl Daemon {
     /// Records a start before anything is touched for it.
     pub(super) fn record_start(
@@ -68,9 +73,41 @@ impl Daemon {
         self.records
             .domains
             .write(record.uuid, record)
-            .map_err(fault::file(
+            .map_err(fault::record(
                 QEMU,
                 format!("can't record guest '{}'", record.name),
             ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use records::{Loaded, Records};
+
+    use super::*;
+
+    #[test]
+    fn guests_of_the_first_format_are_read() {
+        let golden = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/records/format-1/domains"
+        );
+        let boot = "51300000-0000-4000-8000-000000000001";
+        let records = Records::open(golden, boot, DomainRecord::FORMAT).unwrap();
+        let loaded = records.load::<DomainRecord>().unwrap();
+        let guests = loaded.into_iter().map(|loaded| match loaded {
+            Loaded::Good { id, record, .. } if id == record.uuid.to_string() => record,
+            other => panic!("{other:?}"),
+        });
+        let guests: Vec<_> = guests.collect();
+        let names: Vec<_> = guests.iter().map(|guest| &*guest.name).collect();
+        assert_eq!(names, ["web2", "web1"]);
+        for guest in &guests {
+            assert_eq!((guest.ports.len(), guest.lent.len()), (2, 3));
+            let document = conf::Domain::parse(&guest.xml).unwrap();
+            assert_eq!(document.name, guest.name);
+        }
+        assert!(guests[0].guest.is_none());
+        assert_eq!(guests[1].guest.as_ref().unwrap().pid, 4711);
     }
 }

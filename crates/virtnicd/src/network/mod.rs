@@ -15,7 +15,8 @@ use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
 use rpc::{Code, Domain, Error, Net, NetworkChange, NetworkLifecycle};
 
 pub(crate) use host_access::NO_HOST_ACCESS;
-pub(crate) use port::{PortEntry, PortMaker, PortSource, PortWish};
+pub(crate) use live::NetworkRecord;
+pub(crate) use port::{PortEntry, PortMaker, PortRecord, PortSource, PortWish};
 
 use crate::affect::Subject;
 use crate::daemon::Daemon;

@@ -14,13 +14,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("conf", &[]),
     ("host", &["conf"]),
     ("pool", &["conf"]),
-    ("assign", &["conf", "host"]),
+    ("records", &[]),
+    ("assign", &["conf", "host", "records"]),
     ("lending", &["conf", "host", "pool", "assign"]),
     ("qemu", &["conf", "host"]),
     ("rpc", &[]),
     (
         "virtnicd",
-        &["conf", "host", "pool", "assign", "lending", "qemu", "rpc"],
+        &[
+            "conf", "host", "pool", "assign", "lending", "qemu", "records", "rpc",
+        ],
     ),
     ("virtnic", &["rpc"]),
     ("xtask", &[]),

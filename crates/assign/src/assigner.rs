@@ -18,7 +18,6 @@ use crate::recover::{Finding, Recovery};
 pub struct Assigner {
     pub(crate) host: Shared,
     pub(crate) journal: Journal,
-    pub(crate) boot: String,
     pub(crate) vfio_user: Option<VfioUser>,
     list: Mutex<List>,
     /// Held while a device that links share is brought up or down, so that two of them agree who
@@ -86,11 +85,11 @@ impl Assigner {
         vfio_user: Option<VfioUser>,
     ) -> Result<(Self, Recovery), OpenError> {
         let boot = host.boot_id().map_err(OpenError::Boot)?;
-        let journal = Journal::open(directory)?;
-        let (records, unreadable) = journal.read_all()?;
+        let journal = Journal::open(directory, boot)?;
+        let told = journal.read_all()?;
         let mut findings = Vec::new();
         let mut list = List::default();
-        for file in unreadable {
+        for file in told.unreadable {
             if let Some(item) = file.item {
                 let reason = format!("its record '{}' can't be read", file.path.display());
                 list.unreadable.insert(item, reason);
@@ -100,23 +99,16 @@ impl Assigner {
                 reason: file.reason,
             });
         }
-        let (records, old): (Vec<_>, Vec<_>) =
-            (records.into_iter()).partition(|record| record.boot == boot);
-        for record in old {
-            journal.remove(record.item)?;
-            findings.push(Finding::OtherBoot {
-                item: record.item,
-                guest: record.owner.name,
-            });
+        for (item, guest) in told.of_other_boots {
+            findings.push(Finding::OtherBoot { item, guest });
         }
-        list.start = journal.count_start(&boot, &records);
-        for record in records {
+        list.start = journal.count_start(&told.records);
+        for record in told.records {
             list.insert_record(record);
         }
         let assigner = Self {
             host: Shared(host),
             journal,
-            boot,
             vfio_user,
             list: Mutex::new(list),
             parents: Mutex::default(),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use conf::{DeviceId, NetdevName, PciAddress};
 use host::{HostError, Usage};
+use records::RecordError;
 
 use crate::device::{Generation, Item};
-use crate::journal::JournalError;
 
 /// The class of a failure, for whoever has a protocol of its own to tell it in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum ErrorKind {
 pub enum OpenError {
     /// The journal can't be read.
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Journal(#[from] RecordError),
     /// The host does not tell which boot this is.
     #[error("cannot tell this boot from an earlier one")]
     Boot(#[source] HostError),
@@ -219,7 +219,7 @@ pub enum Obstacle {
     },
     /// The record could not be written.
     #[error(transparent)]
-    Record(#[from] JournalError),
+    Record(#[from] RecordError),
     /// The host refused.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -268,7 +268,7 @@ pub enum LinkError {
     },
     /// The record could not be written, so nothing was changed.
     #[error(transparent)]
-    Record(#[from] JournalError),
+    Record(#[from] RecordError),
 }
 
 /// An item that was not taken back.
@@ -330,7 +330,7 @@ pub enum UndoFault {
     },
     /// The record could not be removed.
     #[error("{}", chain(.0))]
-    Record(#[from] JournalError),
+    Record(#[from] RecordError),
 }
 
 const EEXIST: i32 = 17;
@@ -461,7 +461,7 @@ impl Obstacle {
                 Some("bind it to vfio-pci first, or set managed='yes'".to_owned())
             }
             Self::NotOffered { attribute } => Some(format!("leave the {attribute} out")),
-            Self::Record(JournalError { path, source, .. })
+            Self::Record(RecordError { path, source, .. })
                 if source.kind() == std::io::ErrorKind::StorageFull =>
             {
                 let directory = path.parent().map_or_else(PathBuf::new, PathBuf::from);

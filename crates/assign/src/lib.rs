@@ -57,7 +57,6 @@ pub use error::{
     Blocker, ClaimError, ErrorKind, LinkError, Obstacle, OpenError, PrepareError, ReturnError,
     UndoFault, describe_usage,
 };
-pub use journal::JournalError;
 pub use plan::{Plan, Step};
 pub use preparation::{
     MacvtapPreparation, Preparation, Profile, ProfileId, TapPreparation, VfioPreparation, Vhost,

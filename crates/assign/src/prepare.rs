@@ -113,8 +113,6 @@ impl Assigner {
     ) -> Result<(Plan, Record), Obstacle> {
         let plan = self.plan(in_hand.item, &in_hand.owner, preparation)?;
         let record = Record {
-            format: Record::FORMAT,
-            boot: self.boot.clone(),
             item: in_hand.item,
             generation: in_hand.generation,
             stage: Stage::Preparing,

@@ -9,8 +9,6 @@ use crate::device::{Generation, Item, Kind, Origin, Owner};
 /// One item's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    pub(crate) format: u32,
-    pub(crate) boot: String,
     pub(crate) item: Item,
     pub(crate) generation: Generation,
     pub(crate) stage: Stage,
@@ -231,7 +229,6 @@ impl LinkWork {
 /// A record of format 1, which had nothing but VFs and other PCI functions for vfio.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Format1 {
-    boot: String,
     device: DeviceId,
     generation: Generation,
     stage: Stage,
@@ -262,8 +259,6 @@ impl TryFrom<Format1> for Record {
             settings: old.settings,
         });
         Ok(Self {
-            format: Self::FORMAT,
-            boot: old.boot,
             item: Item::Device(old.device),
             generation: old.generation,
             stage: old.stage,

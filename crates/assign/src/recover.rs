@@ -25,12 +25,12 @@ pub struct Recovery {
 #[derive(Debug, thiserror::Error)]
 pub enum Finding {
     /// Removed: the device's state went with its boot.
-    #[error("{item} was lent to guest '{guest}' before the last boot; its record is removed")]
+    #[error("{item} was lent{} before the last boot; its record is removed", match .guest { Some(guest) => format!(" to guest '{guest}'"), None => String::new() })]
     OtherBoot {
-        /// Which.
-        item: Item,
-        /// Whose it was.
-        guest: String,
+        /// The item, as its record is called.
+        item: String,
+        /// Whose it was, if the record could be read.
+        guest: Option<String>,
     },
     /// Left alone, and its item is kept back.
     #[error(

@@ -11,17 +11,17 @@ use std::time::Instant;
 use assign::{OpenError, VfioUser};
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
 use lending::Ledger;
+use records::Records;
 use rpc::DaemonStatus;
 use tokio::sync::{OnceCell, watch};
 
 use crate::accounts;
 use crate::events::Events;
-use crate::guest::GuestHandle;
+use crate::guest::{Barred, DomainRecord, GuestHandle};
 use crate::listen::{self, ListenError, Socket};
-use crate::network::{NetworkHandle, Ports};
+use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
-use crate::records::Records;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sync::lock;
@@ -40,6 +40,8 @@ pub(crate) struct Daemon {
     pub(crate) records: AllRecords,
     pub(crate) lender: Arc<Ledger>,
     pub(crate) ports: Ports,
+    /// Guests whose records can't be read.
+    pub(crate) barred: Barred,
     pub(crate) events: Events,
     /// The clients of now, by the numbers of their connections.
     connections: Mutex<HashSet<u64>>,
@@ -130,9 +132,9 @@ impl Daemon {
             uid: user.uid,
             gid: user.gid,
         });
-        let records = |kind: &str| {
-            let dir = paths.records(kind);
-            Records::open(dir.clone(), boot.clone()).map_err(in_dir(dir))
+        let records = |kind: &str, format| {
+            Records::open(paths.records(kind), boot.clone(), format)
+                .map_err(|error| in_dir(error.path)(error.source))
         };
         let store = |dir: PathBuf, edit| Store::open(dir.clone(), edit).map_err(in_dir(dir));
         let daemon = Arc::new(Self {
@@ -144,14 +146,15 @@ impl Daemon {
             network_store: store(paths.networks(), "virsh net-edit")?,
             domain_store: store(paths.domains(), "virsh edit")?,
             records: AllRecords {
-                networks: records("networks")?,
-                ports: records("ports")?,
-                domains: records("domains")?,
+                networks: records("networks", NetworkRecord::FORMAT)?,
+                ports: records("ports", PortRecord::FORMAT)?,
+                domains: records("domains", DomainRecord::FORMAT)?,
             },
             lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map(Arc::new)
                 .map_err(StartError::Lender)?,
             ports: Ports::default(),
+            barred: Barred::default(),
             events: Events::default(),
             qemu_user,
             emulator: OnceCell::new(),

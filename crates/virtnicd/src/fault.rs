@@ -76,6 +76,15 @@ pub(crate) fn file(
     }
 }
 
+/// A record that can't be written.
+pub(crate) fn record(
+    domain: Domain,
+    what: impl std::fmt::Display,
+) -> impl Fn(records::RecordError) -> Error {
+    let told = file(domain, what);
+    move |error| told(error.source)
+}
+
 /// A wrong state for what is asked.
 pub(crate) fn invalid(domain: Domain, detail: impl Into<String>) -> Error {
     Error::new(Code::OperationInvalid, domain, detail)

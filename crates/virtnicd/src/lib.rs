@@ -20,7 +20,6 @@ mod network;
 mod nodedev;
 mod options;
 mod paths;
-mod records;
 mod registry;
 mod restart;
 mod store;

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use conf::Uuid;
+use records::Loaded;
 
 use crate::daemon::Daemon;
 use crate::fault;
@@ -17,13 +18,17 @@ impl Daemon {
         self.load_networks().await?;
         let definitions = self.find_guest_definitions()?;
         let mut found = Vec::new();
-        for record in self.records.domains.load::<DomainRecord>()? {
+        let records = self.records.domains.load::<DomainRecord>();
+        for record in records.map_err(io::Error::other)? {
             match record {
-                Ok(record) => found.extend(self.find_guest(record).await),
-                Err(error) => tracing::error!("{}", fault::chain(&error)),
+                Loaded::Good { record, .. } => found.extend(self.find_guest(record).await),
+                Loaded::OtherBoot { .. } => {}
+                Loaded::Unreadable(error) => self.barred.bar(&error),
             }
         }
-        let running: HashSet<Uuid> = found.iter().map(|found| found.uuid).collect();
+        let mut running: HashSet<Uuid> = found.iter().map(|found| found.uuid).collect();
+        // What such a guest has stays with it: it may run.
+        running.extend(self.barred.guests());
         let runs = running.clone();
         tokio::task::block_in_place(|| self.lender.recover(|guest| runs.contains(&guest)));
         self.restore_networks(|guest| running.contains(&guest))

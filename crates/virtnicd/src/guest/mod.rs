@@ -4,6 +4,7 @@
 //! look at it and ask it. What may be asked when is a table: [`life::admit`].
 
 mod attachment;
+mod barred;
 mod cancel;
 mod change;
 mod console;
@@ -39,6 +40,7 @@ use crate::fault::{self, Result};
 use crate::registry::Clash;
 use crate::store::Found;
 
+pub(crate) use barred::{Barred, BarredGuest};
 pub(crate) use handle::{GuestHandle, Request};
 pub(crate) use record::DomainRecord;
 pub(crate) use tune::interface_bandwidth;

@@ -369,6 +369,13 @@ impl Owner {
             let error = Error::new(Code::OperationAborted, QEMU, detail);
             return self.answers.push((reply, Err(error)));
         }
+        if let Err(error) = self
+            .daemon
+            .barred
+            .check(self.handle.uuid, &self.handle.name)
+        {
+            return self.answers.push((reply, Err(error)));
+        }
         self.state.life = Life::Starting;
         self.state.starting = Some(Arc::new(domain.clone()));
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));

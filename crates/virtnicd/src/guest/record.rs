@@ -46,6 +46,10 @@ pub(crate) struct DomainRecord {
 const NOBODY: u64 = u64::MAX;
 
 impl DomainRecord {
+    /// Of this layout; a later one gets another number. Format 1 had ports and claims of a guest as
+    /// two lists, and did not say whose is which.
+    pub(crate) const FORMAT: u32 = 2;
+
     fn of(handle: &GuestHandle, run: &Run) -> Self {
         Self {
             name: handle.name.clone(),
@@ -123,7 +127,7 @@ pub(super) async fn write(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run)
     let written = blocking(QEMU, move || {
         let written = daemon.records.domains.write(record.uuid, &record);
         written.map_err(|error| -> Error {
-            fault::file(QEMU, format!("can't record guest '{}'", record.name))(error)
+            fault::record(QEMU, format!("can't record guest '{}'", record.name))(error)
         })
     });
     written.await?
@@ -133,5 +137,38 @@ pub(super) async fn write(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run)
 pub(super) async fn write_or_warn(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) {
     if let Err(error) = write(daemon, handle, run).await {
         tracing::warn!(guest = handle.name, %error, "its record is behind");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use records::{Loaded, Records};
+
+    use super::*;
+
+    #[test]
+    fn guests_of_the_first_format_are_read() {
+        let golden = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/records/format-1/domains"
+        );
+        let boot = "51300000-0000-4000-8000-000000000001";
+        let records = Records::open(golden, boot, DomainRecord::FORMAT).unwrap();
+        let loaded = records.load::<DomainRecord>().unwrap();
+        let guests = loaded.into_iter().map(|loaded| match loaded {
+            Loaded::Good { id, record, .. } if id == record.uuid.to_string() => record,
+            other => panic!("{other:?}"),
+        });
+        let guests: Vec<_> = guests.collect();
+        let names: Vec<_> = guests.iter().map(|guest| &*guest.name).collect();
+        assert_eq!(names, ["web2", "web1"]);
+        for guest in &guests {
+            assert_eq!((guest.ports.len(), guest.lent.len()), (2, 3));
+            let document = conf::Domain::parse(&guest.xml).unwrap();
+            assert_eq!(document.name, guest.name);
+        }
+
+        assert!(guests[0].guest.is_none());
+        assert_eq!(guests[1].guest.as_ref().unwrap().pid, 4711);
     }
 }

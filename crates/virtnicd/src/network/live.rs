@@ -7,6 +7,7 @@ use conf::{
     DeviceStatus, Form, ForwardMode, Network, NetworkStatus, Plug, PoolDevice, Uuid,
     VirtualPortKind,
 };
+use records::Loaded;
 use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +18,15 @@ use crate::store::Found;
 
 /// A running network, for the next daemon.
 #[derive(Debug, Serialize, Deserialize)]
-struct NetworkRecord {
+pub(crate) struct NetworkRecord {
     name: String,
     uuid: Uuid,
     xml: String,
+}
+
+impl NetworkRecord {
+    /// Of this layout; a later one gets another number.
+    pub(crate) const FORMAT: u32 = 1;
 }
 
 impl Daemon {
@@ -65,7 +71,7 @@ impl Daemon {
         self.records
             .networks
             .write(network.uuid, &record)
-            .map_err(fault::file(
+            .map_err(fault::record(
                 DOMAIN,
                 format!("can't record network '{}'", network.name),
             ))
@@ -154,22 +160,27 @@ impl Daemon {
         self: &Arc<Self>,
         runs: impl Fn(Uuid) -> bool,
     ) -> std::io::Result<()> {
-        for record in self.records.networks.load::<NetworkRecord>()? {
+        let networks = self.records.networks.load::<NetworkRecord>();
+        for record in networks.map_err(std::io::Error::other)? {
             let restored = match record {
-                Ok(record) => self
+                Loaded::Good { record, .. } => self
                     .restore_network(&record)
                     .await
-                    .map_err(|e| e.to_string()),
-                Err(error) => Err(fault::chain(&error)),
+                    .map_err(|error| error.to_string()),
+                Loaded::OtherBoot { .. } => Ok(()),
+                Loaded::Unreadable(error) => Err(error.to_string()),
             };
             if let Err(error) = restored {
                 tracing::error!(error, "a running network could not be put back");
             }
         }
-        for record in self.records.ports.load::<PortRecord>()? {
-            let restored = record
-                .map_err(|error| fault::chain(&error))
-                .and_then(|record| self.take_port_record(record, &runs));
+        let ports = self.records.ports.load::<PortRecord>();
+        for record in ports.map_err(std::io::Error::other)? {
+            let restored = match record {
+                Loaded::Good { record, .. } => self.take_port_record(record, &runs),
+                Loaded::OtherBoot { .. } => Ok(()),
+                Loaded::Unreadable(error) => Err(error.to_string()),
+            };
             if let Err(error) = restored {
                 tracing::error!(error, "a port could not be put back");
             }
@@ -256,4 +267,46 @@ fn check_served(network: &Network) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use records::Records;
+
+    use super::*;
+
+    /// Records as the first format has them.
+    fn golden(kind: &str, format: u32) -> Records {
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/records/format-1");
+        let directory = std::path::Path::new(golden).join(kind);
+        Records::open(directory, "51300000-0000-4000-8000-000000000001", format).unwrap()
+    }
+
+    #[test]
+    fn networks_of_the_first_format_are_read() {
+        let records = golden("networks", NetworkRecord::FORMAT);
+        let mut names: Vec<_> = (records.load::<NetworkRecord>().unwrap().into_iter())
+            .map(|loaded| match loaded {
+                Loaded::Good { id, record, .. } if id == record.uuid.to_string() => {
+                    Network::parse(&record.xml).unwrap().name
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["kept", "shared"]);
+    }
+
+    #[test]
+    fn ports_of_the_first_format_are_read() {
+        let records = golden("ports", PortRecord::FORMAT);
+        let loaded = records.load::<PortRecord>().unwrap();
+        assert_eq!(loaded.len(), 3);
+        for loaded in loaded {
+            let Loaded::Good { id, record, .. } = loaded else {
+                panic!("{loaded:?}");
+            };
+            assert_eq!(id, record.uuid.to_string());
+        }
+    }
 }

@@ -17,7 +17,8 @@ use lending::NetworkProblem;
 use rpc::{Code, Domain, Error, Net, NetworkChange};
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use port::{PortEntry, PortMaker};
+pub(crate) use live::NetworkRecord;
+pub(crate) use port::{PortEntry, PortMaker, PortRecord};
 pub(crate) use table::Ports;
 
 use owner::{Gone, NetworkState, Work};

@@ -41,13 +41,18 @@ pub(crate) enum PortMaker {
 
 /// A port, for the next daemon.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct PortRecord {
+pub(crate) struct PortRecord {
     pub(super) uuid: Uuid,
     pub(super) network: Uuid,
     pub(super) guest: Uuid,
     pub(super) maker: PortMaker,
     since: SystemTime,
     xml: String,
+}
+
+impl PortRecord {
+    /// Of this layout; a later one gets another number.
+    pub(crate) const FORMAT: u32 = 1;
 }
 
 /// The caller has a device already, and wants the port back that went with it.
@@ -322,7 +327,7 @@ impl Daemon {
         self.records
             .ports
             .write(entry.port.uuid, &record)
-            .map_err(fault::file(
+            .map_err(fault::record(
                 DOMAIN,
                 format!("can't record port {}", entry.port.uuid),
             ))

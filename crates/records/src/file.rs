@@ -1,0 +1,81 @@
+//! Single files: their names, and reading and writing them whole.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a name in a directory of records means.
+pub(crate) enum Name<'a> {
+    /// A record of that identity.
+    Record(&'a str),
+    /// A file of the owner's that is no record.
+    Beside,
+    /// A write that was cut short.
+    HalfWritten,
+    Strange,
+}
+
+pub(crate) fn classify(name: &OsStr) -> Name<'_> {
+    let Some(name) = name.to_str() else {
+        return Name::Strange;
+    };
+    // The first releases wrote `ID.new`, later ones write `.ID.json.NUMBER.new`.
+    if name.ends_with(".new") {
+        return Name::HalfWritten;
+    }
+    match name.strip_suffix(".json") {
+        Some(id) if check_id(id).is_ok() => Name::Record(id),
+        None if !name.contains('.') => Name::Beside,
+        _ => Name::Strange,
+    }
+}
+
+/// Refuses an identity that makes no file name of its own.
+pub(crate) fn check_id(id: &str) -> io::Result<()> {
+    if id.is_empty() || id.starts_with('.') || id.contains(['/', '\0']) {
+        let said = format!("'{id}' can't be a record's name");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, said));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_length(length: u64, longest: u64) -> io::Result<()> {
+    if length > longest {
+        let said = format!("a record of {length} bytes is longer than {longest}");
+        return Err(io::Error::other(said));
+    }
+    Ok(())
+}
+
+pub(crate) fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    // A FIFO would be waited for, and a link may lead anywhere.
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    check_length(metadata.len(), longest)?;
+    let mut text = Vec::new();
+    File::open(path)?.take(longest).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Two threads that write one record must not write one file.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.{count}.new"));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let written = (options.open(&beside))
+        .and_then(|mut file| file.write_all(text))
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // Best effort: a half-written file has no meaning, and the next start removes it.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}

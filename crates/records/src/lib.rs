@@ -1,0 +1,296 @@
+//! Files that tell a later daemon what was: one JSON file a record, in one directory a kind.
+//!
+//! A record is written beside its place and renamed into it, so that it is there whole or not at
+//! all. It is not synced to a disk: it describes this boot, and one of another boot is not believed.
+//! Each says which `format` it has; a release reads all earlier ones.
+//!
+//! A record that can't be read is a finding, never an absence: it is told with its identity, so
+//! that the caller can bar what it is about, and nothing but [`Records::remove`] takes it away.
+
+mod file;
+mod loaded;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+pub use loaded::{Loaded, Unreadable};
+
+/// Bytes of the longest record, where [`Records::at_most`] says nothing else: a guest's holds its
+/// document, and documents are bounded by half of this.
+const LONGEST: u64 = 64 << 20;
+
+/// Records in one directory; far more than a host has devices.
+const MOST: usize = 100_000;
+
+/// The format of a record that names none.
+const FIRST_FORMAT: u32 = 1;
+
+/// Records of one kind, in one directory.
+#[derive(Debug, Clone)]
+pub struct Records {
+    directory: PathBuf,
+    boot: String,
+    format: u32,
+    longest: u64,
+}
+
+/// A file of records that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} '{}'", .path.display())]
+pub struct RecordError {
+    /// What was tried.
+    pub action: &'static str,
+    /// The file, or the directory.
+    pub path: PathBuf,
+    /// What the kernel, or the file's text, said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl RecordError {
+    /// The kernel's error number, where it was the kernel that refused.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+}
+
+/// Why a reader of an older format makes nothing of a record.
+pub type ReadError = Box<dyn Error + Send + Sync>;
+
+/// What is written: the stamp, then the record's own fields.
+#[derive(Serialize)]
+struct Stamped<'a, T> {
+    format: u32,
+    boot: &'a str,
+    #[serde(flatten)]
+    record: &'a T,
+}
+
+/// What every format has.
+#[derive(Deserialize)]
+struct Stamp {
+    format: Option<u32>,
+    boot: String,
+}
+
+impl Records {
+    /// Opens the directory, made (for its owner alone) if it is missing. `boot` is the identity of
+    /// this boot; `format`, from 1 on, that of the records which this release writes.
+    ///
+    /// # Errors
+    /// The directory can't be made.
+    pub fn open(
+        directory: impl Into<PathBuf>,
+        boot: impl Into<String>,
+        format: u32,
+    ) -> Result<Self, RecordError> {
+        let directory = directory.into();
+        let mut builder = fs::DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(&directory);
+        made.map_err(failed("make", &directory))?;
+        Ok(Self {
+            directory,
+            boot: boot.into(),
+            format,
+            longest: LONGEST,
+        })
+    }
+
+    /// Bounds a record's length, in bytes; 64 MiB otherwise.
+    #[must_use]
+    pub fn at_most(mut self, bytes: u64) -> Self {
+        self.longest = bytes;
+        self
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Writes a record, in place of an older one of that identity. `T` is a struct, or a map, without
+    /// fields named `format` and `boot`.
+    ///
+    /// # Errors
+    /// The kernel refuses, the record is too long, or `id` makes no file name; an older record stands.
+    pub fn write<T: Serialize>(&self, id: impl Display, record: &T) -> Result<(), RecordError> {
+        let path = self.path(&id);
+        let stamped = Stamped {
+            format: self.format,
+            boot: &self.boot,
+            record,
+        };
+        let text = file::check_id(&id.to_string())
+            .and_then(|()| Ok(serde_json::to_vec_pretty(&stamped)?))
+            .and_then(|text| file::check_length(text.len() as u64, self.longest).map(|()| text));
+        let text = text.map_err(failed("write", &path))?;
+        self.replace(&path, &text)
+    }
+
+    /// Removes a record, readable or not. Fine if there is none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(&self, id: impl Display) -> Result<(), RecordError> {
+        let path = self.path(&id);
+        match file::check_id(&id.to_string()).and_then(|()| fs::remove_file(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// All records, by identity. Earlier formats are read as `T` too: it has defaults for what they
+    /// lack.
+    ///
+    /// # Errors
+    /// The directory can't be listed, or has more than 100,000 records: no record at all is then
+    /// known to be absent.
+    pub fn load<T: DeserializeOwned>(&self) -> Result<Vec<Loaded<T>>, RecordError> {
+        self.load_as(|_, text| Ok(serde_json::from_slice(text)?))
+    }
+
+    /// As [`Records::load`], with a reader of the caller's, which is given the format (1 up to that of
+    /// [`Records::open`]) and the text.
+    ///
+    /// Half-written files are removed: nothing was done on their account. So are records of another
+    /// boot: what they tell went with it. Files of other names are left alone, and logged.
+    ///
+    /// # Errors
+    /// As those of [`Records::load`].
+    pub fn load_as<T>(
+        &self,
+        read: impl Fn(u32, &[u8]) -> Result<T, ReadError>,
+    ) -> Result<Vec<Loaded<T>>, RecordError> {
+        let mut loaded = Vec::new();
+        for id in self.list()? {
+            match file::read(&self.path(&id), self.longest) {
+                Ok(text) => loaded.push(self.understand(id, &text, &read)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => loaded.push(self.unreadable(id, None, error.to_string(), &[])),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Replaces a file that is no record, and lies beside them.
+    ///
+    /// # Errors
+    /// The kernel refuses; an older file stands.
+    pub fn write_beside(&self, name: &str, text: &[u8]) -> Result<(), RecordError> {
+        self.replace(&self.directory.join(name), text)
+    }
+
+    fn replace(&self, path: &Path, text: &[u8]) -> Result<(), RecordError> {
+        file::replace(path, text).map_err(failed("write", path))
+    }
+
+    fn understand<T>(
+        &self,
+        id: String,
+        text: &[u8],
+        read: impl Fn(u32, &[u8]) -> Result<T, ReadError>,
+    ) -> Loaded<T> {
+        let stamp: Stamp = match serde_json::from_slice(text) {
+            Ok(stamp) => stamp,
+            Err(error) => return self.unreadable(id, None, said(text, &error), text),
+        };
+        let format = stamp.format.unwrap_or(FIRST_FORMAT);
+        let record = match format {
+            format if format > self.format => Err(format!(
+                "a newer release wrote it: it has format {format}, and this one reads up to {}",
+                self.format
+            )),
+            format => read(format, text).map_err(|error| error.to_string()),
+        };
+        if stamp.boot != self.boot {
+            tracing::info!(%id, boot = stamp.boot, "removing a record of another boot");
+            if let Err(error) = self.remove(&id) {
+                tracing::warn!(%error, reason = %error.source, "it stays, and is not believed");
+            }
+            let record = record.ok();
+            return Loaded::OtherBoot { id, record };
+        }
+        match record {
+            Ok(record) => Loaded::Good { id, record, format },
+            Err(reason) => self.unreadable(id, Some(format), reason, text),
+        }
+    }
+
+    fn unreadable<T>(
+        &self,
+        id: String,
+        format: Option<u32>,
+        reason: String,
+        text: &[u8],
+    ) -> Loaded<T> {
+        let path = self.path(&id);
+        Loaded::Unreadable(Unreadable::new(id, path, format, reason, text))
+    }
+
+    /// The identities of all records.
+    fn list(&self) -> Result<Vec<String>, RecordError> {
+        let list = failed("list", &self.directory);
+        let (mut ids, mut strange) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.directory).map_err(&list)? {
+            let name = entry.map_err(&list)?.file_name();
+            match file::classify(&name) {
+                file::Name::Record(id) => ids.push(id.to_owned()),
+                file::Name::Beside => {}
+                file::Name::HalfWritten => {
+                    let path = self.directory.join(&name);
+                    if let Err(error) = fs::remove_file(&path) {
+                        tracing::warn!(file = %path.display(), %error, "a half-written file stays");
+                    }
+                }
+                file::Name::Strange => strange.push(name),
+            }
+            if ids.len() > MOST {
+                return Err(list(io::Error::other(format!(
+                    "it has more than {MOST} records"
+                ))));
+            }
+            strange.truncate(STRANGE_TOLD);
+        }
+        if !strange.is_empty() {
+            let directory = self.directory.display();
+            tracing::warn!(%directory, ?strange, "files that are no records are left alone");
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    fn path(&self, id: impl Display) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+}
+
+/// Names of files that are no records, in one line of the log.
+const STRANGE_TOLD: usize = 10;
+
+/// What is wrong with a text, in words of whoever looks at the file.
+fn said(text: &[u8], error: &serde_json::Error) -> String {
+    match error.classify() {
+        _ if text.is_empty() => "it is empty".to_owned(),
+        serde_json::error::Category::Eof => format!("it is cut short: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> RecordError + 'a {
+    move |source| RecordError {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}

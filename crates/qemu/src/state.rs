@@ -1,8 +1,11 @@
 //! What a guest is doing, and how those who watch it learn of it.
 
-use tokio::sync::{mpsc, watch};
+use std::sync::Arc;
 
-use crate::{Event, ExitStatus, RunState};
+use tokio::sync::watch;
+
+use crate::events::{Queue, Told};
+use crate::{ExitStatus, GuestEvent, GuestEvents, RunState};
 
 /// What a guest is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub enum GuestState {
     Crashed,
     /// It put itself to sleep (S3).
     Asleep,
+    /// Its process is there, and its monitor has not answered since we came to it.
+    Unknown,
     /// Its process is gone.
     Ended,
 }
@@ -89,41 +94,17 @@ pub enum ExitReason {
     Died,
 }
 
-/// Something that happened to a guest.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GuestEvent {
-    /// It is doing something else now.
-    State {
-        /// Before.
-        from: GuestState,
-        /// Now.
-        to: GuestState,
-    },
-    /// It started anew in the same process.
-    Rebooted {
-        /// At its own wish.
-        by_guest: bool,
-    },
-    /// What QEMU said, in QEMU's words: each event, also those that the others come from.
-    Qmp(Event),
-    /// It is gone. No other event follows.
-    Exited(Exit),
-}
-
-/// The events of a guest, in order.
-pub type GuestEvents = mpsc::UnboundedReceiver<GuestEvent>;
-
 /// The state of a guest, and everyone who is told of it.
 #[derive(Debug)]
 pub(crate) struct Observed {
     state: watch::Sender<GuestState>,
     exit: watch::Sender<Option<Exit>>,
-    events: mpsc::UnboundedSender<GuestEvent>,
+    events: Arc<Queue>,
 }
 
 impl Observed {
     pub(crate) fn new(state: GuestState) -> (Self, GuestEvents) {
-        let (events, receiver) = mpsc::unbounded_channel();
+        let (events, receiver) = GuestEvents::new();
         let observed = Self {
             state: watch::Sender::new(state),
             exit: watch::Sender::new(None),
@@ -145,13 +126,18 @@ impl Observed {
     }
 
     /// Nobody may be listening, which is fine.
-    pub(crate) fn tell(&self, event: GuestEvent) {
-        let _ = self.events.send(event);
+    pub(crate) fn tell(&self, event: GuestEvent) -> Told {
+        self.events.tell(event)
+    }
+
+    pub(crate) fn events(&self) -> &Queue {
+        &self.events
     }
 
     pub(crate) fn end(&self, exit: Exit) {
         self.become_(GuestState::Ended);
         self.tell(GuestEvent::Exited(exit));
+        self.events.close();
         self.exit.send_replace(Some(exit));
     }
 
@@ -181,5 +167,11 @@ impl Observed {
             .subscribe()
             .wait_for(|state| wanted(*state))
             .await;
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.events.close();
     }
 }

@@ -1,18 +1,22 @@
-//! A guest with a QEMU.
+//! The life of a guest: what its process and its monitor tell, and what is to follow from it.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::timeout;
 
 use super::ControlError;
+use crate::events::Told;
+use crate::output::Output;
 use crate::process::Process;
+use crate::qmp::QmpEvents;
+use crate::run_dir;
 use crate::state::Observed;
 use crate::{
     Action, Event, Exit, ExitReason, ExitStatus, GuestEvent, GuestEvents, GuestRecord, GuestState,
-    PauseReason, Qmp, QmpEvents, ReconnectError, RunState,
+    PauseReason, Qmp, QmpError, RunState,
 };
 
 /// After SIGTERM, before SIGKILL.
@@ -21,21 +25,31 @@ const GRACE: Duration = Duration::from_secs(10);
 /// After SIGKILL. Giving back a device, and large memory, takes the kernel its time.
 const KILL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// For a QEMU that is there to greet a new daemon.
-const RECONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
 /// For the last events of a QEMU that is gone: they are in the socket already.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// For the event that follows a command which QEMU has carried out.
 const EVENT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A guest with a QEMU, and what has become of it.
+/// Between two attempts to reach a monitor that can't be reached: at first, and at the most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How much QEMU may say, bytes, before whoever watches the guest gets time to take some of it.
+const HEADLONG: usize = 64 << 10;
+
+/// And how much time that is.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Longest alias that an event is believed to be about, bytes.
+const ALIAS: usize = 255;
+
+/// A guest's process, its monitor, and what has become of it.
 #[derive(Debug)]
-pub(crate) struct Real {
+pub(crate) struct Life {
     pub(crate) record: GuestRecord,
-    pub(crate) qmp: Qmp,
     pub(crate) observed: Observed,
+    /// Once it has greeted.
+    monitor: OnceLock<Qmp>,
     process: Arc<Process>,
     causes: Mutex<Causes>,
 }
@@ -51,97 +65,105 @@ struct Causes {
     pause: Option<PauseReason>,
 }
 
-impl Real {
-    /// Begins to watch a QEMU.
+impl Life {
+    /// Begins to watch a guest whose monitor has greeted.
     pub(crate) fn watch(
         record: GuestRecord,
         process: Arc<Process>,
-        qmp: Qmp,
-        qmp_events: QmpEvents,
+        output: Option<Output>,
+        (qmp, qmp_events): (Qmp, QmpEvents),
+        state: GuestState,
+    ) -> (Arc<Self>, GuestEvents) {
+        let (life, events) = Self::new(record, process, state);
+        // It is empty until here.
+        let _ = life.monitor.set(qmp);
+        tokio::spawn(Arc::clone(&life).observe(Some(qmp_events), output));
+        (life, events)
+    }
+
+    /// Begins to watch a guest whose monitor has yet to greet, if ever it does.
+    pub(crate) fn take_up(
+        record: GuestRecord,
+        process: Arc<Process>,
+        output: Option<Output>,
+    ) -> (Arc<Self>, GuestEvents) {
+        let (life, events) = Self::new(record, process, GuestState::Unknown);
+        tokio::spawn(Arc::clone(&life).observe(None, output));
+        (life, events)
+    }
+
+    fn new(
+        record: GuestRecord,
+        process: Arc<Process>,
         state: GuestState,
     ) -> (Arc<Self>, GuestEvents) {
         let (observed, events) = Observed::new(state);
-        let real = Arc::new(Self {
+        let life = Self {
             record,
-            qmp,
             observed,
+            monitor: OnceLock::new(),
             process,
             causes: Mutex::default(),
-        });
-        tokio::spawn(Arc::clone(&real).observe(qmp_events));
-        (real, events)
+        };
+        (Arc::new(life), events)
     }
 
-    pub(crate) async fn reconnect(
-        record: &GuestRecord,
-    ) -> Result<(Arc<Self>, GuestEvents), ReconnectError> {
-        let process = Arc::new(record.process()?);
-        let unreachable = |source| ReconnectError::Monitor {
-            name: record.name.clone(),
-            pid: record.pid,
-            source,
-        };
-        let greeting = async {
-            let (qmp, events) = Qmp::connect(&record.monitor, RECONNECT_DEADLINE).await?;
-            let status = qmp.status().await?;
-            Ok((qmp, events, status))
-        };
-        let greeted = tokio::select! {
-            // If it ends meanwhile, that counts and not what the monitor says about it.
-            biased;
-            _ = process.ended() => {
-                return Err(ReconnectError::Gone { name: record.name.clone() });
-            }
-            greeted = greeting => greeted,
-        };
-        let (qmp, qmp_events, status) = greeted.map_err(unreachable)?;
-        let state = GuestState::from(&status);
-        let (real, events) = Self::watch(record.clone(), process, qmp, qmp_events, state);
-        match status {
-            RunState::Shutdown => real.after_shutdown(true, ""),
-            RunState::GuestPanicked => real.after_panic(),
-            _ => {}
+    /// Its process, if the kernel knows it.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match &*self.process {
+            Process::Qemu(_) => Some(self.process.pid()),
+            Process::Simulated(_) => None,
         }
-        Ok((real, events))
     }
 
-    pub(crate) fn ended(&self) -> ControlError {
+    /// Its monitor, if it is there and answers.
+    pub(super) fn qmp(&self) -> Result<&Qmp, ControlError> {
+        if self.observed.exit().is_some() {
+            return Err(self.ended());
+        }
+        self.monitor.get().ok_or_else(|| ControlError::Silent {
+            name: self.record.name.clone(),
+            pid: self.record.pid,
+        })
+    }
+
+    fn ended(&self) -> ControlError {
         ControlError::Ended {
             name: self.record.name.clone(),
         }
     }
 
     pub(super) async fn resume(&self) -> Result<(), ControlError> {
-        self.running()?;
+        let qmp = self.qmp()?;
         if self.observed.state() == GuestState::Running {
             return Ok(());
         }
-        self.command(self.qmp.cont()).await?;
+        self.command(qmp.cont()).await?;
         self.settle(|state| state == GuestState::Running).await
     }
 
     pub(super) async fn suspend(&self) -> Result<(), ControlError> {
-        self.running()?;
+        let qmp = self.qmp()?;
         if self.observed.state() != GuestState::Running {
             return Ok(());
         }
-        self.command(self.qmp.stop()).await?;
+        self.command(qmp.stop()).await?;
         self.settle(|state| state != GuestState::Running).await
     }
 
     pub(super) async fn shutdown(&self) -> Result<(), ControlError> {
-        self.running()?;
+        let qmp = self.qmp()?;
         self.forget_reboot();
-        self.command(self.qmp.system_powerdown()).await
+        self.command(qmp.system_powerdown()).await
     }
 
     pub(super) async fn reboot(&self) -> Result<(), ControlError> {
-        self.running()?;
+        let qmp = self.qmp()?;
         // A file, so that a daemon that comes after us knows it, too.
         if let Err(error) = std::fs::write(self.reboot_mark(), "") {
             tracing::warn!(guest = self.record.name, %error, "noting that a reboot was asked for");
         }
-        let result = self.command(self.qmp.system_powerdown()).await;
+        let result = self.command(qmp.system_powerdown()).await;
         if result.is_err() {
             self.forget_reboot();
         }
@@ -149,8 +171,7 @@ impl Real {
     }
 
     pub(super) async fn reset(&self) -> Result<(), ControlError> {
-        self.running()?;
-        self.command(self.qmp.system_reset()).await
+        self.command(self.qmp()?.system_reset()).await
     }
 
     pub(super) async fn destroy(self: &Arc<Self>, force: bool) -> Result<Exit, ControlError> {
@@ -171,26 +192,53 @@ impl Real {
     }
 
     /// Runs until the process is gone.
-    async fn observe(self: Arc<Self>, mut qmp_events: QmpEvents) {
-        let mut monitor_is_open = true;
+    async fn observe(self: Arc<Self>, mut qmp_events: Option<QmpEvents>, output: Option<Output>) {
+        let mut is_silent = qmp_events.is_none();
+        let mut unheeded = 0;
         let status = loop {
+            if is_silent {
+                tokio::select! {
+                    // If it ends meanwhile, that counts and not what the monitor says about it.
+                    biased;
+                    status = self.process.ended() => break status,
+                    (qmp, events, status) = self.hail() => {
+                        is_silent = false;
+                        qmp_events = Some(events);
+                        // It is empty until here.
+                        let _ = self.monitor.set(qmp);
+                        self.on_greeting(&status);
+                    }
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
-                event = qmp_events.recv(), if monitor_is_open => match event {
-                    Some(event) => self.on_event(event),
-                    None => monitor_is_open = false,
-                },
+                event = next(&mut qmp_events) => {
+                    let Some(event) = event else { continue };
+                    let size = event.size;
+                    if matches!(self.on_event(event), Told::Merged | Told::Dropped) {
+                        unheeded += size;
+                    }
+                }
                 status = self.process.ended() => break status,
             }
-        };
-        while monitor_is_open {
-            match timeout(LAST_EVENTS, qmp_events.recv()).await {
-                Ok(Some(event)) => self.on_event(event),
-                Ok(None) | Err(_) => monitor_is_open = false,
+            if unheeded >= HEADLONG {
+                // Meanwhile nothing is read from QEMU: what it has to say waits with it.
+                let _ = timeout(PAUSE, self.observed.events().taken()).await;
+                unheeded = 0;
             }
+        };
+        let last_events = async {
+            while let Some(event) = next_of(&mut qmp_events).await {
+                self.on_event(event);
+            }
+        };
+        let _ = timeout(LAST_EVENTS, last_events).await;
+        if let Some(output) = output {
+            output.finish().await;
         }
         self.forget_reboot();
-        let _ = std::fs::remove_file(&self.record.monitor);
+        run_dir::remove_of_monitor(&self.record.monitor);
         let exit = Exit {
             reason: self.causes().explain(status),
             status,
@@ -199,7 +247,49 @@ impl Real {
         self.observed.end(exit);
     }
 
-    fn on_event(self: &Arc<Self>, event: Event) {
+    /// Tries to reach the monitor, for as long as it takes. A QEMU that hangs greets when it no
+    /// longer does.
+    async fn hail(&self) -> (Qmp, QmpEvents, RunState) {
+        let (mut pause, most) = RETRY;
+        loop {
+            match self.greet().await {
+                Ok(greeted) => return greeted,
+                Err(error) => {
+                    let (guest, pid) = (&self.record.name, self.record.pid);
+                    tracing::debug!(guest, pid, %error, "its monitor can't be reached");
+                }
+            }
+            // Nothing tells when a socket can be connected to.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(most);
+        }
+    }
+
+    async fn greet(&self) -> Result<(Qmp, QmpEvents, RunState), QmpError> {
+        let path: &Path = &self.record.monitor;
+        let wire = self.process.connect(path);
+        let wire = wire.map_err(|source| QmpError::Connect {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let (qmp, events) = Qmp::greet(wire, Duration::MAX).await?;
+        let status = qmp.status().await?;
+        Ok((qmp, events, status))
+    }
+
+    /// What its document asks to happen after a power-off or a crash that nobody saw is carried out
+    /// now.
+    fn on_greeting(self: &Arc<Self>, status: &RunState) {
+        self.observed.become_(GuestState::from(status));
+        match status {
+            RunState::Shutdown => self.after_shutdown(true, ""),
+            RunState::GuestPanicked => self.after_panic(),
+            _ => {}
+        }
+    }
+
+    /// What became of QEMU's own words.
+    fn on_event(self: &Arc<Self>, event: Event) -> Told {
         match event.name.as_str() {
             "STOP" => {
                 let now = self.observed.state();
@@ -223,6 +313,9 @@ impl Real {
             "SHUTDOWN" => {
                 let by_guest = event.flag("guest").unwrap_or(false);
                 self.observed.become_(GuestState::ShuttingDown);
+                self.observed.tell(GuestEvent::Shutdown {
+                    by_guest: event.flag("guest"),
+                });
                 self.after_shutdown(by_guest, event.text("reason").unwrap_or(""));
             }
             "GUEST_PANICKED" if event.text("action") != Some("run") => {
@@ -232,9 +325,34 @@ impl Real {
                     self.after_panic();
                 }
             }
+            "DEVICE_DELETED" => {
+                // Parts of a device, without a name of their own, go with it.
+                self.tell_of_device(event.text("device"), |alias| GuestEvent::DeviceDeleted {
+                    alias,
+                });
+            }
+            "DEVICE_UNPLUG_GUEST_ERROR" => {
+                self.tell_of_device(event.text("device"), |alias| GuestEvent::UnplugRefused {
+                    alias,
+                });
+            }
+            "NIC_RX_FILTER_CHANGED" => {
+                self.tell_of_device(event.text("name"), |alias| GuestEvent::RxFilterChanged {
+                    alias,
+                });
+            }
             _ => {}
         }
-        self.observed.tell(GuestEvent::Qmp(event));
+        self.observed.tell(GuestEvent::Qmp(event))
+    }
+
+    fn tell_of_device(&self, alias: Option<&str>, event: impl FnOnce(String) -> GuestEvent) {
+        let Some(alias) = alias else { return };
+        self.observed.tell(if alias.len() <= ALIAS {
+            event(alias.to_owned())
+        } else {
+            GuestEvent::DevicesChanged
+        });
     }
 
     /// Carries out what is to follow a power-off or, with `-no-reboot`, a reboot.
@@ -271,10 +389,10 @@ impl Real {
     }
 
     fn carry_out(self: &Arc<Self>, action: Action) {
-        let real = Arc::clone(self);
+        let life = Arc::clone(self);
         match action {
-            Action::Destroy => drop(tokio::spawn(real.terminate(true))),
-            Action::Restart => drop(tokio::spawn(async move { real.start_anew().await })),
+            Action::Destroy => drop(tokio::spawn(life.terminate(true))),
+            Action::Restart => drop(tokio::spawn(async move { life.start_anew().await })),
             Action::Preserve => {
                 let crashed = self.observed.state() == GuestState::Crashed;
                 if !crashed {
@@ -288,8 +406,10 @@ impl Real {
     /// Starts a guest anew that QEMU holds halted after its end.
     async fn start_anew(&self) {
         let anew = async {
-            self.qmp.system_reset().await?;
-            self.qmp.cont().await
+            let qmp = self.qmp()?;
+            qmp.system_reset().await?;
+            qmp.cont().await?;
+            Ok::<_, ControlError>(())
         };
         match anew.await {
             Ok(()) => {
@@ -324,25 +444,18 @@ impl Real {
         Ok(())
     }
 
-    async fn command(
+    pub(super) async fn command<T>(
         &self,
-        command: impl Future<Output = Result<(), crate::QmpError>>,
-    ) -> Result<(), ControlError> {
+        command: impl Future<Output = Result<T, QmpError>>,
+    ) -> Result<T, ControlError> {
         command.await.map_err(|error| match error {
-            crate::QmpError::Closed { .. } if self.observed.exit().is_some() => self.ended(),
+            QmpError::Closed { .. } if self.observed.exit().is_some() => self.ended(),
             error => error.into(),
         })
     }
 
-    fn running(&self) -> Result<(), ControlError> {
-        match self.observed.exit() {
-            None => Ok(()),
-            Some(_) => Err(self.ended()),
-        }
-    }
-
     fn reboot_mark(&self) -> PathBuf {
-        self.record.monitor.with_extension("reboot")
+        run_dir::reboot_mark(&self.record.monitor)
     }
 
     /// Whether a reboot was asked for; it no longer is.
@@ -354,6 +467,24 @@ impl Real {
         // Nothing panics while it is held.
         self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The next event; never, once the connection has ended.
+async fn next(events: &mut Option<QmpEvents>) -> Option<Event> {
+    match events {
+        Some(open) => {
+            let event = open.recv().await;
+            if event.is_none() {
+                *events = None;
+            }
+            event
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_of(events: &mut Option<QmpEvents>) -> Option<Event> {
+    events.as_mut()?.recv().await
 }
 
 impl Causes {

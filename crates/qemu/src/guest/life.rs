@@ -313,9 +313,16 @@ impl Life {
             "SHUTDOWN" => {
                 let by_guest = event.flag("guest").unwrap_or(false);
                 self.observed.become_(GuestState::ShuttingDown);
-                self.observed.tell(GuestEvent::Shutdown {
-                    by_guest: event.flag("guest"),
-                });
+                // QEMU also answers so to being told to go.
+                let is_news = {
+                    let causes = self.causes();
+                    !causes.destroyed && causes.shutdown.is_none()
+                };
+                if is_news {
+                    self.observed.tell(GuestEvent::Shutdown {
+                        by_guest: event.flag("guest"),
+                    });
+                }
                 self.after_shutdown(by_guest, event.text("reason").unwrap_or(""));
             }
             "GUEST_PANICKED" if event.text("action") != Some("run") => {

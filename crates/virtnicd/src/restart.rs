@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use conf::Uuid;
 use qemu::{Guest, GuestEvents};
@@ -10,6 +11,9 @@ use qemu::{Guest, GuestEvents};
 use crate::daemon::Daemon;
 use crate::domain::{DomainObject, DomainRecord};
 use crate::fault;
+
+/// For a guest's monitor to answer, before it is taken up as one that is silent.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A guest that was found running.
 struct Found {
@@ -46,6 +50,10 @@ impl Daemon {
             self.take_up_guest(record, guest, events);
         }
         self.sweep_host_access();
+        let in_use = |guest| running.contains(&guest);
+        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
+            tracing::warn!(%error, "directories of guests that are gone may stay");
+        }
         self.follow_host();
         let daemon = Arc::clone(self);
         // On a host with thousands of VFs it takes its time, and nobody waits for it.
@@ -92,14 +100,10 @@ impl Daemon {
     /// The process of a recorded guest, if it still runs. Without one the record goes: the journal
     /// knows what is to be given back.
     async fn find_guest(&self, record: DomainRecord) -> Option<Found> {
-        if self.simulated {
-            // The simulated host is a new one, and stubs live in the daemon.
-            self.drop_domain_record(record.uuid);
-            return None;
-        }
         let Some(process) = &record.guest else {
             tracing::warn!(guest = record.name, "its start was broken off; undoing it");
-            if let Err(error) = qemu::kill_stray(record.uuid).await {
+            let run_dir = self.paths.guest(record.uuid);
+            if let Err(error) = self.launcher.kill_stray(record.uuid, &run_dir).await {
                 tracing::error!(
                     guest = record.name,
                     error = fault::chain(&error),
@@ -109,7 +113,7 @@ impl Daemon {
             self.drop_domain_record(record.uuid);
             return None;
         };
-        match Guest::reconnect(process).await {
+        match self.launcher.reconnect(process, PATIENCE).await {
             Ok((guest, events)) => {
                 tracing::info!(guest = record.name, id = record.id, "found running");
                 Some(Found {
@@ -118,16 +122,8 @@ impl Daemon {
                     events,
                 })
             }
-            Err(error @ qemu::ReconnectError::Gone { .. }) => {
-                tracing::warn!("{}", fault::chain(&error));
-                self.drop_domain_record(record.uuid);
-                None
-            }
             Err(error) => {
-                tracing::error!("{}; ending it", fault::chain(&error));
-                if let Err(error) = process.kill().await {
-                    tracing::error!("{}", fault::chain(&error));
-                }
+                tracing::warn!("{}", fault::chain(&error));
                 self.drop_domain_record(record.uuid);
                 None
             }

@@ -38,6 +38,7 @@ pub(super) fn state_and_reason(running: &Running) -> DomainState {
         GuestState::ShuttingDown => (4, 1),
         GuestState::Crashed => (6, 1),
         GuestState::Asleep => (7, 0),
+        GuestState::Unknown => (0, 0),
         // About to be cleaned up.
         GuestState::Ended => (4, 0),
     };
@@ -112,13 +113,12 @@ impl Daemon {
         human: bool,
     ) -> Result<String> {
         let guest = self.guest(object)?;
-        let monitor = guest.qmp().map_err(control)?;
         let answer = if human {
-            monitor.human(command, MONITOR_DEADLINE).await
+            guest.human(command, MONITOR_DEADLINE).await
         } else {
-            monitor.pass_through(command, MONITOR_DEADLINE).await
+            guest.pass_through(command, MONITOR_DEADLINE).await
         };
-        answer.map_err(|error| control(error.into()))
+        answer.map_err(control)
     }
 
     /// The process of a guest that runs.
@@ -136,10 +136,7 @@ impl Daemon {
 pub(super) fn control(error: ControlError) -> Error {
     match &error {
         ControlError::Ended { .. } => fault::invalid(DOMAIN, "domain is not running"),
-        ControlError::Simulated { .. } => {
-            Error::new(Code::OperationUnsupported, QEMU, error.to_string())
-        }
-        ControlError::StillThere { .. } => {
+        ControlError::StillThere { .. } | ControlError::Silent { .. } => {
             Error::new(Code::OperationFailed, QEMU, error.to_string())
         }
         _ => Error::new(Code::InternalError, QEMU, fault::chain(&error)),

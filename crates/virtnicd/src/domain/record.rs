@@ -25,7 +25,7 @@ pub(crate) struct DomainRecord {
     pub(crate) resumed: bool,
     /// The running document, with all that was resolved.
     pub(crate) xml: String,
-    /// The process, once there is one; never, for a stub.
+    /// The process, once there is one.
     pub(crate) guest: Option<GuestRecord>,
 }
 
@@ -60,7 +60,7 @@ impl Daemon {
             lent: running.borrowed.lent.clone(),
             resumed: running.resumed,
             xml: running.domain.to_status_xml(),
-            guest: running.guest.record().cloned(),
+            guest: Some(running.guest.record().clone()),
         })
     }
 

@@ -216,18 +216,6 @@ impl Daemon {
             }
         }
         let has_links = !taps.is_empty();
-        if self.simulated {
-            if has_links && !paused {
-                self.switch_links(object.uuid, true).await?;
-            }
-            let (guest, events) = Guest::stub(&object.name, paused);
-            let launched = Launched {
-                guest,
-                events,
-                ptys: Default::default(),
-            };
-            return Ok((launched, false));
-        }
         let log = self.paths.guest_log(&object.name);
         let mut spec = LaunchSpec::new(domain.clone(), self.paths.guest(object.uuid), log);
         spec.pci_devices = planned
@@ -242,7 +230,9 @@ impl Daemon {
         spec.taps = taps;
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = paused || has_links;
-        let launched = Guest::launch(spec)
+        let launched = self
+            .launcher
+            .launch(spec)
             .await
             .map_err(|error| launch_error(&error))?;
         let resumed_here = has_links && !paused;

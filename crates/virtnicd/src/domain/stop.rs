@@ -69,14 +69,13 @@ impl Daemon {
                             daemon.tell_domain(&object, change);
                         }
                     }
+                    GuestEvent::Shutdown { by_guest } => {
+                        daemon.tell_domain(&object, shutdown(by_guest));
+                    }
                     GuestEvent::Rebooted { .. } => {
                         daemon.events.tell(DomainRebooted { dom });
                     }
                     GuestEvent::Qmp(event) => {
-                        if event.name == "SHUTDOWN" {
-                            daemon.tell_domain(&object, shutdown(event.flag("guest")));
-                        }
-                        daemon.heed(&object, &event);
                         daemon.events.tell(MonitorEvent {
                             dom,
                             seconds: event.timestamp.map_or(0, |time| time.seconds),
@@ -91,6 +90,7 @@ impl Daemon {
                             daemon.clean_up(&object, exit).await;
                         }
                     }
+                    event => daemon.heed(&object, event),
                 }
             }
         });
@@ -98,19 +98,14 @@ impl Daemon {
 
     /// What QEMU tells and something has to be done about. Done beside: it waits for the guest's
     /// job, and whoever has that may wait for the next event.
-    fn heed(self: &Arc<Self>, object: &Arc<DomainObject>, event: &qemu::Event) {
-        let (daemon, object, event) = (Arc::clone(self), Arc::clone(object), event.clone());
-        match event.name.as_str() {
-            "NIC_RX_FILTER_CHANGED" => {
-                tokio::spawn(async move { daemon.filter_changed(&object, &event).await });
+    fn heed(self: &Arc<Self>, object: &Arc<DomainObject>, event: GuestEvent) {
+        let (daemon, object) = (Arc::clone(self), Arc::clone(object));
+        match event {
+            GuestEvent::RxFilterChanged { alias } => {
+                tokio::spawn(async move { daemon.filter_changed(&object, &alias).await });
             }
-            "DEVICE_DELETED" => {
-                tokio::spawn(async move {
-                    // Parts of a device, without a name of their own, go with it.
-                    if let Some(alias) = event.text("device") {
-                        daemon.device_deleted(&object, alias).await;
-                    }
-                });
+            GuestEvent::DeviceDeleted { alias } => {
+                tokio::spawn(async move { daemon.device_deleted(&object, &alias).await });
             }
             _ => {}
         }
@@ -169,6 +164,8 @@ fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
     match (from, to) {
         // Told by the start itself.
         (S::Paused(PauseReason::Starting), S::Paused(_)) => None,
+        // An earlier daemon has told it.
+        (S::Unknown, _) | (_, S::Unknown) => None,
         (_, S::Running) => Some(DomainChange::ResumedUnpaused),
         (_, S::Paused(PauseReason::IoError)) => Some(DomainChange::SuspendedIoError),
         (_, S::Paused(PauseReason::Watchdog)) => Some(DomainChange::SuspendedWatchdog),

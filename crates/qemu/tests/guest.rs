@@ -5,10 +5,14 @@
 mod common;
 #[path = "guest/placement.rs"]
 mod placement;
+#[path = "guest/printing.rs"]
+mod printing;
+#[path = "guest/starting.rs"]
+mod starting;
 
 use std::time::Duration;
 
-use common::{Bench, pid_in, runs, wait_for_end};
+use common::{Bench, pid_in, runs};
 use qemu::{
     Exit, ExitReason, ExitStatus, Guest, GuestEvent, GuestEvents, GuestRecord, GuestState,
     LaunchError, Launched, Launcher, PauseReason, QmpError, ReconnectError,
@@ -211,24 +215,6 @@ async fn a_qemu_that_hangs_is_killed() {
 }
 
 #[tokio::test]
-async fn a_start_that_nobody_waits_for_leaves_nothing() {
-    let bench = Bench::with_script("echo $$ >\"${0%/*}/pid\"\nexec sleep 1000");
-    let mark = bench.path("pid");
-    // Reading it waits for the script.
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    let fifo = rustix::fs::FileType::Fifo;
-    rustix::fs::mknodat(rustix::fs::CWD, &mark, fifo, mode, 0).unwrap();
-    let started = tokio::task::spawn_blocking(move || pid_in(&mark));
-    let pid = tokio::select! {
-        launched = Launcher::Qemu.launch(bench.spec()) => panic!("{launched:?}"),
-        pid = started => pid.unwrap(),
-    };
-    tokio::task::spawn_blocking(move || wait_for_end(pid))
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
 async fn a_missing_qemu_is_said_to_be_missing() {
     let bench = Bench::serving();
     let mut spec = bench.spec();
@@ -420,6 +406,45 @@ fn the_next_daemon_takes_the_guest_up() {
         let gone = Launcher::Qemu.reconnect(&record, SOON).await.unwrap_err();
         assert!(matches!(gone, ReconnectError::Gone { .. }), "{gone}");
     });
+}
+
+#[test]
+fn a_guest_whose_monitor_is_silent_is_neither_given_up_nor_killed() {
+    let bench = Bench::serving();
+    let record = in_a_daemon_s_life(async {
+        let guest = Launcher::Qemu.launch(bench.spec()).await.unwrap().guest;
+        guest.record().clone()
+    });
+    // It serves one at a time, as QEMU does.
+    let other = common::Monitor::connect(&record.monitor);
+    in_a_daemon_s_life(async {
+        let patience = Duration::from_millis(100);
+        let (guest, mut events) = Launcher::Qemu.reconnect(&record, patience).await.unwrap();
+        assert_eq!(guest.state(), GuestState::Unknown);
+        assert!(runs(record.pid));
+        drop(other);
+        reach(&mut events, GuestState::Running).await;
+        guest.suspend().await.unwrap();
+    });
+    let hidden = record.monitor.with_extension("hidden");
+    std::fs::rename(&record.monitor, &hidden).unwrap();
+    in_a_daemon_s_life(async {
+        let patience = Duration::from_millis(100);
+        let (guest, mut events) = Launcher::Qemu.reconnect(&record, patience).await.unwrap();
+        assert_eq!(guest.state(), GuestState::Unknown);
+        std::fs::rename(&hidden, &record.monitor).unwrap();
+        reach(&mut events, GuestState::Paused(PauseReason::User)).await;
+    });
+    std::fs::remove_file(&record.monitor).unwrap();
+    in_a_daemon_s_life(async {
+        let patience = Duration::from_millis(100);
+        let (guest, mut events) = Launcher::Qemu.reconnect(&record, patience).await.unwrap();
+        assert!(guest.suspend().await.is_err());
+        let exit = guest.destroy().await.unwrap();
+        assert_eq!(exit.reason, ExitReason::Destroyed);
+        assert_eq!(exited(&rest(&mut events).await), exit);
+    });
+    assert!(!runs(record.pid));
 }
 
 #[test]

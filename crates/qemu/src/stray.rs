@@ -28,7 +28,7 @@ pub(crate) fn mark(run_dir: &Path) -> OsString {
 pub(crate) async fn kill(guest: Uuid, run_dir: &Path) -> io::Result<()> {
     let mark = mark(run_dir);
     let is_it = |pid| is_of(pid, guest, &mark);
-    for pid in find(&is_it)? {
+    for pid in find(is_it)? {
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => continue,

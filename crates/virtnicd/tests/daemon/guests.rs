@@ -307,7 +307,7 @@ async fn what_a_guests_state_does_not_allow_is_refused() {
         flags: 0,
     };
     // QEMU's refusal is an answer.
-    let answer = client.ok(monitor).await.result;
+    let answer = client.ok(monitor).await;
     assert!(answer.contains("CommandNotFound"), "{answer}");
 }
 

@@ -1,5 +1,6 @@
 //! A running guest.
 
+mod control;
 mod life;
 
 use std::collections::BTreeSet;

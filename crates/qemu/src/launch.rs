@@ -23,8 +23,8 @@ use crate::output::Output;
 use crate::process::Process;
 use crate::qmp::QmpEvents;
 use crate::{
-    ExitStatus, Guest, GuestEvents, GuestRecord, GuestState, Launcher, Lifecycle, PauseReason, Qmp,
-    QmpError,
+    ExitStatus, Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError,
+    SimulatedGuests,
 };
 use start::{Begun, start};
 use unfinished::Unfinished;
@@ -97,8 +97,12 @@ impl LaunchSpec {
     }
 }
 
-pub(crate) async fn launch(launcher: &Launcher, spec: LaunchSpec) -> Result<Launched, LaunchError> {
-    let (spec, begun) = start(launcher, spec).await?;
+/// Starts a guest: QEMU's or, of these, a simulated one.
+pub(crate) async fn launch(
+    spec: LaunchSpec,
+    simulated: Option<SimulatedGuests>,
+) -> Result<Launched, LaunchError> {
+    let (spec, begun) = start(spec, simulated).await?;
     let Begun {
         unfinished,
         output,

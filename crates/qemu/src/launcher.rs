@@ -14,8 +14,10 @@ use crate::output::{Output, open_pipe};
 use crate::process::{KernelProcess, Process, Sought};
 use crate::record::boot_id;
 use crate::simulated::SimulatedGuests;
-use crate::{Guest, GuestEvents, GuestRecord, GuestState, LaunchError, LaunchSpec, Launched};
-use crate::{ReconnectError, stray};
+use crate::stray;
+use crate::{
+    Guest, GuestEvents, GuestRecord, GuestState, LaunchError, LaunchSpec, Launched, ReconnectError,
+};
 
 /// Starts guests, and takes up those that an earlier daemon started.
 #[derive(Debug, Clone)]
@@ -32,7 +34,11 @@ impl Launcher {
     /// A guest that could not be started leaves no process and no directory behind, also when this
     /// call is dropped. Dropping it returns at once, also if the kernel keeps the start waiting.
     pub async fn launch(&self, spec: LaunchSpec) -> Result<Launched, LaunchError> {
-        launch::launch(self, spec).await
+        let simulated = match self {
+            Self::Qemu => None,
+            Self::Simulated(guests) => Some(guests.clone()),
+        };
+        launch::launch(spec, simulated).await
     }
 
     /// Takes up a guest that an earlier daemon started.
@@ -51,7 +57,7 @@ impl Launcher {
     ) -> Result<(Guest, GuestEvents), ReconnectError> {
         let process = Arc::new(self.find(record)?);
         let output = match &*process {
-            Process::Qemu(_) => follow_output(record),
+            Process::Qemu(_) => follow_output(record).await,
             Process::Simulated(_) => None,
         };
         let (life, events) = Life::take_up(record.clone(), process, output);
@@ -73,6 +79,15 @@ impl Launcher {
                 guests.kill(guest);
                 Ok(())
             }
+        }
+    }
+
+    /// The process of a guest whose record says nothing, known as in [`Self::kill_stray`]; `None`:
+    /// it has none.
+    pub fn find_stray(&self, guest: Uuid, run_dir: &Path) -> io::Result<Option<u32>> {
+        match self {
+            Self::Qemu => stray::find(guest, run_dir),
+            Self::Simulated(guests) => Ok(guests.pid_of(guest)),
         }
     }
 
@@ -100,14 +115,15 @@ impl Launcher {
 
 /// A record of an earlier release has no pipe: its QEMU writes to the log itself. A pipe that can't
 /// be opened costs QEMU's words, and is no reason to give its guest up.
-fn follow_output(record: &GuestRecord) -> Option<Output> {
-    let pipe = record.output.as_ref()?;
-    let opened = open_pipe(pipe).and_then(|reader| Output::follow(reader, Log::open(&record.log)?));
-    match opened {
+async fn follow_output(record: &GuestRecord) -> Option<Output> {
+    let (pipe, log) = (record.output.clone()?, record.log.clone());
+    let open = move || io::Result::Ok((open_pipe(&pipe)?, Log::open(&log)?));
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.unwrap_or_else(|error| Err(io::Error::other(error)));
+    match opened.and_then(|(reader, log)| Output::follow(reader, log)) {
         Ok(output) => Some(output),
         Err(error) => {
-            let (guest, pipe) = (&record.name, pipe.display());
-            tracing::warn!(guest, %pipe, %error, "what it prints goes unread");
+            tracing::warn!(guest = record.name, %error, "what it prints goes unread");
             None
         }
     }

@@ -42,6 +42,7 @@ mod launch;
 mod launcher;
 mod lifecycle;
 mod log;
+mod observed;
 mod output;
 mod process;
 mod qmp;
@@ -63,7 +64,6 @@ pub use guest::{ControlError, Guest, Unplugging};
 pub use launch::{LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock};
 pub use launcher::Launcher;
 pub use lifecycle::{Action, Lifecycle};
-pub use process::ExitStatus;
 pub use qmp::{
     BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RunState,
     Timestamp,
@@ -71,5 +71,5 @@ pub use qmp::{
 pub use record::{GuestRecord, ReconnectError};
 pub use run_dir::sweep_run_dirs;
 pub use simulated::{Answers, Faults, SimulatedGuest, SimulatedGuests, Unplug};
-pub use state::{Exit, ExitReason, GuestState, PauseReason};
+pub use state::{Exit, ExitReason, ExitStatus, GuestState, PauseReason};
 pub use version::{emulator_version, machine_aliases};

@@ -28,7 +28,7 @@ pub(crate) fn mark(run_dir: &Path) -> OsString {
 pub(crate) async fn kill(guest: Uuid, run_dir: &Path) -> io::Result<()> {
     let mark = mark(run_dir);
     let is_it = |pid| is_of(pid, guest, &mark);
-    for pid in find(is_it)? {
+    for pid in all(is_it)? {
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => continue,
@@ -47,6 +47,14 @@ pub(crate) async fn kill(guest: Uuid, run_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The process of that guest, known in the same way.
+pub(crate) fn find(guest: Uuid, run_dir: &Path) -> io::Result<Option<u32>> {
+    let mark = mark(run_dir);
+    let found = all(|pid| is_of(pid, guest, &mark))?;
+    let first = found.first().map(|pid| pid.as_raw_nonzero().get());
+    Ok(first.and_then(|pid| pid.try_into().ok()))
+}
+
 /// One spelling of a path, whatever way led there.
 fn resolved(path: &Path) -> PathBuf {
     let there = fs::canonicalize(path).or_else(|_| {
@@ -58,7 +66,7 @@ fn resolved(path: &Path) -> PathBuf {
     there.unwrap_or_else(|_| path.to_owned())
 }
 
-fn find(is_it: impl Fn(Pid) -> bool) -> io::Result<Vec<Pid>> {
+fn all(is_it: impl Fn(Pid) -> bool) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -138,8 +146,10 @@ mod tests {
 
         // However the daemon spells its directory.
         let spelling = run_dir.join("..").join(guest.to_string());
+        assert_eq!(find(guest, &spelling).unwrap(), Some(stray.id()));
         kill(guest, &spelling).await.unwrap();
         assert_eq!(stray.wait().unwrap().signal(), Some(9));
+        assert_eq!(find(guest, &spelling).unwrap(), None);
         for mut other in [innocent, of_another_daemon, of_another_guest] {
             // It ends only when its input does.
             drop(other.stdin.take());

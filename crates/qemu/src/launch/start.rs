@@ -17,7 +17,7 @@ use crate::output::{Pipe, make_pipe};
 use crate::record::boot_id;
 use crate::run_dir::RunDir;
 use crate::simulated::SimulatedGuests;
-use crate::{CommandLine, Launcher, Resources, Taps, command_line, socket, stray};
+use crate::{CommandLine, Resources, Taps, command_line, socket, stray};
 
 /// A process that runs, and has not greeted.
 pub(super) struct Begun {
@@ -32,14 +32,17 @@ pub(super) struct Begun {
 /// keep it waiting for a disk, and neither whoever drops this call nor the runtime's end waits
 /// along. Then nothing is started any more, or it is ended.
 pub(super) async fn start(
-    launcher: &Launcher,
     spec: LaunchSpec,
+    simulated: Option<SimulatedGuests>,
 ) -> Result<(LaunchSpec, Begun), LaunchError> {
     let wanted = Wanted::default();
-    let (is_wanted, launcher) = (Arc::clone(&wanted.0), launcher.clone());
+    let is_wanted = Arc::clone(&wanted.0);
     let (sender, begun) = oneshot::channel();
     let work = move || {
-        let begun = begin(&launcher, &spec, &is_wanted);
+        let begun = match simulated {
+            Some(guests) => begin_simulated(&guests, &spec),
+            None => begin_qemu(&spec, &is_wanted),
+        };
         // Whoever waited may be gone, and what was begun goes with this.
         drop(sender.send(begun.map(|begun| (spec, begun))));
     };
@@ -67,17 +70,6 @@ impl Default for Wanted {
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-fn begin(
-    launcher: &Launcher,
-    spec: &LaunchSpec,
-    is_wanted: &AtomicBool,
-) -> Result<Begun, LaunchError> {
-    match launcher {
-        Launcher::Qemu => begin_qemu(spec, is_wanted),
-        Launcher::Simulated(guests) => begin_simulated(guests, spec),
     }
 }
 

@@ -14,16 +14,24 @@ use super::message::{self, Event, Message, Refusal};
 use super::wire::{Incoming, Outgoing, Wire};
 use crate::QmpError;
 
-/// Longest event, and longest answer to a command that expects no long one, bytes. Longer lines
-/// are skipped.
+/// Longest answer to a command that expects no long one, bytes. Longer lines are skipped.
 pub const LINE_LIMIT: usize = 1 << 20;
 
 /// Longest answer to a command that expects a long one, such as one that a user typed; bytes.
 const LONG_ANSWER: usize = 16 << 20;
 
+/// Longest event, bytes. QEMU's have some hundred.
+const EVENT_LIMIT: usize = 64 << 10;
+
 /// How many events wait for whoever reads them. With more, nothing is read from QEMU until some
 /// are taken.
-const EVENT_QUEUE: usize = 16;
+const EVENT_QUEUE: usize = 4;
+
+/// After so many bytes that are of no use to anybody reading pauses.
+const WASTE: usize = 64 << 10;
+
+/// How long: so QEMU can keep us busy, but not all the time.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection to a QEMU, past the handshake. Clones share it; it ends with the last of them.
 ///
@@ -235,7 +243,7 @@ impl Shared {
         let waiting = pending.waiting.iter().flat_map(HashMap::values);
         waiting
             .map(|waiting| waiting.limit)
-            .fold(LINE_LIMIT, usize::max)
+            .fold(EVENT_LIMIT, usize::max)
     }
 
     fn take(&self, id: u64) -> Option<Waiting> {
@@ -269,48 +277,73 @@ async fn write(mut to: Outgoing, mut queue: mpsc::UnboundedReceiver<Command>) {
 async fn read(mut from: Incoming, shared: Arc<Shared>, events: mpsc::Sender<Event>) {
     let mut lines = Lines::default();
     let mut chunk = vec![0; 16 << 10];
+    let mut waste = Waste::default();
     loop {
-        let mut bytes = match from.read(&mut chunk).await {
+        let count = match from.read(&mut chunk).await {
             Ok(0) => break,
-            Ok(count) => &chunk[..count],
+            Ok(count) => count,
             Err(error) => {
                 tracing::debug!(%error, "reading from QEMU's monitor");
                 break;
             }
         };
+        let mut bytes = &chunk[..count];
         while !bytes.is_empty() {
             let Some(line) = lines.feed(&mut bytes, shared.line_limit()) else {
                 continue;
             };
-            if let Some(event) = dispatch(&line, &shared) {
-                // Waits for room. Nobody may be listening, which is fine.
-                let _ = events.send(event).await;
+            match dispatch(&line, &shared) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    // Waits for room. Nobody may be listening, which is fine.
+                    let _ = events.send(event).await;
+                }
+                Err(reason) => waste.tell(&line, reason),
             }
+        }
+        waste.bytes += lines.take_skipped();
+        if waste.bytes >= WASTE {
+            waste.bytes = 0;
+            tokio::time::sleep(PAUSE).await;
         }
     }
     shared.lock().waiting = None;
 }
 
-/// Gives an answer to whoever waits for it, and returns an event.
-fn dispatch(line: &[u8], shared: &Shared) -> Option<Event> {
-    match message::parse(line) {
-        Ok(Message::Greeting) => {}
-        Ok(Message::Answer(id, answer)) => {
+/// Gives an answer to whoever waits for it, and returns an event; `Err`: what is wrong with it.
+fn dispatch(line: &[u8], shared: &Shared) -> Result<Option<Event>, &'static str> {
+    match message::parse(line)? {
+        Message::Greeting => Ok(None),
+        Message::Answer(id, answer) => {
             // A caller that no longer waits is fine.
             if let Some(waiting) = shared.take(id) {
                 let _ = waiting.answer.send(answer);
             }
+            Ok(None)
         }
-        Ok(Message::Event(event)) if event.size <= LINE_LIMIT => return Some(event),
-        Ok(Message::Event(event)) => {
-            tracing::warn!(event = event.name, size = event.size, "too long: skipped");
-        }
-        Err(reason) => {
+        Message::Event(event) if event.size <= EVENT_LIMIT => Ok(Some(event)),
+        Message::Event(_) => Err("an event that is too long"),
+    }
+}
+
+/// What QEMU sends and nobody has a use for.
+#[derive(Debug, Default)]
+struct Waste {
+    bytes: usize,
+    lines: u64,
+}
+
+impl Waste {
+    /// Logs a line that is skipped: ever fewer of them.
+    fn tell(&mut self, line: &[u8], reason: &str) {
+        self.bytes += line.len();
+        self.lines += 1;
+        if self.lines.is_power_of_two() {
             let beginning = String::from_utf8_lossy(&line[..line.len().min(200)]);
-            tracing::warn!(%beginning, reason, "a line from QEMU that is no QMP message: skipped");
+            let number = self.lines;
+            tracing::warn!(%beginning, reason, number, "a line from QEMU is skipped");
         }
     }
-    None
 }
 
 #[cfg(test)]
@@ -318,6 +351,7 @@ mod tests {
     use super::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     use std::io::{IoSliceMut, Write};
+    use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 
     /// A connected pair of ends, and what the other side reads of one command.
@@ -431,5 +465,36 @@ mod tests {
         let (first, second) = qemu.await.unwrap();
         assert!(first > 4 << 20);
         assert!(second.contains("query-status"), "{second}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn garbage_without_end_is_read_at_a_pace_and_answers_get_through() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let qemu = tokio::spawn(async move {
+            let mut garbage = 0_usize;
+            let mut chunk = b"no JSON at all\n".repeat(1000);
+            chunk.extend(vec![b'x'; 100 << 10]);
+            chunk.push(b'\n');
+            let answer = b"{\"return\": {}, \"id\": 1}\n";
+            theirs.write_all(answer).await.unwrap();
+            while theirs.write_all(&chunk).await.is_ok() {
+                garbage += chunk.len();
+                if garbage > 4 << 20 {
+                    let answer = b"{\"return\": {\"status\": \"paused\"}, \"id\": 2}\n";
+                    theirs.write_all(answer).await.unwrap();
+                    break;
+                }
+            }
+            (garbage, theirs)
+        });
+        let start = tokio::time::Instant::now();
+        let (qmp, _events) = Qmp::greet(Wire::Simulated(ours), Duration::MAX)
+            .await
+            .unwrap();
+        assert_eq!(qmp.status().await.unwrap(), super::super::RunState::Paused);
+        let (garbage, _theirs) = qemu.await.unwrap();
+        // The clock is the runtime's: it counts pauses, not work.
+        let pauses = u128::try_from(garbage / WASTE / 2).unwrap();
+        assert!(start.elapsed().as_millis() >= pauses * PAUSE.as_millis());
     }
 }

@@ -5,6 +5,10 @@
 pub(super) struct Lines {
     partial: Vec<u8>,
     skipping: bool,
+    /// How many lines were too long.
+    long_lines: u64,
+    /// How many bytes were skipped since somebody asked.
+    skipped: usize,
 }
 
 impl Lines {
@@ -18,11 +22,11 @@ impl Lines {
         };
         *bytes = rest;
         if !self.skipping && self.partial.len() + piece.len() > limit {
-            tracing::warn!("a line of QEMU's is longer than {limit} bytes: skipped");
-            self.partial = Vec::new();
-            self.skipping = true;
+            self.skip(limit);
         }
-        if !self.skipping {
+        if self.skipping {
+            self.skipped += piece.len();
+        } else {
             self.partial.extend_from_slice(piece);
         }
         end?;
@@ -34,6 +38,23 @@ impl Lines {
             line.pop();
         }
         (!line.is_empty()).then_some(line)
+    }
+
+    /// How many bytes were skipped since the last time.
+    pub(super) fn take_skipped(&mut self) -> usize {
+        std::mem::take(&mut self.skipped)
+    }
+
+    fn skip(&mut self, limit: usize) {
+        self.long_lines += 1;
+        // Told of ever fewer of them.
+        if self.long_lines.is_power_of_two() {
+            let number = self.long_lines;
+            tracing::warn!(limit, number, "a line from QEMU is too long: skipped");
+        }
+        self.skipped += self.partial.len();
+        self.partial = Vec::new();
+        self.skipping = true;
     }
 }
 
@@ -75,5 +96,7 @@ mod tests {
             lines.feed(&mut &[b'x'; 1000][..], 4096);
             assert!(lines.partial.capacity() <= 8192);
         }
+        assert_eq!(lines.take_skipped(), 1_000_000);
+        assert_eq!(lines.take_skipped(), 0);
     }
 }

@@ -106,6 +106,10 @@ impl SimulatedGuests {
         (record.boot_id == self.0.boot_id && machine.exit().is_none()).then(|| Arc::clone(machine))
     }
 
+    pub(crate) fn pid_of(&self, uuid: Uuid) -> Option<u32> {
+        self.guest(uuid).map(|guest| guest.0.pid())
+    }
+
     pub(crate) fn boot_id(&self) -> &str {
         &self.0.boot_id
     }

@@ -256,7 +256,8 @@ impl Guest {
                 done
             }
             "print" => {
-                eprintln!("{}", command["arguments"]["text"].as_str().unwrap());
+                let text = command["arguments"]["text"].as_str().unwrap();
+                writeln!(std::io::stderr(), "{text}").unwrap();
                 done
             }
             "be-silent" => json!({}),

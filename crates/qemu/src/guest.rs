@@ -1,25 +1,21 @@
 //! A running guest.
 
-mod real;
+mod control;
+mod life;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::launch::{self, LaunchError, LaunchSpec, Launched};
-use crate::stub::Stub;
-use crate::{Exit, GuestEvents, GuestRecord, GuestState, Qmp, QmpError, ReconnectError};
+use conf::{DeviceInfo, Domain, PciAddress, Teaming};
 
-pub(crate) use real::Real;
+use crate::{Exit, GuestRecord, GuestRxFilter, GuestState, Problem, Qmp, QmpError, hostdev_device};
 
-/// A guest that runs, or has run. Clones are the same guest.
+pub(crate) use life::Life;
+
+/// A guest that runs, or has run: QEMU's, or a simulated one. Clones are the same guest.
 #[derive(Debug, Clone)]
-pub struct Guest(Kind);
-
-#[derive(Debug, Clone)]
-enum Kind {
-    Qemu(Arc<Real>),
-    Stub(Arc<Stub>),
-}
+pub struct Guest(Arc<Life>);
 
 /// Something that could not be done to a guest.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +30,17 @@ pub enum ControlError {
     /// QEMU did not do it.
     #[error(transparent)]
     Qmp(#[from] QmpError),
+    /// An earlier daemon started it, and its monitor has not answered us yet.
+    #[error(
+        "guest '{name}' runs as process {pid}, but its monitor does not answer yet\n\
+         It goes on being tried; 'virsh destroy' ends the process without the monitor."
+    )]
+    Silent {
+        /// The guest.
+        name: String,
+        /// Its process.
+        pid: u32,
+    },
     /// It was asked to end, and has not.
     #[error("guest '{name}' (process {pid}) did not end within {} s", within.as_secs_f32())]
     StillThere {
@@ -44,166 +51,186 @@ pub enum ControlError {
         /// How long it was given.
         within: Duration,
     },
-    /// A guest of a simulated host has no QEMU.
-    #[error("guest '{name}' is simulated: it has no {what}")]
-    Simulated {
+    /// A device that can't be plugged in as it is.
+    #[error("guest '{name}' can't have the device: {problem}")]
+    Device {
         /// The guest.
         name: String,
-        /// What it lacks.
-        what: &'static str,
+        /// What stands in the way.
+        problem: Problem,
     },
 }
 
+/// What became of the wish that a guest let a device go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unplugging {
+    /// The guest was asked. The device is gone with
+    /// [`GuestEvent::DeviceDeleted`](crate::GuestEvent::DeviceDeleted), not before.
+    Asked,
+    /// QEMU doesn't have it.
+    NotThere,
+}
+
 impl Guest {
-    /// Starts a guest. Returns when its monitor is connected, and it is halted or runs.
-    ///
-    /// A guest that could not be started leaves no process behind, also when this call is dropped.
-    pub async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
-        launch::launch(spec).await
-    }
-
-    /// Takes up a guest that an earlier daemon started.
-    ///
-    /// What its document asks to happen after a power-off that nobody saw is carried out now.
-    pub async fn reconnect(record: &GuestRecord) -> Result<(Self, GuestEvents), ReconnectError> {
-        let (real, events) = Real::reconnect(record).await?;
-        Ok((Self(Kind::Qemu(real)), events))
-    }
-
-    /// A guest that is none: it starts at once, halted or not, changes its state as it is told,
-    /// and ends when told to.
-    #[must_use]
-    pub fn stub(name: &str, paused: bool) -> (Self, GuestEvents) {
-        let (stub, events) = Stub::new(name, paused);
-        (Self(Kind::Stub(Arc::new(stub))), events)
-    }
-
-    pub(crate) fn real(real: Arc<Real>) -> Self {
-        Self(Kind::Qemu(real))
+    pub(crate) fn of(life: Arc<Life>) -> Self {
+        Self(life)
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        match &self.0 {
-            Kind::Qemu(real) => &real.record.name,
-            Kind::Stub(stub) => &stub.name,
-        }
+        &self.0.record.name
     }
 
     /// What it does now.
     #[must_use]
     pub fn state(&self) -> GuestState {
-        match &self.0 {
-            Kind::Qemu(real) => real.observed.state(),
-            Kind::Stub(stub) => stub.observed.state(),
-        }
+        self.0.observed.state()
     }
 
-    /// Its process; `None` for a stub.
+    /// Its process; `None` for a simulated guest.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.record().map(|record| record.pid)
+        self.0.pid()
     }
 
-    /// What is to be kept, for [`Guest::reconnect`]; `None` for a stub.
+    /// What is to be kept, for [`Launcher::reconnect`](crate::Launcher::reconnect).
     #[must_use]
-    pub fn record(&self) -> Option<&GuestRecord> {
-        match &self.0 {
-            Kind::Qemu(real) => Some(&real.record),
-            Kind::Stub(_) => None,
-        }
+    pub fn record(&self) -> &GuestRecord {
+        &self.0.record
     }
 
-    /// Its monitor, for what there is no method for: devices, netdevs, raw commands, HMP.
+    /// Its monitor, for what there is no method for.
     pub fn qmp(&self) -> Result<&Qmp, ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => match real.observed.exit() {
-                None => Ok(&real.qmp),
-                Some(_) => Err(real.ended()),
-            },
-            Kind::Stub(stub) => Err(stub.lacks("monitor")),
-        }
+        self.0.qmp()
     }
 
     /// How it ended; `None` while it runs.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
-        match &self.0 {
-            Kind::Qemu(real) => real.observed.exit(),
-            Kind::Stub(stub) => stub.observed.exit(),
-        }
+        self.0.observed.exit()
     }
 
     /// Waits for its end.
     pub async fn exited(&self) -> Exit {
-        match &self.0 {
-            Kind::Qemu(real) => real.observed.exited().await,
-            Kind::Stub(stub) => stub.observed.exited().await,
-        }
+        self.0.observed.exited().await
+    }
+
+    /// How many of its process's events were dropped, since too many waited to be taken.
+    #[must_use]
+    pub fn dropped_events(&self) -> u64 {
+        self.0.observed.events().dropped()
     }
 
     /// Lets its virtual CPUs run.
     pub async fn resume(&self) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.resume().await,
-            Kind::Stub(stub) => stub.resume(),
-        }
+        self.0.resume().await
     }
 
     /// Halts its virtual CPUs.
     pub async fn suspend(&self) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.suspend().await,
-            Kind::Stub(stub) => stub.suspend(),
-        }
+        self.0.suspend().await
     }
 
     /// Presses its power button. Whether and when it switches off is up to it.
     pub async fn shutdown(&self) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.shutdown().await,
-            Kind::Stub(stub) => stub.shutdown(),
-        }
+        self.0.shutdown().await
     }
 
     /// Presses its power button, and starts it anew when it has switched itself off.
     pub async fn reboot(&self) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.reboot().await,
-            Kind::Stub(stub) => stub.reset(),
-        }
+        self.0.reboot().await
     }
 
     /// Starts it anew without asking it.
     pub async fn reset(&self) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.reset().await,
-            Kind::Stub(stub) => stub.reset(),
+        self.0.reset().await
+    }
+
+    /// Plugs the cable of an emulated network card in, or pulls it out: what the guest sees. QEMU
+    /// can't be asked for it; setting it twice is fine.
+    pub async fn set_link(&self, alias: &str, up: bool) -> Result<(), ControlError> {
+        self.command(self.qmp()?.set_link(alias, up)).await
+    }
+
+    /// What the driver of a network card lets in. Asking is also what has the guest tell of its
+    /// next change.
+    pub async fn rx_filter(&self, alias: &str) -> Result<GuestRxFilter, ControlError> {
+        let mut found = self.command(self.qmp()?.rx_filters(Some(alias))).await?;
+        found.retain(|filter| filter.alias == alias);
+        found.pop().ok_or_else(|| {
+            let command = "query-rx-filter";
+            QmpError::Nonsense { command }.into()
+        })
+    }
+
+    /// The same, of all its network cards that have such filters.
+    pub async fn rx_filters(&self) -> Result<Vec<GuestRxFilter>, ControlError> {
+        self.command(self.qmp()?.rx_filters(None)).await
+    }
+
+    /// The aliases of the devices that QEMU has now, also of those that it is about to let go.
+    pub async fn device_aliases(&self) -> Result<BTreeSet<String>, ControlError> {
+        self.command(self.qmp()?.device_aliases()).await
+    }
+
+    /// Asks the guest to let a device go.
+    pub async fn unplug(&self, alias: &str) -> Result<Unplugging, ControlError> {
+        match self.command(self.qmp()?.device_del(alias)).await {
+            Ok(()) => Ok(Unplugging::Asked),
+            Err(ControlError::Qmp(error)) if error.is_device_not_found() => {
+                Ok(Unplugging::NotThere)
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Plugs the cable of an emulated network card in, or pulls it out: what the guest sees.
-    pub async fn set_link(&self, alias: &str, up: bool) -> Result<(), ControlError> {
-        match &self.0 {
-            Kind::Qemu(_) => Ok(self.qmp()?.set_link(alias, up).await?),
-            Kind::Stub(stub) => stub.set_link(),
-        }
+    /// Plugs a PCI function of the host's into the guest, which is `domain`; `info` and `teaming`
+    /// are the device's, its alias and address filled in.
+    pub async fn plug_host_device(
+        &self,
+        domain: &Domain,
+        info: &DeviceInfo,
+        teaming: Option<&Teaming>,
+        host: PciAddress,
+    ) -> Result<(), ControlError> {
+        let arguments = hostdev_device(domain, info, teaming, host);
+        let arguments = arguments.map_err(|problem| ControlError::Device {
+            name: self.name().to_owned(),
+            problem,
+        })?;
+        self.command(self.qmp()?.device_add(arguments)).await
+    }
+
+    /// Passes a QMP command through as text, and returns QEMU's answer as text, refusals included.
+    /// An `id` in it is given back.
+    pub async fn pass_through(
+        &self,
+        text: &str,
+        deadline: Duration,
+    ) -> Result<String, ControlError> {
+        self.command(self.qmp()?.pass_through(text, deadline)).await
+    }
+
+    /// Passes a line of QEMU's human monitor through, and returns what it prints.
+    pub async fn human(&self, line: &str, deadline: Duration) -> Result<String, ControlError> {
+        self.command(self.qmp()?.human(line, deadline)).await
     }
 
     /// Ends its process: SIGTERM, and SIGKILL after ten seconds. Returns when it is really gone.
     pub async fn destroy(&self) -> Result<Exit, ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.destroy(true).await,
-            Kind::Stub(stub) => Ok(stub.destroy()),
-        }
+        self.0.destroy(true).await
     }
 
     /// As [`Self::destroy`], but never with SIGKILL: a QEMU that doesn't end loses no data.
     pub async fn destroy_gracefully(&self) -> Result<Exit, ControlError> {
-        match &self.0 {
-            Kind::Qemu(real) => real.destroy(false).await,
-            Kind::Stub(stub) => Ok(stub.destroy()),
-        }
+        self.0.destroy(false).await
+    }
+
+    async fn command<T>(
+        &self,
+        command: impl Future<Output = Result<T, QmpError>>,
+    ) -> Result<T, ControlError> {
+        self.0.command(command).await
     }
 }

@@ -1,13 +1,13 @@
 //! Starting a guest.
 
 mod error;
+mod files;
 mod placement;
 mod start;
+mod unfinished;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,16 @@ use rustix::process::Signal;
 
 pub use error::LaunchError;
 
-use crate::guest::Real;
-use crate::log::Log;
+use crate::guest::Life;
+use crate::output::Output;
 use crate::process::Process;
+use crate::qmp::QmpEvents;
 use crate::{
-    Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError, QmpEvents,
+    ExitStatus, Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError,
+    SimulatedGuests,
 };
-use start::{Started, start};
+use start::{Begun, start};
+use unfinished::Unfinished;
 
 /// From the start of QEMU's process to its monitor's greeting.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -94,46 +97,47 @@ impl LaunchSpec {
     }
 }
 
-pub(crate) async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
-    // Opens files and forks: not for the runtime's threads.
-    let worker = tokio::task::spawn_blocking(move || {
-        let started = start(&spec);
-        (spec, started)
-    });
-    let (spec, started) = worker.await.map_err(|error| LaunchError::Prepare {
-        path: PathBuf::from("the start"),
-        source: io::Error::other(error),
-    })?;
-    let Started {
-        process,
-        connection,
-        log,
+/// Starts a guest: QEMU's or, of these, a simulated one.
+pub(crate) async fn launch(
+    spec: LaunchSpec,
+    simulated: Option<SimulatedGuests>,
+) -> Result<Launched, LaunchError> {
+    let (spec, begun) = start(spec, simulated).await?;
+    let Begun {
+        unfinished,
+        output,
         monitor,
         boot_id,
-    } = started?;
-
-    let unfinished = Unfinished {
-        process: Arc::new(process),
-        is_kept: false,
+    } = begun;
+    let prepare = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LaunchError::Prepare { path, source }
+    };
+    let process = Arc::new(unfinished.watch().map_err(prepare(&monitor))?);
+    let (pipe, output) = match output {
+        Some((path, reader, log)) => {
+            let output = Output::follow(reader, log).map_err(prepare(&path))?;
+            (Some(path), Some(output))
+        }
+        None => (None, None),
     };
     let first_steps = async {
-        let (qmp, qmp_events) = greet(&unfinished.process, connection, &log, spec.deadline).await?;
-        let pid = unfinished.process.pid();
-        placement::pin_vcpus(&qmp, pid, &spec.domain).await?;
+        let (qmp, qmp_events) = greet(&process, &monitor, spec.deadline).await?;
+        placement::pin_vcpus(&qmp, process.pid(), &spec.domain).await?;
         let ptys = set_going(&qmp, &spec)
             .await
             .map_err(|source| LaunchError::Setting { source })?;
-        Ok::<_, LaunchError>((qmp, qmp_events, ptys))
+        Ok::<_, Failure>(((qmp, qmp_events), ptys))
     };
-    let (qmp, qmp_events, ptys) = match first_steps.await {
+    let (monitor_of_it, ptys) = match first_steps.await {
         Ok(done) => done,
-        Err(error) => {
-            unfinished.end().await;
-            return Err(error);
+        Err(failure) => {
+            let words = end(&process, unfinished, output).await;
+            return Err(failure.with(words, spec.log));
         }
     };
     // Nothing is awaited from here on, so a dropped call can't leave a guest that nobody has.
-    let process = unfinished.keep();
+    unfinished.keep();
     let record = GuestRecord {
         name: spec.domain.name.clone(),
         pid: process.pid(),
@@ -141,6 +145,7 @@ pub(crate) async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
         boot_id,
         monitor,
         log: spec.log,
+        output: pipe,
         lifecycle: Lifecycle::of(&spec.domain.lifecycle),
     };
     let state = if spec.paused {
@@ -148,49 +153,88 @@ pub(crate) async fn launch(spec: LaunchSpec) -> Result<Launched, LaunchError> {
     } else {
         GuestState::Running
     };
-    let (real, events) = Real::watch(record, process, qmp, qmp_events, state);
+    let (life, events) = Life::watch(record, process, output, monitor_of_it, state);
     Ok(Launched {
-        guest: Guest::real(real),
+        guest: Guest::of(life),
         events,
         ptys,
     })
 }
 
+/// What went wrong with a process that was started, before it is known what it said.
+enum Failure {
+    /// It ended.
+    Ended(Option<ExitStatus>),
+    /// It can't be controlled.
+    Monitor(QmpError),
+    Other(LaunchError),
+}
+
+impl From<LaunchError> for Failure {
+    fn from(error: LaunchError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failure {
+    fn with(self, words: String, log: PathBuf) -> LaunchError {
+        match self {
+            Self::Ended(status) => LaunchError::Refused { status, words, log },
+            Self::Monitor(source) => LaunchError::Monitor { words, log, source },
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// Ends a process that was started in vain, and returns its last words.
+async fn end(process: &Process, unfinished: Unfinished, output: Option<Output>) -> String {
+    if let Err(error) = process.signal(Signal::KILL) {
+        tracing::error!(pid = process.pid(), %error, "ending an unfinished start");
+    }
+    process.ended().await;
+    drop(unfinished);
+    match (process, output) {
+        (_, Some(output)) => output.finish().await,
+        (Process::Simulated(machine), None) => machine.last_words(),
+        (Process::Qemu(_), None) => String::new(),
+    }
+}
+
 /// Waits for QEMU's greeting or its end, whichever comes first.
 async fn greet(
     process: &Process,
-    connection: UnixStream,
-    log: &Log,
+    monitor: &Path,
     deadline: Duration,
-) -> Result<(Qmp, QmpEvents), LaunchError> {
-    let refused = |status| LaunchError::Refused {
-        status,
-        words: log.last_words(),
-        log: log.path().to_owned(),
+) -> Result<(Qmp, QmpEvents), Failure> {
+    // It listens already, so nobody has to wait for QEMU to make it.
+    let wire = match process.connect(monitor) {
+        Ok(wire) => wire,
+        Err(source) => {
+            // A process that ends listens no more.
+            let ended = tokio::time::timeout(END_DEADLINE, process.ended()).await;
+            return Err(match ended {
+                Ok(status) => Failure::Ended(status),
+                Err(_) => Failure::Monitor(QmpError::Connect {
+                    path: monitor.display().to_string(),
+                    source,
+                }),
+            });
+        }
     };
-    let stream =
-        tokio::net::UnixStream::from_std(connection).map_err(|source| LaunchError::Prepare {
-            path: "the monitor".into(),
-            source,
-        })?;
     let error = tokio::select! {
-        greeted = Qmp::greet(stream, deadline) => match greeted {
+        greeted = Qmp::greet(wire, deadline) => match greeted {
             Ok(greeted) => return Ok(greeted),
             Err(error) => error,
         },
-        status = process.ended() => return Err(refused(status)),
+        status = process.ended() => return Err(Failure::Ended(status)),
     };
     // A QEMU that refuses closes its monitor a moment before it ends.
     if matches!(error, QmpError::Closed { .. })
         && let Ok(status) = tokio::time::timeout(END_DEADLINE, process.ended()).await
     {
-        return Err(refused(status));
+        return Err(Failure::Ended(status));
     }
-    Err(LaunchError::Monitor {
-        words: log.last_words(),
-        log: log.path().to_owned(),
-        source: error,
-    })
+    Err(Failure::Monitor(error))
 }
 
 /// What no argument of QEMU's says; then lets it run, if it is to.
@@ -258,41 +302,6 @@ pub fn fill_ptys(domain: &mut Domain, ptys: &BTreeMap<String, String>) {
         let path = device.info.alias.as_ref().and_then(|alias| ptys.get(alias));
         if let (CharBackend::Pty(place), Some(path)) = (&mut device.backend, path) {
             *place = Some(path.clone());
-        }
-    }
-}
-
-/// A process that ends unless it is kept, also when the call that started it is dropped.
-struct Unfinished {
-    process: Arc<Process>,
-    is_kept: bool,
-}
-
-impl Unfinished {
-    fn keep(mut self) -> Arc<Process> {
-        self.is_kept = true;
-        Arc::clone(&self.process)
-    }
-
-    async fn end(self) {
-        let process = Arc::clone(&self.process);
-        drop(self);
-        process.ended().await;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
-        if let Err(error) = self.process.signal(Signal::KILL) {
-            tracing::error!(pid = self.process.pid(), %error, "ending an unfinished start");
-        }
-        // Someone has to collect it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let process = Arc::clone(&self.process);
-            runtime.spawn(async move { process.ended().await });
         }
     }
 }

@@ -3,21 +3,23 @@
 //! - [`command_line`] is a pure function: a [`conf::Domain`] whose defaults, aliases and addresses
 //!   are filled in, and the [`Resources`] opened for it, become a [`CommandLine`] or everything
 //!   that stands in the way of one.
-//! - [`Guest::launch`] starts it and returns when it is connected and halted, or runs;
-//!   [`Guest::reconnect`] takes up one that an earlier daemon started, by its [`GuestRecord`];
-//!   [`Guest::stub`] plays one, for a simulated host.
+//! - [`Launcher::launch`] starts it and returns when it is connected and halted, or runs;
+//!   [`Launcher::reconnect`] takes up one that an earlier daemon started, by its [`GuestRecord`].
+//!   Guests are processes of QEMU's or, for a simulated host, [`SimulatedGuests`]: all but process
+//!   and monitor are the same.
 //! - A [`Guest`] is controlled by its methods and observed by its [`GuestEvents`]. Its end comes
 //!   as [`GuestEvent::Exited`], once, as the last event, and when the process really is gone:
 //!   then its devices can be taken back.
 //! - A guest outlives whoever started it. Dropping a [`Guest`] leaves the process alone.
+//! - What a guest's process says is limited, in each line and in what waits of it.
 //!
 //! ```no_run
 //! # async fn example(domain: conf::Domain) -> Result<(), Box<dyn std::error::Error>> {
-//! use qemu::{Guest, GuestEvent, LaunchSpec, Launched};
+//! use qemu::{GuestEvent, LaunchSpec, Launched, Launcher};
 //!
 //! let spec = LaunchSpec::new(domain, "/run/virtnic/guests/web".into(), "/var/log/virtnic/web.log".into());
-//! let Launched { guest, mut events, ptys } = Guest::launch(spec).await?;
-//! let record = guest.record(); // to be kept, for Guest::reconnect
+//! let Launched { guest, mut events, ptys } = Launcher::Qemu.launch(spec).await?;
+//! let record = guest.record(); // to be kept, for Launcher::reconnect
 //! guest.shutdown().await?;
 //! while let Some(event) = events.recv().await {
 //!     if let GuestEvent::Exited(exit) = event {
@@ -34,17 +36,22 @@
 
 mod command;
 mod console;
+mod events;
 mod guest;
 mod launch;
+mod launcher;
 mod lifecycle;
 mod log;
+mod observed;
+mod output;
 mod process;
 mod qmp;
 mod record;
+mod run_dir;
+mod simulated;
 mod socket;
 mod state;
 mod stray;
-mod stub;
 mod version;
 
 pub use command::{
@@ -52,15 +59,17 @@ pub use command::{
     hostdev_device, nic_device, nic_netdev,
 };
 pub use console::{Console, ConsoleError, open_console};
-pub use guest::{ControlError, Guest};
+pub use events::{GuestEvent, GuestEvents};
+pub use guest::{ControlError, Guest, Unplugging};
 pub use launch::{LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock};
+pub use launcher::Launcher;
 pub use lifecycle::{Action, Lifecycle};
-pub use process::ExitStatus;
 pub use qmp::{
-    BalloonInfo, CharDeviceInfo, EVENT_QUEUE, Event, LINE_LIMIT, Qmp, QmpError, QmpEvents,
-    RunState, Timestamp,
+    BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RunState,
+    Timestamp,
 };
 pub use record::{GuestRecord, ReconnectError};
-pub use state::{Exit, ExitReason, GuestEvent, GuestEvents, GuestState, PauseReason};
-pub use stray::kill_stray;
+pub use run_dir::sweep_run_dirs;
+pub use simulated::{Answers, Faults, SimulatedGuest, SimulatedGuests, Unplug};
+pub use state::{Exit, ExitReason, ExitStatus, GuestState, PauseReason};
 pub use version::{emulator_version, machine_aliases};

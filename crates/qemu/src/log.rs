@@ -1,85 +1,94 @@
-//! The log of a guest: each start's command line, and all that QEMU printed.
+//! The log of a guest: each start's command line, and what QEMU printed. Its size is limited: what is
+//! older moves to `NAME.log.0`, then to `NAME.log.1`, and goes.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::fs::OFlags;
+
 use crate::CommandLine;
 
-/// How much of a start's output is looked at, bytes from its end.
-const TAIL: u64 = 16 << 10;
+/// Longest file of a log, bytes.
+const FILE_LIMIT: u64 = 2 << 20;
 
-/// How many lines of it an error shows.
-const LINES: usize = 12;
+/// How many older files there are.
+const OLDER: u32 = 2;
 
-/// One start in a guest's log.
+/// A guest's log, open for adding to it. All that it does blocks.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: PathBuf,
     file: File,
-    /// Where this start's output begins.
-    begin: u64,
+    size: u64,
 }
 
 impl Log {
-    /// Opens the log and writes the head of a start.
-    pub(crate) fn begin(path: &Path, command: &CommandLine) -> io::Result<Self> {
+    /// Opens a log, or begins one.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)?;
+            fs::create_dir_all(directory)?;
         }
-        let mut file = OpenOptions::new()
-            .read(true)
+        let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        writeln!(file, "{}: starting\n{command}", utc(now))?;
-        let begin = file.seek(SeekFrom::End(0))?;
         Ok(Self {
             path: path.to_owned(),
+            size: file.metadata()?.len(),
             file,
-            begin,
         })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Writes the head of a start.
+    pub(crate) fn begin(&mut self, command: &CommandLine) -> io::Result<()> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        self.add(format!("{}: starting\n{command}\n", utc(now)).as_bytes())
     }
 
-    /// A descriptor for the process to write to.
-    pub(crate) fn output(&self) -> io::Result<File> {
-        self.file.try_clone()
+    /// Adds to it. Of more than fits into a file the beginning is kept.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let most = usize::try_from(FILE_LIMIT).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(most)];
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.size > 0 && self.size + length > FILE_LIMIT {
+            self.rotate()?;
+        }
+        self.file.write_all(bytes)?;
+        self.size += length;
+        Ok(())
     }
 
-    /// The last lines that this start printed, without QEMU's time stamps; empty if there are
-    /// none.
-    pub(crate) fn last_words(&self) -> String {
-        let read = || {
-            let mut file = File::open(&self.path)?;
-            let end = file.seek(SeekFrom::End(0))?;
-            file.seek(SeekFrom::Start(self.begin.max(end.saturating_sub(TAIL))))?;
-            let mut bytes = Vec::new();
-            file.take(TAIL).read_to_end(&mut bytes)?;
-            io::Result::Ok(bytes)
-        };
-        let bytes = read().unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<_> = text
-            .lines()
-            .map(without_time_stamp)
-            .filter(|line| !line.is_empty())
-            .collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (0..OLDER).rev() {
+            let from = match number {
+                0 => self.path.clone(),
+                newer => self.older(newer - 1),
+            };
+            match fs::rename(from, self.older(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        *self = Self::open(&self.path)?;
+        Ok(())
+    }
+
+    fn older(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
     }
 }
 
 /// A line without the `2026-11-21T06:17:57.123456Z ` that `-msg timestamp=on` puts before it.
-fn without_time_stamp(line: &str) -> &str {
+pub(crate) fn without_time_stamp(line: &str) -> &str {
     let line = line.trim();
     match line.split_once(' ') {
         Some((stamp, rest))
@@ -130,26 +139,46 @@ mod tests {
     }
 
     #[test]
-    fn only_this_start_s_words_are_quoted() {
+    fn a_log_has_three_files_of_limited_size() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/guest.log");
+        let mut log = Log::open(&path).unwrap();
+        let line = format!("{}\n", "x".repeat(64 << 10));
+        for number in 0..200 {
+            log.add(format!("{number} {line}").as_bytes()).unwrap();
+        }
+        drop(log);
+        // What an earlier daemon wrote counts.
+        let mut log = Log::open(&path).unwrap();
+        log.add(b"the last line\n").unwrap();
+        let files: Vec<_> = fs::read_dir(path.parent().unwrap())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .collect();
+        assert_eq!(files.len(), 3, "{files:?}");
+        for file in &files {
+            assert!(file.metadata().unwrap().len() <= FILE_LIMIT);
+        }
+        let newest = fs::read_to_string(&path).unwrap();
+        assert!(newest.ends_with("the last line\n"));
+        let oldest = fs::read_to_string(path.with_extension("log.1")).unwrap();
+        let newer = fs::read_to_string(path.with_extension("log.0")).unwrap();
+        let first = |text: &str| text.split_once(' ').unwrap().0.parse::<u32>().unwrap();
+        assert!(first(&oldest) < first(&newer) && first(&newer) < first(&newest));
+    }
+
+    #[test]
+    fn more_than_a_file_holds_is_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("guest.log");
         let command = CommandLine {
             program: "/bin/qemu".into(),
-            args: vec!["-S".into()],
+            args: vec!["-append".into(), "x".repeat(5 << 20)],
         };
-        let first = Log::begin(&path, &command).unwrap();
-        writeln!(first.output().unwrap(), "words of yesterday").unwrap();
-        assert_eq!(first.last_words(), "words of yesterday");
-
-        let second = Log::begin(&path, &command).unwrap();
-        assert_eq!(second.last_words(), "");
-        writeln!(
-            second.output().unwrap(),
-            "2026-11-21T06:17:57.123456Z qemu: no such device\n\nplain"
-        )
-        .unwrap();
-        assert_eq!(second.last_words(), "qemu: no such device\nplain");
-        let all = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(all.matches("/bin/qemu \\\n-S").count(), 2);
+        let mut log = Log::open(&path).unwrap();
+        log.begin(&command).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), FILE_LIMIT);
+        log.add(b"words").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"words");
     }
 }

@@ -2,36 +2,89 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
 
-use host::Spawned;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ExitStatus {
-    /// By itself, with that status.
-    Code(i32),
-    /// By that signal.
-    Signal(i32),
+use crate::ExitStatus;
+use crate::qmp::Wire;
+use crate::simulated::Machine;
+use crate::socket;
+
+/// A guest's process, or what plays it.
+#[derive(Debug)]
+pub(crate) enum Process {
+    Qemu(KernelProcess),
+    Simulated(Arc<Machine>),
 }
 
-impl std::fmt::Display for ExitStatus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Process {
+    /// Its number; a simulated one's is none that the kernel gives.
+    pub(crate) fn pid(&self) -> u32 {
         match self {
-            Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Qemu(process) => process.pid,
+            Self::Simulated(machine) => machine.pid(),
+        }
+    }
+
+    pub(crate) fn start_time(&self) -> u64 {
+        match self {
+            Self::Qemu(process) => process.start_time,
+            Self::Simulated(machine) => machine.start_time(),
+        }
+    }
+
+    /// Sends a signal. A process that has ended already is fine.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match self {
+            Self::Qemu(process) => process.signal(signal),
+            Self::Simulated(machine) => {
+                machine.signal(signal);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the end; the status is known of a child only. Any number of callers may wait,
+    /// again and again.
+    pub(crate) async fn ended(&self) -> Option<ExitStatus> {
+        match self {
+            Self::Qemu(process) => process.ended().await,
+            Self::Simulated(machine) => Some(machine.ended().await),
+        }
+    }
+
+    /// Connects to its monitor, which is at that path.
+    pub(crate) fn connect(&self, monitor: &Path) -> io::Result<Wire> {
+        match self {
+            Self::Qemu(_) => {
+                let stream = socket::connect(monitor)?;
+                UnixStream::from_std(stream).map(Wire::Socket)
+            }
+            Self::Simulated(machine) => machine.connect(),
         }
     }
 }
 
-/// A process and the one moment of its end.
+/// What a number and a time of start stand for now.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) enum Sought {
+    /// The process that was started then.
+    Here(KernelProcess),
+    /// Another one has the number.
+    Another,
+    Gone,
+}
+
+/// A process of the kernel's and the one moment of its end.
+#[derive(Debug)]
+pub(crate) struct KernelProcess {
     pid: u32,
     start_time: u64,
     pidfd: AsyncFd<OwnedFd>,
@@ -39,32 +92,31 @@ pub(crate) struct Process {
     end: OnceCell<Option<ExitStatus>>,
 }
 
-impl Process {
+impl KernelProcess {
     /// One that we just started.
-    pub(crate) fn started(spawned: Spawned) -> io::Result<Self> {
+    pub(crate) fn started(pid: u32, pidfd: OwnedFd) -> io::Result<Self> {
         // It is not reaped yet, so its entry in /proc is there.
-        let start_time = start_time(spawned.pid)?;
-        Self::new(spawned.pid, start_time, spawned.pidfd, true)
+        Self::new(pid, start_time(pid)?, pidfd, true)
     }
 
-    /// One that runs, if it is the one that started then. `None`: it is gone.
-    pub(crate) fn find(pid: u32, started: u64) -> io::Result<Option<Self>> {
+    /// One that runs, if it is the one that started then.
+    pub(crate) fn find(pid: u32, started: u64) -> io::Result<Sought> {
         let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-            return Ok(None);
+            return Ok(Sought::Gone);
         };
         let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => pidfd,
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(rustix::io::Errno::SRCH) => return Ok(Sought::Gone),
             Err(error) => return Err(error.into()),
         };
         if has_ended(&pidfd)? {
-            return Ok(None); // only waits to be collected
+            return Ok(Sought::Gone); // only waits to be collected
         }
         // Asked after the descriptor was taken, so the answer is about the process that it holds.
         match start_time(pid) {
-            Ok(time) if time == started => Self::new(pid, time, pidfd, false).map(Some),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(time) if time == started => Self::new(pid, time, pidfd, false).map(Sought::Here),
+            Ok(_) => Ok(Sought::Another),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Sought::Gone),
             Err(error) => Err(error),
         }
     }
@@ -79,25 +131,14 @@ impl Process {
         })
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    pub(crate) fn start_time(&self) -> u64 {
-        self.start_time
-    }
-
-    /// Sends a signal. A process that has ended already is fine.
-    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+    fn signal(&self, signal: Signal) -> io::Result<()> {
         match rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits for the end; the status is known of a child only. Any number of callers may wait,
-    /// again and again.
-    pub(crate) async fn ended(&self) -> Option<ExitStatus> {
+    async fn ended(&self) -> Option<ExitStatus> {
         *self.end.get_or_init(|| self.wait()).await
     }
 
@@ -175,9 +216,10 @@ mod tests {
     async fn a_reused_number_is_another_process() {
         let me = std::process::id();
         let started = start_time(me).unwrap();
-        assert!(Process::find(me, started).unwrap().is_some());
-        assert!(Process::find(me, started + 1).unwrap().is_none());
+        let find = |pid, started| KernelProcess::find(pid, started).unwrap();
+        assert!(matches!(find(me, started), Sought::Here(_)));
+        assert!(matches!(find(me, started + 1), Sought::Another));
         // No process has the greatest number.
-        assert!(Process::find(i32::MAX as u32, started).unwrap().is_none());
+        assert!(matches!(find(i32::MAX as u32, started), Sought::Gone));
     }
 }

@@ -3,11 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
-use crate::{Lifecycle, QmpError};
+use crate::Lifecycle;
 
 /// Identity of a guest's process, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +22,9 @@ pub struct GuestRecord {
     pub monitor: PathBuf,
     /// Its log.
     pub log: PathBuf,
+    /// The pipe that it prints to; `None` of a guest that an earlier release started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<PathBuf>,
     /// What follows its power-off, reboot and crash.
     pub lifecycle: Lifecycle,
 }
@@ -44,16 +45,15 @@ pub enum ReconnectError {
         /// The guest.
         name: String,
     },
-    /// Its process lives, and its monitor does not answer. [`GuestRecord::kill`] ends it.
-    #[error("guest '{name}' runs as process {pid}, but can't be controlled")]
-    Monitor {
+    /// Its process has ended, and another one has its number.
+    #[error(
+        "guest '{name}' ended while no daemon was watching it: process {pid} is another one now"
+    )]
+    Impostor {
         /// The guest.
         name: String,
-        /// The process.
+        /// The other process. It is none of ours.
         pid: u32,
-        /// What went wrong.
-        #[source]
-        source: QmpError,
     },
     /// The kernel did not say.
     #[error("cannot tell whether guest '{name}' still runs")]
@@ -67,43 +67,13 @@ pub enum ReconnectError {
 }
 
 impl GuestRecord {
-    /// Whether its process has certainly ended. Its monitor is not asked.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        matches!(
-            self.process(),
-            Err(ReconnectError::Gone { .. } | ReconnectError::AnotherBoot { .. })
-        )
-    }
-
-    /// Ends a guest that can't be controlled, with SIGKILL, and waits until it is gone. One that
-    /// is gone already is fine.
-    pub async fn kill(&self) -> Result<(), ReconnectError> {
-        match self.process() {
-            Ok(process) => {
-                process
-                    .signal(Signal::KILL)
-                    .map_err(|source| self.unknown(source))?;
-                process.ended().await;
-                Ok(())
-            }
-            Err(ReconnectError::Gone { .. } | ReconnectError::AnotherBoot { .. }) => Ok(()),
-            Err(error) => Err(error),
+    pub(crate) fn gone(&self) -> ReconnectError {
+        ReconnectError::Gone {
+            name: self.name.clone(),
         }
     }
 
-    /// The process, if it still runs.
-    pub(crate) fn process(&self) -> Result<Process, ReconnectError> {
-        let name = || self.name.clone();
-        if boot_id().map_err(|source| self.unknown(source))? != self.boot_id {
-            return Err(ReconnectError::AnotherBoot { name: name() });
-        }
-        Process::find(self.pid, self.start_time)
-            .map_err(|source| self.unknown(source))?
-            .ok_or_else(|| ReconnectError::Gone { name: name() })
-    }
-
-    fn unknown(&self, source: io::Error) -> ReconnectError {
+    pub(crate) fn unknown(&self, source: io::Error) -> ReconnectError {
         ReconnectError::Unknown {
             name: self.name.clone(),
             source,

@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Listens at that path; replaces a socket that an earlier start left there, and nothing else.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -19,11 +20,15 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     through_directory(path, |short| UnixListener::bind(short))
 }
 
-/// Connects, without blocking afterwards.
+/// Connects, without blocking: where too many wait to be accepted already, it fails.
 pub(crate) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let stream = through_directory(path, |short| UnixStream::connect(short))?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
+    through_directory(path, |short| {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(short)?)?;
+        Ok(socket.into())
+    })
 }
 
 /// Calls with a short path to the same place, by way of an open directory.

@@ -1,8 +1,8 @@
-//! What a guest is doing, and how those who watch it learn of it.
+//! What a guest is doing, and how it ended.
 
-use tokio::sync::{mpsc, watch};
+use serde::{Deserialize, Serialize};
 
-use crate::{Event, ExitStatus, RunState};
+use crate::RunState;
 
 /// What a guest is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum GuestState {
     Crashed,
     /// It put itself to sleep (S3).
     Asleep,
+    /// Its process is there, and its monitor has not answered since we came to it.
+    Unknown,
     /// Its process is gone.
     Ended,
 }
@@ -89,97 +91,20 @@ pub enum ExitReason {
     Died,
 }
 
-/// Something that happened to a guest.
-#[derive(Debug, Clone, PartialEq)]
-pub enum GuestEvent {
-    /// It is doing something else now.
-    State {
-        /// Before.
-        from: GuestState,
-        /// Now.
-        to: GuestState,
-    },
-    /// It started anew in the same process.
-    Rebooted {
-        /// At its own wish.
-        by_guest: bool,
-    },
-    /// What QEMU said, in QEMU's words: each event, also those that the others come from.
-    Qmp(Event),
-    /// It is gone. No other event follows.
-    Exited(Exit),
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// By itself, with that status.
+    Code(i32),
+    /// By that signal.
+    Signal(i32),
 }
 
-/// The events of a guest, in order.
-pub type GuestEvents = mpsc::UnboundedReceiver<GuestEvent>;
-
-/// The state of a guest, and everyone who is told of it.
-#[derive(Debug)]
-pub(crate) struct Observed {
-    state: watch::Sender<GuestState>,
-    exit: watch::Sender<Option<Exit>>,
-    events: mpsc::UnboundedSender<GuestEvent>,
-}
-
-impl Observed {
-    pub(crate) fn new(state: GuestState) -> (Self, GuestEvents) {
-        let (events, receiver) = mpsc::unbounded_channel();
-        let observed = Self {
-            state: watch::Sender::new(state),
-            exit: watch::Sender::new(None),
-            events,
-        };
-        (observed, receiver)
-    }
-
-    pub(crate) fn state(&self) -> GuestState {
-        *self.state.borrow()
-    }
-
-    /// Changes the state, and says so if it is another one.
-    pub(crate) fn become_(&self, to: GuestState) {
-        let from = self.state.send_replace(to);
-        if from != to {
-            self.tell(GuestEvent::State { from, to });
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
         }
-    }
-
-    /// Nobody may be listening, which is fine.
-    pub(crate) fn tell(&self, event: GuestEvent) {
-        let _ = self.events.send(event);
-    }
-
-    pub(crate) fn end(&self, exit: Exit) {
-        self.become_(GuestState::Ended);
-        self.tell(GuestEvent::Exited(exit));
-        self.exit.send_replace(Some(exit));
-    }
-
-    pub(crate) fn exit(&self) -> Option<Exit> {
-        *self.exit.borrow()
-    }
-
-    /// Waits for the end.
-    pub(crate) async fn exited(&self) -> Exit {
-        let mut receiver = self.exit.subscribe();
-        loop {
-            if let Some(exit) = *receiver.borrow_and_update() {
-                return exit;
-            }
-            if receiver.changed().await.is_err() {
-                // Can't be: the sender is ours.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Waits until the state is as wanted.
-    pub(crate) async fn reached(&self, wanted: impl Fn(GuestState) -> bool) {
-        // An error would mean that the sender, which is ours, is gone.
-        let _ = self
-            .state
-            .subscribe()
-            .wait_for(|state| wanted(*state))
-            .await;
     }
 }

@@ -1,7 +1,10 @@
 //! A QEMU that nobody has a record of: its daemon died between starting and recording it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use conf::Uuid;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -9,19 +12,30 @@ use tokio::io::Interest;
 
 use crate::process::watched;
 
+/// The variable that marks a QEMU as ours: where its own directory is.
+pub(crate) const MARK: &str = "HOME";
+
+/// Its value. The directory is there.
+pub(crate) fn mark(run_dir: &Path) -> OsString {
+    resolved(run_dir).into_os_string()
+}
+
 /// Ends the QEMU of that guest, if there is one, and returns when it is gone.
 ///
-/// It is known by the guest's identity on its command line, so the caller must be sure that the
-/// guest has no process that is wanted.
-pub async fn kill_stray(guest: Uuid) -> io::Result<()> {
-    for pid in find(guest)? {
+/// It is known by the guest's identity on its command line, and by the directory that was made for
+/// it below ours: another one's process, with whatever command line, and another daemon's guest
+/// don't have that. The caller must be sure that the guest has no process that is wanted.
+pub(crate) async fn kill(guest: Uuid, run_dir: &Path) -> io::Result<()> {
+    let mark = mark(run_dir);
+    let is_it = |pid| is_of(pid, guest, &mark);
+    for pid in all(is_it)? {
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => continue,
             Err(error) => return Err(error.into()),
         };
         // Asked again, now that the number can't be another process's any more.
-        if !is_of(pid, guest) {
+        if !is_it(pid) {
             continue;
         }
         match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -33,7 +47,26 @@ pub async fn kill_stray(guest: Uuid) -> io::Result<()> {
     Ok(())
 }
 
-fn find(guest: Uuid) -> io::Result<Vec<Pid>> {
+/// The process of that guest, known in the same way.
+pub(crate) fn find(guest: Uuid, run_dir: &Path) -> io::Result<Option<u32>> {
+    let mark = mark(run_dir);
+    let found = all(|pid| is_of(pid, guest, &mark))?;
+    let first = found.first().map(|pid| pid.as_raw_nonzero().get());
+    Ok(first.and_then(|pid| pid.try_into().ok()))
+}
+
+/// One spelling of a path, whatever way led there.
+fn resolved(path: &Path) -> PathBuf {
+    let there = fs::canonicalize(path).or_else(|_| {
+        // It may be gone already, and then its parent says enough.
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().unwrap_or_default();
+        fs::canonicalize(parent).map(|parent| parent.join(name))
+    });
+    there.unwrap_or_else(|_| path.to_owned())
+}
+
+fn all(is_it: impl Fn(Pid) -> bool) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -41,7 +74,7 @@ fn find(guest: Uuid) -> io::Result<Vec<Pid>> {
             .to_str()
             .and_then(|name| name.parse().ok())
             .and_then(Pid::from_raw);
-        if let Some(pid) = pid.filter(|pid| is_of(*pid, guest)) {
+        if let Some(pid) = pid.filter(|pid| is_it(*pid)) {
             found.push(pid);
         }
     }
@@ -49,9 +82,20 @@ fn find(guest: Uuid) -> io::Result<Vec<Pid>> {
 }
 
 /// A process that is gone by now is nobody's.
-fn is_of(pid: Pid, guest: Uuid) -> bool {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    fs::read(path).is_ok_and(|cmdline| names(&cmdline, guest))
+fn is_of(pid: Pid, guest: Uuid, mark: &OsString) -> bool {
+    let read = |what| fs::read(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
+    read("cmdline").is_ok_and(|cmdline| names(&cmdline, guest))
+        && read("environ").is_ok_and(|environ| is_marked(&environ, mark))
+}
+
+fn is_marked(environ: &[u8], mark: &OsString) -> bool {
+    let mut variables = environ.split(|byte| *byte == 0);
+    variables.any(|variable| {
+        variable
+            .strip_prefix(MARK.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="))
+            .is_some_and(|value| value == mark.as_bytes())
+    })
 }
 
 /// Whether a command line has `-uuid` and then the guest's.
@@ -79,11 +123,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_stray_of_that_guest_is_ended_and_no_other() {
+    async fn the_stray_of_that_guest_is_ended_and_no_innocent_of_the_same_words() {
         let guest = Uuid::new_v4();
-        let start = |uuid: Uuid| {
+        let root = tempfile::tempdir().unwrap();
+        let run_dir = root.path().join(guest.to_string());
+        fs::create_dir(&run_dir).unwrap();
+        let start = |uuid: Uuid, home: &Path| {
             let mut shell = Command::new("/bin/sh");
             shell.args(["-c", "echo; read line", "qemu", "-uuid", &uuid.to_string()]);
+            shell.env(MARK, home);
             shell.stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut shell = shell.spawn().unwrap();
             // A process has its command line some moments after its start: it runs when it speaks.
@@ -91,11 +139,22 @@ mod tests {
             speech.read_line(&mut String::new()).unwrap();
             shell
         };
-        let (mut stray, mut other) = (start(guest), start(Uuid::new_v4()));
-        kill_stray(guest).await.unwrap();
+        let mut stray = start(guest, &run_dir);
+        let innocent = start(guest, Path::new("/root"));
+        let of_another_daemon = start(guest, &Path::new("/elsewhere").join(guest.to_string()));
+        let of_another_guest = start(Uuid::new_v4(), &run_dir);
+
+        // However the daemon spells its directory.
+        let spelling = run_dir.join("..").join(guest.to_string());
+        assert_eq!(find(guest, &spelling).unwrap(), Some(stray.id()));
+        kill(guest, &spelling).await.unwrap();
         assert_eq!(stray.wait().unwrap().signal(), Some(9));
-        // It ends only when its input does.
-        drop(other.stdin.take());
-        assert_eq!(other.wait().unwrap().signal(), None);
+        assert_eq!(find(guest, &spelling).unwrap(), None);
+        for mut other in [innocent, of_another_daemon, of_another_guest] {
+            // It ends only when its input does.
+            drop(other.stdin.take());
+            assert_eq!(other.wait().unwrap().signal(), None);
+        }
+        kill(guest, &root.path().join("gone")).await.unwrap();
     }
 }

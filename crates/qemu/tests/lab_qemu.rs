@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use conf::Domain;
 use qemu::{
-    DEFAULT_EMULATOR, ExitReason, Guest, GuestEvent, GuestEvents, GuestState, LaunchSpec, Launched,
-    PauseReason,
+    DEFAULT_EMULATOR, ExitReason, GuestEvent, GuestEvents, GuestState, LaunchSpec, Launched,
+    Launcher, PauseReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -140,7 +140,7 @@ async fn every_device_is_understood() {
         spec.paused = true;
         let has_channel = !spec.domain.devices.others.is_empty();
         let agent = qemu::channel_path(&spec.run_dir, "channel0");
-        let Launched { guest, ptys, .. } = Guest::launch(spec).await.unwrap();
+        let Launched { guest, ptys, .. } = Launcher::Qemu.launch(spec).await.unwrap();
         assert_eq!(guest.state(), GuestState::Paused(PauseReason::Starting));
         assert_eq!(agent.exists(), has_channel);
 
@@ -169,7 +169,7 @@ async fn its_own_words_explain_a_refusal() {
     let missing = directory.path().join("missing.img");
     let log = directory.path().join("log");
     let spec = LaunchSpec::new(q35(&missing), directory.path().join("run"), log);
-    let error = Guest::launch(spec).await.unwrap_err().to_string();
+    let error = Launcher::Qemu.launch(spec).await.unwrap_err().to_string();
     assert!(
         error.starts_with("QEMU refused to start (exit status 1): "),
         "{error}"
@@ -190,7 +190,7 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
         gid: 64321,
         groups: Vec::new(),
     });
-    let guest = Guest::launch(spec).await.unwrap().guest;
+    let guest = Launcher::Qemu.launch(spec).await.unwrap().guest;
     let pid = guest.pid().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(
@@ -222,7 +222,7 @@ async fn its_threads_and_memory_are_where_they_are_to_be() {
     });
     let log = directory.path().join("log");
     let spec = LaunchSpec::new(domain, directory.path().join("run"), log);
-    let guest = Guest::launch(spec).await.unwrap().guest;
+    let guest = Launcher::Qemu.launch(spec).await.unwrap().guest;
 
     let pid = guest.pid().unwrap();
     // QEMU gives its threads names.
@@ -270,7 +270,7 @@ async fn running(directory: &Path, code: &[u8], change: impl FnOnce(&mut Domain)
     let mut domain = q35(&bootable(directory, code));
     change(&mut domain);
     let spec = LaunchSpec::new(domain, directory.join("run"), directory.join("log"));
-    Guest::launch(spec).await.unwrap()
+    Launcher::Qemu.launch(spec).await.unwrap()
 }
 
 async fn reach(events: &mut GuestEvents, wanted: GuestState) {
@@ -340,11 +340,11 @@ fn the_next_daemon_takes_the_guest_up() {
     let first = in_a_daemon_s_life();
     let code = [0xeb, 0xfe]; // jmp to itself
     let launched = first.block_on(running(directory.path(), &code, |_| {}));
-    let record = launched.guest.record().unwrap().clone();
+    let record = launched.guest.record().clone();
     first.shutdown_background();
 
     in_a_daemon_s_life().block_on(async {
-        let (guest, _events) = Guest::reconnect(&record).await.unwrap();
+        let (guest, _events) = Launcher::Qemu.reconnect(&record, SOON).await.unwrap();
         assert_eq!(guest.state(), GuestState::Running);
         guest.suspend().await.unwrap();
         guest.resume().await.unwrap();
@@ -360,7 +360,7 @@ async fn an_event_of_its_own_ends_it() {
     std::fs::write(&image, vec![0; 1 << 20]).unwrap();
     let log = directory.path().join("log");
     let spec = LaunchSpec::new(q35(&image), directory.path().join("run"), log);
-    let guest = Guest::launch(spec).await.unwrap().guest;
+    let guest = Launcher::Qemu.launch(spec).await.unwrap().guest;
     guest.qmp().unwrap().human("quit", SOON).await.ok();
     let exit = tokio::time::timeout(SOON, guest.exited()).await.unwrap();
     assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: false });

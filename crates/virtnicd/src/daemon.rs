@@ -31,8 +31,10 @@ pub(crate) struct Daemon {
     pub(crate) paths: Paths,
     pub(crate) host: SharedHost,
     pub(crate) node: NodeInfo,
-    /// On a simulated host guests are stubs.
+    /// The host is none.
     pub(crate) simulated: bool,
+    /// Where guests' processes come from.
+    pub(crate) launcher: qemu::Launcher,
     pub(crate) networks: Registry<NetworkHandle>,
     pub(crate) guests: Registry<GuestHandle>,
     pub(crate) network_store: Store,
@@ -140,6 +142,10 @@ impl Daemon {
         let daemon = Arc::new(Self {
             node,
             simulated: options.simulate.is_some(),
+            launcher: match options.simulate {
+                Some(_) => qemu::Launcher::Simulated(qemu::SimulatedGuests::new()),
+                None => qemu::Launcher::Qemu,
+            },
             networks: Registry::new(),
             guests: Registry::new(),
             connections: Mutex::default(),

@@ -34,9 +34,14 @@ impl Paths {
         self.run.join(kind)
     }
 
+    /// The directories of running guests.
+    pub(crate) fn guests(&self) -> PathBuf {
+        self.run.join("guests")
+    }
+
     /// Sockets of one running guest.
     pub(crate) fn guest(&self, uuid: conf::Uuid) -> PathBuf {
-        self.run.join("guests").join(uuid.to_string())
+        self.guests().join(uuid.to_string())
     }
 
     /// The log of one guest's QEMU.

@@ -3,13 +3,22 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use conf::Uuid;
+use qemu::{Guest, GuestEvents, ReconnectError};
 use records::Loaded;
 
 use crate::daemon::Daemon;
 use crate::fault;
 use crate::guest::{DomainRecord, GuestHandle, Request};
+
+/// A guest whose process was found.
+struct Found {
+    record: DomainRecord,
+    machine: Guest,
+    events: GuestEvents,
+}
 
 impl Daemon {
     /// Definitions, then guests whose processes are there, then the devices of the others, then
@@ -26,18 +35,26 @@ impl Daemon {
                 Loaded::Unreadable(error) => self.barred.bar(&error),
             }
         }
-        let mut running: HashSet<Uuid> = found.iter().map(|found| found.uuid).collect();
+        let mut running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
         // What such a guest has stays with it: it may run.
         running.extend(self.barred.guests());
         let runs = running.clone();
         tokio::task::block_in_place(|| self.lender.recover(|guest| runs.contains(&guest)));
         self.restore_networks(|guest| running.contains(&guest))
             .await?;
-        for record in found {
-            self.take_up_guest(record);
+        for found in found {
+            self.take_up_guest(found.record, found.machine, found.events);
         }
         self.take_guests_in(definitions).await;
         self.sweep_host_access();
+        let in_use = |guest| running.contains(&guest);
+        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
+            tracing::warn!(%error, "directories of guests that are gone may stay");
+        }
+        let in_use = |guest| running.contains(&guest);
+        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
+            tracing::warn!(%error, "directories of guests that are gone may stay");
+        }
         self.follow_host();
         let daemon = Arc::clone(self);
         // On a host with thousands of VFs it takes its time, and nobody waits for it.
@@ -74,17 +91,13 @@ impl Daemon {
         }
     }
 
-    /// A recorded guest, if its process may still run. Without one the record goes: the journal knows
-    /// what is to be given back.
-    async fn find_guest(&self, record: DomainRecord) -> Option<DomainRecord> {
-        if self.simulated {
-            // The simulated host is a new one, and its guests live in the daemon.
-            self.drop_guest_record(record.uuid);
-            return None;
-        }
+    /// A recorded guest, if its process is there. Without one the record goes: the journal knows what
+    /// is to be given back. Its monitor is not waited for.
+    async fn find_guest(&self, record: DomainRecord) -> Option<Found> {
         let Some(process) = &record.guest else {
             tracing::warn!(guest = record.name, "its start was broken off; undoing it");
-            if let Err(error) = qemu::kill_stray(record.uuid).await {
+            let run_dir = self.paths.guest(record.uuid);
+            if let Err(error) = self.launcher.kill_stray(record.uuid, &run_dir).await {
                 tracing::error!(
                     guest = record.name,
                     error = fault::chain(&error),
@@ -94,12 +107,22 @@ impl Daemon {
             self.drop_guest_record(record.uuid);
             return None;
         };
-        if process.is_gone() {
-            tracing::warn!(guest = record.name, "ended while no daemon was watching it");
-            self.drop_guest_record(record.uuid);
-            return None;
+        match self.launcher.reconnect(process, Duration::ZERO).await {
+            Ok((machine, events)) => Some(Found {
+                record,
+                machine,
+                events,
+            }),
+            Err(error @ ReconnectError::Unknown { .. }) => {
+                self.barred.bar_unknown(record.uuid, fault::chain(&error));
+                None
+            }
+            Err(error) => {
+                tracing::warn!("{}", fault::chain(&error));
+                self.drop_guest_record(record.uuid);
+                None
+            }
         }
-        Some(record)
     }
 
     fn drop_guest_record(&self, uuid: Uuid) {
@@ -110,12 +133,7 @@ impl Daemon {
 
     /// Says what records, kernel and running guests don't agree about. Mending is asked for.
     fn tell_differences(&self) {
-        let runs = |guest| {
-            self.guests
-                .by_uuid(guest)
-                .is_some_and(|guest| guest.is_active())
-        };
-        for difference in self.lender.differences(runs) {
+        for difference in self.lender.differences(|guest| self.may_run(guest)) {
             tracing::warn!("{difference}; virtnic reconcile tells more");
         }
     }

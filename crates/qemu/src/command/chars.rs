@@ -5,7 +5,8 @@ use std::os::fd::RawFd;
 use conf::{CharBackend, CharDevice, UnixChannel};
 
 use super::json::Object;
-use super::{Builder, Problem, doubled};
+use super::options::OptionList;
+use super::{Builder, Problem};
 
 impl Builder<'_> {
     pub(super) fn character_devices(&mut self) {
@@ -38,8 +39,11 @@ impl Builder<'_> {
             };
             match self.channel_device(&channel, &alias) {
                 Ok((socket, port)) => {
-                    let id = doubled(&alias);
-                    let backend = format!("socket,id=char{id},fd={socket},server=on,wait=off");
+                    let backend = OptionList::of("socket")
+                        .with("id", format_args!("char{alias}"))
+                        .with("fd", socket)
+                        .with("server", "on")
+                        .with("wait", "off");
                     self.option("-chardev", backend);
                     self.option("-device", port);
                 }
@@ -75,17 +79,18 @@ impl Builder<'_> {
 
     /// Adds the host's end; `false` if it can't be.
     fn backend(&mut self, device: &CharDevice, alias: &str) -> bool {
-        let id = format!("id=char{}", doubled(alias));
+        let backend = |kind: &str| OptionList::of(kind).with("id", format_args!("char{alias}"));
         match &device.backend {
-            CharBackend::Pty(_) => self.option("-chardev", format!("pty,{id}")),
-            CharBackend::Null => self.option("-chardev", format!("null,{id}")),
+            CharBackend::Pty(_) => self.option("-chardev", backend("pty")),
+            CharBackend::Null => self.option("-chardev", backend("null")),
             CharBackend::File { path, append } => {
                 let set = self.file_set(alias);
                 // A file that we opened begins where we say, so QEMU always appends to it.
                 let append = set.is_some() || *append == Some(true);
-                let path = doubled(set.as_deref().unwrap_or(path));
-                let append = if append { ",append=on" } else { "" };
-                self.option("-chardev", format!("file,{id},path={path}{append}"));
+                let file = backend("file")
+                    .with("path", set.as_deref().unwrap_or(path))
+                    .maybe("append", append.then_some("on"));
+                self.option("-chardev", file);
             }
             CharBackend::Other { kind, .. } => {
                 self.refuse(format!("<serial type='{kind}'>"));

@@ -9,6 +9,19 @@ use super::{Builder, Problem, virtio};
 /// The order of kinds; each needs only those before it.
 const KINDS: [&str; 6] = ["pci", "usb", "scsi", "ide", "sata", "virtio-serial"];
 
+/// QEMU's PCI controllers: a document may name no other device so.
+const PCI_CONTROLLERS: [&str; 9] = [
+    "i82801b11-bridge",
+    "ioh3420",
+    "pci-bridge",
+    "pcie-pci-bridge",
+    "pcie-root-port",
+    "pxb",
+    "pxb-pcie",
+    "x3130-upstream",
+    "xio3130-downstream",
+];
+
 impl Builder<'_> {
     pub(super) fn controllers(&mut self) {
         let all = &self.domain.devices.controllers;
@@ -56,6 +69,12 @@ impl Builder<'_> {
 
     fn pci_controller(&self, controller: &Controller, alias: &str) -> Result<Object, Problem> {
         let target = &controller.target;
+        if let Some(name) = controller.model_name.as_deref()
+            && !PCI_CONTROLLERS.contains(&name)
+        {
+            let what = format!("<controller type='pci'> with <model name='{name}'>");
+            return Err(Problem::Unsupported(what));
+        }
         let named = |default: &str| {
             let name = controller.model_name.as_deref().unwrap_or(default);
             Object::driver(name)

@@ -2,8 +2,9 @@
 
 use conf::{Cpu, TickPolicy, Timer, TimerName, VirtType};
 
+use super::Builder;
 use super::json::Object;
-use super::{Builder, doubled};
+use super::options::{OptionList, OptionValue, Word};
 
 /// The memory object that the machine takes as its RAM: QEMU's own name for it on `pc` and `q35`.
 const RAM: &str = "pc.ram";
@@ -13,7 +14,9 @@ impl Builder<'_> {
         let domain = self.domain;
         self.option(
             "-name",
-            format!("guest={},debug-threads=on", doubled(&domain.name)),
+            OptionList::new()
+                .with("guest", &domain.name)
+                .with("debug-threads", "on"),
         );
         self.flag("-S");
         if domain.os.arch != "x86_64" {
@@ -23,23 +26,15 @@ impl Builder<'_> {
         if !is_known_machine(machine) {
             self.refuse(format!("machine type '{machine}'"));
         }
-        let switch = |name: &str, on: Option<bool>| match on {
-            Some(true) => format!(",{name}=on"),
-            Some(false) => format!(",{name}=off"),
-            None => String::new(),
-        };
-        let vmport = switch("vmport", domain.features.vmport);
-        let hpet = switch(
-            "hpet",
-            self.timer(TimerName::Hpet).and_then(|hpet| hpet.present),
-        );
-        let acpi = switch("acpi", Some(domain.features.acpi));
-        self.option(
-            "-machine",
-            format!(
-                "{machine},usb=off{vmport},dump-guest-core=off,memory-backend={RAM}{hpet}{acpi}"
-            ),
-        );
+        let hpet = self.timer(TimerName::Hpet).and_then(|hpet| hpet.present);
+        let list = OptionList::of(machine)
+            .with("usb", "off")
+            .maybe("vmport", domain.features.vmport.map(switch))
+            .with("dump-guest-core", "off")
+            .with("memory-backend", RAM)
+            .maybe("hpet", hpet.map(switch))
+            .with("acpi", switch(domain.features.acpi));
+        self.option("-machine", list);
         self.option(
             "-accel",
             match domain.virt_type {
@@ -51,7 +46,8 @@ impl Builder<'_> {
             self.cpu(cpu);
         }
 
-        self.option("-m", format!("size={}k", domain.memory_kib));
+        let size = format_args!("{}k", domain.memory_kib).to_string();
+        self.option("-m", OptionList::new().with("size", size));
         match domain.memory_kib.checked_mul(1024) {
             Some(bytes) => {
                 let ram = Object::new()
@@ -64,17 +60,18 @@ impl Builder<'_> {
         }
         self.option("-overcommit", "mem-lock=off");
         self.smp();
-        self.option("-uuid", domain.uuid);
+        self.option("-uuid", OptionValue::whole(domain.uuid));
 
         self.option("-display", "none");
         self.flag("-no-user-config");
         self.flag("-nodefaults");
         self.option(
             "-chardev",
-            format!(
-                "socket,id=charmonitor,fd={},server=on,wait=off",
-                self.resources.monitor
-            ),
+            OptionList::of("socket")
+                .with("id", "charmonitor")
+                .with("fd", self.resources.monitor)
+                .with("server", "on")
+                .with("wait", "off"),
         );
         self.option("-mon", "chardev=charmonitor,id=monitor,mode=control");
         self.clock();
@@ -93,8 +90,8 @@ impl Builder<'_> {
         match self.domain.clock_offset.as_str() {
             base @ ("utc" | "localtime") => {
                 let slew = late(self.timer(TimerName::Rtc)) == Some(TickPolicy::Catchup);
-                let slew = if slew { ",driftfix=slew" } else { "" };
-                self.option("-rtc", format!("base={base}{slew}"));
+                let rtc = OptionList::new().with("base", base);
+                self.option("-rtc", rtc.maybe("driftfix", slew.then_some("slew")));
             }
             other => self.refuse(format!("<clock offset='{other}'>")),
         }
@@ -116,87 +113,94 @@ impl Builder<'_> {
     /// Whether the guest may suspend itself is the chipset's to say.
     fn power(&mut self) {
         let power = self.domain.power;
-        let chipset = if self.is_q35() {
-            "ICH9-LPC"
+        let (s3, s4) = if self.is_q35() {
+            ("ICH9-LPC.disable_s3", "ICH9-LPC.disable_s4")
         } else {
-            "PIIX4_PM"
+            ("PIIX4_PM.disable_s3", "PIIX4_PM.disable_s4")
         };
-        for (state, enabled) in [("s3", power.suspend_to_mem), ("s4", power.suspend_to_disk)] {
+        for (property, enabled) in [(s3, power.suspend_to_mem), (s4, power.suspend_to_disk)] {
             if let Some(enabled) = enabled {
                 let disable = u8::from(!enabled);
-                self.option("-global", format!("{chipset}.disable_{state}={disable}"));
+                self.option("-global", OptionList::new().with(property, disable));
             }
         }
     }
 
     fn cpu(&mut self, cpu: &Cpu) {
         let accelerated = self.domain.virt_type == VirtType::Kvm;
-        let mut text = match cpu.mode.as_deref() {
+        let host = || OptionList::of("host").with("migratable", "on");
+        let mut list = match cpu.mode.as_deref() {
             None | Some("custom") => match &cpu.model {
-                Some(model) => doubled(&model.name),
+                Some(model) => match Word::parse(&model.name) {
+                    Some(name) => OptionList::of(name),
+                    None => return self.refuse(format!("<cpu><model>{}</model>", model.name)),
+                },
                 // Only a topology or the like: QEMU's default processor.
-                None if cpu.features.is_empty() && self.cpu_clocks().is_empty() => return,
-                None => "qemu64".to_owned(),
+                None if cpu.features.is_empty() && self.cpu_clocks().next().is_none() => return,
+                None => OptionList::of("qemu64"),
             },
-            Some("host-passthrough") if accelerated => "host,migratable=on".to_owned(),
+            Some("host-passthrough") if accelerated => host(),
             Some("host-passthrough") => {
                 return self.refuse("<cpu mode='host-passthrough'> without KVM");
             }
             // As near as QEMU comes without a database of models of ours.
-            Some("host-model") if accelerated => "host,migratable=on".to_owned(),
-            Some("host-model" | "maximum") => "max".to_owned(),
+            Some("host-model") if accelerated => host(),
+            Some("host-model" | "maximum") => OptionList::of("max"),
             Some(other) => return self.refuse(format!("<cpu mode='{other}'>")),
         };
-        text.push_str(&self.cpu_clocks());
+        for (feature, on) in self.cpu_clocks() {
+            list = list.with(feature, switch(on));
+        }
         for (policy, name) in &cpu.features {
-            let state = match policy.as_deref() {
-                None | Some("require" | "force" | "optional") => "on",
-                Some("disable" | "forbid") => "off",
+            let on = match policy.as_deref() {
+                None | Some("require" | "force" | "optional") => true,
+                Some("disable" | "forbid") => false,
                 Some(other) => {
                     self.refuse(format!("<feature policy='{other}' name='{name}'>"));
                     continue;
                 }
             };
-            text.push_str(&format!(",{}={state}", doubled(name)));
+            match Word::parse(name) {
+                Some(name) => list = list.with_word(name, switch(on)),
+                None => self.refuse(format!("<feature name='{name}'>")),
+            }
         }
         if cpu.check.as_deref() == Some("full") {
             // QEMU refuses to start rather than to leave out a feature.
-            text.push_str(",enforce=on");
+            list = list.with("enforce", "on");
         }
-        self.option("-cpu", text);
+        self.option("-cpu", list);
     }
 
     /// Clocks that are the processor's: the guest's paravirtual ones.
-    fn cpu_clocks(&self) -> String {
+    fn cpu_clocks(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let clocks = [
             (TimerName::KvmClock, "kvmclock"),
             (TimerName::HypervClock, "hv-time"),
         ];
-        let clocks = clocks.iter().filter_map(|&(name, feature)| {
-            let state = if self.timer(name)?.present? {
-                "on"
-            } else {
-                "off"
-            };
-            Some(format!(",{feature}={state}"))
-        });
-        clocks.collect()
+        let clocks = clocks.map(|(name, feature)| Some((feature, self.timer(name)?.present?)));
+        clocks.into_iter().flatten()
     }
 
     fn smp(&mut self) {
         let max = self.domain.vcpus;
-        let mut text = match self.domain.current_vcpus {
-            Some(current) if current < max => format!("{current},maxcpus={max}"),
-            _ => max.to_string(),
+        let list = match self.domain.current_vcpus {
+            Some(current) if current < max => OptionList::of(current).with("maxcpus", max),
+            _ => OptionList::of(max),
         };
-        match self.domain.cpu.as_ref().and_then(|cpu| cpu.topology) {
-            Some(t) => text.push_str(&format!(
-                ",sockets={},dies={},clusters={},cores={},threads={}",
-                t.sockets, t.dies, t.clusters, t.cores, t.threads
-            )),
-            None => text.push_str(&format!(",sockets={max},cores=1,threads=1")),
-        }
-        self.option("-smp", text);
+        let list = match self.domain.cpu.as_ref().and_then(|cpu| cpu.topology) {
+            Some(topology) => list
+                .with("sockets", topology.sockets)
+                .with("dies", topology.dies)
+                .with("clusters", topology.clusters)
+                .with("cores", topology.cores)
+                .with("threads", topology.threads),
+            None => list
+                .with("sockets", max)
+                .with("cores", 1)
+                .with("threads", 1),
+        };
+        self.option("-smp", list);
     }
 
     /// QEMU stays after a shutdown, so that what follows is decided here and not by it.
@@ -235,15 +239,20 @@ impl Builder<'_> {
             ("-append", &os.cmdline),
         ] {
             if let Some(value) = value {
-                self.option(option, value);
+                self.option(option, OptionValue::whole(value));
             }
         }
     }
 }
 
+fn switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
 /// `pc`, `q35` and their versions.
 fn is_known_machine(machine: &str) -> bool {
-    matches!(machine, "pc" | "q35")
-        || machine.starts_with("pc-i440fx-")
-        || machine.starts_with("pc-q35-")
+    Word::parse(machine).is_some()
+        && (matches!(machine, "pc" | "q35")
+            || machine.starts_with("pc-i440fx-")
+            || machine.starts_with("pc-q35-"))
 }

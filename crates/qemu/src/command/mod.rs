@@ -12,6 +12,9 @@ mod inputs;
 mod json;
 mod machine;
 mod nics;
+mod options;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +30,7 @@ pub use hostdevs::hostdev_device;
 pub use nics::{nic_device, nic_netdev};
 
 use json::Object;
+use options::{OptionList, OptionValue};
 
 /// QEMU for x86-64 where the document names none.
 pub const DEFAULT_EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
@@ -134,12 +138,12 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// Adds an option and its value.
-    fn option(&mut self, name: &str, value: impl fmt::Display) {
+    fn option(&mut self, name: &'static str, value: impl Into<OptionValue>) {
         self.args.push(name.to_owned());
-        self.args.push(value.to_string());
+        self.args.push(value.into().into_text());
     }
 
-    fn flag(&mut self, name: &str) {
+    fn flag(&mut self, name: &'static str) {
         self.args.push(name.to_owned());
     }
 
@@ -169,10 +173,8 @@ impl Builder<'_> {
         let set = self.next_set;
         self.next_set += 1;
         for fd in files {
-            self.option(
-                "-add-fd",
-                format!("set={set},fd={fd},opaque={}", doubled(alias)),
-            );
+            let list = OptionList::new().with("set", set).with("fd", fd);
+            self.option("-add-fd", list.with("opaque", alias));
         }
         Some(format!("/dev/fdset/{set}"))
     }
@@ -233,11 +235,6 @@ impl Builder<'_> {
 fn virtio(device: &str, model: &str) -> String {
     let suffix = model.strip_prefix("virtio").unwrap_or("");
     format!("{device}-pci{suffix}")
-}
-
-/// A text inside of QEMU's `key=value,…`: its commas are doubled.
-fn doubled(text: &str) -> String {
-    text.replace(',', ",,")
 }
 
 /// The boot order in effect, with `<boot dev=…>` of the system applied to the devices.

@@ -26,12 +26,26 @@ pub enum LaunchError {
     /// A directory, socket, log or image could not be opened.
     #[error("cannot prepare {}", path.display())]
     Prepare {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// What the kernel said.
         #[source]
         source: io::Error,
     },
+    /// A path that is no file, and would be waited for.
+    #[error(
+        "{} is {kind}\nA disk's image, a kernel or a ROM is a file or a block device.",
+        path.display()
+    )]
+    NoFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, with its article.
+        kind: &'static str,
+    },
+    /// Nobody waited for the start any more.
+    #[error("the start was given up")]
+    Dropped,
     /// The process could not be made.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

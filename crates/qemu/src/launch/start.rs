@@ -1,59 +1,97 @@
 //! The start itself: what blocks, up to the fork.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use conf::{CharBackend, Disk, DiskSource, Domain};
-use host::{Spawn, SpawnStep};
-use rustix::fs::OFlags;
+use host::{Spawn, SpawnStep, Spawned};
+use tokio::sync::oneshot;
 
-use super::{LaunchError, LaunchSpec, channel_path, memory_lock, placement};
+use super::unfinished::{Started, Unfinished};
+use super::{LaunchError, LaunchSpec, channel_path, files, memory_lock, placement};
 use crate::log::Log;
-use crate::process::Process;
+use crate::output::{Pipe, make_pipe};
 use crate::record::boot_id;
-use crate::{CommandLine, Resources, Taps, command_line, socket};
+use crate::run_dir::RunDir;
+use crate::simulated::SimulatedGuests;
+use crate::{CommandLine, Resources, Taps, command_line, socket, stray};
 
-/// A process that is connected to, and not yet greeted.
-pub(super) struct Started {
-    pub(super) process: Process,
-    pub(super) connection: UnixStream,
-    pub(super) log: Log,
+/// A process that runs, and has not greeted.
+pub(super) struct Begun {
+    pub(super) unfinished: Unfinished,
+    /// Our end of its pipe, and where that leads.
+    pub(super) output: Option<(PathBuf, OwnedFd, Log)>,
     pub(super) monitor: PathBuf,
     pub(super) boot_id: String,
 }
 
-/// All that is done before QEMU runs, and QEMU's start.
-pub(super) fn start(spec: &LaunchSpec) -> Result<Started, LaunchError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LaunchError::Prepare { path, source }
+/// Does all that is done before QEMU runs, and starts it, on a thread of its own: the kernel may
+/// keep it waiting for a disk, and neither whoever drops this call nor the runtime's end waits
+/// along. Then nothing is started any more, or it is ended.
+pub(super) async fn start(
+    spec: LaunchSpec,
+    simulated: Option<SimulatedGuests>,
+) -> Result<(LaunchSpec, Begun), LaunchError> {
+    let wanted = Wanted::default();
+    let is_wanted = Arc::clone(&wanted.0);
+    let (sender, begun) = oneshot::channel();
+    let work = move || {
+        let begun = match simulated {
+            Some(guests) => begin_simulated(&guests, &spec),
+            None => begin_qemu(&spec, &is_wanted),
+        };
+        // Whoever waited may be gone, and what was begun goes with this.
+        drop(sender.send(begun.map(|begun| (spec, begun))));
     };
-    let boot_id = boot_id().map_err(failed(Path::new("/proc")))?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&spec.run_dir)
-        .map_err(failed(&spec.run_dir))?;
-    let monitor = spec.run_dir.join("monitor.sock");
-    let listener = socket::listen(&monitor).map_err(failed(&monitor))?;
-    // It listens already, so nobody has to wait for QEMU to make it.
-    let connection = socket::connect(&monitor).map_err(failed(&monitor))?;
+    let broken_off = |source| LaunchError::Prepare {
+        path: PathBuf::from("the start"),
+        source,
+    };
+    std::thread::Builder::new()
+        .name("guest-start".to_owned())
+        .spawn(work)
+        .map_err(broken_off)?;
+    let begun = begun.await;
+    begun.map_err(|_| broken_off(io::Error::other("it broke off")))?
+}
 
-    let mut resources = Resources {
-        monitor: listener.as_raw_fd(),
-        pci_devices: spec.pci_devices.clone(),
-        usb_devices: spec.usb_devices.clone(),
-        ..Resources::default()
-    };
-    let mut inherited: Vec<OwnedFd> = vec![listener.into()];
-    if spec.run_as.is_some() {
-        open_files(&spec.domain, &mut resources, &mut inherited)?;
+/// Whether somebody waits for the start. Until this is dropped, somebody does.
+struct Wanted(Arc<AtomicBool>);
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
     }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn begin_qemu(spec: &LaunchSpec, is_wanted: &AtomicBool) -> Result<Begun, LaunchError> {
+    let mut resources = resources(spec);
+    let mut inherited: Vec<OwnedFd> = Vec::new();
+    // First of all, since this may take its time.
+    files::open_files(
+        &spec.domain,
+        spec.run_as.is_some(),
+        &mut resources,
+        &mut inherited,
+    )?;
+    let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
+    if !is_wanted.load(Ordering::Relaxed) {
+        return Err(LaunchError::Dropped);
+    }
+    let boot_id = boot_id().map_err(failed(Path::new("/proc")))?;
+    let monitor = monitor_path(spec);
+    let listener = socket::listen(&monitor).map_err(failed(&monitor))?;
+    resources.monitor = listener.as_raw_fd();
+    inherited.push(listener.into());
     open_channels(spec, &mut resources, &mut inherited)?;
     for (alias, fds) in &spec.taps {
         let mut taps = Taps::default();
@@ -68,16 +106,65 @@ pub(super) fn start(spec: &LaunchSpec) -> Result<Started, LaunchError> {
     }
 
     let command = command_line(&spec.domain, &resources)?;
-    let log = Log::begin(&spec.log, &command).map_err(failed(&spec.log))?;
-    let output = log.output().map_err(failed(&spec.log))?;
-    let process = spawn(spec, command, output.into(), inherited)?;
-    Ok(Started {
-        process,
-        connection,
-        log,
+    let mut log = Log::open(&spec.log).map_err(failed(&spec.log))?;
+    log.begin(&command).map_err(failed(&spec.log))?;
+    let path = spec.run_dir.join("output");
+    let Pipe { reader, writer } = make_pipe(&path).map_err(failed(&path))?;
+    let spawned = spawn(spec, command, writer, inherited)?;
+    Ok(Begun {
+        unfinished: Unfinished::new(Started::Qemu(spawned), run_dir),
+        output: Some((path, reader, log)),
         monitor,
         boot_id,
     })
+}
+
+/// The same for a guest that is simulated: its document has to have a command line, and that is
+/// what the guest is made of. Its files need not be there.
+fn begin_simulated(guests: &SimulatedGuests, spec: &LaunchSpec) -> Result<Begun, LaunchError> {
+    let mut resources = resources(spec);
+    for device in &spec.domain.devices.others {
+        if let (Some(_), Some(alias)) = (device.unix_channel(), &device.info.alias) {
+            resources.channels.insert(alias.clone(), 0);
+        }
+    }
+    for (alias, fds) in &spec.taps {
+        let numbers = |fds: &[OwnedFd]| fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let taps = Taps {
+            taps: numbers(&fds.taps),
+            vhosts: numbers(&fds.vhosts),
+        };
+        resources.taps.insert(alias.clone(), taps);
+    }
+    let command = command_line(&spec.domain, &resources)?;
+    let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
+    let machine = guests.start(spec.domain.uuid, &command);
+    Ok(Begun {
+        unfinished: Unfinished::new(Started::Simulated(machine), run_dir),
+        output: None,
+        monitor: monitor_path(spec),
+        boot_id: guests.boot_id().to_owned(),
+    })
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> LaunchError {
+    let path = path.to_owned();
+    move |source| LaunchError::Prepare {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn monitor_path(spec: &LaunchSpec) -> PathBuf {
+    spec.run_dir.join("monitor.sock")
+}
+
+fn resources(spec: &LaunchSpec) -> Resources {
+    Resources {
+        pci_devices: spec.pci_devices.clone(),
+        usb_devices: spec.usb_devices.clone(),
+        ..Resources::default()
+    }
 }
 
 fn spawn(
@@ -85,7 +172,7 @@ fn spawn(
     command: CommandLine,
     output: OwnedFd,
     inherited: Vec<OwnedFd>,
-) -> Result<Process, LaunchError> {
+) -> Result<Spawned, LaunchError> {
     let program = command.program.clone();
     let spawn = Spawn {
         program: command.program,
@@ -94,7 +181,7 @@ fn spawn(
             // QEMU's words are shown to people and read by programs.
             ("LC_ALL".into(), "C".into()),
             ("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into()),
-            ("HOME".into(), spec.run_dir.clone().into_os_string()),
+            (stray::MARK.into(), stray::mark(&spec.run_dir)),
         ],
         output,
         inherited,
@@ -104,10 +191,7 @@ fn spawn(
         run_as: spec.run_as.clone(),
     };
     match spawn.spawn() {
-        Ok(spawned) => Process::started(spawned).map_err(|source| LaunchError::Prepare {
-            path: program,
-            source,
-        }),
+        Ok(spawned) => Ok(spawned),
         Err(error)
             if error.step == SpawnStep::Execute
                 && error.source.kind() == io::ErrorKind::NotFound =>
@@ -140,72 +224,4 @@ fn open_channels(
         inherited.push(listener.into());
     }
     Ok(())
-}
-
-/// Opens what a QEMU without our rights could not.
-fn open_files(
-    domain: &Domain,
-    resources: &mut Resources,
-    inherited: &mut Vec<OwnedFd>,
-) -> Result<(), LaunchError> {
-    let mut open = |alias: &Option<String>, path: &str, options: &[&OpenOptions]| {
-        let Some(alias) = alias else {
-            return Ok::<_, LaunchError>(()); // refused when the command line is made
-        };
-        for options in options {
-            let file: File = options.open(path).map_err(|source| LaunchError::Prepare {
-                path: path.into(),
-                source,
-            })?;
-            let numbers = resources.files.entry(alias.clone()).or_default();
-            numbers.push(file.as_raw_fd());
-            inherited.push(file.into());
-        }
-        Ok(())
-    };
-    for disk in &domain.devices.disks {
-        let Some(DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
-            continue;
-        };
-        // QEMU takes a descriptor only if it is as direct as its cache is to be.
-        let direct = if is_direct(disk) {
-            OFlags::DIRECT
-        } else {
-            OFlags::empty()
-        };
-        let (mut read, mut both) = (OpenOptions::new(), OpenOptions::new());
-        read.read(true).custom_flags(direct.bits().cast_signed());
-        both.read(true)
-            .write(true)
-            .custom_flags(direct.bits().cast_signed());
-        if is_written_to(disk) {
-            // QEMU opens an image for reading first, to look at it.
-            open(&disk.info.alias, path, &[&read, &both])?;
-        } else {
-            open(&disk.info.alias, path, &[&read])?;
-        }
-    }
-    for serial in &domain.devices.serials {
-        if let CharBackend::File { path, append } = &serial.backend {
-            let mut write = OpenOptions::new();
-            write.write(true).create(true).mode(0o600);
-            if *append == Some(true) {
-                write.append(true);
-            } else {
-                write.truncate(true);
-            }
-            open(&serial.info.alias, path, &[&write])?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether its cache mode goes around the host's page cache.
-fn is_direct(disk: &Disk) -> bool {
-    let mut attributes = disk.driver_attributes.iter();
-    attributes.any(|(name, mode)| name == "cache" && matches!(mode.as_str(), "none" | "directsync"))
-}
-
-fn is_written_to(disk: &Disk) -> bool {
-    !disk.read_only && disk.device != "cdrom"
 }

@@ -1,30 +1,37 @@
 //! The connection.
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Map, Value, json};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 
+use super::lines::Lines;
 use super::message::{self, Event, Message, Refusal};
+use super::wire::{Incoming, Outgoing, Wire};
 use crate::QmpError;
-use crate::socket;
 
-/// Longest line that is read, bytes. Longer ones are skipped.
-pub const LINE_LIMIT: usize = 16 << 20;
+/// Longest answer to a command that expects no long one, bytes. Longer lines are skipped.
+pub const LINE_LIMIT: usize = 1 << 20;
 
-/// How many events wait for whoever reads them; more are dropped, and that is logged.
-pub const EVENT_QUEUE: usize = 4096;
+/// Longest answer to a command that expects a long one, such as one that a user typed; bytes.
+const LONG_ANSWER: usize = 16 << 20;
 
-/// Most descriptors in one message; the kernel's limit is 253.
-const DESCRIPTORS_A_MESSAGE: usize = 64;
+/// Longest event, bytes. QEMU's have some hundred.
+const EVENT_LIMIT: usize = 64 << 10;
+
+/// How many events wait for whoever reads them. With more, nothing is read from QEMU until some
+/// are taken.
+const EVENT_QUEUE: usize = 4;
+
+/// After so many bytes that are of no use to anybody reading pauses.
+const WASTE: usize = 64 << 10;
+
+/// How long: so QEMU can keep us busy, but not all the time.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection to a QEMU, past the handshake. Clones share it; it ends with the last of them.
 ///
@@ -33,14 +40,20 @@ const DESCRIPTORS_A_MESSAGE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Qmp {
     shared: Arc<Shared>,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: mpsc::UnboundedSender<Command>,
 }
 
 /// The events of a connection, in QEMU's order. Ends when the connection does.
-pub type QmpEvents = mpsc::Receiver<Event>;
+///
+/// They have to be taken: answers come after the events that were sent before them.
+pub(crate) type QmpEvents = mpsc::Receiver<Event>;
 
-/// What a command waits for.
-type Waiting = oneshot::Sender<Result<Value, Refusal>>;
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Result<Value, Refusal>>,
+    /// How long the answer may be, bytes.
+    limit: usize,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -55,31 +68,18 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Outgoing {
+struct Command {
     bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
 }
 
 impl Qmp {
-    /// Connects to QEMU's monitor socket and greets.
-    ///
-    /// `deadline` covers both: a QEMU that hangs, or that serves another client, doesn't greet.
-    pub async fn connect(path: &Path, deadline: Duration) -> Result<(Self, QmpEvents), QmpError> {
-        let stream = socket::connect(path)
-            .and_then(UnixStream::from_std)
-            .map_err(|source| QmpError::Connect {
-                path: path.display().to_string(),
-                source,
-            })?;
-        Self::greet(stream, deadline).await
-    }
-
-    /// Greets on a connection that stands.
-    pub async fn greet(
-        stream: UnixStream,
+    /// Greets on a connection that stands. A QEMU that hangs, or that serves another client, doesn't
+    /// greet back.
+    pub(crate) async fn greet(
+        wire: Wire,
         deadline: Duration,
     ) -> Result<(Self, QmpEvents), QmpError> {
-        let stream = Arc::new(stream);
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending {
                 last_id: 0,
@@ -88,8 +88,9 @@ impl Qmp {
         });
         let (outgoing, queue) = mpsc::unbounded_channel();
         let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
-        tokio::spawn(write(Arc::clone(&stream), queue));
-        tokio::spawn(read(stream, Arc::clone(&shared), events));
+        let (from, to) = wire.split();
+        tokio::spawn(write(to, queue));
+        tokio::spawn(read(from, Arc::clone(&shared), events));
         let qmp = Self { shared, outgoing };
         // QEMU answers it after its own greeting: no need to wait for that first.
         qmp.execute("qmp_capabilities", Value::Null, Vec::new(), deadline)
@@ -111,8 +112,34 @@ impl Qmp {
         if !arguments.is_null() {
             message.insert("arguments".to_owned(), arguments);
         }
+        self.asked(command, message, descriptors, deadline, LINE_LIMIT)
+            .await
+    }
+
+    /// As [`Self::execute`], without descriptors, and the answer may be long.
+    pub(super) async fn execute_long(
+        &self,
+        command: &str,
+        arguments: Value,
+        deadline: Duration,
+    ) -> Result<Value, QmpError> {
+        let mut message = Map::new();
+        message.insert("execute".to_owned(), command.into());
+        message.insert("arguments".to_owned(), arguments);
+        self.asked(command, message, Vec::new(), deadline, LONG_ANSWER)
+            .await
+    }
+
+    async fn asked(
+        &self,
+        command: &str,
+        message: Map<String, Value>,
+        descriptors: Vec<OwnedFd>,
+        deadline: Duration,
+        limit: usize,
+    ) -> Result<Value, QmpError> {
         let answer = self
-            .exchange(command, message, descriptors, deadline)
+            .exchange(command, message, descriptors, deadline, limit)
             .await?;
         answer.map_err(|refusal| QmpError::Refused {
             command: command.to_owned(),
@@ -137,7 +164,7 @@ impl Qmp {
             .to_owned();
         let id = message.remove("id");
         let mut answer = match self
-            .exchange(&command, message, Vec::new(), deadline)
+            .exchange(&command, message, Vec::new(), deadline, LONG_ANSWER)
             .await?
         {
             Ok(value) => json!({ "return": value }),
@@ -163,11 +190,12 @@ impl Qmp {
         mut message: Map<String, Value>,
         descriptors: Vec<OwnedFd>,
         deadline: Duration,
+        limit: usize,
     ) -> Result<Result<Value, Refusal>, QmpError> {
         let closed = || QmpError::Closed {
             command: command.to_owned(),
         };
-        let (id, answer) = self.shared.register().ok_or_else(closed)?;
+        let (id, answer) = self.shared.register(limit).ok_or_else(closed)?;
         // Forgets the command if this call is dropped.
         let _forget = Forget {
             shared: &self.shared,
@@ -177,7 +205,7 @@ impl Qmp {
         let mut bytes = Value::Object(message).to_string().into_bytes();
         bytes.push(b'\n');
         self.outgoing
-            .send(Outgoing { bytes, descriptors })
+            .send(Command { bytes, descriptors })
             .map_err(|_| closed())?;
         match tokio::time::timeout(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -196,13 +224,26 @@ impl Shared {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self) -> Option<(u64, oneshot::Receiver<Result<Value, Refusal>>)> {
+    fn register(&self, limit: usize) -> Option<(u64, oneshot::Receiver<Result<Value, Refusal>>)> {
         let mut pending = self.lock();
         let id = pending.last_id + 1;
         let (sender, receiver) = oneshot::channel();
-        pending.waiting.as_mut()?.insert(id, sender);
+        let waiting = Waiting {
+            answer: sender,
+            limit,
+        };
+        pending.waiting.as_mut()?.insert(id, waiting);
         pending.last_id = id;
         Some((id, receiver))
+    }
+
+    /// The longest line that is expected now, bytes.
+    fn line_limit(&self) -> usize {
+        let pending = self.lock();
+        let waiting = pending.waiting.iter().flat_map(HashMap::values);
+        waiting
+            .map(|waiting| waiting.limit)
+            .fold(EVENT_LIMIT, usize::max)
     }
 
     fn take(&self, id: u64) -> Option<Waiting> {
@@ -222,134 +263,86 @@ impl Drop for Forget<'_> {
 }
 
 /// Sends whole messages in order, until the last [`Qmp`] is gone or QEMU is.
-async fn write(stream: Arc<UnixStream>, mut queue: mpsc::UnboundedReceiver<Outgoing>) {
-    while let Some(message) = queue.recv().await {
-        if let Err(error) = send(&stream, &message).await {
+async fn write(mut to: Outgoing, mut queue: mpsc::UnboundedReceiver<Command>) {
+    while let Some(command) = queue.recv().await {
+        if let Err(error) = to.send(&command.bytes, &command.descriptors).await {
             tracing::debug!(%error, "writing to QEMU's monitor");
             break;
         }
     }
-    // Ends the reader, too. It may have ended already.
-    let _ = rustix::net::shutdown(&*stream, rustix::net::Shutdown::Both);
-}
-
-async fn send(stream: &UnixStream, message: &Outgoing) -> io::Result<()> {
-    let borrowed: Vec<_> = message.descriptors.iter().map(AsFd::as_fd).collect();
-    if borrowed.len() > DESCRIPTORS_A_MESSAGE {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut rest = &message.bytes[..];
-    let mut descriptors = &borrowed[..];
-    while !rest.is_empty() {
-        let sent = stream
-            .async_io(Interest::WRITABLE, || {
-                let mut space = [std::mem::MaybeUninit::uninit();
-                    rustix::cmsg_space!(ScmRights(DESCRIPTORS_A_MESSAGE))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                if !descriptors.is_empty() {
-                    control.push(SendAncillaryMessage::ScmRights(descriptors));
-                }
-                let sent = rustix::net::sendmsg(
-                    stream,
-                    &[IoSlice::new(rest)],
-                    &mut control,
-                    SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-                )?;
-                Ok(sent)
-            })
-            .await?;
-        descriptors = &[]; // they went with the first byte
-        rest = &rest[sent..];
-    }
-    Ok(())
+    to.close().await;
 }
 
 /// Reads until QEMU closes; then every waiting command is told so.
-async fn read(stream: Arc<UnixStream>, shared: Arc<Shared>, events: mpsc::Sender<Event>) {
+async fn read(mut from: Incoming, shared: Arc<Shared>, events: mpsc::Sender<Event>) {
     let mut lines = Lines::default();
-    let mut chunk = vec![0; 64 << 10];
+    let mut chunk = vec![0; 16 << 10];
+    let mut waste = Waste::default();
     loop {
-        let count = loop {
-            if let Err(error) = stream.readable().await {
-                break Err(error);
-            }
-            match stream.try_read(&mut chunk) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => break result,
-            }
-        };
-        match count {
+        let count = match from.read(&mut chunk).await {
             Ok(0) => break,
-            Ok(count) => lines.push(&chunk[..count], |line| dispatch(line, &shared, &events)),
+            Ok(count) => count,
             Err(error) => {
                 tracing::debug!(%error, "reading from QEMU's monitor");
                 break;
             }
+        };
+        let mut bytes = &chunk[..count];
+        while !bytes.is_empty() {
+            let Some(line) = lines.feed(&mut bytes, shared.line_limit()) else {
+                continue;
+            };
+            match dispatch(&line, &shared) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    // Waits for room. Nobody may be listening, which is fine.
+                    let _ = events.send(event).await;
+                }
+                Err(reason) => waste.tell(&line, reason),
+            }
+        }
+        waste.bytes += lines.take_skipped();
+        if waste.bytes >= WASTE {
+            waste.bytes = 0;
+            tokio::time::sleep(PAUSE).await;
         }
     }
     shared.lock().waiting = None;
 }
 
-fn dispatch(line: &[u8], shared: &Shared, events: &mpsc::Sender<Event>) {
-    match message::parse(line) {
-        Ok(Message::Greeting) => {}
-        Ok(Message::Answer(id, answer)) => {
+/// Gives an answer to whoever waits for it, and returns an event; `Err`: what is wrong with it.
+fn dispatch(line: &[u8], shared: &Shared) -> Result<Option<Event>, &'static str> {
+    match message::parse(line)? {
+        Message::Greeting => Ok(None),
+        Message::Answer(id, answer) => {
             // A caller that no longer waits is fine.
             if let Some(waiting) = shared.take(id) {
-                let _ = waiting.send(answer);
+                let _ = waiting.answer.send(answer);
             }
+            Ok(None)
         }
-        Ok(Message::Event(event)) => {
-            if let Err(mpsc::error::TrySendError::Full(event)) = events.try_send(event) {
-                tracing::warn!(event = event.name, "too many events of QEMU wait: dropped");
-            }
-        }
-        Err(reason) => {
+        Message::Event(event) if event.size <= EVENT_LIMIT => Ok(Some(event)),
+        Message::Event(_) => Err("an event that is too long"),
+    }
+}
+
+/// What QEMU sends and nobody has a use for.
+#[derive(Debug, Default)]
+struct Waste {
+    bytes: usize,
+    lines: u64,
+}
+
+impl Waste {
+    /// Logs a line that is skipped: ever fewer of them.
+    fn tell(&mut self, line: &[u8], reason: &str) {
+        self.bytes += line.len();
+        self.lines += 1;
+        if self.lines.is_power_of_two() {
             let beginning = String::from_utf8_lossy(&line[..line.len().min(200)]);
-            tracing::warn!(%beginning, reason, "a line from QEMU that is no QMP message: skipped");
+            let number = self.lines;
+            tracing::warn!(%beginning, reason, number, "a line from QEMU is skipped");
         }
-    }
-}
-
-/// Splits bytes into lines, and skips those that are too long.
-#[derive(Default)]
-struct Lines {
-    partial: Vec<u8>,
-    skipping: bool,
-}
-
-impl Lines {
-    fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&[u8])) {
-        while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
-            let (head, tail) = bytes.split_at(end);
-            bytes = &tail[1..];
-            if std::mem::take(&mut self.skipping) {
-                continue;
-            }
-            if self.partial.is_empty() {
-                finish(head, &mut each);
-            } else {
-                self.partial.extend_from_slice(head);
-                finish(&self.partial, &mut each);
-                self.partial.clear();
-            }
-        }
-        if self.skipping {
-            return;
-        }
-        self.partial.extend_from_slice(bytes);
-        if self.partial.len() > LINE_LIMIT {
-            tracing::warn!("a line of QEMU's is longer than {LINE_LIMIT} bytes: skipped");
-            self.partial = Vec::new();
-            self.skipping = true;
-        }
-    }
-}
-
-fn finish(line: &[u8], each: &mut impl FnMut(&[u8])) {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if !line.is_empty() {
-        each(line);
     }
 }
 
@@ -358,6 +351,8 @@ mod tests {
     use super::*;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     use std::io::{IoSliceMut, Write};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
 
     /// A connected pair of ends, and what the other side reads of one command.
     async fn greeted() -> (Qmp, QmpEvents, std::os::unix::net::UnixStream) {
@@ -371,8 +366,8 @@ mod tests {
                 reply(&theirs, r#"{"return": {}, "id": 1}"#);
                 theirs
             });
-            let stream = UnixStream::from_std(ours).unwrap();
-            let (qmp, events) = Qmp::greet(stream, Duration::from_secs(20)).await.unwrap();
+            let wire = Wire::Socket(UnixStream::from_std(ours).unwrap());
+            let (qmp, events) = Qmp::greet(wire, Duration::from_secs(20)).await.unwrap();
             (qmp, events, answering.await.unwrap())
         };
         (qmp, events, theirs)
@@ -472,28 +467,34 @@ mod tests {
         assert!(second.contains("query-status"), "{second}");
     }
 
-    fn split(pieces: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
-        let mut found = Vec::new();
-        for piece in pieces {
-            lines.push(piece, |line| {
-                found.push(String::from_utf8_lossy(line).into_owned());
-            });
-        }
-        found
-    }
-
-    #[test]
-    fn lines_are_found_wherever_the_bytes_are_cut() {
-        assert_eq!(
-            split(&[b"a\r\nb", b"c\n\n", b"d", b"e\nrest"]),
-            ["a", "bc", "de"]
-        );
-    }
-
-    #[test]
-    fn a_line_beyond_the_limit_is_skipped_and_the_next_is_read() {
-        let chunk = vec![b'x'; LINE_LIMIT / 2 + 1];
-        assert_eq!(split(&[&chunk, &chunk, b"more\nnext\n"]), ["next"]);
+    #[tokio::test(start_paused = true)]
+    async fn garbage_without_end_is_read_at_a_pace_and_answers_get_through() {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let qemu = tokio::spawn(async move {
+            let mut garbage = 0_usize;
+            let mut chunk = b"no JSON at all\n".repeat(1000);
+            chunk.extend(vec![b'x'; 100 << 10]);
+            chunk.push(b'\n');
+            let answer = b"{\"return\": {}, \"id\": 1}\n";
+            theirs.write_all(answer).await.unwrap();
+            while theirs.write_all(&chunk).await.is_ok() {
+                garbage += chunk.len();
+                if garbage > 4 << 20 {
+                    let answer = b"{\"return\": {\"status\": \"paused\"}, \"id\": 2}\n";
+                    theirs.write_all(answer).await.unwrap();
+                    break;
+                }
+            }
+            (garbage, theirs)
+        });
+        let start = tokio::time::Instant::now();
+        let (qmp, _events) = Qmp::greet(Wire::Simulated(ours), Duration::MAX)
+            .await
+            .unwrap();
+        assert_eq!(qmp.status().await.unwrap(), super::super::RunState::Paused);
+        let (garbage, _theirs) = qemu.await.unwrap();
+        // The clock is the runtime's: it counts pauses, not work.
+        let pauses = u128::try_from(garbage / WASTE / 2).unwrap();
+        assert!(start.elapsed().as_millis() >= pauses * PAUSE.as_millis());
     }
 }

@@ -1,5 +1,6 @@
 //! The commands that virtnic uses, as typed calls.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::Qmp;
 use super::message::RunState;
+use super::rx_filter::GuestRxFilter;
 use crate::QmpError;
 
 /// Time for a command that QEMU's main loop answers at once. A busy host makes even those late.
@@ -55,6 +57,14 @@ pub(crate) struct VcpuThread {
 #[derive(Deserialize)]
 struct Status {
     status: String,
+}
+
+/// A member of an object in QEMU's tree.
+#[derive(Deserialize)]
+struct ObjectMember {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 impl Qmp {
@@ -108,12 +118,7 @@ impl Qmp {
     pub async fn human(&self, line: &str, deadline: Duration) -> Result<String, QmpError> {
         let command = "human-monitor-command";
         let answer = self
-            .execute(
-                command,
-                json!({ "command-line": line }),
-                Vec::new(),
-                deadline,
-            )
+            .execute_long(command, json!({ "command-line": line }), deadline)
             .await?;
         decode(command, answer)
     }
@@ -163,6 +168,29 @@ impl Qmp {
     pub async fn set_link(&self, id: &str, up: bool) -> Result<(), QmpError> {
         self.plain("set_link", json!({ "name": id, "up": up }))
             .await
+    }
+
+    /// `query-rx-filter`, of one card or of all that have any. Asking is also what has QEMU tell of
+    /// a card's next change.
+    pub(crate) async fn rx_filters(
+        &self,
+        alias: Option<&str>,
+    ) -> Result<Vec<GuestRxFilter>, QmpError> {
+        let command = "query-rx-filter";
+        let arguments = alias.map_or(Value::Null, |alias| json!({ "name": alias }));
+        let answer = self.execute(command, arguments, Vec::new(), QUICK).await?;
+        GuestRxFilter::list(&answer).ok_or(QmpError::Nonsense { command })
+    }
+
+    /// The devices with an alias, as `qom-list` has them: those that `-device` and `device_add`
+    /// made and that are not yet gone.
+    pub(crate) async fn device_aliases(&self) -> Result<BTreeSet<String>, QmpError> {
+        let place = json!({ "path": "/machine/peripheral" });
+        let members: Vec<ObjectMember> = self.typed("qom-list", place).await?;
+        let devices = members
+            .into_iter()
+            .filter(|member| member.kind.starts_with("child<"));
+        Ok(devices.map(|member| member.name).collect())
     }
 
     async fn plain(&self, command: &str, arguments: Value) -> Result<(), QmpError> {

@@ -49,6 +49,12 @@ pub enum QmpError {
         #[source]
         source: serde_json::Error,
     },
+    /// An answer that is well-formed and says nothing.
+    #[error("QEMU's answer to '{command}' makes no sense")]
+    Nonsense {
+        /// The command.
+        command: &'static str,
+    },
     /// A raw command that is no QMP command.
     #[error("'{text}' is no QMP command: a JSON object with a member 'execute' is wanted")]
     NotACommand {

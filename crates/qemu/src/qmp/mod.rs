@@ -6,9 +6,15 @@
 mod client;
 mod commands;
 mod error;
+mod lines;
 mod message;
+mod rx_filter;
+mod wire;
 
-pub use client::{EVENT_QUEUE, LINE_LIMIT, Qmp, QmpEvents};
+pub(crate) use client::QmpEvents;
+pub use client::{LINE_LIMIT, Qmp};
 pub use commands::{BalloonInfo, CharDeviceInfo};
 pub use error::QmpError;
 pub use message::{Event, RunState, Timestamp};
+pub use rx_filter::GuestRxFilter;
+pub(crate) use wire::Wire;

@@ -42,9 +42,17 @@ impl Bench {
         Self::with_script(&format!(
             "echo $$ >\"${{0%/*}}/pid\"\n\
              exec 0<&\"$MONITOR\"\n\
+             cd \"${{0%/*}}\"\n\
              exec '{}' --ignored --exact stand_in --nocapture >/dev/null",
             program.display()
         ))
+    }
+
+    /// An emulator that is silent from that command on, and makes a file `muted` then.
+    pub(crate) fn serving_muted_after(command: &str) -> Self {
+        let bench = Self::serving();
+        std::fs::write(bench.path("mute"), command).unwrap();
+        bench
     }
 
     pub(crate) fn spec(&self) -> LaunchSpec {
@@ -169,6 +177,10 @@ impl Guest {
         for line in BufReader::new(connection).lines() {
             let Ok(line) = line else { return };
             let command: Value = serde_json::from_str(&line).unwrap();
+            if std::fs::read_to_string("mute").is_ok_and(|mute| command["execute"] == mute) {
+                std::fs::write("muted", "").unwrap();
+                continue;
+            }
             let (before, answer, after) = self.obey(&command);
             let mut answer = answer;
             answer["id"] = command["id"].clone();
@@ -243,6 +255,11 @@ impl Guest {
                 before.push(json!({ "return": "to nobody", "id": 4711 }));
                 done
             }
+            "print" => {
+                let text = command["arguments"]["text"].as_str().unwrap();
+                writeln!(std::io::stderr(), "{text}").unwrap();
+                done
+            }
             "be-silent" => json!({}),
             "exit" => {
                 std::process::exit(command["arguments"]["code"].as_i64().unwrap() as i32);
@@ -271,4 +288,29 @@ impl Guest {
 fn event(name: &str, data: Value) -> Value {
     let time = json!({ "seconds": 1, "microseconds": 2 });
     json!({ "event": name, "data": data, "timestamp": time })
+}
+
+/// A connection of somebody else's to a stand-in's monitor.
+pub(crate) struct Monitor(UnixStream);
+
+impl Monitor {
+    pub(crate) fn connect(path: &Path) -> Self {
+        let monitor = Self(UnixStream::connect(path).unwrap());
+        monitor.line();
+        monitor
+    }
+
+    pub(crate) fn command(&self, name: &str, arguments: &Value) {
+        let command = json!({ "execute": name, "arguments": arguments, "id": 1 });
+        writeln!(&self.0, "{command}").unwrap();
+        self.line();
+    }
+
+    fn line(&self) {
+        // One byte after the other, since nothing may be lost to a buffer.
+        let mut byte = [0];
+        while byte != *b"\n" {
+            std::io::Read::read_exact(&mut &self.0, &mut byte).unwrap();
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Where a guest's threads run, with a stand-in for QEMU.
 
-use qemu::{Guest, LaunchError};
+use qemu::{LaunchError, Launcher};
 use serde_json::Value;
 
 use crate::SOON;
@@ -25,7 +25,7 @@ async fn each_virtual_cpu_runs_where_it_is_pinned_and_the_rest_where_qemu_is() {
          <numatune><memory mode='strict' nodeset='0'/></numatune>"
     ));
     spec.domain.vcpus = 2;
-    let guest = Guest::launch(spec).await.unwrap().guest;
+    let guest = Launcher::Qemu.launch(spec).await.unwrap().guest;
 
     let pid = guest.pid().unwrap();
     assert_eq!(allowed(pid, &pid.into()), first.to_string());
@@ -50,7 +50,10 @@ async fn each_virtual_cpu_runs_where_it_is_pinned_and_the_rest_where_qemu_is() {
 async fn a_virtual_cpu_that_cannot_be_pinned_ends_the_start() {
     let bench = Bench::serving();
     let pin = "<cputune><vcpupin vcpu='0' cpuset='16383'/></cputune>";
-    let error = Guest::launch(bench.spec_with(pin)).await.unwrap_err();
+    let error = Launcher::Qemu
+        .launch(bench.spec_with(pin))
+        .await
+        .unwrap_err();
     assert_eq!(
         error.to_string(),
         "virtual CPU 0 can't be pinned to the host's CPUs (16383)"
@@ -66,7 +69,7 @@ async fn a_virtual_cpu_that_cannot_be_pinned_ends_the_start() {
 async fn cpus_that_qemu_cannot_have_keep_it_from_starting() {
     let bench = Bench::serving();
     let spec = bench.spec_with("<cputune><emulatorpin cpuset='16383'/></cputune>");
-    let error = Guest::launch(spec).await.unwrap_err();
+    let error = Launcher::Qemu.launch(spec).await.unwrap_err();
     let LaunchError::Spawn(error) = error else {
         panic!("{error:?}");
     };

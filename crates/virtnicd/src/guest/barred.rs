@@ -2,7 +2,6 @@
 //! them, and none of them is started a second time.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 use conf::Uuid;
@@ -20,10 +19,8 @@ pub(crate) struct Barred(Mutex<BTreeMap<Uuid, BarredGuest>>);
 #[derive(Debug, Clone)]
 pub(crate) struct BarredGuest {
     pub(crate) uuid: Uuid,
-    /// Its record.
-    pub(crate) path: PathBuf,
-    /// Why that can't be read.
-    pub(crate) reason: String,
+    /// What is wrong, in words.
+    pub(crate) what: String,
 }
 
 impl Barred {
@@ -33,13 +30,15 @@ impl Barred {
             "{record}; its guest is left alone and can't be started: virtnic reconcile tells more"
         );
         if let Ok(uuid) = record.id.parse() {
-            let guest = BarredGuest {
-                uuid,
-                path: record.path.clone(),
-                reason: record.reason.clone(),
-            };
-            lock(&self.0).insert(uuid, guest);
+            let what = record.to_string();
+            lock(&self.0).insert(uuid, BarredGuest { uuid, what });
         }
+    }
+
+    /// Bars a guest of which the kernel does not say whether its process is there.
+    pub(crate) fn bar_unknown(&self, uuid: Uuid, what: String) {
+        tracing::error!("{what}; it is left alone and can't be started");
+        lock(&self.0).insert(uuid, BarredGuest { uuid, what });
     }
 
     /// It is known again what became of it.
@@ -52,6 +51,11 @@ impl Barred {
         lock(&self.0).keys().copied().collect()
     }
 
+    /// Whether a guest is one of them.
+    pub(crate) fn has(&self, guest: Uuid) -> bool {
+        lock(&self.0).contains_key(&guest)
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> Vec<BarredGuest> {
         lock(&self.0).values().cloned().collect()
@@ -60,13 +64,12 @@ impl Barred {
     /// Refuses to start one of them.
     pub(super) fn check(&self, guest: Uuid, name: &str) -> Result<(), Error> {
         let barred = lock(&self.0).get(&guest).cloned();
-        let Some(BarredGuest { path, reason, .. }) = barred else {
+        let Some(BarredGuest { what, .. }) = barred else {
             return Ok(());
         };
         let detail = format!(
-            "guest '{name}' may be running already: its record '{}' can't be read: {reason}\n\
-             See what is there: virtnic reconcile",
-            path.display()
+            "guest '{name}' may be running already: {what}\n\
+             See what is there: virtnic reconcile"
         );
         Err(Error::new(Code::OperationFailed, QEMU, detail))
     }

@@ -16,21 +16,12 @@ pub(super) const STARTING: DomainState = DomainState {
     reason: 11,
 };
 
-/// It is there, and what it does is not known; libvirt's numbers.
-const UNKNOWN: DomainState = DomainState {
-    state: 0,
-    reason: 0,
-};
-
 /// How long a command that a user typed may take.
 const MONITOR_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// libvirt's numbers of a guest's state and of its reason.
 pub(super) fn state_and_reason(run: &Run) -> DomainState {
-    let Some(machine) = &run.machine else {
-        return UNKNOWN;
-    };
-    let (state, reason) = match machine.state() {
+    let (state, reason) = match run.machine.state() {
         GuestState::Running if run.resumed => (1, 5),
         GuestState::Running => (1, 1),
         GuestState::Paused(reason) => (
@@ -49,16 +40,16 @@ pub(super) fn state_and_reason(run: &Run) -> DomainState {
         GuestState::Asleep => (7, 0),
         // About to be cleaned up.
         GuestState::Ended => (4, 0),
+        GuestState::Unknown => (0, 0),
     };
     DomainState { state, reason }
 }
 
 /// What a guest's process has used of the processors, nanoseconds; 0 where that is not known.
 pub(super) fn cpu_time(run: &Run) -> u64 {
-    let Some(process) = &run.process else {
+    let Some(pid) = run.machine.pid() else {
         return 0;
     };
-    let pid = process.pid;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Fields 14 and 15, after the name in parentheses, in clock ticks.
     let ticks: u64 = stat.rsplit_once(')').map_or(0, |(_, rest)| {
@@ -83,7 +74,7 @@ pub(super) async fn suspend(
     handle: &GuestHandle,
     run: &Run,
 ) -> Result<Controlled> {
-    run.machine()?.suspend().await.map_err(control)?;
+    run.machine.suspend().await.map_err(control)?;
     if let Err(error) = links::switch(daemon, &run.attachments, false).await {
         tracing::warn!(guest = handle.name, %error, "paused, and its links are still on");
     }
@@ -96,7 +87,7 @@ pub(super) async fn resume(
     handle: &GuestHandle,
     run: &Run,
 ) -> Result<Controlled> {
-    let machine = run.machine()?;
+    let machine = &run.machine;
     if machine.state() == GuestState::Running {
         return Err(fault::invalid(QEMU, "domain is already running"));
     }
@@ -119,29 +110,29 @@ impl GuestHandle {
     /// Presses the guest's power button; what it makes of that is up to it.
     pub(crate) async fn shut_down(&self) -> Result<()> {
         let run = self.run()?;
-        run.machine()?.shutdown().await.map_err(control)
+        run.machine.shutdown().await.map_err(control)
     }
 
     pub(crate) async fn reboot(&self) -> Result<()> {
         let run = self.run()?;
-        run.machine()?.reboot().await.map_err(control)
+        run.machine.reboot().await.map_err(control)
     }
 
     pub(crate) async fn reset(&self) -> Result<()> {
         let run = self.run()?;
-        run.machine()?.reset().await.map_err(control)
+        run.machine.reset().await.map_err(control)
     }
 
     /// Sends a line to QEMU's monitor, and gives QEMU's answer as it is, errors included.
     pub(crate) async fn monitor_command(&self, command: &str, human: bool) -> Result<String> {
         let run = self.run()?;
-        let monitor = run.machine()?.qmp().map_err(control)?;
+        let machine = &run.machine;
         let answer = if human {
-            monitor.human(command, MONITOR_DEADLINE).await
+            machine.human(command, MONITOR_DEADLINE).await
         } else {
-            monitor.pass_through(command, MONITOR_DEADLINE).await
+            machine.pass_through(command, MONITOR_DEADLINE).await
         };
-        answer.map_err(|error| control(error.into()))
+        answer.map_err(control)
     }
 }
 
@@ -149,10 +140,7 @@ impl GuestHandle {
 pub(super) fn control(error: ControlError) -> Error {
     match &error {
         ControlError::Ended { .. } => fault::invalid(DOMAIN, "domain is not running"),
-        ControlError::Simulated { .. } => {
-            Error::new(Code::OperationUnsupported, QEMU, error.to_string())
-        }
-        ControlError::StillThere { .. } => {
+        ControlError::StillThere { .. } | ControlError::Silent { .. } => {
             Error::new(Code::OperationFailed, QEMU, error.to_string())
         }
         _ => Error::new(Code::InternalError, QEMU, fault::chain(&error)),

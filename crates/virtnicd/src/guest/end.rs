@@ -1,13 +1,10 @@
 //! A guest's end: its process, then all that it had of the host.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use assign::Generation;
 use lending::{Attachment, PortId};
-use qemu::{Exit, ExitReason};
-use rpc::{Code, Error};
-use tokio::time::timeout;
+use qemu::Exit;
 
 use super::QEMU;
 use super::control::control;
@@ -16,40 +13,15 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
-/// After SIGKILL. Giving back a device, and large memory, takes the kernel its time.
-const KILL_DEADLINE: Duration = Duration::from_secs(30);
-
 /// Ends the process, and waits until it is gone.
 pub(super) async fn kill(run: &Run, gracefully: bool) -> Result<Exit> {
-    match (&run.machine, &run.process) {
-        (Some(machine), _) if gracefully => machine.destroy_gracefully().await.map_err(control),
-        (Some(machine), _) => machine.destroy().await.map_err(control),
-        // Its monitor does not answer, so nothing could be asked of it first.
-        (None, Some(process)) => match timeout(KILL_DEADLINE, process.kill()).await {
-            Ok(Ok(())) => Ok(DESTROYED),
-            Ok(Err(error)) => Err(Error::new(
-                Code::OperationFailed,
-                QEMU,
-                fault::chain(&error),
-            )),
-            Err(_) => {
-                let detail = format!(
-                    "process {} of guest '{}' did not end within {} s",
-                    process.pid,
-                    process.name,
-                    KILL_DEADLINE.as_secs()
-                );
-                Err(Error::new(Code::OperationFailed, QEMU, detail))
-            }
-        },
-        (None, None) => Ok(DESTROYED),
-    }
+    let ended = if gracefully {
+        run.machine.destroy_gracefully().await
+    } else {
+        run.machine.destroy().await
+    };
+    ended.map_err(control)
 }
-
-const DESTROYED: Exit = Exit {
-    reason: ExitReason::Destroyed,
-    status: None,
-};
 
 /// Takes back whatever a guest had, as far as that goes; what was left behind.
 pub(super) async fn give_all_back(

@@ -12,6 +12,10 @@ impl Owner {
         };
         let dom = self.handle.dom_with(run.id);
         match event {
+            GuestEvent::State {
+                from: GuestState::Unknown,
+                ..
+            } => self.is_stocked = false,
             GuestEvent::State { from, to } => {
                 let is_known = to == GuestState::Running && std::mem::take(&mut self.is_told);
                 if !is_known && let Some(change) = change(from, to) {
@@ -19,18 +23,15 @@ impl Owner {
                 }
             }
             GuestEvent::Rebooted { .. } => self.daemon.events.tell(DomainRebooted { dom }),
+            GuestEvent::Shutdown { by_guest } => self.tell(shutdown(by_guest)),
+            GuestEvent::RxFilterChanged { alias } => {
+                self.filters.insert(alias);
+            }
+            GuestEvent::DeviceDeleted { alias } => {
+                self.deleted.insert(alias);
+            }
+            GuestEvent::DevicesChanged => self.is_stocked = false,
             GuestEvent::Qmp(event) => {
-                match event.name.as_str() {
-                    "SHUTDOWN" => self.tell(shutdown(event.flag("guest"))),
-                    "NIC_RX_FILTER_CHANGED" => {
-                        (self.filters).extend(event.text("name").map(str::to_owned));
-                    }
-                    // Parts of a device, without a name of their own, go with it.
-                    "DEVICE_DELETED" => {
-                        (self.deleted).extend(event.text("device").map(str::to_owned));
-                    }
-                    _ => {}
-                }
                 self.daemon.events.tell(MonitorEvent {
                     dom,
                     seconds: event.timestamp.map_or(0, |time| time.seconds),
@@ -40,6 +41,8 @@ impl Owner {
                 });
             }
             GuestEvent::Exited(exit) => self.is_gone(exit),
+            // Who asked for that is told otherwise.
+            _ => {}
         }
     }
 
@@ -81,6 +84,8 @@ fn shutdown(by_guest: Option<bool>) -> DomainChange {
 fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
     use GuestState as S;
     match (from, to) {
+        // An earlier daemon has told it.
+        (S::Unknown, _) | (_, S::Unknown) => None,
         // Told by the start itself.
         (S::Paused(PauseReason::Starting), S::Paused(_)) => None,
         (_, S::Running) => Some(DomainChange::ResumedUnpaused),

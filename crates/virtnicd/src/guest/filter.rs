@@ -2,36 +2,21 @@
 //! lets in, its macvtap lets in.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use conf::{Interface, MacAddress, Plug};
-use host::RxFilter;
 use qemu::Guest;
 use rpc::DomainNicMacChange;
-use serde_json::{Value, json};
 
 use super::attachment::line_of;
 use super::handle::{GuestHandle, Run};
 use crate::daemon::Daemon;
 use crate::fault;
 
-/// QEMU answers at once; a guest that hangs does not matter for it.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// Multicast groups that are followed one by one; with more, all are let in.
-const MOST_GROUPS: usize = 64;
-
 /// A macvtap whose guest is trusted.
 struct Followed {
     alias: String,
     ifindex: u32,
     mac: MacAddress,
-}
-
-/// What a guest's driver asked its card for.
-#[derive(Debug, PartialEq, Eq)]
-struct Asked {
-    mac: Option<MacAddress>,
-    filter: RxFilter,
 }
 
 /// Brings the filters of a guest's trusted macvtaps to what its driver asks for.
@@ -41,11 +26,8 @@ pub(super) async fn follow(
     run: &Run,
     is_wanted: impl Fn(&str) -> bool,
 ) {
-    let Some(machine) = &run.machine else {
-        return;
-    };
     for macvtap in followed(daemon, run, is_wanted) {
-        if let Err(error) = follow_one(daemon, handle, machine, &macvtap).await {
+        if let Err(error) = follow_one(daemon, handle, &run.machine, &macvtap).await {
             tracing::warn!(
                 guest = handle.name,
                 alias = macvtap.alias,
@@ -83,18 +65,9 @@ async fn follow_one(
     macvtap: &Followed,
 ) -> Result<(), String> {
     let said = |error: &dyn std::error::Error| fault::chain(error);
-    let monitor = machine.qmp().map_err(|error| said(&error))?;
     // Asking is also what has QEMU tell of the next change.
-    let answer = monitor
-        .execute(
-            "query-rx-filter",
-            json!({ "name": macvtap.alias }),
-            Vec::new(),
-            DEADLINE,
-        )
-        .await
-        .map_err(|error| said(&error))?;
-    let asked = Asked::read(&answer).ok_or("QEMU's answer makes no sense")?;
+    let asked = machine.rx_filter(&macvtap.alias).await;
+    let asked = asked.map_err(|error| said(&error))?;
     let (host, ifindex) = (Arc::clone(&daemon.host), macvtap.ifindex);
     let filter = asked.filter;
     let mac = asked.mac;
@@ -130,97 +103,4 @@ fn is_followed(interface: &Interface) -> bool {
         ),
     };
     plug && trusted == Some(true) && interface.is_virtio()
-}
-
-impl Asked {
-    /// QEMU's `RxFilterInfo` (`qapi/net.json`). A guest with VLANs of its own gets all frames,
-    /// since macvtap knows no VLAN filter; so does one whose table of addresses ran over.
-    fn read(answer: &Value) -> Option<Self> {
-        let info = answer.as_array()?.first()?;
-        let flag = |name: &str| info.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let word = |name: &str| info.get(name).and_then(Value::as_str).unwrap_or("none");
-        let macs = |name: &str| -> Vec<MacAddress> {
-            let table = info.get(name).and_then(Value::as_array);
-            let texts = table.into_iter().flatten().filter_map(Value::as_str);
-            texts.filter_map(|text| text.parse().ok()).collect()
-        };
-        let vlans = info.get("vlan-table").and_then(Value::as_array);
-        let has_vlans = word("vlan") != "none" && vlans.is_some_and(|table| !table.is_empty());
-        let groups = macs("multicast-table");
-        let more_unicast = !macs("unicast-table").is_empty() || flag("unicast-overflow");
-        let all_multicast =
-            word("multicast") == "all" || flag("multicast-overflow") || groups.len() > MOST_GROUPS;
-        Some(Self {
-            mac: info
-                .get("main-mac")
-                .and_then(Value::as_str)
-                .and_then(|mac| mac.parse().ok())
-                .filter(|mac: &MacAddress| !mac.is_zero() && !mac.is_multicast()),
-            filter: RxFilter {
-                promiscuous: flag("promiscuous")
-                    || has_vlans
-                    || more_unicast
-                    || word("unicast") == "all",
-                all_multicast,
-                multicast: if all_multicast { Vec::new() } else { groups },
-            },
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(change: impl FnOnce(&mut Value)) -> Asked {
-        let mut info = json!({
-            "name": "net0", "promiscuous": false, "multicast": "normal", "unicast": "normal",
-            "vlan": "none", "broadcast-allowed": true, "multicast-overflow": false,
-            "unicast-overflow": false, "main-mac": "52:54:00:00:00:01", "vlan-table": [],
-            "unicast-table": [], "multicast-table": ["01:00:5e:00:00:01"],
-        });
-        change(&mut info);
-        Asked::read(&json!([info])).unwrap()
-    }
-
-    #[test]
-    fn what_the_guest_asks_for_is_let_in() {
-        let plain = asked(|_| {});
-        assert_eq!(plain.mac, "52:54:00:00:00:01".parse().ok());
-        assert!(!plain.filter.promiscuous && !plain.filter.all_multicast);
-        assert_eq!(plain.filter.multicast.len(), 1);
-        assert!(asked(|i| i["promiscuous"] = true.into()).filter.promiscuous);
-        assert!(
-            asked(|i| i["multicast"] = "all".into())
-                .filter
-                .all_multicast
-        );
-        assert!(
-            asked(|i| i["multicast-overflow"] = true.into())
-                .filter
-                .all_multicast
-        );
-    }
-
-    #[test]
-    fn weakness_36_more_unicast_addresses_and_vlans_of_the_guest_get_through() {
-        let more = json!(["52:54:00:00:00:02"]);
-        assert!(asked(|i| i["unicast-table"] = more).filter.promiscuous);
-        let tagged = asked(|i| {
-            i["vlan"] = "normal".into();
-            i["vlan-table"] = json!([7]);
-        });
-        assert!(tagged.filter.promiscuous);
-    }
-
-    #[test]
-    fn an_answer_without_sense_changes_nothing() {
-        for answer in [json!({}), json!([]), json!("x")] {
-            assert!(Asked::read(&answer).is_none(), "{answer}");
-        }
-        assert_eq!(
-            asked(|i| i["main-mac"] = "01:00:5e:00:00:01".into()).mac,
-            None
-        );
-    }
 }

@@ -50,10 +50,7 @@ pub(crate) struct Run {
     pub(crate) id: i32,
     /// The document with all that was resolved.
     pub(crate) domain: conf::Domain,
-    /// None: an earlier daemon started it, and its monitor has not answered this one yet.
-    pub(crate) machine: Option<qemu::Guest>,
-    /// Its process, as it is recorded; none for a simulated one.
-    pub(crate) process: Option<qemu::GuestRecord>,
+    pub(crate) machine: qemu::Guest,
     pub(crate) attachments: Vec<Attachment>,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
@@ -143,23 +140,6 @@ impl View {
         self.run
             .as_ref()
             .map_or(&[][..], |run| &run.domain.devices.interfaces)
-    }
-}
-
-impl Run {
-    /// The machine, once it is known that it can be controlled.
-    pub(crate) fn machine(&self) -> Result<&qemu::Guest> {
-        self.machine.as_ref().ok_or_else(|| {
-            let process = self.process.as_ref();
-            let pid =
-                process.map_or_else(String::new, |process| format!(" (process {})", process.pid));
-            let detail = format!(
-                "domain '{}' is there{pid}, and its monitor has not answered since virtnicd was \
-                 started; it can be destroyed",
-                self.domain.name
-            );
-            Error::new(rpc::Code::OperationFailed, QEMU, detail)
-        })
     }
 }
 

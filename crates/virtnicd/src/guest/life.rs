@@ -33,8 +33,8 @@ pub(crate) enum Job {
     None,
     /// It is started.
     Start,
-    /// Its monitor is asked to answer, and QEMU what became of its devices.
-    Reconnect,
+    /// QEMU is asked what became of it while nobody listened.
+    TakeStock,
     /// It is halted, let run, or changed.
     Control,
     /// What QEMU told is followed: a device that it let go, a receive filter.
@@ -111,11 +111,10 @@ pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admis
         (Kind::Destroy, Life::Found | Life::Running | Life::Ending) => Now,
 
         (Kind::Control | Kind::ControlAndWrite, Life::Off) => Refuse(Reason::NotRunning),
-        (Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Found | Life::Ending) => {
-            Wait
-        }
-        (Kind::ControlAndWrite, Life::Running) if writing == Writing::Busy => Wait,
-        (Kind::Control | Kind::ControlAndWrite, Life::Running) => match job {
+        (Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Ending) => Wait,
+        // One whose monitor is silent says so.
+        (Kind::ControlAndWrite, Life::Found | Life::Running) if writing == Writing::Busy => Wait,
+        (Kind::Control | Kind::ControlAndWrite, Life::Found | Life::Running) => match job {
             Job::None => Now,
             _ => Wait,
         },
@@ -139,7 +138,7 @@ mod tests {
     const JOBS: [Job; 6] = [
         Job::None,
         Job::Start,
-        Job::Reconnect,
+        Job::TakeStock,
         Job::Control,
         Job::Follow,
         Job::CleanUp,

@@ -26,6 +26,7 @@ mod preview;
 mod record;
 mod start;
 mod stats;
+mod stock;
 mod tune;
 mod update;
 
@@ -283,9 +284,14 @@ impl Daemon {
     }
 
     /// A guest that an earlier daemon started.
-    pub(crate) fn take_up_guest(self: &Arc<Self>, record: DomainRecord) {
+    pub(crate) fn take_up_guest(
+        self: &Arc<Self>,
+        record: DomainRecord,
+        machine: qemu::Guest,
+        events: qemu::GuestEvents,
+    ) {
         let (name, uuid) = (record.name.clone(), record.uuid);
-        let run = match record.into_run() {
+        let run = match record.into_run(machine) {
             Ok(run) => run,
             Err(error) => {
                 tracing::error!(guest = name, %error, "its record can't be read");
@@ -293,9 +299,9 @@ impl Daemon {
             }
         };
         self.seen_domain_id(run.id);
-        let made = self
-            .guests
-            .get_or_insert(&name, uuid, || owner::make_found(self, &name, uuid, run));
+        let made = self.guests.get_or_insert(&name, uuid, || {
+            owner::make_found(self, &name, uuid, run, events)
+        });
         if made.is_err() {
             tracing::error!(
                 guest = name,

@@ -19,7 +19,7 @@ use super::definition::{Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
 use super::start::{self, StartWish, Started};
-use super::{QEMU, control, end, follow};
+use super::{QEMU, control, end, follow, stock};
 use crate::affect::Affected;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -46,6 +46,8 @@ pub(super) struct Owner {
     /// A change of what runs that its definition could not follow.
     reverts: VecDeque<Revert>,
     events: Option<GuestEvents>,
+    /// It is known what QEMU has.
+    pub(super) is_stocked: bool,
     /// The start has told already that it runs, which QEMU will tell once more.
     pub(super) is_told: bool,
     /// Devices that QEMU let go, and whose filters changed, by alias: each once.
@@ -73,7 +75,8 @@ struct Current {
 /// What a step came to.
 pub(super) enum Done {
     Started(Box<std::result::Result<Started, start::Failed>>),
-    Reconnected(Box<start::Reconnected>),
+    /// What QEMU has let go of while nobody listened.
+    Stocked(Vec<String>),
     Controlled(Result<control::Controlled>),
     Changed(Result<Box<LiveChange>>, Option<Arc<conf::Domain>>),
     /// What could not be kept is taken back; the error is what its client gets.
@@ -101,38 +104,37 @@ struct Revert {
 
 /// Makes a guest, and the task that owns it. It ends when the guest is neither defined nor running.
 pub(super) fn make(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid) -> Arc<GuestHandle> {
-    let state = View {
-        life: Life::Off,
-        busy: false,
-        defined: None,
-        starting: None,
-        autostart: false,
-        run: None,
-        stopped: StopReason::default(),
-    };
-    spawn(daemon, name, uuid, state)
+    spawn(daemon, name, uuid, Life::Off, None)
 }
 
-/// A guest that an earlier daemon started.
+/// A guest that an earlier daemon started, whose monitor has not answered yet.
 pub(super) fn make_found(
     daemon: &Arc<Daemon>,
     name: &str,
     uuid: conf::Uuid,
     run: Run,
+    events: GuestEvents,
 ) -> Arc<GuestHandle> {
-    let state = View {
-        life: Life::Found,
-        busy: false,
-        defined: None,
-        starting: None,
-        autostart: false,
-        run: Some(Arc::new(run)),
-        stopped: StopReason::default(),
-    };
-    spawn(daemon, name, uuid, state)
+    spawn(daemon, name, uuid, Life::Found, Some((run, events)))
 }
 
-fn spawn(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid, state: View) -> Arc<GuestHandle> {
+fn spawn(
+    daemon: &Arc<Daemon>,
+    name: &str,
+    uuid: conf::Uuid,
+    life: Life,
+    running: Option<(Run, GuestEvents)>,
+) -> Arc<GuestHandle> {
+    let (run, events) = running.unzip();
+    let state = View {
+        life,
+        busy: false,
+        defined: None,
+        autostart: false,
+        starting: None,
+        run: run.map(Arc::new),
+        stopped: StopReason::default(),
+    };
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     let (shown, view) = watch::channel(Arc::new(state.clone()));
     let handle = Arc::new(GuestHandle::new(name.to_owned(), uuid, sender, view));
@@ -147,7 +149,8 @@ fn spawn(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid, state: View) -> Arc
         ending: None,
         waiting: VecDeque::new(),
         reverts: VecDeque::new(),
-        events: None,
+        events,
+        is_stocked: true,
         is_told: false,
         deleted: BTreeSet::new(),
         filters: BTreeSet::new(),
@@ -162,8 +165,14 @@ impl Owner {
     async fn live(mut self) {
         let daemon = Arc::clone(&self.daemon);
         let mut stopped = std::pin::pin!(daemon.stopped());
-        if self.state.life == Life::Found {
-            self.reconnect();
+        if self
+            .state
+            .run
+            .as_ref()
+            .is_some_and(|run| run.autodestroy.is_some())
+        {
+            // No client outlives its daemon.
+            self.end(false, None);
             self.publish();
         }
         loop {
@@ -221,6 +230,8 @@ impl Owner {
         if self.job.is_none() {
             if let Some(exit) = self.ending.as_ref().and_then(|ending| ending.exit) {
                 self.clean_up(exit);
+            } else if !self.is_stocked && matches!(self.state.life, Life::Found | Life::Running) {
+                self.take_stock();
             } else if self.state.life == Life::Running {
                 if let Some(revert) = self.reverts.pop_front() {
                     self.revert(revert);
@@ -396,16 +407,14 @@ impl Owner {
         }
     }
 
-    fn reconnect(&mut self) {
+    fn take_stock(&mut self) {
         let Some(run) = self.state.run.clone() else {
             return;
         };
+        self.is_stocked = true;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
-        self.begin(Job::Reconnect, None, |cancel, _| {
-            tokio::spawn(async move {
-                let reconnected = start::reconnect(&daemon, &handle, &run, &cancel).await;
-                Done::Reconnected(Box::new(reconnected))
-            })
+        self.begin(Job::TakeStock, None, |_, _| {
+            tokio::spawn(async move { Done::Stocked(stock::take(&daemon, &handle, &run).await) })
         });
     }
 
@@ -574,7 +583,7 @@ impl Owner {
         };
         match done {
             Done::Started(started) => self.started(*started, reply, stops),
-            Done::Reconnected(reconnected) => self.reconnected(*reconnected),
+            Done::Stocked(deleted) => self.stocked(deleted),
             Done::Controlled(controlled) => {
                 let result = controlled.map(|control::Controlled { resumed }| {
                     if resumed && let Some(run) = &mut self.state.run {
@@ -635,6 +644,7 @@ impl Owner {
                 self.state.life = Life::Running;
                 self.state.run = Some(Arc::new(run));
                 self.events = Some(events);
+                self.is_stocked = true;
                 self.is_told = resumed_here;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
@@ -672,34 +682,15 @@ impl Owner {
         }
     }
 
-    fn reconnected(&mut self, reconnected: start::Reconnected) {
-        match reconnected {
-            start::Reconnected::Answers {
-                machine,
-                events,
-                deleted,
-            } => {
-                if self.state.life == Life::Found {
-                    self.state.life = Life::Running;
-                }
-                if let Some(run) = &mut self.state.run {
-                    tracing::info!(guest = self.handle.name, id = run.id, "found running");
-                    Arc::make_mut(run).machine = Some(machine);
-                    if run.autodestroy.is_some() {
-                        // No client has come back that it could end with.
-                        self.end(false, None);
-                    }
-                }
-                self.events = Some(events);
-                self.deleted.extend(deleted);
-                self.filters.insert(follow::ALL.to_owned());
-            }
-            start::Reconnected::Gone => self.is_gone(Exit {
-                reason: ExitReason::Died,
-                status: None,
-            }),
-            start::Reconnected::Cancelled => {}
+    fn stocked(&mut self, deleted: Vec<String>) {
+        if self.state.life == Life::Found {
+            self.state.life = Life::Running;
+            let id = self.state.run.as_ref().map_or(-1, |run| run.id);
+            tracing::info!(guest = self.handle.name, id, "its monitor answers");
         }
+        self.deleted.extend(deleted);
+        // All of them: asking is what has QEMU tell of the next change.
+        self.filters.insert(follow::ALL.to_owned());
     }
 
     fn followed(&mut self, followed: follow::Followed) {
@@ -803,7 +794,7 @@ impl Owner {
                     status: None,
                 });
             }
-            Job::None | Job::Reconnect | Job::Control | Job::Follow => {}
+            Job::None | Job::TakeStock | Job::Control | Job::Follow => {}
         }
     }
 
@@ -832,9 +823,6 @@ impl Owner {
         self.answers
             .extend(replies.map(|reply| (reply, Err(error.clone()))));
         self.ending = None;
-        if self.state.life == Life::Found && self.job.is_none() {
-            self.reconnect();
-        }
     }
 
     fn write_done(&mut self, written: std::result::Result<std::io::Result<()>, JoinError>) {

@@ -38,7 +38,7 @@ pub(crate) struct DomainRecord {
     autodestroy: bool,
     /// The running document, with all that was resolved.
     xml: String,
-    /// The process, once there is one; never, for a simulated one.
+    /// The process, once there is one.
     pub(crate) guest: Option<GuestRecord>,
 }
 
@@ -50,23 +50,39 @@ impl DomainRecord {
     /// two lists, and did not say whose is which.
     pub(crate) const FORMAT: u32 = 2;
 
-    fn of(handle: &GuestHandle, run: &Run) -> Self {
+    /// Of a start, before anything is touched for it.
+    pub(super) fn of_start(
+        handle: &GuestHandle,
+        domain: &conf::Domain,
+        attachments: Vec<Attachment>,
+        autodestroy: bool,
+    ) -> Self {
         Self {
             name: handle.name.clone(),
             uuid: handle.uuid,
-            id: run.id,
-            attachments: run.attachments.clone(),
+            id: domain.id.and_then(|id| i32::try_from(id).ok()).unwrap_or(0),
+            attachments,
             ports: Vec::new(),
             lent: Vec::new(),
-            resumed: run.resumed,
-            autodestroy: run.autodestroy.is_some(),
-            xml: run.domain.to_status_xml(),
-            guest: run.process.clone(),
+            resumed: false,
+            autodestroy,
+            xml: domain.to_status_xml(),
+            guest: None,
         }
     }
 
-    /// The guest as it was then.
-    pub(super) fn into_run(self) -> std::result::Result<Run, conf::Error> {
+    fn of(handle: &GuestHandle, run: &Run) -> Self {
+        let attachments = run.attachments.clone();
+        Self {
+            id: run.id,
+            resumed: run.resumed,
+            guest: Some(run.machine.record().clone()),
+            ..Self::of_start(handle, &run.domain, attachments, run.autodestroy.is_some())
+        }
+    }
+
+    /// The guest as it was then, with its process.
+    pub(super) fn into_run(self, machine: qemu::Guest) -> std::result::Result<Run, conf::Error> {
         let mut domain = conf::Domain::parse_status(&self.xml)?;
         domain.id = u32::try_from(self.id).ok();
         let mut attachments = self.attachments;
@@ -76,8 +92,7 @@ impl DomainRecord {
         Ok(Run {
             id: self.id,
             domain,
-            machine: None,
-            process: self.guest,
+            machine,
             attachments,
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
@@ -122,7 +137,11 @@ fn of_format_one(
 
 /// Records a guest that runs, or is about to.
 pub(super) async fn write(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Result<()> {
-    let record = DomainRecord::of(handle, run);
+    keep(daemon, DomainRecord::of(handle, run)).await
+}
+
+/// Keeps a record.
+pub(super) async fn keep(daemon: &Arc<Daemon>, record: DomainRecord) -> Result<()> {
     let daemon = Arc::clone(daemon);
     let written = blocking(QEMU, move || {
         let written = daemon.records.domains.write(record.uuid, &record);

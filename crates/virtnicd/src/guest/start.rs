@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
 use lending::{Attachment, AttachmentState, GuestPlan, Subject};
-use qemu::{Guest, GuestEvents, LaunchSpec, Launched, ReconnectError, TapFds};
+use qemu::{Guest, GuestEvents, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::end::give_all_back;
 use super::handle::{GuestHandle, Run};
-use super::{QEMU, control, links, record};
+use super::{DomainRecord, QEMU, control, links, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -40,21 +40,6 @@ pub(super) struct Failed {
     pub(super) error: Error,
     /// Somebody ended it on the way.
     pub(super) was_cancelled: bool,
-}
-
-/// What became of a guest that an earlier daemon started.
-pub(super) enum Reconnected {
-    /// Its monitor answers.
-    Answers {
-        machine: Guest,
-        events: GuestEvents,
-        /// Devices that it has let go meanwhile, by alias.
-        deleted: Vec<String>,
-    },
-    /// Its process is gone.
-    Gone,
-    /// It is to be ended anyway.
-    Cancelled,
 }
 
 /// A start on its way.
@@ -151,7 +136,7 @@ impl Start<'_> {
             Ok(run) => Ok(Started {
                 run,
                 events,
-                resumed_here: has_links && !self.paused && !self.daemon.simulated,
+                resumed_here: has_links && !self.paused,
                 paused: self.paused,
             }),
             Err(error) => Err(match guest.destroy().await {
@@ -242,14 +227,6 @@ impl Start<'_> {
         functions: BTreeMap<String, conf::PciAddress>,
         taps: BTreeMap<String, TapFds>,
     ) -> Result<Launched> {
-        if self.daemon.simulated {
-            let (guest, events) = Guest::stub(&self.handle.name, self.paused);
-            return Ok(Launched {
-                guest,
-                events,
-                ptys: BTreeMap::default(),
-            });
-        }
         let log = self.daemon.paths.guest_log(&self.handle.name);
         let run_dir = self.daemon.paths.guest(self.handle.uuid);
         let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
@@ -259,7 +236,7 @@ impl Start<'_> {
         spec.paused = self.paused || !taps.is_empty();
         spec.taps = taps;
         tokio::select! {
-            launched = Guest::launch(spec) => launched.map_err(|error| launch_error(&error)),
+            launched = self.daemon.launcher.launch(spec) => launched.map_err(|error| launch_error(&error)),
             // Dropped, it leaves no process behind.
             () = self.cancel.cancelled() => Err(self.cancelled()),
         }
@@ -278,8 +255,7 @@ impl Start<'_> {
         let run = Run {
             id: self.id,
             domain: domain.clone(),
-            machine: Some(guest.clone()),
-            process: guest.record().cloned(),
+            machine: guest.clone(),
             attachments,
             resumed: false,
             autodestroy: self.autodestroy,
@@ -289,25 +265,17 @@ impl Start<'_> {
         self.go_on()?;
         if has_links && !self.paused {
             links::switch(self.daemon, &run.attachments, true).await?;
-            if !self.daemon.simulated {
-                guest.resume().await.map_err(control::control)?;
-            }
+            guest.resume().await.map_err(control::control)?;
         }
         Ok(run)
     }
 
     /// Records a start before anything is touched for it.
     async fn record(&self, domain: &conf::Domain) -> Result<()> {
-        let run = Run {
-            id: self.id,
-            domain: domain.clone(),
-            machine: None,
-            process: None,
-            attachments: lock(self.progress).clone(),
-            resumed: false,
-            autodestroy: self.autodestroy,
-        };
-        record::write(self.daemon, self.handle, &run).await
+        let attachments = lock(self.progress).clone();
+        let of_client = self.autodestroy.is_some();
+        let record = DomainRecord::of_start(self.handle, domain, attachments, of_client);
+        record::keep(self.daemon, record).await
     }
 
     /// Whether the guest is still to be started.
@@ -324,45 +292,6 @@ impl Start<'_> {
             self.handle.name
         );
         Error::new(Code::OperationAborted, QEMU, detail)
-    }
-}
-
-/// Finds a guest that an earlier daemon started, and what became of it meanwhile.
-pub(super) async fn reconnect(
-    daemon: &Arc<Daemon>,
-    handle: &GuestHandle,
-    run: &Run,
-    cancel: &Cancel,
-) -> Reconnected {
-    let Some(process) = &run.process else {
-        return Reconnected::Gone;
-    };
-    let _ = daemon;
-    loop {
-        let answered = tokio::select! {
-            answered = Guest::reconnect(process) => answered,
-            () = cancel.cancelled() => return Reconnected::Cancelled,
-        };
-        match answered {
-            Ok((machine, events)) => {
-                return Reconnected::Answers {
-                    machine,
-                    events,
-                    deleted: Vec::new(),
-                };
-            }
-            Err(error @ (ReconnectError::Gone { .. } | ReconnectError::AnotherBoot { .. })) => {
-                tracing::warn!("{}", fault::chain(&error));
-                return Reconnected::Gone;
-            }
-            Err(error) => {
-                tracing::error!(
-                    guest = handle.name,
-                    "{}; asking again",
-                    fault::chain(&error)
-                );
-            }
-        }
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn set_link(daemon: &Arc<Daemon>, run: &Run, interface: &Interf
                 let detail = format!("interface {} has no alias", interface.mac);
                 return Err(Error::new(Code::InternalError, QEMU, detail));
             };
-            run.machine()?.set_link(alias, up).await.map_err(control)
+            run.machine.set_link(alias, up).await.map_err(control)
         }
     }
 }

@@ -261,6 +261,13 @@ impl Daemon {
         }
     }
 
+    /// The same, whichever network it is on.
+    pub(crate) fn end_port_anywhere(&self, uuid: Uuid) {
+        if let Some(network) = self.ports.network_of(uuid) {
+            self.end_port(network, uuid);
+        }
+    }
+
     /// Whether a guest runs on a port, or is about to.
     pub(super) fn is_port_used(&self, entry: &PortEntry) -> bool {
         // Who made it removes it, when its guest is gone.

@@ -69,7 +69,9 @@ async fn guests_tell_what_becomes_of_them() {
         .await;
     client.hears(&["g1 2 UndefinedRemoved"]).await;
     client.ok(DomainShutdownFlags { dom, flags: 0 }).await;
-    client.hears(&["g1 -1 StoppedShutdown"]).await;
+    client
+        .hears(&["g1 2 ShutdownByGuest", "g1 -1 StoppedShutdown"])
+        .await;
 }
 
 #[tokio::test]

@@ -200,11 +200,10 @@ async fn a_link_that_can_not_be_kept_stays_as_it_was() {
         .refuses(&root, both, Code::SystemError, &["can't keep guest 'g1'"])
         .await;
     fs::remove_dir(definition).unwrap();
-    let record = root.path(&format!("run/virtnic/domains/{}.new", dom.uuid));
-    fs::create_dir(&record).unwrap();
+    let record = root.in_the_way(&format!("run/virtnic/domains/{}.json", dom.uuid));
     let live = change(&dom, &down, LIVE);
     client
         .refuses(&root, live, Code::SystemError, &["can't record guest 'g1'"])
         .await;
-    fs::remove_dir(record).unwrap();
+    drop(record);
 }

@@ -93,6 +93,17 @@ impl Root {
         Client::open(&self.read_only_socket(), true).await
     }
 
+    /// Keeps a file from being written, until that is dropped: a directory takes its place.
+    pub(crate) fn in_the_way(&self, below: &str) -> InTheWay {
+        let path = self.path(below);
+        let aside = self.path(&format!("{}-aside", path.file_name().unwrap().display()));
+        if path.exists() {
+            fs::rename(&path, &aside).unwrap();
+        }
+        fs::create_dir(&path).unwrap();
+        InTheWay { path, aside }
+    }
+
     /// The one record of a kind, and its path.
     pub(crate) fn record(&self, kind: &str) -> (PathBuf, serde_json::Value) {
         let dir = self.path("run/virtnic").join(kind);
@@ -113,6 +124,21 @@ impl Root {
             .iter()
             .filter(|(name, _)| name.ends_with(suffix))
             .count()
+    }
+}
+
+/// See [`Root::in_the_way`].
+pub(crate) struct InTheWay {
+    path: PathBuf,
+    aside: PathBuf,
+}
+
+impl Drop for InTheWay {
+    fn drop(&mut self) {
+        fs::remove_dir(&self.path).unwrap();
+        if self.aside.exists() {
+            fs::rename(&self.aside, &self.path).unwrap();
+        }
     }
 }
 

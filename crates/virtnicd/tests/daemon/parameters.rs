@@ -249,11 +249,11 @@ async fn rates_that_can_not_be_kept_are_not_there() {
     let all = &[("outbound.average", 5)];
     for (path, part) in [
         (
-            format!("run/virtnic/ports/{}.new", port.uuid),
+            format!("run/virtnic/ports/{}.json", port.uuid),
             "can't record port",
         ),
         (
-            format!("run/virtnic/domains/{}.new", dom.uuid),
+            format!("run/virtnic/domains/{}.json", dom.uuid),
             "can't record guest 'g1'",
         ),
         (
@@ -261,13 +261,12 @@ async fn rates_that_can_not_be_kept_are_not_there() {
             "can't keep guest 'g1'",
         ),
     ] {
-        let path = root.path(&path);
-        std::fs::create_dir(&path).unwrap();
+        let in_the_way = root.in_the_way(&path);
         let change = tune(&dom, MAC, all, LIVE | CONFIG);
         client
             .refuses(&root, change, Code::SystemError, &[part])
             .await;
-        std::fs::remove_dir(path).unwrap();
+        drop(in_the_way);
         assert_eq!(interface_rates(&client, &dom, MAC, LIVE).await, [0; 7]);
         assert_eq!(port_rates(&client, &port).await, [0; 7]);
     }

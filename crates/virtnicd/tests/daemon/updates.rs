@@ -1,7 +1,6 @@
 //! Networks that are changed while they are there: what is shown, what is kept, and what stays as it
 //! was when the change fails.
 
-use std::fs;
 
 use rpc::*;
 use uuid::Uuid;
@@ -226,23 +225,18 @@ async fn an_update_that_can_not_be_kept_changes_nothing() {
     let _daemon = root.start();
     let client = root.client().await;
     let net = running(&client, &sharing("n1", &["sim0"])).await;
-    let in_the_way = |path: &std::path::Path| {
-        fs::create_dir(path).unwrap();
-        path.to_owned()
-    };
     let add = device(&net, ADD_LAST, "sim1", LIVE | CONFIG);
 
     // The running network's record can't be written.
-    let record = format!("run/virtnic/networks/{}.new", net.uuid);
-    let record = in_the_way(&root.path(&record));
+    let record = root.in_the_way(&format!("run/virtnic/networks/{}.json", net.uuid));
     let parts = &["can't record network 'n1'"];
     client
         .refuses(&root, add.clone(), Code::SystemError, parts)
         .await;
-    fs::remove_dir(record).unwrap();
+    drop(record);
 
     // The definition can't: by then it runs with the change, which is undone.
-    let definition = in_the_way(&root.path("etc/virtnic/networks/n1.xml.new"));
+    let definition = root.in_the_way("etc/virtnic/networks/n1.xml.new");
     let parts = &["can't keep network 'n1'"];
     client
         .refuses(&root, add.clone(), Code::SystemError, parts)
@@ -252,7 +246,7 @@ async fn an_update_that_can_not_be_kept_changes_nothing() {
     }
     let live = client.network_dump(&net, 0).await;
     assert_eq!(connections(&live, "sim0"), 2);
-    fs::remove_dir(definition).unwrap();
+    drop(definition);
 
     client.ok(add).await;
     let live = client.network_dump(&net, 0).await;

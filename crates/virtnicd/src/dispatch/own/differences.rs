@@ -6,25 +6,84 @@ use rpc::{Difference, Outcome};
 
 use crate::daemon::Daemon;
 use crate::fault;
+use crate::guest::BarredGuest;
 use crate::registry::Named as _;
 
 impl Daemon {
     /// Every difference; with `apply`, those that are safe to mend are mended first, one after the
     /// other. Asks the kernel, so it blocks.
     pub(in crate::dispatch) fn reconcile(&self, apply: bool) -> Vec<Difference> {
-        // A guest with a job under way may have been started by the time that it is asked about.
-        let runs = |guest: Uuid| {
-            let guest = self.guests.by_uuid(guest);
-            guest.is_some_and(|guest| guest.is_active() || guest.is_busy())
+        let barred = self.barred.all().into_iter();
+        let barred: Vec<_> = barred
+            .map(|guest| self.barred_difference(&guest, apply))
+            .collect();
+        let found = self.lender.differences(|guest| self.may_run(guest));
+        let found = found.iter().map(|difference| {
+            let outcome = mended(&self.lender, difference, apply);
+            self.difference(difference, outcome)
+        });
+        barred.into_iter().chain(found).collect()
+    }
+
+    /// Whether what a guest has is its own. One with a job under way may have been started by the time
+    /// that it is asked about, and of a barred one nobody knows.
+    pub(crate) fn may_run(&self, guest: Uuid) -> bool {
+        let handle = self.guests.by_uuid(guest);
+        handle.is_some_and(|handle| handle.is_active() || handle.is_busy())
+            || self.barred.has(guest)
+    }
+
+    /// A guest whose record can't be read. If it has no process, what it had can be taken back.
+    fn barred_difference(&self, guest: &BarredGuest, apply: bool) -> Difference {
+        let process = (self.launcher).find_stray(guest.uuid, &self.paths.guest(guest.uuid));
+        let name = match self.guests.by_uuid(guest.uuid) {
+            Some(handle) => handle.name().to_owned(),
+            None => guest.uuid.to_string(),
         };
-        let found = self.lender.differences(runs);
-        found
-            .iter()
-            .map(|difference| {
-                let outcome = mended(&self.lender, difference, apply);
-                self.difference(difference, outcome)
-            })
-            .collect()
+        let safe = matches!(process, Ok(None));
+        let remedy = match &process {
+            Ok(Some(pid)) => format!(
+                "it runs as process {pid}: shut it down from inside, or end that process; then \
+                 virtnic reconcile --apply takes back what it had"
+            ),
+            Ok(None) => {
+                "it has no process: virtnic reconcile --apply removes the record and takes \
+                         back what it had"
+                    .to_owned()
+            }
+            Err(error) => format!("look for its process, which could not be done here: {error}"),
+        };
+        let outcome = if apply && safe {
+            match self.admit_barred(guest.uuid) {
+                Ok(()) => Outcome::Mended,
+                Err(reason) => Outcome::Failed(reason),
+            }
+        } else {
+            Outcome::Left
+        };
+        Difference {
+            device: None,
+            guest: Some(name),
+            what: guest.what.clone(),
+            cause: "a file that was damaged, or that another release wrote".to_owned(),
+            remedy,
+            safe,
+            outcome,
+        }
+    }
+
+    /// Takes back all that a barred guest without a process had, and removes its record.
+    fn admit_barred(&self, guest: Uuid) -> Result<(), String> {
+        for line in self.lender.of_guest(guest) {
+            (self.lender.give_back(line.generation))
+                .map_err(|error| crate::fault::chain(&error))?;
+            if let Some(port) = line.owner.port {
+                self.end_port_anywhere(port);
+            }
+        }
+        (self.records.domains.remove(guest)).map_err(|error| crate::fault::chain(&error))?;
+        self.barred.admit(guest);
+        Ok(())
     }
 
     fn difference(&self, difference: &assign::Difference, outcome: Outcome) -> Difference {

@@ -7,6 +7,7 @@
 //! what is wrong, and by `advice` what a person can do about it.
 
 mod attachment;
+mod bridge;
 mod changes;
 mod claims;
 mod devices;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use assign::ClaimError;
 pub use attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
+pub use bridge::{BridgeError, check_bridge};
 pub use changes::Vanished;
 pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
@@ -39,4 +41,4 @@ pub use plan::{
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
 pub use vfs::MakeVfsError;
-pub use wish::{BridgeError, Lack, PortSource, WishError, check_bridge};
+pub use wish::{Lack, PortSource, WishError};

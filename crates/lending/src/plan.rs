@@ -1,13 +1,14 @@
 //! A guest's plan: each of its devices, with what it gets of the host, why, and how. Made by one
 //! walk, whether it is only shown, or carried out. Nothing is touched here but claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use assign::{Generation, Preparation, Step};
 use conf::{
-    ActualDevice, DeviceId, Domain, NetdevName, Network, NetworkPort, PciAddress, Plug, Uuid,
+    ActualDevice, DeviceId, Domain, InterfaceSource, NetdevName, Network, NetworkPort, PciAddress,
+    Plug, Uuid,
 };
 
 use crate::attachment::{Attachment, Subject};
@@ -28,6 +29,30 @@ pub trait Networks {
     /// # Errors
     /// There is none, or it does not run.
     fn running(&self, name: &str) -> Result<Arc<Network>, NetworkProblem>;
+}
+
+/// The networks of a guest, as they ran when its plan began.
+struct Snapshot(HashMap<String, Result<Arc<Network>, NetworkProblem>>);
+
+impl Snapshot {
+    fn of(domain: &Domain, networks: &impl Networks) -> Self {
+        let mut known = HashMap::new();
+        for interface in &domain.devices.interfaces {
+            if let InterfaceSource::Network { network, .. } = &interface.source
+                && !known.contains_key(network)
+            {
+                known.insert(network.clone(), networks.running(network));
+            }
+        }
+        Self(known)
+    }
+}
+
+impl Networks for Snapshot {
+    fn running(&self, name: &str) -> Result<Arc<Network>, NetworkProblem> {
+        let known = self.0.get(name).cloned();
+        known.unwrap_or_else(|| Err(NetworkProblem::Unknown(name.to_owned())))
+    }
 }
 
 /// What else there is to know of the host and of the guest's place on it.
@@ -131,16 +156,18 @@ pub fn plan<C: Claims>(
     networks: &impl Networks,
     context: &PlanContext,
 ) -> GuestPlan {
+    // A network that changes meanwhile is the same one for the whole plan.
+    let networks = Snapshot::of(domain, networks);
     let mut plan = GuestPlan {
         guest: domain.name.clone(),
         uuid: domain.uuid,
         obstacles: document::obstacles(domain, context),
-        devices: document::devices(domain, networks),
+        devices: document::devices(domain, &networks),
     };
     let mut walk = Walk {
         domain,
         claims,
-        networks,
+        networks: &networks,
         context,
         taken: Taken::default(),
     };
@@ -190,15 +217,27 @@ impl GuestPlan {
 
     /// Writes into the document what was resolved, and everybody's alias.
     pub fn apply_to(&self, domain: &mut Domain) {
-        for device in &self.devices {
-            if let (Subject::Interface, Some(interface)) = (
-                device.attachment.subject,
-                domain.devices.interfaces.get_mut(device.place),
-            ) {
+        let of = |subject| {
+            let devices = self.devices.iter();
+            devices.filter(move |device| device.attachment.subject == subject)
+        };
+        for device in of(Subject::Interface) {
+            if let Some(interface) = domain.devices.interfaces.get_mut(device.place) {
                 interface.actual = device.planned().and_then(PlannedDevice::actual);
             }
         }
         domain.assign_aliases();
+        // These stand in claims already, whatever a network became since.
+        for device in of(Subject::Interface) {
+            if let Some(interface) = domain.devices.interfaces.get_mut(device.place) {
+                interface.info.alias = Some(device.attachment.alias.clone());
+            }
+        }
+        for device in of(Subject::HostDevice) {
+            if let Some(hostdev) = domain.devices.hostdevs.get_mut(device.place) {
+                hostdev.info.alias = Some(device.attachment.alias.clone());
+            }
+        }
     }
 
     /// What is lent, with each device's place in [`GuestPlan::devices`].

@@ -195,6 +195,35 @@ fn weakness_03_what_the_host_uses_is_passed_over() {
     assert!(chain(&refused).contains("192.0.2.1/24"), "{refused}");
 }
 
+#[test]
+fn a_vf_at_rest_is_chosen_at_once_and_another_leaves_no_claim() {
+    let bench = Bench::new("pfs=1,vfs=2");
+    let net = network("n", "hostdev", "<pf dev='sim0'/>");
+    bench.open(&net);
+    let (first, second) = (owner(&net, 1), owner(&net, 2));
+    let request = PoolRequest {
+        network: &net,
+        mode: None,
+        owner: &first,
+        numa_nodes: &[],
+    };
+    let none = BTreeMap::new();
+    let chosen = bench.ledger.choose_at_rest(&request, &none).unwrap();
+    assert_eq!(address(&chosen.unwrap()), bench.vf("sim0", 0));
+
+    let used = Usage::OtherNamespace;
+    bench.host.set_usage(bench.vf("sim0", 1), vec![used]);
+    let request = PoolRequest {
+        owner: &second,
+        ..request
+    };
+    let before = bench.ledger.list();
+    let other = bench.ledger.choose_at_rest(&request, &none);
+    assert!(other.unwrap().is_none());
+    assert_eq!(bench.ledger.list(), before);
+    assert!(bench.ledger.choose(&request, &mut BTreeMap::new()).is_err());
+}
+
 const ON_DEMAND: &str = "<pf dev='sim0'><virtnic:vfs count='3'/></pf>";
 
 #[test]

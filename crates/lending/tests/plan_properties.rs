@@ -1,5 +1,10 @@
 //! What a plan says is what a start does, whatever guest, networks and host.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics is a test that fails"
+)]
+
 mod common;
 
 use common::{Bench, read_guest, told};

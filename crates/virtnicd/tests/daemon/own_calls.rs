@@ -269,3 +269,38 @@ async fn a_plan_shows_the_devices_and_takes_none() {
         ]
     );
 }
+
+/// A plan is the start's own: what it refuses, the start refuses in the same words.
+#[tokio::test]
+async fn a_setting_that_a_start_refuses_is_told_by_the_plan() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    let with_mtu = "<mac address='52:54:00:00:00:01'/><mtu size='9000'/></interface>";
+    let with_mtu = on_network("n1").replace("</interface>", with_mtu);
+    let xml = guest_xml("web", &with_mtu);
+    let of = PlanOf::Document(xml.clone());
+    let plan = client.ok(VirtnicPlan { of }).await;
+    assert!(!plan.would_start);
+    let PlannedChoice::Refused(refusal) = &plan.devices[0].choice else {
+        panic!("{plan:?}")
+    };
+    let dom = client.define_guest(&xml).await;
+    let start = DomainCreate { dom };
+    client
+        .refuses(&root, start, Code::ConfigUnsupported, &[&refusal.error])
+        .await;
+    assert_eq!(client.who().await, []);
+}
+
+#[tokio::test]
+async fn the_journal_knows_the_running_guests_name_for_a_device() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    client.running_guest("web", "n1").await;
+    let (_, record) = root.record("devices");
+    assert_eq!(record["owner"]["alias"], "hostdev0", "{record}");
+}

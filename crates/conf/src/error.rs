@@ -13,13 +13,13 @@ pub struct Error {
     pub position: Option<(u32, u32)>,
     /// The element, as `/network/forward/pf`.
     pub path: Option<String>,
-    /// What else is wrong with the same document, as far as it could be read; each of these has
-    /// nothing here.
+    /// What else is wrong with the same document, as far as it could be read, up to [`MAX_FAULTS`]
+    /// in all; each of these has nothing here.
     pub also: Vec<Error>,
 }
 
-/// Of more faults than these in one document nobody reads.
-const MAX_FAULTS: usize = 20;
+/// The most faults that are told of one document; nobody reads more, and reading ends at them.
+pub const MAX_FAULTS: usize = 20;
 
 /// libvirt's error classes that a document can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,11 @@ impl Error {
         }
     }
 
+    /// Whether it tells as many faults as are told, so that there may be others.
+    fn is_full(&self) -> bool {
+        self.also.len() + 1 >= MAX_FAULTS
+    }
+
     /// Fails with all that is wrong, told by the first of them.
     pub(crate) fn all(results: impl IntoIterator<Item = Result<(), Self>>) -> Result<(), Self> {
         let mut faults = Faults::default();
@@ -97,9 +102,27 @@ impl Faults {
             Some(first) => {
                 let further = std::mem::take(&mut error.also);
                 first.also.extend(std::iter::once(error).chain(further));
-                first.also.truncate(MAX_FAULTS);
+                first.also.truncate(MAX_FAULTS - 1);
             }
         }
+    }
+
+    /// Reads one part of a document after the other, until there are as many faults as are told.
+    pub(crate) fn each<T>(
+        &mut self,
+        parts: impl IntoIterator<Item = T>,
+        mut read: impl FnMut(T) -> Result<(), Error>,
+    ) {
+        for part in parts {
+            if self.is_full() {
+                return;
+            }
+            self.or_default(read(part));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.as_ref().is_some_and(Error::is_full)
     }
 
     /// Whether nothing was found wrong so far.
@@ -127,7 +150,11 @@ impl fmt::Display for Error {
         }?;
         self.also
             .iter()
-            .try_for_each(|error| write!(f, "; also: {error}"))
+            .try_for_each(|error| write!(f, "; also: {error}"))?;
+        match self.is_full() {
+            true => write!(f, "; there may be more than these {MAX_FAULTS}"),
+            false => Ok(()),
+        }
     }
 }
 

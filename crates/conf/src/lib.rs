@@ -31,7 +31,7 @@ pub use bandwidth::{Bandwidth, Rate};
 pub use device_id::{DeviceId, NetdevName, NetdevNameError};
 pub use domain::*;
 pub(crate) use error::Faults;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, MAX_FAULTS};
 pub use forward::{Forward, ForwardMode, PoolMembers};
 pub use host_interface::{BondMode, HostInterface, HostInterfaceKind, MiiMonitor};
 pub use hostdev::*;

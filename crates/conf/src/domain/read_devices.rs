@@ -30,11 +30,9 @@ impl Devices {
             return Ok(devices);
         };
         let mut faults = Faults::default();
-        for child in element.children() {
-            if child.namespace().is_none() {
-                faults.or_default(devices.read_child(child, origin));
-            }
-        }
+        let own = element.children();
+        let own = own.filter(|child| child.namespace().is_none());
+        faults.each(own, |child| devices.read_child(child, origin));
         faults.finish()?;
         Ok(devices)
     }

@@ -81,17 +81,19 @@ impl FromXml for Network {
     }
 }
 
-/// All children of a name, but those with a fault.
+/// All children of a name, but those with a fault and what follows too many of them.
 fn all<'d, T>(
     network: Element<'d>,
     name: &str,
     read: impl Fn(Element<'d>) -> Result<T, Error>,
     faults: &mut Faults,
 ) -> Vec<T> {
-    let children = network.children_named(name);
-    children
-        .filter_map(|child| faults.or_default(read(child).map(Some)))
-        .collect()
+    let mut all = Vec::new();
+    faults.each(network.children_named(name), |child| {
+        all.push(read(child)?);
+        Ok(())
+    });
+    all
 }
 
 fn name(network: Element<'_>) -> Result<String, Error> {

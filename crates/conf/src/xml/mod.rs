@@ -6,6 +6,7 @@
 
 mod keyword;
 mod number;
+mod position;
 mod prescan;
 mod raw;
 mod reader;

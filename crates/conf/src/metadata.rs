@@ -155,7 +155,10 @@ fn attributes(xml: &str, start: usize) -> Vec<(Range<usize>, &str)> {
     let mut at = start + xml[start..].find(is_end).unwrap_or(0);
     loop {
         let rest = xml[at..].trim_start();
-        let Some(equals) = rest.find('=').filter(|_| !rest.starts_with(['/', '>'])) else {
+        if rest.starts_with(['/', '>']) {
+            return found;
+        }
+        let Some(equals) = rest.find('=') else {
             return found;
         };
         let value = rest[equals + 1..].trim_start();

@@ -25,10 +25,10 @@ pub use writer::Writer;
 pub const MAX_BYTES: usize = 4 << 20;
 /// How deep elements may nest.
 pub const MAX_DEPTH: usize = 256;
-/// How many attributes one element may have.
-pub const MAX_ATTRIBUTES: usize = 1024;
-/// How many namespace declarations a document may have.
-pub const MAX_NAMESPACES: usize = 1024;
+/// How many attributes one element may have; they are compared with each other.
+pub const MAX_ATTRIBUTES: usize = 256;
+/// How many namespace declarations a document may have; prefixes are looked for among them.
+pub const MAX_NAMESPACES: usize = 256;
 /// How many nodes (elements, texts, comments) a document may have.
 pub const MAX_NODES: u32 = 1 << 18;
 

@@ -129,7 +129,8 @@ impl<'d> Element<'d> {
     pub(crate) fn all_attributes(self) -> Vec<(String, &'d str)> {
         let text = self.node.document().input_text();
         let outer = self.node.parent_element();
-        let declared = self.node.namespaces().filter(|namespace| {
+        let scope = self.declares_any().then(|| self.node.namespaces());
+        let declared = scope.into_iter().flatten().filter(|namespace| {
             let inherited = outer.and_then(|outer| outer.lookup_namespace_uri(namespace.name()));
             namespace.name() != Some("xml")
                 && namespace.uri() != super::VIRTNIC_NAMESPACE
@@ -443,6 +444,9 @@ impl<'d> Element<'d> {
         let Some(parent) = self.node.parent_element() else {
             return Vec::new();
         };
+        if parent.namespaces().all(|outer| outer.name() == Some("xml")) {
+            return Vec::new();
+        }
         let mut used = HashSet::new();
         for node in self.node.descendants() {
             used.extend(node.tag_name().namespace());
@@ -451,31 +455,44 @@ impl<'d> Element<'d> {
                     .filter_map(|attribute| attribute.namespace()),
             );
         }
+        if used.is_empty() {
+            return Vec::new();
+        }
+        let tag = self.start_tag();
         parent
             .namespaces()
             .filter(|outer| outer.name() != Some("xml") && used.contains(outer.uri()))
             .filter(|outer| {
                 // Declared here, whether anew or inherited: only the latter is the same one.
                 let here = self.node.lookup_namespace_uri(outer.name());
-                here == Some(outer.uri()) && !self.declares(outer.name())
+                here == Some(outer.uri()) && !declares(&tag, outer.name())
             })
             .map(|outer| (outer.name(), outer.uri()))
             .collect()
     }
 
-    /// Whether its own tag declares that prefix.
-    fn declares(self, prefix: Option<&str>) -> bool {
-        let text = &self.node.document().input_text()[self.node.range()];
-        let tag = start_tag(text);
-        let name = match prefix {
-            Some(prefix) => format!("xmlns:{prefix}"),
-            None => "xmlns".to_owned(),
-        };
-        tag.match_indices(&name).any(|(at, _)| {
-            tag[..at].ends_with([' ', '\t', '\r', '\n'])
-                && tag[at + name.len()..].trim_start().starts_with('=')
-        })
+    /// Whether its own tag declares a namespace.
+    fn declares_any(self) -> bool {
+        let mut scope = self.node.namespaces();
+        scope.any(|namespace| namespace.name() != Some("xml"))
+            && self.start_tag().contains("xmlns")
     }
+
+    fn start_tag(self) -> String {
+        start_tag(&self.node.document().input_text()[self.node.range()])
+    }
+}
+
+/// Whether a start tag declares that prefix.
+fn declares(tag: &str, prefix: Option<&str>) -> bool {
+    let name = match prefix {
+        Some(prefix) => format!("xmlns:{prefix}"),
+        None => "xmlns".to_owned(),
+    };
+    tag.match_indices(&name).any(|(at, _)| {
+        tag[..at].ends_with([' ', '\t', '\r', '\n'])
+            && tag[at + name.len()..].trim_start().starts_with('=')
+    })
 }
 
 /// An element's text up to the end of its start tag, attribute values left out.

@@ -14,6 +14,9 @@ pub struct Vlan {
     pub tags: Vec<VlanTag>,
 }
 
+/// The most tags: as many as there are identifiers.
+const MAX_TAGS: usize = 4096;
+
 /// One VLAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VlanTag {
@@ -40,6 +43,10 @@ keywords!(NativeMode {
 
 impl FromXml for Vlan {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        if let Some(beyond) = element.children_named("tag").nth(MAX_TAGS) {
+            let message = format!("<vlan> has more than {MAX_TAGS} of <tag>, one for each VLAN");
+            return Err(beyond.error(ErrorKind::Xml, message));
+        }
         let tags = element
             .children_named("tag")
             .map(VlanTag::from_xml)

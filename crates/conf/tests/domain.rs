@@ -766,3 +766,35 @@ fn a_device_that_gets_a_child_loses_its_text_for_good() {
     assert!(!first.contains("stray"), "{first}");
     assert_eq!(defined(&first).to_xml(Form::Inactive), first);
 }
+
+#[test]
+fn what_is_not_carried_out_is_told_once() {
+    let domain = defined(
+        &guest(
+            "q35",
+            "",
+            "<interface type='ethernet'><script path='/x'/></interface>
+         <interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>
+         <serial type='tcp'><source mode='bind' host='h' service='1'/></serial>
+         <console type='tcp'><source mode='bind' host='h' service='1'/></console>",
+        )
+        .replace(
+            "<memory ",
+            "<memoryBacking><access mode='shared'/></memoryBacking><memory ",
+        ),
+    );
+    let told: Vec<_> = domain
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "/domain/memoryBacking",
+            "/domain/devices/serial[1]/@type='tcp'",
+            "/domain/devices/interface[1]/script",
+            "/domain/devices/interface[2]/@type='vhostuser'",
+        ]
+    );
+}

@@ -5,6 +5,10 @@ use crate::kept::Kept;
 use crate::xml::{Document, RawXml};
 use crate::{HostDevice, Interface};
 
+/// The most devices that a guest may have, those included that it is given by default: as many as
+/// 256 PCI buses of 32 slots hold.
+pub const MAX_DEVICES: usize = 8192;
+
 /// `<devices>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
@@ -184,6 +188,22 @@ pub struct OtherDevice {
     pub(crate) text: Option<String>,
     /// How many modelled devices of that name stand before it.
     pub(crate) after: usize,
+}
+
+impl Devices {
+    /// How many there are; a console counts as one, too.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.disks.len()
+            + self.controllers.len()
+            + self.interfaces.len()
+            + self.hostdevs.len()
+            + self.serials.len()
+            + self.consoles.len()
+            + self.rngs.len()
+            + usize::from(self.memballoon.is_some())
+            + self.others.len()
+    }
 }
 
 impl Disk {

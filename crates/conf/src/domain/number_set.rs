@@ -243,7 +243,10 @@ mod tests {
         let left = set("0-200").without(&set("1-127,130,200-300"));
         assert_eq!(left.unwrap().to_string(), "0,128-129,131-199");
         assert_eq!(set("5").without(&set("0-16383")), None);
-        assert_eq!(NumberSet::of([64, 63, 3, 3]).unwrap().to_string(), "3,63-64");
+        assert_eq!(
+            NumberSet::of([64, 63, 3, 3]).unwrap().to_string(),
+            "3,63-64"
+        );
     }
 
     #[test]

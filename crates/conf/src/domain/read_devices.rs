@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::defaults::number_of;
 use super::devices::{
-    CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MemBalloon, OtherDevice,
-    PciControllerTarget, Rng,
+    CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MAX_DEVICES, MemBalloon,
+    OtherDevice, PciControllerTarget, Rng,
 };
 use super::served::check_kind;
 use super::shapes::{
@@ -31,10 +31,17 @@ impl Devices {
         let Some(element) = element else {
             return Ok(devices);
         };
+        let own = || {
+            let own = element.children();
+            own.filter(|child| child.namespace().is_none())
+        };
+        let is_device =
+            |child: &Element<'_>| !child.is("emulator") && DEVICES.child(child.name()).is_some();
+        if let Some(beyond) = own().filter(is_device).nth(MAX_DEVICES) {
+            return Err(beyond.error(ErrorKind::ConfigUnsupported, too_many()));
+        }
         let mut faults = Faults::default();
-        let own = element.children();
-        let own = own.filter(|child| child.namespace().is_none());
-        faults.each(own, |child| devices.read_child(child, origin));
+        faults.each(own(), |child| devices.read_child(child, origin));
         faults.finish()?;
         devices.sort_disks();
         devices.sort_controllers();
@@ -97,6 +104,10 @@ impl Devices {
         self.others.push(OtherDevice::read(element, after, origin)?);
         Ok(())
     }
+}
+
+pub(super) fn too_many() -> String {
+    format!("the guest has more than {MAX_DEVICES} devices, its default ones included")
 }
 
 /// For each word, how many others were first named before it.

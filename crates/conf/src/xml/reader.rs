@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::number::{Base, Unsigned, parse_unsigned};
-use super::raw::first_name;
 use super::position::Positions;
+use super::raw::first_name;
 use super::{Keyword, MAX_NODES, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
 use crate::{Error, ErrorKind};
 
@@ -474,8 +474,7 @@ impl<'d> Element<'d> {
     /// Whether its own tag declares a namespace.
     fn declares_any(self) -> bool {
         let mut scope = self.node.namespaces();
-        scope.any(|namespace| namespace.name() != Some("xml"))
-            && self.start_tag().contains("xmlns")
+        scope.any(|namespace| namespace.name() != Some("xml")) && self.start_tag().contains("xmlns")
     }
 
     fn start_tag(self) -> String {

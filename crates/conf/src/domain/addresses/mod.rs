@@ -66,6 +66,8 @@ impl Domain {
             bus += 1;
         }
 
+        self.check_count()?;
+
         pass.trial = false;
         let mut buses = pass.buses(self)?;
         pass.chipset(self, &mut buses)?;

@@ -56,7 +56,10 @@ fn faults(host: &NodeInfo, placement: &Placement) -> Vec<String> {
     let with_memory = host.cells.iter().filter(|cell| cell.memory_kib > 0);
     let nodes = NumberSet::of(with_memory.filter_map(|cell| u16::try_from(cell.id).ok()));
 
-    let all = placement.cpus.iter().map(|set| ("<vcpu cpuset>".to_owned(), set));
+    let all = placement
+        .cpus
+        .iter()
+        .map(|set| ("<vcpu cpuset>".to_owned(), set));
     let pins = placement.vcpu_pins.iter();
     let all = all.chain(pins.map(|(number, set)| (format!("<vcpupin vcpu='{number}'>"), set)));
     let emulator = placement.emulator_pin.iter();
@@ -64,15 +67,17 @@ fn faults(host: &NodeInfo, placement: &Placement) -> Vec<String> {
     let all = all.map(|(place, set)| (place, set, "CPU", &cpus));
     let memory = placement.memory_nodes().into_iter();
     let memory = memory.map(|set| ("<numatune>".to_owned(), set, "NUMA node", &nodes));
-    let lacking = all.chain(memory).filter_map(|(place, wanted, kind, there)| {
-        let (lacking, there) = match there {
-            Some(there) => (wanted.without(there)?, there.to_string()),
-            None => (wanted.clone(), "none".to_owned()),
-        };
-        Some(format!(
-            "{place} asks for {kind} {lacking}; this host has {there}"
-        ))
-    });
+    let lacking = all
+        .chain(memory)
+        .filter_map(|(place, wanted, kind, there)| {
+            let (lacking, there) = match there {
+                Some(there) => (wanted.without(there)?, there.to_string()),
+                None => (wanted.clone(), "none".to_owned()),
+            };
+            Some(format!(
+                "{place} asks for {kind} {lacking}; this host has {there}"
+            ))
+        });
     lacking.take(MAX_FAULTS).collect()
 }
 

@@ -270,11 +270,8 @@ impl Settings {
 
 /// Refuses what a document asks for and nobody carries out: all of it, by name, in one message.
 pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
-    let mut refused: Vec<String> = domain
-        .unsupported()
-        .into_iter()
-        .map(|one| one.to_string())
-        .collect();
+    let unsupported = domain.unsupported();
+    let mut refused: Vec<String> = unsupported.iter().map(ToString::to_string).collect();
     for interface in &domain.devices.interfaces {
         let kind = match &interface.source {
             InterfaceSource::Hostdev {
@@ -285,11 +282,8 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
                  given their MAC; use a plain <hostdev>)"
                     .to_owned()
             }
-            InterfaceSource::HostdevHybrid { .. } | InterfaceSource::Other { .. } => {
+            InterfaceSource::HostdevHybrid { .. } => {
                 format!("interface of type '{}'", interface.source.kind())
-            }
-            _ if interface.script.is_some() || interface.downscript.is_some() => {
-                "<script> of an interface".to_owned()
             }
             _ => continue,
         };
@@ -302,6 +296,11 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
     }
     if refused.is_empty() {
         return Ok(());
+    }
+    // Nobody reads more, and a document may have many thousands.
+    let further = refused.split_off(refused.len().min(conf::MAX_FAULTS)).len();
+    if further > 0 {
+        refused.push(format!("and {further} more"));
     }
     let detail = format!(
         "guest '{}' can't be started, since it asks for what is not carried out: {}",

@@ -249,8 +249,7 @@ async fn all_that_is_not_carried_out_is_named_in_one_message() {
         "'g1'",
         "tpm",
         "sound",
-        "<script> of an interface",
-        "52:54:00:00:00:01",
+        "/domain/devices/interface[1]/script",
     ];
     client
         .refuses(&root, start(&dom), Code::ConfigUnsupported, parts)

@@ -90,7 +90,8 @@ impl HostDevice {
     /// libvirt's canonical document.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        self.tree(Written::Form(form)).finish()
+        self.tree(Written::Form(form))
+            .finish(crate::tree::Secrets::Hidden)
     }
 
     /// `None` for kinds that are only carried through.

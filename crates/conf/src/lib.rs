@@ -21,6 +21,7 @@ mod metadata;
 mod network;
 mod nodedev;
 mod port;
+mod secrets;
 mod tree;
 mod virtualport;
 mod vlan;

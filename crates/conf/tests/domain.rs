@@ -798,3 +798,43 @@ fn what_is_not_carried_out_is_told_once() {
         ]
     );
 }
+
+#[test]
+fn a_document_for_anybody_has_no_passwords_in_any_form() {
+    let text = guest(
+        "q35",
+        "<x passwd='p4ss'/><features passwd='p4ss'/><metadata><m:a xmlns:m='urn:m' passwd='own'/></metadata>",
+        "<graphics type='vnc' port='-1' passwd='p4ss' passwdValidTo='2038-01-01T00:00:00'>
+           <listen type='address' passwd='p4ss'/></graphics>
+         <disk type='network'><source protocol='https' name='n'><host name='h'/>
+           <cookies><cookie name='c'>p4ss</cookie></cookies></source>
+           <auth username='u' passwd='p4ss'><secret type='iscsi' uuid='c7a5fdbd-edaf-9455-926a-d65c16db1809'/></auth>
+           <target dev='vda' passwd='p4ss'/></disk>
+         <serial type='tcp'><source passwd='p4ss'/></serial>
+         <interface type='vhostuser'><source type='unix' path='/s' passwd='p4ss'/><y passwd='p4ss'/></interface>",
+    );
+    let text = text.replace(
+        "<memory ",
+        "<memoryBacking><access mode='shared'/></memoryBacking><memory ",
+    );
+    let domain = defined(&text);
+    for form in [Form::Inactive, Form::Live, Form::Migratable] {
+        let shown = domain.to_xml(form);
+        assert!(!shown.contains("p4ss"), "{shown}");
+        assert!(
+            shown.contains("passwd='*****' passwdValidTo='2038"),
+            "{shown}"
+        );
+        assert!(shown.contains("passwd='own'"), "{shown}");
+        let whole = domain.to_xml_with_secrets(form);
+        assert_eq!(
+            Domain::parse(&whole)
+                .unwrap()
+                .to_xml_with_secrets(Form::Inactive),
+            domain.to_xml_with_secrets(Form::Inactive)
+        );
+    }
+    let status = domain.to_status_xml();
+    let again = Domain::parse_status(&status).unwrap();
+    assert_eq!(again.to_status_xml(), status);
+}

@@ -328,7 +328,7 @@ fn fill_video(video: &mut OtherDevice, first: bool) {
     for child in &inner {
         tree.raw(child);
     }
-    let text = tree.finish();
+    let text = tree.finish(crate::tree::Secrets::Shown);
     if attributes.len() > root.attributes().count() {
         *model = RawXml(text.trim_end().to_owned());
     }

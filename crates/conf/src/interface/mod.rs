@@ -179,7 +179,8 @@ impl Interface {
     /// libvirt's canonical document. The live form shows what the interface was resolved to.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        self.tree(Written::Form(form)).finish()
+        self.tree(Written::Form(form))
+            .finish(crate::tree::Secrets::Hidden)
     }
 
     /// Whether the device is, or was resolved to, a host device.

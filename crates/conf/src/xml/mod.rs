@@ -17,6 +17,7 @@ pub(crate) use keyword::keywords;
 pub use keyword::{Keyword, OnOff, YesNo};
 pub use number::{Base, Unsigned, parse_unsigned};
 pub use raw::RawXml;
+pub(crate) use raw::edited;
 pub use reader::{Document, Element};
 pub use uuid::parse_uuid;
 pub use writer::Writer;

@@ -57,7 +57,7 @@ impl Daemon {
         if let Some(config) = config {
             let kept = self
                 .domain_store
-                .write(&object.name, &config.to_xml(Form::Inactive));
+                .write(&object.name, &config.to_xml_with_secrets(Form::Inactive));
             if let Err(error) = kept {
                 if let Some((old, new)) = &live {
                     if let Err(error) = self.follow_document(object, new, old).await {

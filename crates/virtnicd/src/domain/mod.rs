@@ -77,6 +77,8 @@ pub(crate) enum StopReason {
 
 /// `VIR_DOMAIN_SHUTOFF`.
 const SHUT_OFF: i32 = 5;
+/// `VIR_DOMAIN_XML_SECURE`: passwords, too.
+const XML_SECURE: u32 = 1;
 /// `VIR_DOMAIN_XML_INACTIVE`.
 const XML_INACTIVE: u32 = 2;
 /// `VIR_DOMAIN_XML_MIGRATABLE`.
@@ -262,7 +264,7 @@ impl Daemon {
             let object = daemon.with_domain(&domain, |_, status| {
                 daemon
                     .domain_store
-                    .write(&domain.name, &domain.to_xml(Form::Inactive))
+                    .write(&domain.name, &domain.to_xml_with_secrets(Form::Inactive))
                     .map_err(fault::file(
                         QEMU,
                         format!("can't keep guest '{}'", domain.name),
@@ -342,11 +344,16 @@ impl Daemon {
         } else {
             Form::Live
         };
-        match (&status.running, &status.defined) {
-            (Some(running), _) if form == Form::Live => running.domain.to_xml(Form::Live),
-            (Some(running), None) => running.domain.to_xml(form),
-            (_, Some(defined)) => defined.to_xml(form),
-            (None, None) => String::new(),
+        let domain = match (&status.running, &status.defined) {
+            (Some(running), _) if form == Form::Live => &running.domain,
+            (Some(running), None) => &running.domain,
+            (_, Some(defined)) => defined,
+            (None, None) => return String::new(),
+        };
+        if flags & XML_SECURE != 0 {
+            domain.to_xml_with_secrets(form)
+        } else {
+            domain.to_xml(form)
         }
     }
 
@@ -376,7 +383,11 @@ impl Daemon {
         let known = self.with_domain(&domain, |_, status| {
             if status.defined.is_none() {
                 self.domain_store
-                    .take_in(found, &domain.name, &domain.to_xml(Form::Inactive))
+                    .take_in(
+                        found,
+                        &domain.name,
+                        &domain.to_xml_with_secrets(Form::Inactive),
+                    )
                     .map_err(fault::file(
                         QEMU,
                         format!("can't keep guest '{}'", domain.name),

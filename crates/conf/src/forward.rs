@@ -87,6 +87,12 @@ impl PoolMembers {
 }
 
 impl ForwardMode {
+    /// Whether guests get PCI functions, so that a pool's devices are named by their addresses.
+    #[must_use]
+    pub const fn lends_host_devices(self) -> bool {
+        matches!(self, Self::Hostdev | Self::HostdevHybrid)
+    }
+
     /// Whether a device is lent to one guest at a time.
     #[must_use]
     pub const fn is_exclusive(self) -> bool {

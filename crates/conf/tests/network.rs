@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by it")]
 
-use conf::{DeviceStatus, ErrorKind, Form, Network, NetworkStatus, PoolDevice};
+use conf::{DeviceStatus, ErrorKind, Form, Network, NetworkStatus, PoolDevice, PoolMembers};
 
 fn network(inside: &str) -> Network {
     Network::parse(&format!("<network><name>n</name>{inside}</network>")).unwrap()
@@ -106,21 +106,55 @@ fn weakness_12_a_driver_alone_stays_inside_its_forward() {
 #[test]
 fn weakness_14_a_pool_of_two_kinds_is_refused_by_both_names() {
     let address = "<address type='pci' bus='3'/>";
-    for (inside, one, other) in [
-        ("<interface dev='a'/><pf dev='b'/>", "interface", "pf"),
-        (&format!("{address}<pf dev='b'/>"), "address", "pf"),
+    for (mode, inside, one, other) in [
         (
+            "hostdev",
+            "<interface dev='a'/><pf dev='b'/>",
+            "interface",
+            "pf",
+        ),
+        (
+            "passthrough",
+            &format!("{address}<pf dev='b'/>"),
+            "address",
+            "pf",
+        ),
+        (
+            "hostdev",
             &format!("{address}<interface dev='a'/>"),
             "interface",
             "address",
         ),
     ] {
         let text =
-            format!("<network><name>n</name><forward mode='hostdev'>{inside}</forward></network>");
+            format!("<network><name>n</name><forward mode='{mode}'>{inside}</forward></network>");
         let error = Network::parse(&text).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Xml);
         let expected = format!("<forward> has both <{one}> and <{other}>");
         assert!(error.message.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_running_network_shows_of_its_pf_is_read_as_that_pf() {
+    let address = "<address type='pci' bus='3' virtnic:connections='1'/>";
+    for (mode, found) in [
+        ("hostdev", address),
+        ("hostdev-hybrid", address),
+        ("passthrough", "<interface dev='e1' connections='1'/>"),
+        ("bridge", "<interface dev='e1'/>"),
+    ] {
+        let text = |found: &str| {
+            format!(
+                "<network><name>n</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid>\
+                 <forward mode='{mode}' xmlns:virtnic='urn:virtnic:1'><pf dev='eth0'/>{found}\
+                 </forward></network>"
+            )
+        };
+        let again = Network::parse(&text(found)).unwrap();
+        assert_eq!(again, Network::parse(&text("")).unwrap());
+        let pfs = PoolMembers::PhysicalFunctions(vec!["eth0".to_owned()]);
+        assert_eq!(again.forward.unwrap().members, pfs);
     }
 }
 

@@ -96,10 +96,7 @@ impl Network {
         let Some(forward) = &self.forward else {
             return Ok(());
         };
-        let hostdev = matches!(
-            forward.mode,
-            ForwardMode::Hostdev | ForwardMode::HostdevHybrid
-        );
+        let hostdev = forward.mode.lends_host_devices();
         match &forward.members {
             PoolMembers::Interfaces(names) if hostdev => Err(self.refuse(format_args!(
                 "mode '{}' lends PCI devices: name '{}' by its <address>, or its PF as <pf>",

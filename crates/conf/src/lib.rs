@@ -20,6 +20,7 @@ mod merge;
 mod metadata;
 mod network;
 mod nodedev;
+mod object_name;
 mod port;
 mod secrets;
 mod tree;

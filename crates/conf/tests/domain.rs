@@ -838,3 +838,42 @@ fn a_document_for_anybody_has_no_passwords_in_any_form() {
     let again = Domain::parse_status(&status).unwrap();
     assert_eq!(again.to_status_xml(), status);
 }
+
+#[test]
+fn a_template_of_a_targets_name_is_kept_and_names_no_device() {
+    let read = |target: &str| {
+        Interface::parse(&format!(
+            "<interface type='ethernet'><target {target}/></interface>"
+        ))
+    };
+    for (dev, kept, name) in [
+        ("tap%d", Some("tap%d"), None),
+        ("x%dy", Some("x%dy"), None),
+        ("vnet%d", None, None),
+        ("macvtap%d", None, None),
+        ("tap7", Some("tap7"), Some("tap7")),
+        ("100%", Some("100%"), Some("100%")),
+        ("%d%d", Some("%d%d"), Some("%d%d")),
+    ] {
+        let interface = read(&format!("dev='{dev}'")).unwrap();
+        assert_eq!(interface.target.as_deref(), kept, "{dev}");
+        assert_eq!(interface.target_name(), name, "{dev}");
+    }
+    let refused = read("dev='tap%d' managed='no'").unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::ConfigUnsupported);
+}
+
+#[test]
+fn a_guests_name_must_be_fit_for_a_file() {
+    for name in [".", "..", "a/b", "a\nb", " ", "", "/"] {
+        let text = guest("q35", "", "").replace("<name>g<", &format!("<name>{name}<"));
+        let refused = Domain::parse(&text).unwrap_err();
+        assert_ne!(refused.kind, ErrorKind::Internal, "{name:?}: {refused}");
+    }
+    for name in ["...", ".a", "a b", "ü", &"n".repeat(200)] {
+        let text = guest("q35", "", "").replace("<name>g<", &format!("<name>{name}<"));
+        assert_eq!(Domain::parse(&text).unwrap().name, name);
+    }
+    let long = guest("q35", "", "").replace("<name>g<", &format!("<name>{}<", "n".repeat(241)));
+    assert_eq!(Domain::parse(&long).unwrap_err().kind, ErrorKind::Xml);
+}

@@ -34,7 +34,8 @@ pub struct Interface {
     pub isolated: Option<bool>,
     /// The guest may change its MAC and filters.
     pub trust_guest_rx_filters: Option<bool>,
-    /// `<target dev=…>`: the host-side device's name.
+    /// `<target dev=…>`: the host-side device's name, or a template of it, as `tap%d`; see
+    /// [`Interface::target_name`].
     pub target: Option<String>,
     /// `target/@managed`: `no` if the tap is someone else's (`ethernet` only).
     pub target_managed: Option<bool>,
@@ -181,6 +182,14 @@ impl Interface {
     pub fn to_xml(&self, form: Form) -> String {
         self.tree(Written::Form(form))
             .finish(crate::tree::Secrets::Hidden)
+    }
+
+    /// The name that the document gives the device on the host; none where a name is to be made up,
+    /// which a template like `tap%d` asks for too.
+    #[must_use]
+    pub fn target_name(&self) -> Option<&str> {
+        let is_template = |name: &&str| name.matches('%').count() == 1 && name.contains("%d");
+        self.target.as_deref().filter(|name| !is_template(name))
     }
 
     /// Whether the device is, or was resolved to, a host device.

@@ -112,6 +112,17 @@ impl Interface {
                 "<target managed='no'> is for interfaces of type 'ethernet', not '{kind}'"
             ));
         }
+        if self.target_managed == Some(false)
+            && let Some(template) = self
+                .target
+                .as_ref()
+                .filter(|_| self.target_name().is_none())
+        {
+            return unsupported(format!(
+                "<target managed='no'> needs the name of a tap that is there; '{template}' is a \
+                 template"
+            ));
+        }
         if self.mtu.is_some() && matches!(kind, "direct" | "hostdev") {
             return unsupported(format!(
                 "setting MTU on interface type '{kind}' is not supported"

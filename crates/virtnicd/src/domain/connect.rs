@@ -317,7 +317,7 @@ impl Connecting<'_> {
     }
 
     fn target_name(&self) -> Result<Option<NetdevName>> {
-        self.interface.target.as_deref().map(name).transpose()
+        self.interface.target_name().map(name).transpose()
     }
 
     fn profile(&self, host: Uuid) -> Result<Option<Profile>> {

@@ -7,7 +7,8 @@ use std::fmt;
 pub struct Error {
     /// libvirt's class of the fault; clients act on it.
     pub kind: ErrorKind,
-    /// What is wrong and what was expected, in one line, names inside.
+    /// What is wrong and what was expected, in one line, names inside; cut where it is longer than
+    /// anybody reads.
     pub message: String,
     /// Line and column, from 1, where the fault can be placed.
     pub position: Option<(u32, u32)>,
@@ -20,6 +21,9 @@ pub struct Error {
 
 /// The most faults that are told of one document; nobody reads more, and reading ends at them.
 pub const MAX_FAULTS: usize = 20;
+
+/// The longest message, bytes: names and values stand in it as the document has them.
+const LONGEST: usize = 1000;
 
 /// libvirt's error classes that a document can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            message: message.into(),
+            message: shortened(message.into()),
             position: None,
             path: None,
             also: Vec::new(),
@@ -75,6 +79,15 @@ impl Error {
         }
         faults.finish()
     }
+}
+
+/// A text as an error tells it.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
+    }
+    text
 }
 
 /// What was found wrong so far, where reading goes on behind a fault.

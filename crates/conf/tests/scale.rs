@@ -553,6 +553,32 @@ fn the_first_twenty_faults_are_told_and_no_others() {
 }
 
 #[test]
+fn no_error_is_as_long_as_what_it_tells_of() {
+    let long = "\u{e9}".repeat(500_000);
+    let disk = format!("<disk><target dev='{long}'/></disk>");
+    let twice = guest("", &disk.repeat(2));
+    let mut domain = Domain::parse(&twice).unwrap();
+    domain.fill_defaults();
+    let feature = format!(
+        "<cpu>{}</cpu>",
+        format!("<feature name='{long}'/>").repeat(2)
+    );
+    for error in [
+        domain.validate().unwrap_err(),
+        Domain::parse(&guest(&feature, "")).unwrap_err(),
+        Domain::parse(&guest("", &format!("<disk type='{long}'/>"))).unwrap_err(),
+        Domain::parse(&format!("<{long}/>")).unwrap_err(),
+        conf::grammar::unread(&format!("<network><{long} {long}=''/></network>"))
+            .unwrap()
+            .remove(0),
+        Network::parse(&format!("<network><name>{long}</name></network>")).unwrap_err(),
+    ] {
+        let told = error.to_string();
+        assert!(told.len() < 3_000, "{} bytes", told.len());
+    }
+}
+
+#[test]
 fn a_guest_has_no_more_devices_than_its_buses_hold() {
     let hubs = |count: usize| guest("", &"<hub type='usb'/>".repeat(count));
     let refused = Domain::parse(&hubs(conf::MAX_DEVICES + 1)).unwrap_err();

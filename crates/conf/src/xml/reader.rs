@@ -8,6 +8,7 @@ use super::number::{Base, Unsigned, parse_unsigned};
 use super::position::Positions;
 use super::raw::first_name;
 use super::{Keyword, MAX_NODES, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
+use crate::error::shortened;
 use crate::{Error, ErrorKind};
 
 /// A well-formed document within the limits of this module.
@@ -386,11 +387,9 @@ impl<'d> Element<'d> {
     #[must_use]
     pub fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error {
-            kind,
-            message: message.into(),
             position: Some(self.position()),
-            path: Some(self.path()),
-            also: Vec::new(),
+            path: Some(shortened(self.path())),
+            ..Error::new(kind, message)
         }
     }
 
@@ -401,7 +400,7 @@ impl<'d> Element<'d> {
         if let Some(attribute) = self.node.attribute_node(name) {
             error.position = Some(self.position_of(attribute.range().start));
         }
-        error.path = Some(format!("{}/@{name}", self.path()));
+        error.path = Some(shortened(format!("{}/@{name}", self.path())));
         error
     }
 

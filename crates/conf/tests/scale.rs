@@ -323,6 +323,17 @@ fn guests(count: usize) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "elements in other namespaces",
+            guest(&repeat(count, |n| format!("<n{}:x/>", n % 250)), "").replacen(
+                "<domain ",
+                &format!(
+                    "<domain {}",
+                    repeat(250, |n| format!("xmlns:n{n}='urn:{n}' "))
+                ),
+                1,
+            ),
+        ),
+        (
             "boots",
             guest(
                 &format!(

@@ -108,7 +108,7 @@ impl Faults {
         })
     }
 
-    /// A fault.
+    /// Keeps a fault, and those told with it, as far as they are told.
     pub(crate) fn push(&mut self, mut error: Error) {
         match &mut self.0 {
             None => self.0 = Some(error),

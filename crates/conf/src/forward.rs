@@ -45,7 +45,7 @@ pub enum ForwardMode {
 /// Where a pool's devices come from. The format has one kind at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PoolMembers {
-    /// None named.
+    /// No device is named.
     #[default]
     None,
     /// The VFs of these PFs, by netdev name. libvirt takes one; several are ours.

@@ -26,7 +26,7 @@ pub(crate) fn without_secrets(raw: &RawXml) -> Cow<'_, RawXml> {
     if !SECRET_ATTRIBUTES
         .iter()
         .chain(&SECRET_ELEMENTS)
-        .any(|name| may_have(name))
+        .any(may_have)
     {
         return Cow::Borrowed(raw);
     }

@@ -17,7 +17,7 @@ pub struct Vlan {
 /// The most tags: as many as there are identifiers.
 const MAX_TAGS: usize = 4096;
 
-/// One VLAN.
+/// `<tag>`: a VLAN that the port carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VlanTag {
     /// VLAN identifier, 0–4095 as libvirt accepts them (IEEE 802.1Q reserves 4095).
@@ -32,7 +32,7 @@ pub struct VlanTag {
 pub enum NativeMode {
     /// With a tag.
     Tagged,
-    /// Without one.
+    /// Without a tag.
     Untagged,
 }
 

@@ -14,15 +14,15 @@ pub const MAX_DEVICES: usize = 8192;
 pub struct Devices {
     /// The QEMU to run.
     pub emulator: Option<String>,
-    /// Disks.
+    /// Disks, those of a bus together, by their names.
     pub disks: Vec<Disk>,
     /// Controllers, PCI ones included.
     pub controllers: Vec<Controller>,
-    /// Network interfaces.
+    /// Network interfaces, in the order of the document.
     pub interfaces: Vec<Interface>,
-    /// Host devices.
+    /// PCI and USB devices of the host that are no interfaces.
     pub hostdevs: Vec<HostDevice>,
-    /// Serial ports.
+    /// Serial ports, in the order of the document.
     pub serials: Vec<CharDevice>,
     /// Consoles; the first mirrors the first serial port where there is one.
     pub consoles: Vec<CharDevice>,
@@ -133,12 +133,12 @@ pub enum CharBackend {
     Pty(Option<String>),
     /// A file, appended to or not.
     File {
-        /// Its path.
+        /// The file's path on the host.
         path: String,
         /// `append='on'`.
         append: Option<bool>,
     },
-    /// Nowhere.
+    /// What is written is lost, and there is nothing to read.
     Null,
     /// A kind that is kept, and refused at start: `@type`, `<source>`s as they stand.
     Other {

@@ -91,9 +91,9 @@ pub struct Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtType {
-    /// With the kernel's help.
+    /// By the CPU, with the kernel's help.
     Kvm,
-    /// By emulation.
+    /// By QEMU alone, which emulates the CPU.
     Qemu,
 }
 
@@ -190,9 +190,9 @@ pub struct Os {
 /// `<features>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Features {
-    /// ACPI tables.
+    /// The firmware has ACPI tables.
     pub acpi: bool,
-    /// The APIC.
+    /// Interrupts come by the APIC.
     pub apic: bool,
     /// Physical address extension.
     pub pae: bool,

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Faults};
 /// `<timer>`: how one of the guest's clocks behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
-    /// Which clock.
+    /// The clock that is meant.
     pub name: TimerName,
     /// Whether the guest has it.
     pub present: Option<bool>,

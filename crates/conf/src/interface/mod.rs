@@ -100,7 +100,7 @@ pub enum InterfaceSource {
         managed: bool,
         /// How it is bound.
         driver: Option<HostDriver>,
-        /// Which device.
+        /// The function or device, as the document names it.
         source: HostSource,
     },
     /// A VF of this PF beside virtio on macvtap over it (ours).
@@ -110,14 +110,14 @@ pub enum InterfaceSource {
     },
     /// A tap on an existing bridge.
     Bridge {
-        /// The bridge.
+        /// The bridge's netdev.
         bridge: String,
     },
     /// A tap of its own.
     Ethernet,
     /// QEMU's user-mode network.
     User,
-    /// No connection.
+    /// A NIC that is connected to nothing.
     Null,
     /// A kind that is kept, and refused at start: its `type` and its `<source>`.
     Other {

@@ -19,7 +19,7 @@ pub struct NetworkStatus {
 /// A device of a running pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceStatus {
-    /// Which one.
+    /// The device, as the document names it.
     pub device: PoolDevice,
     /// Guests' interfaces on it.
     pub connections: u32,

@@ -1,7 +1,10 @@
 //! Work grows with a document's length, and no faster, and has its bounds: each list here is read,
 //! filled in, placed, written and read again in two sizes.
 
-#![expect(clippy::unwrap_used, reason = "a helper that panics is a test that fails")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics is a test that fails"
+)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

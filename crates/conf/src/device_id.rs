@@ -38,7 +38,7 @@ pub enum DeviceId {
 }
 
 impl NetdevName {
-    /// The name.
+    /// The name as the kernel has it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let length = (self.bytes.iter())

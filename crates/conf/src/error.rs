@@ -7,19 +7,23 @@ use std::fmt;
 pub struct Error {
     /// libvirt's class of the fault; clients act on it.
     pub kind: ErrorKind,
-    /// What is wrong and what was expected, in one line, names inside.
+    /// What is wrong and what was expected, in one line, names inside; cut where it is longer than
+    /// anybody reads.
     pub message: String,
     /// Line and column, from 1, where the fault can be placed.
     pub position: Option<(u32, u32)>,
     /// The element, as `/network/forward/pf`.
     pub path: Option<String>,
-    /// What else is wrong with the same document, as far as it could be read; each of these has
-    /// nothing here.
+    /// What else is wrong with the same document, as far as it could be read, up to [`MAX_FAULTS`]
+    /// in all; each of these has nothing here.
     pub also: Vec<Error>,
 }
 
-/// Of more faults than these in one document nobody reads.
-const MAX_FAULTS: usize = 20;
+/// The most faults that are told of one document; nobody reads more, and reading ends at them.
+pub const MAX_FAULTS: usize = 20;
+
+/// The longest message, bytes: names and values stand in it as the document has them.
+const LONGEST: usize = 1000;
 
 /// libvirt's error classes that a document can meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +59,16 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
-            message: message.into(),
+            message: shortened(message.into()),
             position: None,
             path: None,
             also: Vec::new(),
         }
+    }
+
+    /// Whether it tells as many faults as are told, so that there may be others.
+    fn is_full(&self) -> bool {
+        self.also.len() + 1 >= MAX_FAULTS
     }
 
     /// Fails with all that is wrong, told by the first of them.
@@ -70,6 +79,15 @@ impl Error {
         }
         faults.finish()
     }
+}
+
+/// A text as an error tells it.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
+    }
+    text
 }
 
 /// What was found wrong so far, where reading goes on behind a fault.
@@ -90,16 +108,34 @@ impl Faults {
         })
     }
 
-    /// A fault.
+    /// Keeps a fault, and those told with it, as far as they are told.
     pub(crate) fn push(&mut self, mut error: Error) {
         match &mut self.0 {
             None => self.0 = Some(error),
             Some(first) => {
                 let further = std::mem::take(&mut error.also);
                 first.also.extend(std::iter::once(error).chain(further));
-                first.also.truncate(MAX_FAULTS);
+                first.also.truncate(MAX_FAULTS - 1);
             }
         }
+    }
+
+    /// Reads one part of a document after the other, until there are as many faults as are told.
+    pub(crate) fn each<T>(
+        &mut self,
+        parts: impl IntoIterator<Item = T>,
+        mut read: impl FnMut(T) -> Result<(), Error>,
+    ) {
+        for part in parts {
+            if self.is_full() {
+                return;
+            }
+            self.or_default(read(part));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.as_ref().is_some_and(Error::is_full)
     }
 
     /// Whether nothing was found wrong so far.
@@ -127,7 +163,11 @@ impl fmt::Display for Error {
         }?;
         self.also
             .iter()
-            .try_for_each(|error| write!(f, "; also: {error}"))
+            .try_for_each(|error| write!(f, "; also: {error}"))?;
+        match self.is_full() {
+            true => write!(f, "; there may be more than these {MAX_FAULTS}"),
+            false => Ok(()),
+        }
     }
 }
 

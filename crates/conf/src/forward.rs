@@ -45,7 +45,7 @@ pub enum ForwardMode {
 /// Where a pool's devices come from. The format has one kind at a time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PoolMembers {
-    /// None named.
+    /// No device is named.
     #[default]
     None,
     /// The VFs of these PFs, by netdev name. libvirt takes one; several are ours.
@@ -87,6 +87,12 @@ impl PoolMembers {
 }
 
 impl ForwardMode {
+    /// Whether guests get PCI functions, so that a pool's devices are named by their addresses.
+    #[must_use]
+    pub const fn lends_host_devices(self) -> bool {
+        matches!(self, Self::Hostdev | Self::HostdevHybrid)
+    }
+
     /// Whether a device is lent to one guest at a time.
     #[must_use]
     pub const fn is_exclusive(self) -> bool {

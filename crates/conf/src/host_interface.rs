@@ -9,7 +9,7 @@ use crate::{MacAddress, NetLink};
 /// <https://libvirt.org/format.html>, and `interface.rng` among libvirt's schemas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostInterface {
-    /// Its name.
+    /// The netdev, as the kernel names it.
     pub name: String,
     /// Its MAC; written for [`HostInterfaceKind::Ethernet`] only, as the schema has it.
     pub mac: Option<MacAddress>,
@@ -28,25 +28,25 @@ pub enum HostInterfaceKind {
     Ethernet,
     /// A Linux bridge.
     Bridge {
-        /// Spanning tree.
+        /// Whether the spanning tree protocol runs; none: not told.
         stp: Option<bool>,
         /// Forward delay in hundredths of a second, as the kernel counts it; written in seconds.
         forward_delay: Option<u32>,
-        /// Its ports.
+        /// The interfaces that are plugged into it.
         ports: Vec<HostInterface>,
     },
-    /// A bond.
+    /// Several interfaces that act as one.
     Bond {
         /// How it shares the load.
         mode: Option<BondMode>,
         /// How it notices that a link is gone.
         mii: Option<MiiMonitor>,
-        /// Its members.
+        /// The interfaces that it is made of.
         members: Vec<HostInterface>,
     },
     /// A VLAN over another interface.
     Vlan {
-        /// Its tag.
+        /// The VLAN's identifier, 0–4095.
         tag: u16,
         /// The name of the interface below.
         below: String,

@@ -13,7 +13,7 @@ use crate::{DeviceInfo, Error, ErrorKind, Faults, Form, GuestAddress, PciAddress
 /// `<driver>` of a host device or of a `hostdev` network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostDriver {
-    /// The backend.
+    /// `driver/@name`: who drives it for the guest.
     pub backend: Option<HostBackend>,
     /// A host kernel driver's name, for a vfio variant driver.
     pub model: Option<String>,
@@ -62,7 +62,7 @@ pub struct HostDevice {
     pub managed: bool,
     /// How it is bound (PCI).
     pub driver: Option<HostDriver>,
-    /// Which device.
+    /// The function or device, as the document names it.
     pub source: HostSource,
     /// Its part in a failover pair.
     pub teaming: Option<Teaming>,
@@ -90,7 +90,8 @@ impl HostDevice {
     /// libvirt's canonical document.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        self.tree(Written::Form(form)).finish()
+        self.tree(Written::Form(form))
+            .finish(crate::tree::Secrets::Hidden)
     }
 
     /// `None` for kinds that are only carried through.

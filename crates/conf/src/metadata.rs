@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::xml::{Document, RawXml};
+use crate::xml::{Document, RawXml, edited};
 use crate::{Error, ErrorKind};
 
 /// The element of that namespace among the children of `<metadata>`, without its namespace.
@@ -155,7 +155,10 @@ fn attributes(xml: &str, start: usize) -> Vec<(Range<usize>, &str)> {
     let mut at = start + xml[start..].find(is_end).unwrap_or(0);
     loop {
         let rest = xml[at..].trim_start();
-        let Some(equals) = rest.find('=').filter(|_| !rest.starts_with(['/', '>'])) else {
+        if rest.starts_with(['/', '>']) {
+            return found;
+        }
+        let Some(equals) = rest.find('=') else {
             return found;
         };
         let value = rest[equals + 1..].trim_start();
@@ -167,20 +170,6 @@ fn attributes(xml: &str, start: usize) -> Vec<(Range<usize>, &str)> {
         found.push((at..end, rest[..equals].trim_end()));
         at = end;
     }
-}
-
-/// A text with pieces of it replaced; they don't overlap.
-fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
-    // Stable: of two at one place the first comes first.
-    edits.sort_by_key(|(range, _)| range.start);
-    let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    for (range, new) in edits {
-        out.push_str(&text[at..range.start]);
-        out.push_str(&new);
-        at = range.end;
-    }
-    out + &text[at..]
 }
 
 /// Letters of ASCII, digits and `-_.`, as prefixes are in practice.

@@ -43,14 +43,14 @@ pub struct NetworkPort {
 pub enum Plug {
     /// A tap on the network's own bridge.
     Network {
-        /// The bridge.
+        /// The bridge's netdev.
         bridge: String,
         /// Who fills its table.
         mac_table_manager: Option<MacTableManager>,
     },
     /// A tap on an existing bridge.
     Bridge {
-        /// The bridge.
+        /// The bridge's netdev.
         bridge: String,
         /// Who fills its table.
         mac_table_manager: Option<MacTableManager>,
@@ -68,7 +68,7 @@ pub enum Plug {
         managed: bool,
         /// How it is bound.
         driver: Option<HostDriver>,
-        /// Which one.
+        /// Where the host has it.
         address: PciAddress,
     },
 }

@@ -1,9 +1,11 @@
 //! An element as it will be written: modelled parts first, then what was kept, each in its place.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Display;
 
 use crate::kept::{Kept, Shape};
+use crate::secrets::{HIDDEN, is_secret, without_secrets};
 use crate::xml::{Document, Element, RawXml, ToXml, Writer};
 
 /// An element to be written.
@@ -21,6 +23,15 @@ enum Node<'a> {
     Raw(&'a RawXml),
     /// An element of libvirt's own that is only carried: laid out as libvirt does.
     Carried(&'a RawXml),
+}
+
+/// Whether a document tells passwords.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    /// It says only that there is one.
+    Hidden,
+    /// It is for who may know them.
+    Shown,
 }
 
 impl<'a> Tree<'a> {
@@ -188,29 +199,44 @@ impl<'a> Tree<'a> {
         self
     }
 
-    pub(crate) fn write(&self, writer: &mut Writer) {
+    fn write(&self, writer: &mut Writer, secrets: Secrets) {
         writer.element(self.name, |w| {
             for (name, value) in &self.attributes {
-                w.attribute(name, value);
+                if secrets == Secrets::Hidden && is_secret(name) {
+                    w.attribute(name, HIDDEN);
+                } else {
+                    w.attribute(name, value);
+                }
             }
             if let Some(text) = &self.text {
                 w.text(text);
             }
             for child in &self.children {
                 match child {
-                    Node::Tree(tree) => tree.write(w),
+                    Node::Tree(tree) => tree.write(w, secrets),
+                    // None of them has a secret.
                     Node::Noun(_, write) => write(w),
-                    Node::Raw(raw) => w.raw(raw),
-                    Node::Carried(raw) => write_carried(w, raw),
+                    // What other programs keep with a guest is theirs.
+                    Node::Raw(raw) if raw.name() == "metadata" => w.raw(raw),
+                    Node::Raw(raw) => w.raw(&told(raw, secrets)),
+                    Node::Carried(raw) => write_carried(w, &told(raw, secrets)),
                 }
             }
         });
     }
 
-    pub(crate) fn finish(&self) -> String {
+    pub(crate) fn finish(&self, secrets: Secrets) -> String {
         let mut writer = Writer::new();
-        self.write(&mut writer);
+        self.write(&mut writer, secrets);
         writer.finish()
+    }
+}
+
+/// A piece as it may be told.
+fn told(raw: &RawXml, secrets: Secrets) -> Cow<'_, RawXml> {
+    match secrets {
+        Secrets::Hidden => without_secrets(raw),
+        Secrets::Shown => Cow::Borrowed(raw),
     }
 }
 

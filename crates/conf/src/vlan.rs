@@ -14,7 +14,10 @@ pub struct Vlan {
     pub tags: Vec<VlanTag>,
 }
 
-/// One VLAN.
+/// The most tags: as many as there are identifiers.
+const MAX_TAGS: usize = 4096;
+
+/// `<tag>`: a VLAN that the port carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VlanTag {
     /// VLAN identifier, 0–4095 as libvirt accepts them (IEEE 802.1Q reserves 4095).
@@ -29,7 +32,7 @@ pub struct VlanTag {
 pub enum NativeMode {
     /// With a tag.
     Tagged,
-    /// Without one.
+    /// Without a tag.
     Untagged,
 }
 
@@ -40,6 +43,10 @@ keywords!(NativeMode {
 
 impl FromXml for Vlan {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        if let Some(beyond) = element.children_named("tag").nth(MAX_TAGS) {
+            let message = format!("<vlan> has more than {MAX_TAGS} of <tag>, one for each VLAN");
+            return Err(beyond.error(ErrorKind::Xml, message));
+        }
         let tags = element
             .children_named("tag")
             .map(VlanTag::from_xml)

@@ -766,3 +766,114 @@ fn a_device_that_gets_a_child_loses_its_text_for_good() {
     assert!(!first.contains("stray"), "{first}");
     assert_eq!(defined(&first).to_xml(Form::Inactive), first);
 }
+
+#[test]
+fn what_is_not_carried_out_is_told_once() {
+    let domain = defined(
+        &guest(
+            "q35",
+            "",
+            "<interface type='ethernet'><script path='/x'/></interface>
+         <interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>
+         <serial type='tcp'><source mode='bind' host='h' service='1'/></serial>
+         <console type='tcp'><source mode='bind' host='h' service='1'/></console>",
+        )
+        .replace(
+            "<memory ",
+            "<memoryBacking><access mode='shared'/></memoryBacking><memory ",
+        ),
+    );
+    let told: Vec<_> = domain
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "/domain/memoryBacking",
+            "/domain/devices/serial[1]/@type='tcp'",
+            "/domain/devices/interface[1]/script",
+            "/domain/devices/interface[2]/@type='vhostuser'",
+        ]
+    );
+}
+
+#[test]
+fn a_document_for_anybody_has_no_passwords_in_any_form() {
+    let text = guest(
+        "q35",
+        "<x passwd='p4ss'/><features passwd='p4ss'/><metadata><m:a xmlns:m='urn:m' passwd='own'/></metadata>",
+        "<graphics type='vnc' port='-1' passwd='p4ss' passwdValidTo='2038-01-01T00:00:00'>
+           <listen type='address' passwd='p4ss'/></graphics>
+         <disk type='network'><source protocol='https' name='n'><host name='h'/>
+           <cookies><cookie name='c'>p4ss</cookie></cookies></source>
+           <auth username='u' passwd='p4ss'><secret type='iscsi' uuid='c7a5fdbd-edaf-9455-926a-d65c16db1809'/></auth>
+           <target dev='vda' passwd='p4ss'/></disk>
+         <serial type='tcp'><source passwd='p4ss'/></serial>
+         <interface type='vhostuser'><source type='unix' path='/s' passwd='p4ss'/><y passwd='p4ss'/></interface>",
+    );
+    let text = text.replace(
+        "<memory ",
+        "<memoryBacking><access mode='shared'/></memoryBacking><memory ",
+    );
+    let domain = defined(&text);
+    for form in [Form::Inactive, Form::Live, Form::Migratable] {
+        let shown = domain.to_xml(form);
+        assert!(!shown.contains("p4ss"), "{shown}");
+        assert!(
+            shown.contains("passwd='*****' passwdValidTo='2038"),
+            "{shown}"
+        );
+        assert!(shown.contains("passwd='own'"), "{shown}");
+        let whole = domain.to_xml_with_secrets(form);
+        assert_eq!(
+            Domain::parse(&whole)
+                .unwrap()
+                .to_xml_with_secrets(Form::Inactive),
+            domain.to_xml_with_secrets(Form::Inactive)
+        );
+    }
+    let status = domain.to_status_xml();
+    let again = Domain::parse_status(&status).unwrap();
+    assert_eq!(again.to_status_xml(), status);
+}
+
+#[test]
+fn a_template_of_a_targets_name_is_kept_and_names_no_device() {
+    let read = |target: &str| {
+        Interface::parse(&format!(
+            "<interface type='ethernet'><target {target}/></interface>"
+        ))
+    };
+    for (dev, kept, name) in [
+        ("tap%d", Some("tap%d"), None),
+        ("x%dy", Some("x%dy"), None),
+        ("vnet%d", None, None),
+        ("macvtap%d", None, None),
+        ("tap7", Some("tap7"), Some("tap7")),
+        ("100%", Some("100%"), Some("100%")),
+        ("%d%d", Some("%d%d"), Some("%d%d")),
+    ] {
+        let interface = read(&format!("dev='{dev}'")).unwrap();
+        assert_eq!(interface.target.as_deref(), kept, "{dev}");
+        assert_eq!(interface.target_name(), name, "{dev}");
+    }
+    let refused = read("dev='tap%d' managed='no'").unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::ConfigUnsupported);
+}
+
+#[test]
+fn a_guests_name_must_be_fit_for_a_file() {
+    for name in [".", "..", "a/b", "a\nb", " ", "", "/"] {
+        let text = guest("q35", "", "").replace("<name>g<", &format!("<name>{name}<"));
+        let refused = Domain::parse(&text).unwrap_err();
+        assert_ne!(refused.kind, ErrorKind::Internal, "{name:?}: {refused}");
+    }
+    for name in ["...", ".a", "a b", "ü", &"n".repeat(200)] {
+        let text = guest("q35", "", "").replace("<name>g<", &format!("<name>{name}<"));
+        assert_eq!(Domain::parse(&text).unwrap().name, name);
+    }
+    let long = guest("q35", "", "").replace("<name>g<", &format!("<name>{}<", "n".repeat(241)));
+    assert_eq!(Domain::parse(&long).unwrap_err().kind, ErrorKind::Xml);
+}

@@ -1,6 +1,9 @@
 //! Guests of all kinds at random: what is written is read again as the same.
 
-use conf::{Domain, Form, GuestAddress, PciAddress};
+use conf::{
+    ActualDevice, DirectMode, Domain, Form, GuestAddress, HostBackend, HostDriver, InterfaceSource,
+    MacTableManager, PciAddress, Plug, Uuid,
+};
 use proptest::prelude::*;
 
 fn guest(machine: &str, top: &str, devices: &str) -> String {
@@ -125,6 +128,94 @@ proptest! {
         again.assign_aliases();
         let status = again.to_status_xml();
         prop_assert_eq!(Domain::parse_status(&status).unwrap().to_status_xml(), status);
+    }
+}
+
+/// What a network may have given an interface.
+fn plug() -> impl Strategy<Value = Plug> {
+    let manager = prop::option::of(Just(MacTableManager::Libvirt));
+    let driver = prop::option::of(Just(HostDriver {
+        backend: Some(HostBackend::Vfio),
+        model: None,
+    }));
+    prop_oneof![
+        manager.clone().prop_map(|mac_table_manager| Plug::Network {
+            bridge: "virbr0".to_owned(),
+            mac_table_manager,
+        }),
+        manager.prop_map(|mac_table_manager| Plug::Bridge {
+            bridge: "br0".to_owned(),
+            mac_table_manager,
+        }),
+        Just(Plug::Direct {
+            dev: "eth0".to_owned(),
+            mode: DirectMode::Passthrough,
+        }),
+        (any::<bool>(), driver).prop_map(|(managed, driver)| Plug::HostdevPci {
+            managed,
+            driver,
+            address: PciAddress::new(0, 3, 0x10, 0).unwrap_or_default(),
+        }),
+    ]
+}
+
+/// What a guest would have to do without; devices are sorted when they are written.
+fn lacking(domain: &Domain) -> Vec<String> {
+    let mut names: Vec<_> = domain
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    names.sort();
+    names
+}
+
+proptest! {
+    /// Every form that is shown of a running guest defines the same guest again.
+    #[test]
+    fn running_guests_are_read_again(
+        devices in prop::collection::vec(device(), 0..8),
+        machine in choice(&["q35", "pc"]),
+        plugs in prop::collection::vec(plug(), 8),
+    ) {
+        let Ok(mut domain) = Domain::parse(&guest(machine, "", &devices.concat())) else {
+            return Ok(());
+        };
+        domain.fill_defaults();
+        if domain.assign_addresses(&|_| true).is_err() {
+            return Ok(());
+        }
+        domain.assign_usb_addresses();
+        let defined = domain.to_xml(Form::Inactive);
+        let unsupported = lacking(&domain);
+        domain.id = Some(7);
+        domain.assign_aliases();
+        for (interface, plug) in domain.devices.interfaces.iter_mut().zip(plugs) {
+            interface.target.get_or_insert_with(|| "macvtap3".to_owned());
+            if matches!(interface.source, InterfaceSource::Network { .. }) {
+                interface.actual = Some(ActualDevice {
+                    port: Uuid::from_u128(0x1234),
+                    plug,
+                    vlan: interface.vlan.clone(),
+                    virtual_port: interface.virtual_port.clone(),
+                    bandwidth: interface.bandwidth.clone(),
+                    isolated: interface.isolated,
+                    trust_guest_rx_filters: interface.trust_guest_rx_filters,
+                });
+            }
+        }
+        for form in [Form::Live, Form::Inactive, Form::Migratable] {
+            let shown = domain.to_xml(form);
+            let again = match Domain::parse(&shown) {
+                Ok(again) => again,
+                Err(error) => return Err(TestCaseError::fail(format!("{error}\n{shown}"))),
+            };
+            prop_assert_eq!(again.to_xml(Form::Inactive), &*defined, "{}", shown);
+            prop_assert_eq!(lacking(&again), &*unsupported);
+        }
+        let status = Domain::parse_status(&domain.to_status_xml()).unwrap();
+        prop_assert_eq!(status.to_status_xml(), domain.to_status_xml());
+        prop_assert_eq!(status.to_xml(Form::Live), domain.to_xml(Form::Live));
     }
 }
 

@@ -1,7 +1,5 @@
 //! Documents that mean harm: refused at once, with one clear error.
 
-use std::time::Instant;
-
 use conf::xml::{Document, MAX_ATTRIBUTES, MAX_BYTES, MAX_DEPTH, MAX_NAMESPACES, Writer};
 use conf::{Error, ErrorKind, Network};
 
@@ -47,7 +45,7 @@ fn no_limit_can_be_passed() {
     assert!(
         refused(&wide(MAX_ATTRIBUTES + 1))
             .message
-            .contains("1024 attributes")
+            .contains("256 attributes")
     );
 
     let spaced = |count: usize| {
@@ -60,7 +58,7 @@ fn no_limit_can_be_passed() {
     assert!(
         refused(&spaced(MAX_NAMESPACES + 1))
             .message
-            .contains("1024 namespace")
+            .contains("256 namespace")
     );
 
     let many = format!("<a>{}</a>", "<b/>".repeat(300_000));
@@ -158,38 +156,4 @@ fn the_writer_leaves_nothing_to_be_misread() {
     let sent = "<&>'\"\t\n\ré";
     assert_eq!(document.root().attribute("b"), Some(sent));
     assert_eq!(document.root().child("c").unwrap().text(), sent);
-}
-
-/// Each of these would take minutes if anything in it were compared pair by pair.
-#[test]
-fn long_lists_are_read_in_time() {
-    let repeat =
-        |count: u32, part: &dyn Fn(u32) -> String| (0..count).map(part).collect::<String>();
-    let lists = [
-        format!(
-            "<forward mode='passthrough'>{}</forward>",
-            repeat(40_000, &|n| format!("<interface dev='e{n}'/>"))
-        ),
-        repeat(40_000, &|n| format!("<portgroup name='g{n}'/>")),
-        format!(
-            "{}{}",
-            repeat(15_000, &|n| format!(
-                "<ip address='10.{}.{}.1' prefix='24'/>",
-                n >> 8,
-                n & 255
-            )),
-            repeat(15_000, &|_| {
-                "<route address='0.0.0.0' gateway='10.58.151.2'/>".to_owned()
-            }),
-        ),
-        repeat(40_000, &|n| format!("<x{n} y='z'/>")),
-    ];
-    for list in lists {
-        let text = format!("<network><name>n</name>{list}</network>");
-        let start = Instant::now();
-        let network = Network::parse(&text).unwrap();
-        network.validate().unwrap();
-        assert!(conf::grammar::unread(&text).unwrap().len() <= 101);
-        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
-    }
 }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by it")]
 
-use conf::{DeviceStatus, ErrorKind, Form, Network, NetworkStatus, PoolDevice};
+use conf::{DeviceStatus, ErrorKind, Form, Network, NetworkStatus, PoolDevice, PoolMembers};
 
 fn network(inside: &str) -> Network {
     Network::parse(&format!("<network><name>n</name>{inside}</network>")).unwrap()
@@ -106,21 +106,55 @@ fn weakness_12_a_driver_alone_stays_inside_its_forward() {
 #[test]
 fn weakness_14_a_pool_of_two_kinds_is_refused_by_both_names() {
     let address = "<address type='pci' bus='3'/>";
-    for (inside, one, other) in [
-        ("<interface dev='a'/><pf dev='b'/>", "interface", "pf"),
-        (&format!("{address}<pf dev='b'/>"), "address", "pf"),
+    for (mode, inside, one, other) in [
         (
+            "hostdev",
+            "<interface dev='a'/><pf dev='b'/>",
+            "interface",
+            "pf",
+        ),
+        (
+            "passthrough",
+            &format!("{address}<pf dev='b'/>"),
+            "address",
+            "pf",
+        ),
+        (
+            "hostdev",
             &format!("{address}<interface dev='a'/>"),
             "interface",
             "address",
         ),
     ] {
         let text =
-            format!("<network><name>n</name><forward mode='hostdev'>{inside}</forward></network>");
+            format!("<network><name>n</name><forward mode='{mode}'>{inside}</forward></network>");
         let error = Network::parse(&text).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Xml);
         let expected = format!("<forward> has both <{one}> and <{other}>");
         assert!(error.message.starts_with(&expected), "{error}");
+    }
+}
+
+#[test]
+fn what_a_running_network_shows_of_its_pf_is_read_as_that_pf() {
+    let address = "<address type='pci' bus='3' virtnic:connections='1'/>";
+    for (mode, found) in [
+        ("hostdev", address),
+        ("hostdev-hybrid", address),
+        ("passthrough", "<interface dev='e1' connections='1'/>"),
+        ("bridge", "<interface dev='e1'/>"),
+    ] {
+        let text = |found: &str| {
+            format!(
+                "<network><name>n</name><uuid>c7a5fdbd-edaf-9455-926a-d65c16db1809</uuid>\
+                 <forward mode='{mode}' xmlns:virtnic='urn:virtnic:1'><pf dev='eth0'/>{found}\
+                 </forward></network>"
+            )
+        };
+        let again = Network::parse(&text(found)).unwrap();
+        assert_eq!(again, Network::parse(&text("")).unwrap());
+        let pfs = PoolMembers::PhysicalFunctions(vec!["eth0".to_owned()]);
+        assert_eq!(again.forward.unwrap().members, pfs);
     }
 }
 
@@ -222,17 +256,15 @@ fn impossible_networks_are_refused_by_name() {
 
 #[test]
 fn a_name_is_one_line_with_something_in_it() {
-    for (name, shown) in [
-        ("a&#10;b", r#""a\nb""#),
-        ("  ", r#""  ""#),
-        ("&#9;", r#""\t""#),
+    for (name, fault) in [
+        ("a&#10;b", r#""a\nb" contains a line feed"#),
+        ("  ", r#""  " is blank"#),
+        ("&#9;", r#""\t" is blank"#),
     ] {
         let text = format!("<network><name>{name}</name></network>");
-        let error = Network::parse(&text).unwrap().validate().unwrap_err();
+        let error = Network::parse(&text).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Xml);
-        let expected =
-            format!("the network's name {shown} must not be blank or contain a line feed");
-        assert_eq!(error.message, expected);
+        assert_eq!(error.message, format!("the network's name {fault}"));
     }
 }
 
@@ -293,4 +325,12 @@ fn all_faults_of_a_document_are_told_the_first_in_its_class() {
     assert!(found.is_sorted(), "{told}");
     assert_eq!((error.kind, error.also.len()), (ErrorKind::Internal, 2));
     assert_eq!(error.also[1].kind, ErrorKind::ConfigUnsupported);
+}
+
+#[test]
+fn a_networks_name_must_be_fit_for_a_file() {
+    for name in [".", "..", "a/b", "a\nb", " ", "", &"n".repeat(241)] {
+        let text = format!("<network><name>{name}</name></network>");
+        assert!(Network::parse(&text).is_err(), "{name:?}");
+    }
 }

@@ -485,25 +485,74 @@ fn device() -> impl Strategy<Value = NodeDevice> {
         )
 }
 
+/// What a running network of that definition could have.
+fn status(network: &Network, counts: &[u32], found: &[PciAddress]) -> NetworkStatus {
+    let forward = network.forward.as_ref();
+    let devices: Vec<PoolDevice> = match forward.map(|forward| &forward.members) {
+        Some(PoolMembers::Interfaces(names)) => {
+            names.iter().cloned().map(PoolDevice::Interface).collect()
+        }
+        Some(PoolMembers::Addresses(addresses)) => {
+            addresses.iter().copied().map(PoolDevice::Address).collect()
+        }
+        Some(PoolMembers::PhysicalFunctions(_)) => {
+            let found = found.iter().map(|&vf| match forward.unwrap().mode {
+                ForwardMode::Hostdev | ForwardMode::HostdevHybrid => PoolDevice::Address(vf),
+                _ => PoolDevice::Interface(format!("e{}", vf.slot())),
+            });
+            found.collect()
+        }
+        _ => Vec::new(),
+    };
+    let devices = devices.into_iter().zip(counts);
+    NetworkStatus {
+        connections: counts[0],
+        devices: devices
+            .map(|(device, &connections)| DeviceStatus {
+                device,
+                connections,
+            })
+            .collect(),
+    }
+}
+
 proptest! {
+    /// What is shown of a running network defines the same network again.
+    #[test]
+    fn running_networks(
+        network in network(),
+        counts in vec(0_u32..3, 4),
+        found in vec(pci(), 0..4),
+    ) {
+        let mut found = found;
+        found.sort_by_key(|vf| vf.slot());
+        found.dedup_by_key(|vf| vf.slot());
+        let xml = network.to_xml_live(&status(&network, &counts, &found));
+        prop_assert_eq!(Network::parse(&xml), Ok(network), "{}", xml);
+        prop_assert_eq!(conf::grammar::unread(&xml), Ok(Vec::new()), "{}", xml);
+    }
+
     #[test]
     fn networks(network in network()) {
         let xml = network.to_xml(Form::Inactive);
         let again = Network::parse(&xml);
         prop_assert_eq!(again.as_ref(), Ok(&network), "{}", xml);
-        prop_assert_eq!(network.to_xml(Form::Live), xml);
+        prop_assert_eq!(network.to_xml(Form::Live), &*xml);
+        prop_assert_eq!(conf::grammar::unread(&xml), Ok(Vec::new()), "{}", xml);
     }
 
     #[test]
     fn network_ports(port in port()) {
         let xml = port.to_xml();
         prop_assert_eq!(NetworkPort::parse(&xml), Ok(port), "{}", xml);
+        prop_assert_eq!(conf::grammar::unread(&xml), Ok(Vec::new()), "{}", xml);
     }
 
     #[test]
     fn node_devices(device in device()) {
         let xml = device.to_xml();
         prop_assert_eq!(NodeDevice::parse(&xml), Ok(device), "{}", xml);
+        prop_assert_eq!(conf::grammar::unread(&xml), Ok(Vec::new()), "{}", xml);
     }
 
     /// Whatever becomes of a document, there is an answer; and what is read is written so that it

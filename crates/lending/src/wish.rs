@@ -452,7 +452,7 @@ impl Wish<'_> {
     }
 
     fn target_name(&self) -> Result<Option<NetdevName>, WishError> {
-        let name = self.interface.target.as_deref();
+        let name = self.interface.target_name();
         Ok(name.map(str::parse).transpose()?)
     }
 

@@ -217,11 +217,14 @@ fn number_cells(numa: &RawXml) -> Option<RawXml> {
         return None;
     }
     let names_end = |cell: Element<'_>| cell.node().range().start + "<cell".len();
-    let places: Vec<usize> = root.children_named("cell").map(names_end).collect();
-    let mut text = numa.as_str().to_owned();
-    for (number, &place) in places.iter().enumerate().rev() {
-        text.insert_str(place, &format!(" id='{number}'"));
+    let places = root.children_named("cell").map(names_end);
+    let (mut text, mut rest) = (String::new(), 0);
+    for (number, place) in places.enumerate() {
+        text.push_str(&numa.as_str()[rest..place]);
+        text.push_str(&format!(" id='{number}'"));
+        rest = place;
     }
+    text.push_str(&numa.as_str()[rest..]);
     Some(RawXml(text))
 }
 
@@ -325,7 +328,7 @@ fn fill_video(video: &mut OtherDevice, first: bool) {
     for child in &inner {
         tree.raw(child);
     }
-    let text = tree.finish();
+    let text = tree.finish(crate::tree::Secrets::Shown);
     if attributes.len() > root.attributes().count() {
         *model = RawXml(text.trim_end().to_owned());
     }

@@ -5,20 +5,24 @@ use crate::kept::Kept;
 use crate::xml::{Document, RawXml};
 use crate::{HostDevice, Interface};
 
+/// The most devices that a guest may have, those included that it is given by default: as many as
+/// 256 PCI buses of 32 slots hold.
+pub const MAX_DEVICES: usize = 8192;
+
 /// `<devices>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Devices {
     /// The QEMU to run.
     pub emulator: Option<String>,
-    /// Disks.
+    /// Disks, those of a bus together, by their names.
     pub disks: Vec<Disk>,
     /// Controllers, PCI ones included.
     pub controllers: Vec<Controller>,
-    /// Network interfaces.
+    /// Network interfaces, in the order of the document.
     pub interfaces: Vec<Interface>,
-    /// Host devices.
+    /// PCI and USB devices of the host that are no interfaces.
     pub hostdevs: Vec<HostDevice>,
-    /// Serial ports.
+    /// Serial ports, in the order of the document.
     pub serials: Vec<CharDevice>,
     /// Consoles; the first mirrors the first serial port where there is one.
     pub consoles: Vec<CharDevice>,
@@ -129,12 +133,12 @@ pub enum CharBackend {
     Pty(Option<String>),
     /// A file, appended to or not.
     File {
-        /// Its path.
+        /// The file's path on the host.
         path: String,
         /// `append='on'`.
         append: Option<bool>,
     },
-    /// Nowhere.
+    /// What is written is lost, and there is nothing to read.
     Null,
     /// A kind that is kept, and refused at start: `@type`, `<source>`s as they stand.
     Other {
@@ -184,6 +188,22 @@ pub struct OtherDevice {
     pub(crate) text: Option<String>,
     /// How many modelled devices of that name stand before it.
     pub(crate) after: usize,
+}
+
+impl Devices {
+    /// How many there are; a console counts as one, too.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.disks.len()
+            + self.controllers.len()
+            + self.interfaces.len()
+            + self.hostdevs.len()
+            + self.serials.len()
+            + self.consoles.len()
+            + self.rngs.len()
+            + usize::from(self.memballoon.is_some())
+            + self.others.len()
+    }
 }
 
 impl Disk {

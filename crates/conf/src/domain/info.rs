@@ -45,11 +45,11 @@ pub enum GuestAddress {
     Drive {
         /// The controller's index.
         controller: u32,
-        /// Bus.
+        /// The controller's bus: IDE has two, others one, 0.
         bus: u32,
-        /// Target.
+        /// The SCSI target.
         target: u32,
-        /// Unit.
+        /// The drive on that bus or target.
         unit: u32,
     },
     /// On a USB bus.

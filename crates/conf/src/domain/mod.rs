@@ -31,6 +31,7 @@ pub use timers::{TickPolicy, Timer, TimerName};
 pub use unsupported::Unsupported;
 
 use crate::kept::Kept;
+use crate::tree::Secrets;
 use crate::xml::{Document, RawXml, keywords};
 use crate::{Error, Form};
 
@@ -90,9 +91,9 @@ pub struct Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtType {
-    /// With the kernel's help.
+    /// By the CPU, with the kernel's help.
     Kvm,
-    /// By emulation.
+    /// By QEMU alone, which emulates the CPU.
     Qemu,
 }
 
@@ -146,17 +147,24 @@ impl Domain {
         Self::read(document.root_named("domain")?, Origin::Status)
     }
 
-    /// libvirt's canonical document.
+    /// libvirt's canonical document, for anybody: passwords are hidden.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        self.tree(Written::Form(form)).finish()
+        self.tree(Written::Form(form)).finish(Secrets::Hidden)
+    }
+
+    /// As [`Domain::to_xml`], with passwords: for the file in which a definition is kept, another
+    /// host's daemon, and clients that may ask for it (`VIR_DOMAIN_XML_SECURE`).
+    #[must_use]
+    pub fn to_xml_with_secrets(&self, form: Form) -> String {
+        self.tree(Written::Form(form)).finish(Secrets::Shown)
     }
 
     /// The whole state of a running guest, to be read by [`Domain::parse_status`]: the definition
-    /// of each interface and what it was resolved to.
+    /// of each interface and what it was resolved to, with passwords. For our own records alone.
     #[must_use]
     pub fn to_status_xml(&self) -> String {
-        self.tree(Written::Status).finish()
+        self.tree(Written::Status).finish(Secrets::Shown)
     }
 }
 
@@ -182,9 +190,9 @@ pub struct Os {
 /// `<features>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Features {
-    /// ACPI tables.
+    /// The firmware has ACPI tables.
     pub acpi: bool,
-    /// The APIC.
+    /// Interrupts come by the APIC.
     pub apic: bool,
     /// Physical address extension.
     pub pae: bool,

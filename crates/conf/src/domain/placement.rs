@@ -1,6 +1,6 @@
 //! Where on the host a guest runs: `vcpu/@cpuset`, `<cputune>`'s pins and `<numatune>`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::number_set::{NumberSet, ParseNumberSetError};
 use crate::tree::Tree;
@@ -12,7 +12,8 @@ use crate::{Error, ErrorKind};
 pub struct Placement {
     /// `vcpu/@cpuset`: the host's CPUs for whatever has no pin of its own.
     pub cpus: Option<NumberSet>,
-    /// `<vcpupin>`: the host's CPUs for one virtual CPU, by its number.
+    /// `<vcpupin>`: the host's CPUs for one virtual CPU, by its number. Pins that say the same share
+    /// a set.
     pub vcpu_pins: BTreeMap<u32, NumberSet>,
     /// `<emulatorpin>`: the host's CPUs for QEMU's own threads.
     pub emulator_pin: Option<NumberSet>,
@@ -64,6 +65,15 @@ impl Placement {
         self.vcpu_pins.get(&number).or(self.cpus.as_ref())
     }
 
+    /// All of the host's CPUs that one of so many virtual CPUs may run on, as far as they are
+    /// told; `None`: nothing is told of any of them.
+    #[must_use]
+    pub fn all_vcpu_cpus(&self, vcpus: u32) -> Option<NumberSet> {
+        let pins = self.vcpu_pins.range(..vcpus).map(|(_, cpus)| cpus);
+        let all_pinned = u32::try_from(pins.clone().count()) == Ok(vcpus);
+        NumberSet::union(pins.chain(self.cpus.as_ref().filter(|_| !all_pinned)))
+    }
+
     /// The NUMA nodes that the guest's memory comes from; `None`: any.
     #[must_use]
     pub fn memory_nodes(&self) -> Option<&NumberSet> {
@@ -83,10 +93,15 @@ impl Placement {
         let Some(cputune) = domain.child("cputune") else {
             return Ok(placement);
         };
+        let mut sets: HashMap<Option<&str>, NumberSet> = HashMap::new();
         for pin in cputune.children_named("vcpupin") {
             let number = pin.number_in::<u32>("vcpu", Base::Ten, u64::from(u32::MAX))?;
             let number = number.ok_or_else(|| pin.missing(ErrorKind::Xml, "vcpu"))?;
-            let cpus = required_set(pin)?;
+            let text = pin.attribute("cpuset");
+            let cpus = match sets.get(&text) {
+                Some(cpus) => cpus.clone(),
+                None => sets.entry(text).or_insert(required_set(pin)?).clone(),
+            };
             if number < vcpus && placement.vcpu_pins.insert(number, cpus).is_some() {
                 let message = format!("<vcpupin> is there twice for vcpu='{number}'");
                 return Err(pin.attribute_error(ErrorKind::Internal, "vcpu", message));

@@ -10,7 +10,7 @@ use super::{
 use crate::kept::Kept;
 use crate::xml::{Base, Keyword};
 use crate::xml::{Element, parse_unsigned};
-use crate::{Error, ErrorKind, Faults};
+use crate::{Error, ErrorKind, Faults, object_name};
 
 /// The architecture of this daemon's guests, where a document names none.
 const DEFAULT_ARCHITECTURE: &str = "x86_64";
@@ -133,12 +133,9 @@ fn name(element: Element<'_>) -> Result<String, Error> {
     if name.is_empty() {
         return Err(element.error(ErrorKind::NoName, "<domain> needs a <name>"));
     }
-    if name.contains('/') || name.contains('\n') || name.trim().is_empty() {
-        let shown: String = name.chars().take(60).collect();
-        return Err(child.unwrap_or(element).error(
-            ErrorKind::Xml,
-            format!("the name {shown:?} must not be blank or contain '/' or a line feed"),
-        ));
+    if let Some(fault) = object_name::unfit(&name) {
+        let message = format!("the guest's name {:?} {fault}", object_name::shown(&name));
+        return Err(child.unwrap_or(element).error(ErrorKind::Xml, message));
     }
     Ok(name)
 }

@@ -1,9 +1,11 @@
 //! Reading `<devices>`.
 
+use std::collections::HashMap;
+
 use super::defaults::number_of;
 use super::devices::{
-    CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MemBalloon, OtherDevice,
-    PciControllerTarget, Rng,
+    CharBackend, CharDevice, Controller, Devices, Disk, DiskSource, MAX_DEVICES, MemBalloon,
+    OtherDevice, PciControllerTarget, Rng,
 };
 use super::served::check_kind;
 use super::shapes::{
@@ -29,13 +31,20 @@ impl Devices {
         let Some(element) = element else {
             return Ok(devices);
         };
-        let mut faults = Faults::default();
-        for child in element.children() {
-            if child.namespace().is_none() {
-                faults.or_default(devices.read_child(child, origin));
-            }
+        let own = || {
+            let own = element.children();
+            own.filter(|child| child.namespace().is_none())
+        };
+        let is_device =
+            |child: &Element<'_>| !child.is("emulator") && DEVICES.child(child.name()).is_some();
+        if let Some(beyond) = own().filter(is_device).nth(MAX_DEVICES) {
+            return Err(beyond.error(ErrorKind::ConfigUnsupported, too_many()));
         }
+        let mut faults = Faults::default();
+        faults.each(own(), |child| devices.read_child(child, origin));
         faults.finish()?;
+        devices.sort_disks();
+        devices.sort_controllers();
         Ok(devices)
     }
 
@@ -45,11 +54,8 @@ impl Devices {
                 let path = child.text();
                 self.emulator = (!path.is_empty()).then_some(path);
             }
-            "disk" => self.insert_disk(Disk::read(child, origin)?),
-            "controller" => {
-                let controller = Controller::read(child, origin)?;
-                self.insert_controller(controller);
-            }
+            "disk" => self.disks.push(Disk::read(child, origin)?),
+            "controller" => self.controllers.push(Controller::read(child, origin)?),
             "interface" => self.interfaces.push(Interface::read(child, origin)?),
             "hostdev" => match HostDevice::read(child, origin)? {
                 Some(hostdev) => self.hostdevs.push(hostdev),
@@ -86,27 +92,33 @@ impl Devices {
         Ok(())
     }
 
-    /// Adds a disk after those of its bus whose names come earlier, or at the end.
-    fn insert_disk(&mut self, disk: Disk) {
-        let same = self.disks.iter().enumerate();
-        let mut same = same.filter(|(_, other)| other.bus == disk.bus);
-        let number = number_of(&disk.target);
-        let before = same
-            .clone()
-            .find(|(_, other)| number_of(&other.target) > number);
-        let place = match before {
-            Some((position, _)) => position,
-            None => same
-                .next_back()
-                .map_or(self.disks.len(), |(position, _)| position + 1),
-        };
-        self.disks.insert(place, disk);
+    /// Puts the disks of a bus together, by their names; buses come as they are first named.
+    fn sort_disks(&mut self) {
+        let groups = ranks(self.disks.iter().map(|disk| &disk.bus));
+        let mut disks: Vec<_> = groups.into_iter().zip(self.disks.drain(..)).collect();
+        disks.sort_by_key(|(group, disk)| (*group, number_of(&disk.target)));
+        self.disks.extend(disks.into_iter().map(|(_, disk)| disk));
     }
 
     fn keep(&mut self, element: Element<'_>, after: usize, origin: Origin) -> Result<(), Error> {
         self.others.push(OtherDevice::read(element, after, origin)?);
         Ok(())
     }
+}
+
+pub(super) fn too_many() -> String {
+    format!("the guest has more than {MAX_DEVICES} devices, its default ones included")
+}
+
+/// For each word, how many others were first named before it.
+pub(super) fn ranks<'w>(words: impl Iterator<Item = &'w String>) -> Vec<usize> {
+    let mut known: HashMap<&String, usize> = HashMap::new();
+    words
+        .map(|word| {
+            let next = known.len();
+            *known.entry(word).or_insert(next)
+        })
+        .collect()
 }
 
 impl OtherDevice {

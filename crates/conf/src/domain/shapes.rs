@@ -438,7 +438,15 @@ pub(crate) const GUEST_OFFLOADS: [&str; 5] = ["csum", "tso4", "tso6", "ecn", "uf
 /// `<source>` of an interface, of all kinds that are modelled.
 const INTERFACE_SOURCE: Shape = parts(
     "source",
-    &["network", "portgroup", "portid", "bridge", "dev", "mode"],
+    &[
+        "network",
+        "portgroup",
+        "portid",
+        "bridge",
+        "macTableManager",
+        "dev",
+        "mode",
+    ],
     &[
         whole("address"),
         parts("vendor", &["id"], &[]),

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Faults};
 /// `<timer>`: how one of the guest's clocks behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timer {
-    /// Which clock.
+    /// The clock that is meant.
     pub name: TimerName,
     /// Whether the guest has it.
     pub present: Option<bool>,
@@ -63,11 +63,11 @@ impl Timer {
     /// All of a `<clock>`; of two for the same clock the second is a fault.
     pub(super) fn read_all(clock: Element<'_>, faults: &mut Faults) -> Vec<Self> {
         let mut timers: Vec<Self> = Vec::new();
-        for element in clock.children_named("timer") {
-            if let Some(timer) = faults.or_default(Self::read(element, &timers).map(Some)) {
-                timers.push(timer);
-            }
-        }
+        // There are no more of them than names, so each is looked up in no time.
+        faults.each(clock.children_named("timer"), |element| {
+            timers.push(Self::read(element, &timers)?);
+            Ok(())
+        });
         timers
     }
 

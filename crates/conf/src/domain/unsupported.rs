@@ -163,6 +163,14 @@ impl Domain {
         let devices = &self.devices;
         for (name, list) in [("serial", &devices.serials), ("console", &devices.consoles)] {
             for (number, device) in list.iter().enumerate() {
+                // Such a console is the first serial port, which was looked at.
+                let mirrors = name == "console"
+                    && number == 0
+                    && device.target_type.as_deref() == Some("serial")
+                    && !devices.serials.is_empty();
+                if mirrors {
+                    continue;
+                }
                 let path = path(name, number);
                 if let CharBackend::Other { kind, .. } = &device.backend {
                     found.push(Unsupported::at(&path, &format!("@type='{kind}'")));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Controller, Domain, GuestAddress};
+use super::{Controller, Domain, GuestAddress, MAX_DEVICES};
 use crate::xml::Document;
 use crate::{Error, ErrorKind, HostSource, Interface, InterfaceSource, PciAddress, Plug, Teaming};
 
@@ -26,6 +26,7 @@ impl Domain {
                 self.os.machine
             )));
         }
+        self.check_count()?;
         Error::all([
             self.check_lifecycle(),
             self.check_boot(),
@@ -44,6 +45,14 @@ impl Domain {
     pub fn check_resolved(&self) -> Result<(), Error> {
         let mut interfaces = self.devices.interfaces.iter();
         interfaces.try_for_each(Interface::check_resolved)
+    }
+
+    /// What is defined must be fit to be read again.
+    pub(super) fn check_count(&self) -> Result<(), Error> {
+        match self.devices.count() {
+            0..=MAX_DEVICES => Ok(()),
+            _ => Err(unsupported(super::read_devices::too_many())),
+        }
     }
 
     fn check_lifecycle(&self) -> Result<(), Error> {

@@ -190,6 +190,11 @@ const VALUES: &[(&str, &str, &str)] = &[
         "",
     ),
     (
+        "/domain/devices/interface/source/@macTableManager",
+        "of the bridge that the network resolved it to; ignored when read",
+        "",
+    ),
+    (
         "/domain/devices/interface/source/@dev",
         "direct: the parent; hostdev: **ours**, the netdev of a VF, as `eth22`; hostdev-hybrid: a PF",
         "",

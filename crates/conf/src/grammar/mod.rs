@@ -27,7 +27,7 @@ pub struct ElementRule {
     pub about: &'static str,
     /// What becomes of it.
     pub effect: Effect,
-    /// Its attributes.
+    /// The attributes that are read.
     pub attributes: &'static [AttributeRule],
     /// Elements inside it are carried through, whatever they are.
     pub open: bool,
@@ -36,7 +36,7 @@ pub struct ElementRule {
 /// An attribute of an element.
 #[derive(Debug, Clone, Copy)]
 pub struct AttributeRule {
-    /// Its name.
+    /// As the document has it, with its prefix.
     pub name: &'static str,
     /// What it may be.
     pub values: &'static str,

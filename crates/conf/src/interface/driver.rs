@@ -14,7 +14,7 @@ pub struct NicDriver {
     pub tx_mode: Option<TxMode>,
     /// Kicks by eventfd.
     pub ioeventfd: Option<bool>,
-    /// Event index.
+    /// Interrupts and kicks are held back by the ring's event index.
     pub event_idx: Option<bool>,
     /// Queue pairs, at least 2: one is what there is anyway.
     pub queues: Option<u32>,
@@ -30,7 +30,7 @@ pub struct NicDriver {
     pub iommu: Option<bool>,
     /// Address translation service.
     pub ats: Option<bool>,
-    /// Packed rings.
+    /// Rings in virtio 1.1's packed layout.
     pub packed: Option<bool>,
     /// A doorbell page for each ring.
     pub page_per_vq: Option<bool>,
@@ -78,7 +78,7 @@ pub struct NicBackend {
 pub enum NicBackendKind {
     /// The hypervisor's own.
     Default,
-    /// passt.
+    /// User-mode network by the `passt` program.
     Passt,
 }
 

@@ -34,7 +34,8 @@ pub struct Interface {
     pub isolated: Option<bool>,
     /// The guest may change its MAC and filters.
     pub trust_guest_rx_filters: Option<bool>,
-    /// `<target dev=…>`: the host-side device's name.
+    /// `<target dev=…>`: the host-side device's name, or a template of it, as `tap%d`; see
+    /// [`Interface::target_name`].
     pub target: Option<String>,
     /// `target/@managed`: `no` if the tap is someone else's (`ethernet` only).
     pub target_managed: Option<bool>,
@@ -99,7 +100,7 @@ pub enum InterfaceSource {
         managed: bool,
         /// How it is bound.
         driver: Option<HostDriver>,
-        /// Which device.
+        /// The function or device, as the document names it.
         source: HostSource,
     },
     /// A VF of this PF beside virtio on macvtap over it (ours).
@@ -109,14 +110,14 @@ pub enum InterfaceSource {
     },
     /// A tap on an existing bridge.
     Bridge {
-        /// The bridge.
+        /// The bridge's netdev.
         bridge: String,
     },
     /// A tap of its own.
     Ethernet,
     /// QEMU's user-mode network.
     User,
-    /// No connection.
+    /// A NIC that is connected to nothing.
     Null,
     /// A kind that is kept, and refused at start: its `type` and its `<source>`.
     Other {
@@ -179,7 +180,16 @@ impl Interface {
     /// libvirt's canonical document. The live form shows what the interface was resolved to.
     #[must_use]
     pub fn to_xml(&self, form: Form) -> String {
-        self.tree(Written::Form(form)).finish()
+        self.tree(Written::Form(form))
+            .finish(crate::tree::Secrets::Hidden)
+    }
+
+    /// The name that the document gives the device on the host; none where a name is to be made up,
+    /// which a template like `tap%d` asks for too.
+    #[must_use]
+    pub fn target_name(&self) -> Option<&str> {
+        let is_template = |name: &&str| name.matches('%').count() == 1 && name.contains("%d");
+        self.target.as_deref().filter(|name| !is_template(name))
     }
 
     /// Whether the device is, or was resolved to, a host device.

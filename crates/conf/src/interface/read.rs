@@ -7,10 +7,10 @@ use super::{
 use crate::domain::Origin;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
-use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
+use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
-    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostDriver, HostSource,
-    MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
+    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostBackend, HostDriver,
+    HostSource, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -45,7 +45,8 @@ impl Interface {
         let model = path("model", "type").map(|model| known_model(element, model));
         let model = faults.or_default(model.transpose());
         let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev && known;
-        let driver = child("driver").filter(|_| virtio).map(NicDriver::read);
+        let driver = nic_driver(element, &source).filter(|_| virtio);
+        let driver = driver.map(NicDriver::read);
         let backend = child("backend").map(|backend| NicBackend::read(backend, virtio));
         let mut unused = Kept::of(element, source.shape());
         if !source.may_be_filtered() {
@@ -109,6 +110,17 @@ impl Interface {
         if self.target_managed == Some(false) && kind != "ethernet" {
             return unsupported(format!(
                 "<target managed='no'> is for interfaces of type 'ethernet', not '{kind}'"
+            ));
+        }
+        if self.target_managed == Some(false)
+            && let Some(template) = self
+                .target
+                .as_ref()
+                .filter(|_| self.target_name().is_none())
+        {
+            return unsupported(format!(
+                "<target managed='no'> needs the name of a tap that is there; '{template}' is a \
+                 template"
             ));
         }
         if self.mtu.is_some() && matches!(kind, "direct" | "hostdev") {
@@ -175,6 +187,20 @@ impl Target {
             managed,
         })
     }
+}
+
+/// The `<driver>` of the guest's NIC. An interface that is shown as the host device that its network
+/// lent it says first how that is bound.
+fn nic_driver<'d>(element: Element<'d>, source: &InterfaceSource) -> Option<Element<'d>> {
+    let is_lent = element.attribute("type") == Some("hostdev") && source.kind() != "hostdev";
+    let binds = |driver: &Element<'_>| {
+        HostBackend::WORDS
+            .iter()
+            .any(|(word, _)| driver.attribute("name") == Some(word))
+            || driver.attribute("model").is_some()
+    };
+    let mut drivers = element.children_named("driver");
+    drivers.find(|driver| !(is_lent && binds(driver)))
 }
 
 fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {

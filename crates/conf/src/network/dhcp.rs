@@ -52,7 +52,7 @@ pub enum Lease {
     For {
         /// How many of the unit.
         expiry: u32,
-        /// Of what.
+        /// The unit that is counted.
         unit: LeaseUnit,
     },
 }

@@ -8,7 +8,7 @@ use crate::{Error, ErrorKind};
 /// `<domain>`: the DNS domain of the DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsDomain {
-    /// Its name.
+    /// As in `host.name`; never empty.
     pub name: String,
     /// Queries for it are never forwarded.
     pub local_only: Option<bool>,
@@ -25,9 +25,9 @@ pub struct Dns {
     pub forward_plain_names: Option<bool>,
     /// Where queries go.
     pub forwarders: Vec<DnsForwarder>,
-    /// TXT records.
+    /// TXT records, in order.
     pub texts: Vec<DnsText>,
-    /// SRV records.
+    /// SRV records, in order.
     pub services: Vec<DnsService>,
     /// Names of addresses.
     pub hosts: Vec<DnsHost>,
@@ -45,9 +45,9 @@ pub struct DnsForwarder {
 /// `<txt>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsText {
-    /// Without blanks.
+    /// The record's name, without blanks.
     pub name: String,
-    /// Its text.
+    /// The record's text.
     pub value: String,
 }
 
@@ -73,9 +73,9 @@ pub struct DnsService {
 /// `<host>` of `<dns>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsHost {
-    /// The address.
+    /// The address that the names stand for.
     pub address: IpAddr,
-    /// Its names; at least one.
+    /// At least one name.
     pub names: Vec<String>,
 }
 

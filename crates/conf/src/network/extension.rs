@@ -96,9 +96,9 @@ pub enum VfLink {
     /// As the PF's own.
     #[default]
     Auto,
-    /// Always up.
+    /// Up, whatever the PF's is.
     On,
-    /// Always down.
+    /// Down, whatever the PF's is.
     Off,
 }
 

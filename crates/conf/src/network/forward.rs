@@ -26,7 +26,7 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
         })?,
     };
     let nat = nat(element, mode)?;
-    let (members, vfs) = members(element)?;
+    let (members, vfs) = members(element, mode)?;
     let forward = Forward {
         mode,
         managed: element
@@ -41,7 +41,7 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     Ok((Some(forward), vfs))
 }
 
-fn members(forward: Element<'_>) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
+fn members(forward: Element<'_>, mode: ForwardMode) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
     let interfaces = interfaces(forward)?;
     let addresses = forward
         .children_named("address")
@@ -53,27 +53,31 @@ fn members(forward: Element<'_>) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
         ("address", !addresses.is_empty()),
         ("pf", !pfs.is_empty()),
     ];
-    let mut given = kinds.iter().filter(|(_, given)| *given);
+    // Beside its PFs a running network shows the devices that they turned out to have; that says
+    // nothing about the next start.
+    let shown = match mode {
+        ForwardMode::Hostdev | ForwardMode::HostdevHybrid => Some("address"),
+        ForwardMode::Nat | ForwardMode::Route | ForwardMode::Open => None,
+        // One that is named by forward/@dev was not shown there.
+        _ => Some("interface").filter(|name| forward.child(name).is_some()),
+    };
+    let counts = |name: &str| pfs.is_empty() || Some(name) != shown;
+    let mut given = kinds.iter().filter(|(name, given)| *given && counts(name));
     if let (Some((one, _)), Some((other, _))) = (given.next(), given.next()) {
-        let advice = if pfs.is_empty() {
-            ""
-        } else {
-            "; a running network shows the devices of its <pf>, its inactive XML does not"
-        };
         return Err(forward.error(
             ErrorKind::Xml,
-            format!("<forward> has both <{one}> and <{other}>: give one kind of device{advice}"),
+            format!("<forward> has both <{one}> and <{other}>: give one kind of device"),
         ));
     }
     distinct(forward, "interface", &interfaces)?;
     distinct(forward, "address", &addresses)?;
     distinct(forward, "pf", &pfs)?;
-    let members = if !interfaces.is_empty() {
+    let members = if !pfs.is_empty() {
+        PoolMembers::PhysicalFunctions(pfs)
+    } else if !interfaces.is_empty() {
         PoolMembers::Interfaces(interfaces)
     } else if !addresses.is_empty() {
         PoolMembers::Addresses(addresses)
-    } else if !pfs.is_empty() {
-        PoolMembers::PhysicalFunctions(pfs)
     } else {
         PoolMembers::None
     };

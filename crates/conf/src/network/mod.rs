@@ -150,7 +150,7 @@ impl Default for NetworkBridge {
 pub enum MacTableManager {
     /// The kernel, by learning.
     Kernel,
-    /// The daemon.
+    /// The daemon, for each guest that it plugs in.
     Libvirt,
 }
 

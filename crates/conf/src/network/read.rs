@@ -10,6 +10,7 @@ use crate::virtualport::VirtualPortRules;
 use crate::xml::{Document, Element, FromXml};
 use crate::{
     Bandwidth, Error, ErrorKind, Faults, ForwardMode, MacAddress, PoolMembers, VirtualPort,
+    object_name,
 };
 
 /// What libvirt's dnsmasq options live in.
@@ -81,27 +82,33 @@ impl FromXml for Network {
     }
 }
 
-/// All children of a name, but those with a fault.
+/// All children of a name, but those with a fault and what follows too many of them.
 fn all<'d, T>(
     network: Element<'d>,
     name: &str,
     read: impl Fn(Element<'d>) -> Result<T, Error>,
     faults: &mut Faults,
 ) -> Vec<T> {
-    let children = network.children_named(name);
-    children
-        .filter_map(|child| faults.or_default(read(child).map(Some)))
-        .collect()
+    let mut all = Vec::new();
+    faults.each(network.children_named(name), |child| {
+        all.push(read(child)?);
+        Ok(())
+    });
+    all
 }
 
 fn name(network: Element<'_>) -> Result<String, Error> {
     let Some(name) = network.child_text("name") else {
         return Err(network.error(ErrorKind::NoName, "<network> needs a <name>"));
     };
-    if name.contains('/') {
+    if let Some(fault) = object_name::unfit(&name) {
+        let kind = match name.contains('/') {
+            true => ErrorKind::XmlDetail,
+            false => ErrorKind::Xml,
+        };
         let place = network.child("name").unwrap_or(network);
-        let message = format!("the network's name '{name}' contains a '/'");
-        return Err(place.error(ErrorKind::XmlDetail, message));
+        let message = format!("the network's name {:?} {fault}", object_name::shown(&name));
+        return Err(place.error(kind, message));
     }
     Ok(name)
 }

@@ -21,7 +21,7 @@ pub struct NetworkUpdate<'x> {
     /// Which `<ip>`, from 0, a part of its `<dhcp>` belongs to; none: the one that has a `<dhcp>`,
     /// or else the first.
     pub parent: Option<usize>,
-    /// The element.
+    /// The element that is added, deleted or put in another's place.
     pub xml: &'x str,
 }
 

@@ -14,7 +14,6 @@ impl Network {
     /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and all that is wrong with it.
     pub fn validate(&self) -> Result<(), Error> {
         Error::all([
-            self.check_name(),
             self.check_addresses(),
             self.check_bandwidth(),
             self.check_members(),
@@ -35,19 +34,6 @@ impl Network {
 
     pub(super) fn mode_word(&self) -> &'static str {
         self.forward_mode().map_or("none", Keyword::word)
-    }
-
-    fn check_name(&self) -> Result<(), Error> {
-        if self.name.contains('\n') || self.name.trim().is_empty() {
-            return Err(Error::new(
-                ErrorKind::Xml,
-                format!(
-                    "the network's name {:?} must not be blank or contain a line feed",
-                    self.name
-                ),
-            ));
-        }
-        Ok(())
     }
 
     /// Only a bridge of our own has addresses to serve.
@@ -96,10 +82,7 @@ impl Network {
         let Some(forward) = &self.forward else {
             return Ok(());
         };
-        let hostdev = matches!(
-            forward.mode,
-            ForwardMode::Hostdev | ForwardMode::HostdevHybrid
-        );
+        let hostdev = forward.mode.lends_host_devices();
         match &forward.members {
             PoolMembers::Interfaces(names) if hostdev => Err(self.refuse(format_args!(
                 "mode '{}' lends PCI devices: name '{}' by its <address>, or its PF as <pf>",

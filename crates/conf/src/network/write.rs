@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::read::DNSMASQ_NAMESPACE;
 use super::{Nat, Network, NetworkBridge, PortGroup};
 use crate::xml::{ToXml, VIRTNIC_NAMESPACE, Writer};
-use crate::{Form, Forward, ForwardMode, PciAddress, PoolMembers};
+use crate::{Form, Forward, PciAddress, PoolMembers};
 
 /// What a running network has beside its definition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct NetworkStatus {
 /// A device of a running pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceStatus {
-    /// Which one.
+    /// The device, as the document names it.
     pub device: PoolDevice,
     /// Guests' interfaces on it.
     pub connections: u32,
@@ -171,10 +171,7 @@ impl Network {
             w.optional_attribute("dev", names.first());
         }
         w.keyword("mode", forward.mode);
-        if matches!(
-            forward.mode,
-            ForwardMode::Hostdev | ForwardMode::HostdevHybrid
-        ) {
+        if forward.mode.lends_host_devices() {
             w.yes_no("managed", forward.managed);
         }
         if !connections.addresses.is_empty() && !self.has_extension() {

@@ -6,11 +6,11 @@ use crate::{Error, MacAddress};
 /// A network device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetCapability {
-    /// Its name.
+    /// The netdev, as the kernel names it.
     pub interface: String,
     /// Its address, as the kernel writes it; not every kind of link has a MAC.
     pub address: Option<String>,
-    /// Its link.
+    /// Whether there is a carrier, and how fast it is.
     pub link: NetLink,
     /// What its driver takes off the kernel's hands: `rx`, `tx`, `tso` …
     pub features: Vec<String>,
@@ -43,9 +43,9 @@ pub enum InterfaceState {
 /// What kind of network device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetKind {
-    /// Ethernet.
+    /// Ethernet (`80203`).
     Wired,
-    /// Wireless.
+    /// Wireless (`80211`).
     Wireless,
 }
 

@@ -31,7 +31,7 @@ pub struct PciCapability {
 /// A number from the PCI ID repository, and its name there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PciName {
-    /// The number.
+    /// The PCI vendor or product number.
     pub id: u16,
     /// The name, if it is known.
     pub name: Option<String>,
@@ -40,12 +40,12 @@ pub struct PciName {
 /// A PCI function's part in SR-IOV.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum NodeSriov {
-    /// None.
+    /// It has none.
     #[default]
     None,
     /// A VF of this PF.
     VirtualFunctionOf(PciAddress),
-    /// A PF.
+    /// A PF, with or without VFs now.
     PhysicalFunction {
         /// Its VFs, by number.
         vfs: Vec<PciAddress>,

@@ -10,7 +10,7 @@ use crate::xml::{Element, FromXml, Writer};
 pub struct SystemCapability {
     /// The model's name.
     pub product: Option<String>,
-    /// The machine.
+    /// Who made the machine, and which one it is.
     pub hardware: SystemHardware,
     /// What it boots from.
     pub firmware: SystemFirmware,

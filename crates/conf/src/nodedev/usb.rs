@@ -7,7 +7,7 @@ use crate::xml::{Base, Element, FromXml, Writer};
 /// A USB device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsbDeviceCapability {
-    /// Its bus.
+    /// The number of the bus that it is on.
     pub bus: u32,
     /// Its number on the bus.
     pub device: u32,
@@ -20,9 +20,9 @@ pub struct UsbDeviceCapability {
 /// A number and a name, where the device tells them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsbName {
-    /// The number.
+    /// The USB vendor or product number.
     pub id: Option<u16>,
-    /// The name.
+    /// What the device says of itself.
     pub name: Option<String>,
 }
 

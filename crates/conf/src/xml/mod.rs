@@ -6,6 +6,7 @@
 
 mod keyword;
 mod number;
+mod position;
 mod prescan;
 mod raw;
 mod reader;
@@ -16,6 +17,7 @@ pub(crate) use keyword::keywords;
 pub use keyword::{Keyword, OnOff, YesNo};
 pub use number::{Base, Unsigned, parse_unsigned};
 pub use raw::RawXml;
+pub(crate) use raw::edited;
 pub use reader::{Document, Element};
 pub use uuid::parse_uuid;
 pub use writer::Writer;
@@ -24,10 +26,10 @@ pub use writer::Writer;
 pub const MAX_BYTES: usize = 4 << 20;
 /// How deep elements may nest.
 pub const MAX_DEPTH: usize = 256;
-/// How many attributes one element may have.
-pub const MAX_ATTRIBUTES: usize = 1024;
-/// How many namespace declarations a document may have.
-pub const MAX_NAMESPACES: usize = 1024;
+/// How many attributes one element may have; they are compared with each other.
+pub const MAX_ATTRIBUTES: usize = 256;
+/// How many namespace declarations a document may have; prefixes are looked for among them.
+pub const MAX_NAMESPACES: usize = 256;
 /// How many nodes (elements, texts, comments) a document may have.
 pub const MAX_NODES: u32 = 1 << 18;
 

@@ -3,7 +3,7 @@
 /// How a number may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Base {
-    /// Decimal only.
+    /// Decimal, and no other.
     Ten,
     /// C's rule: `0x1f` hexadecimal, `017` octal, else decimal.
     Any,

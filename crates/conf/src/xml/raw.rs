@@ -1,5 +1,7 @@
 //! Pieces of documents that are carried through.
 
+use std::ops::Range;
+
 /// A piece of a document, kept byte for byte.
 ///
 /// Made by [`Element::raw`](super::Element::raw) from one element of a checked document; namespace
@@ -26,4 +28,18 @@ pub(super) fn first_name(text: &str) -> &str {
     let inner = text.strip_prefix('<').unwrap_or(text);
     let end = inner.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
     end.map_or(inner, |end| &inner[..end])
+}
+
+/// A text with pieces of it replaced; they don't overlap.
+pub(crate) fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    // Stable: of two at one place the first comes first.
+    edits.sort_by_key(|(range, _)| range.start);
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    for (range, new) in edits {
+        out.push_str(&text[at..range.start]);
+        out.push_str(&new);
+        at = range.end;
+    }
+    out + &text[at..]
 }

@@ -1,23 +1,33 @@
 //! Documents and their elements, with typed attributes.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fmt::Display;
 
 use super::number::{Base, Unsigned, parse_unsigned};
+use super::position::Positions;
 use super::raw::first_name;
 use super::{Keyword, MAX_NODES, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
+use crate::error::shortened;
 use crate::{Error, ErrorKind};
 
 /// A well-formed document within the limits of this module.
 #[derive(Debug)]
-pub struct Document<'t>(roxmltree::Document<'t>);
+pub struct Document<'t> {
+    tree: roxmltree::Document<'t>,
+    /// Made when the first fault is told.
+    positions: OnceCell<Positions>,
+}
 
 /// An element of a [`Document`].
 ///
 /// Names are local names without a namespace unless said otherwise; libvirt's own elements have
 /// none. Only the first child of a name counts where a method gives one.
 #[derive(Debug, Clone, Copy)]
-pub struct Element<'d>(roxmltree::Node<'d, 'd>);
+pub struct Element<'d> {
+    node: roxmltree::Node<'d, 'd>,
+    positions: &'d OnceCell<Positions>,
+}
 
 impl<'t> Document<'t> {
     /// Reads a document.
@@ -26,7 +36,9 @@ impl<'t> Document<'t> {
     /// [`ErrorKind::Xml`], with the place, for malformed text and for anything beyond the limits.
     pub fn parse(text: &'t str) -> Result<Self, Error> {
         prescan::prescan(text).map_err(|finding| Error {
-            position: finding.offset.map(|offset| position_in(text, offset)),
+            position: finding
+                .offset
+                .map(|offset| Positions::of(text).at(text, offset)),
             ..Error::new(ErrorKind::Xml, finding.message)
         })?;
         let options = roxmltree::ParsingOptions {
@@ -35,7 +47,10 @@ impl<'t> Document<'t> {
             ..roxmltree::ParsingOptions::default()
         };
         match roxmltree::Document::parse_with_options(text, options) {
-            Ok(document) => Ok(Self(document)),
+            Ok(tree) => Ok(Self {
+                tree,
+                positions: OnceCell::new(),
+            }),
             Err(roxmltree::Error::UnclosedRootNode) => Err(unclosed(text)),
             Err(error) => Err(malformed(&error)),
         }
@@ -44,7 +59,10 @@ impl<'t> Document<'t> {
     /// The outermost element.
     #[must_use]
     pub fn root(&self) -> Element<'_> {
-        Element(self.0.root_element())
+        Element {
+            node: self.tree.root_element(),
+            positions: &self.positions,
+        }
     }
 
     /// The outermost element, if it has this name and no namespace.
@@ -70,19 +88,24 @@ impl<'t> Document<'t> {
 impl<'d> Element<'d> {
     /// Its node in the parser's tree.
     pub(crate) fn node(self) -> roxmltree::Node<'d, 'd> {
-        self.0
+        self.node
+    }
+
+    /// Another element of its document.
+    fn at(self, node: roxmltree::Node<'d, 'd>) -> Self {
+        Self { node, ..self }
     }
 
     /// Its local name.
     #[must_use]
     pub fn name(self) -> &'d str {
-        self.0.tag_name().name()
+        self.node.tag_name().name()
     }
 
     /// Its namespace's URI.
     #[must_use]
     pub fn namespace(self) -> Option<&'d str> {
-        self.0.tag_name().namespace()
+        self.node.tag_name().namespace()
     }
 
     /// Whether it has this name and no namespace.
@@ -96,7 +119,7 @@ impl<'d> Element<'d> {
         if self.namespace() == Some(super::VIRTNIC_NAMESPACE) {
             return format!("virtnic:{}", self.name()).into();
         }
-        let text = &self.0.document().input_text()[self.0.range()];
+        let text = &self.node.document().input_text()[self.node.range()];
         let name = text.strip_prefix('<').unwrap_or(text);
         let end = name.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
         name[..end.unwrap_or(name.len())].into()
@@ -105,9 +128,10 @@ impl<'d> Element<'d> {
     /// Its attributes with the document's prefixes, namespace declarations included; that of
     /// virtnic's own namespace is left out, being written where it is needed.
     pub(crate) fn all_attributes(self) -> Vec<(String, &'d str)> {
-        let text = self.0.document().input_text();
-        let outer = self.0.parent_element();
-        let declared = self.0.namespaces().filter(|namespace| {
+        let text = self.node.document().input_text();
+        let outer = self.node.parent_element();
+        let scope = self.declares_any().then(|| self.node.namespaces());
+        let declared = scope.into_iter().flatten().filter(|namespace| {
             let inherited = outer.and_then(|outer| outer.lookup_namespace_uri(namespace.name()));
             namespace.name() != Some("xml")
                 && namespace.uri() != super::VIRTNIC_NAMESPACE
@@ -117,7 +141,7 @@ impl<'d> Element<'d> {
             Some(prefix) => (format!("xmlns:{prefix}"), namespace.uri()),
             None => ("xmlns".to_owned(), namespace.uri()),
         });
-        let attributes = self.0.attributes();
+        let attributes = self.node.attributes();
         let attributes = attributes.map(|a| (text[a.range_qname()].to_owned(), a.value()));
         declarations.chain(attributes).collect()
     }
@@ -132,7 +156,10 @@ impl<'d> Element<'d> {
 
     /// Its child elements, those of other namespaces included.
     pub fn children(self) -> impl Iterator<Item = Element<'d>> {
-        self.0.children().filter(|node| node.is_element()).map(Self)
+        self.node
+            .children()
+            .filter(|node| node.is_element())
+            .map(move |node| self.at(node))
     }
 
     /// Its children of that name.
@@ -176,7 +203,7 @@ impl<'d> Element<'d> {
     /// The element around it.
     #[must_use]
     pub fn parent(self) -> Option<Element<'d>> {
-        self.0.parent_element().map(Self)
+        self.node.parent_element().map(|node| self.at(node))
     }
 
     /// Its text as it stands; where elements stand in it, without these and the blanks around.
@@ -191,7 +218,7 @@ impl<'d> Element<'d> {
 
     /// The text directly inside it, between its children.
     pub(crate) fn own_text(self) -> String {
-        let texts = self.0.children().filter(|node| node.is_text());
+        let texts = self.node.children().filter(|node| node.is_text());
         texts.filter_map(|node| node.text()).collect()
     }
 
@@ -204,7 +231,7 @@ impl<'d> Element<'d> {
 
     /// Its attributes without a namespace, by name.
     pub fn attributes(self) -> impl Iterator<Item = (&'d str, &'d str)> {
-        self.0
+        self.node
             .attributes()
             .filter(|attribute| attribute.namespace().is_none())
             .map(|attribute| (attribute.name(), attribute.value()))
@@ -213,7 +240,7 @@ impl<'d> Element<'d> {
     /// An attribute's value.
     #[must_use]
     pub fn attribute(self, name: &str) -> Option<&'d str> {
-        self.0.attribute(name)
+        self.node.attribute(name)
     }
 
     /// An attribute's value as a string of its own.
@@ -323,8 +350,8 @@ impl<'d> Element<'d> {
     /// The element as it stands, byte for byte.
     #[must_use]
     pub fn raw(self) -> RawXml {
-        let text = self.0.document().input_text();
-        let mut piece = text[self.0.range()].to_owned();
+        let text = self.node.document().input_text();
+        let mut piece = text[self.node.range()].to_owned();
         let name_end = first_name(&piece).len() + 1;
         let mut declarations = String::new();
         for (prefix, uri) in self.needed_namespaces() {
@@ -341,10 +368,10 @@ impl<'d> Element<'d> {
     #[must_use]
     pub fn path(self) -> String {
         let mut names: Vec<_> = self
-            .0
+            .node
             .ancestors()
             .filter(|node| node.is_element())
-            .map(|node| Self(node).label())
+            .map(|node| self.at(node).label())
             .collect();
         names.reverse();
         format!("/{}", names.join("/"))
@@ -353,18 +380,16 @@ impl<'d> Element<'d> {
     /// Line and column of its start, from 1.
     #[must_use]
     pub fn position(self) -> (u32, u32) {
-        self.position_of(self.0.range().start)
+        self.position_of(self.node.range().start)
     }
 
     /// An error at this element.
     #[must_use]
     pub fn error(self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error {
-            kind,
-            message: message.into(),
             position: Some(self.position()),
-            path: Some(self.path()),
-            also: Vec::new(),
+            path: Some(shortened(self.path())),
+            ..Error::new(kind, message)
         }
     }
 
@@ -372,10 +397,10 @@ impl<'d> Element<'d> {
     #[must_use]
     pub fn attribute_error(self, kind: ErrorKind, name: &str, message: impl Into<String>) -> Error {
         let mut error = self.error(kind, message);
-        if let Some(attribute) = self.0.attribute_node(name) {
+        if let Some(attribute) = self.node.attribute_node(name) {
             error.position = Some(self.position_of(attribute.range().start));
         }
-        error.path = Some(format!("{}/@{name}", self.path()));
+        error.path = Some(shortened(format!("{}/@{name}", self.path())));
         error
     }
 
@@ -408,48 +433,64 @@ impl<'d> Element<'d> {
     }
 
     fn position_of(self, offset: usize) -> (u32, u32) {
-        let position = self.0.document().text_pos_at(offset);
-        (position.row, position.col)
+        let text = self.node.document().input_text();
+        let positions = self.positions.get_or_init(|| Positions::of(text));
+        positions.at(text, offset)
     }
 
     /// Namespaces that this element or one inside it uses and that are declared further out.
     fn needed_namespaces(self) -> Vec<(Option<&'d str>, &'d str)> {
-        let Some(parent) = self.0.parent_element() else {
+        let Some(parent) = self.node.parent_element() else {
             return Vec::new();
         };
+        if parent.namespaces().all(|outer| outer.name() == Some("xml")) {
+            return Vec::new();
+        }
         let mut used = HashSet::new();
-        for node in self.0.descendants() {
+        for node in self.node.descendants() {
             used.extend(node.tag_name().namespace());
             used.extend(
                 node.attributes()
                     .filter_map(|attribute| attribute.namespace()),
             );
         }
+        if used.is_empty() {
+            return Vec::new();
+        }
+        let tag = self.start_tag();
         parent
             .namespaces()
             .filter(|outer| outer.name() != Some("xml") && used.contains(outer.uri()))
             .filter(|outer| {
                 // Declared here, whether anew or inherited: only the latter is the same one.
-                let here = self.0.lookup_namespace_uri(outer.name());
-                here == Some(outer.uri()) && !self.declares(outer.name())
+                let here = self.node.lookup_namespace_uri(outer.name());
+                here == Some(outer.uri()) && !declares(&tag, outer.name())
             })
             .map(|outer| (outer.name(), outer.uri()))
             .collect()
     }
 
-    /// Whether its own tag declares that prefix.
-    fn declares(self, prefix: Option<&str>) -> bool {
-        let text = &self.0.document().input_text()[self.0.range()];
-        let tag = start_tag(text);
-        let name = match prefix {
-            Some(prefix) => format!("xmlns:{prefix}"),
-            None => "xmlns".to_owned(),
-        };
-        tag.match_indices(&name).any(|(at, _)| {
-            tag[..at].ends_with([' ', '\t', '\r', '\n'])
-                && tag[at + name.len()..].trim_start().starts_with('=')
-        })
+    /// Whether its own tag declares a namespace.
+    fn declares_any(self) -> bool {
+        let mut scope = self.node.namespaces();
+        scope.any(|namespace| namespace.name() != Some("xml")) && self.start_tag().contains("xmlns")
     }
+
+    fn start_tag(self) -> String {
+        start_tag(&self.node.document().input_text()[self.node.range()])
+    }
+}
+
+/// Whether a start tag declares that prefix.
+fn declares(tag: &str, prefix: Option<&str>) -> bool {
+    let name = match prefix {
+        Some(prefix) => format!("xmlns:{prefix}"),
+        None => "xmlns".to_owned(),
+    };
+    tag.match_indices(&name).any(|(at, _)| {
+        tag[..at].ends_with([' ', '\t', '\r', '\n'])
+            && tag[at + name.len()..].trim_start().starts_with('=')
+    })
 }
 
 /// An element's text up to the end of its start tag, attribute values left out.
@@ -474,22 +515,12 @@ fn escape(text: &str) -> String {
         .replace('\'', "&apos;")
 }
 
-fn position_in(text: &str, offset: usize) -> (u32, u32) {
-    let before = &text.as_bytes()[..offset];
-    let rows = before.iter().filter(|&&byte| byte == b'\n').count();
-    let line = before.rsplit(|&byte| byte == b'\n').next().unwrap_or(&[]);
-    let column = String::from_utf8_lossy(line).chars().count();
-    let number = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
-    (number(rows), number(column))
-}
-
-/// roxmltree ends its messages with the place, which ours carry apart.
 /// The parser knows only that something was left open at the end.
 fn unclosed(text: &str) -> Error {
     let start = prescan::unclosed(text).unwrap_or_default();
     let name: String = first_name(&text[start..]).chars().take(80).collect();
     Error {
-        position: Some(position_in(text, start)),
+        position: Some(Positions::of(text).at(text, start)),
         ..Error::new(
             ErrorKind::Xml,
             format!("not well-formed: <{name}> is never closed"),
@@ -497,6 +528,7 @@ fn unclosed(text: &str) -> Error {
     }
 }
 
+/// roxmltree ends its messages with the place, which ours carry apart.
 fn malformed(error: &roxmltree::Error) -> Error {
     let position = error.pos();
     let text = error.to_string();

@@ -180,5 +180,10 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             refused.push("USB host device".to_owned());
         }
     }
+    // Nobody reads more, and a document may have many thousands.
+    let further = refused.split_off(refused.len().min(conf::MAX_FAULTS)).len();
+    if further > 0 {
+        refused.push(format!("and {further} more"));
+    }
     refused
 }

@@ -47,7 +47,7 @@ impl Write {
             WriteWhat::Define(domain) | WriteWhat::Keep(domain) => {
                 let domain = Arc::clone(domain);
                 tokio::task::spawn_blocking(move || {
-                    store.write(&name, &domain.to_xml(Form::Inactive))
+                    store.write(&name, &domain.to_xml_with_secrets(Form::Inactive))
                 })
             }
             WriteWhat::Undefine => tokio::task::spawn_blocking(move || store.remove(&name)),

@@ -76,8 +76,8 @@ impl Carrier {
 
 /// How an interface is named in lists of numbers: by its device, or else as `domifstat` finds it.
 pub(super) fn name_of(interface: &Interface) -> String {
-    match &interface.target {
-        Some(target) => target.clone(),
+    match interface.target_name() {
+        Some(target) => target.to_owned(),
         None => interface.mac.to_string(),
     }
 }

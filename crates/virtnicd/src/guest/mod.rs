@@ -53,6 +53,8 @@ use handle::Gone;
 const QEMU: Domain = Domain::Qemu;
 const DOMAIN: Domain = Domain::Domain;
 
+/// `VIR_DOMAIN_XML_SECURE`: passwords, too.
+const XML_SECURE: u32 = 1;
 /// `VIR_DOMAIN_XML_INACTIVE`.
 const XML_INACTIVE: u32 = 2;
 /// `VIR_DOMAIN_XML_MIGRATABLE`.
@@ -98,12 +100,19 @@ impl GuestHandle {
         } else {
             Form::Live
         };
-        match (&view.run, &view.defined) {
-            (Some(run), _) if form == Form::Live => run.domain.to_xml(Form::Live),
-            (Some(run), None) => run.domain.to_xml(form),
-            (_, Some(defined)) => defined.to_xml(form),
-            (None, None) => (view.domain()).map_or_else(String::new, |domain| domain.to_xml(form)),
-        }
+        let domain = match (&view.run, &view.defined) {
+            (Some(run), _) if form == Form::Live => Some(&run.domain),
+            (Some(run), None) => Some(&run.domain),
+            (_, Some(defined)) => Some(&**defined),
+            (None, None) => view.domain(),
+        };
+        domain.map_or_else(String::new, |domain| {
+            if flags & XML_SECURE != 0 {
+                domain.to_xml_with_secrets(form)
+            } else {
+                domain.to_xml(form)
+            }
+        })
     }
 }
 
@@ -266,7 +275,11 @@ impl Daemon {
         let is_known = |handle: Arc<GuestHandle>| handle.is_persistent();
         if !self.guests.by_uuid(domain.uuid).is_some_and(is_known) {
             (self.domain_store)
-                .take_in(found, &domain.name, &domain.to_xml(Form::Inactive))
+                .take_in(
+                    found,
+                    &domain.name,
+                    &domain.to_xml_with_secrets(Form::Inactive),
+                )
                 .map_err(|e| said(&e))?;
         }
         Ok(domain)

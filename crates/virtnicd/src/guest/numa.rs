@@ -1,7 +1,5 @@
 //! Where on the host a guest runs: which NUMA nodes that is, and whether the host has them.
 
-use std::collections::BTreeSet;
-
 use conf::{NumberSet, Placement};
 use host::NodeInfo;
 
@@ -25,57 +23,50 @@ fn nodes_of(host: &NodeInfo, domain: &conf::Domain) -> Vec<u16> {
     if let Some(nodes) = placement.memory_nodes() {
         return nodes.iter().collect();
     }
-    let vcpus = (0..domain.vcpus).filter_map(|number| placement.vcpu_cpus(number));
-    let cpus: BTreeSet<u16> = vcpus.flat_map(NumberSet::iter).collect();
-    let cpus = match (&placement.emulator_pin, cpus.is_empty()) {
-        (Some(pin), true) => pin.iter().collect(),
-        _ => cpus,
+    let cpus = placement.all_vcpu_cpus(domain.vcpus);
+    let Some(cpus) = cpus.or_else(|| placement.emulator_pin.clone()) else {
+        return Vec::new();
     };
-    let is_wanted = |cpu: &host::Cpu| u16::try_from(cpu.id).is_ok_and(|id| cpus.contains(&id));
+    let is_wanted = |cpu: &host::Cpu| u16::try_from(cpu.id).is_ok_and(|id| cpus.contains(id));
     let cells = host.cells.iter();
     let near = cells.filter(|cell| cell.cpus.iter().any(is_wanted));
     near.filter_map(|cell| u16::try_from(cell.id).ok())
         .collect()
 }
 
-/// What a guest asks for that the host does not have.
+/// The most faults of placement that are told of one guest.
+const MAX_FAULTS: usize = conf::MAX_FAULTS;
+
+/// What a guest asks for that the host does not have, as far as anybody reads it.
 fn faults(host: &NodeInfo, placement: &Placement) -> Vec<String> {
     let cpus = host.cells.iter().flat_map(|cell| &cell.cpus);
-    let cpus: BTreeSet<u16> = cpus.filter_map(|cpu| u16::try_from(cpu.id).ok()).collect();
+    let cpus = NumberSet::of(cpus.filter_map(|cpu| u16::try_from(cpu.id).ok()));
     let with_memory = host.cells.iter().filter(|cell| cell.memory_kib > 0);
-    let nodes: BTreeSet<u16> = with_memory
-        .filter_map(|cell| u16::try_from(cell.id).ok())
-        .collect();
+    let nodes = NumberSet::of(with_memory.filter_map(|cell| u16::try_from(cell.id).ok()));
 
-    let mut faults = Vec::new();
-    let mut check = |place: &str, wanted: Option<&NumberSet>, kind: &str, there: &BTreeSet<u16>| {
-        let wanted = wanted.into_iter().flat_map(NumberSet::iter);
-        let lacking = NumberSet::of(wanted.filter(|number| !there.contains(number)));
-        if let Some(lacking) = lacking {
-            let there = NumberSet::of(there.iter().copied());
-            let there = there.map_or_else(|| "none".to_owned(), |there| there.to_string());
-            faults.push(format!(
+    let all = placement
+        .cpus
+        .iter()
+        .map(|set| ("<vcpu cpuset>".to_owned(), set));
+    let pins = placement.vcpu_pins.iter();
+    let all = all.chain(pins.map(|(number, set)| (format!("<vcpupin vcpu='{number}'>"), set)));
+    let emulator = placement.emulator_pin.iter();
+    let all = all.chain(emulator.map(|set| ("<emulatorpin>".to_owned(), set)));
+    let all = all.map(|(place, set)| (place, set, "CPU", &cpus));
+    let memory = placement.memory_nodes().into_iter();
+    let memory = memory.map(|set| ("<numatune>".to_owned(), set, "NUMA node", &nodes));
+    let lacking = all
+        .chain(memory)
+        .filter_map(|(place, wanted, kind, there)| {
+            let (lacking, there) = match there {
+                Some(there) => (wanted.without(there)?, there.to_string()),
+                None => (wanted.clone(), "none".to_owned()),
+            };
+            Some(format!(
                 "{place} asks for {kind} {lacking}; this host has {there}"
-            ));
-        }
-    };
-    check("<vcpu cpuset>", placement.cpus.as_ref(), "CPU", &cpus);
-    for (number, pin) in &placement.vcpu_pins {
-        check(
-            &format!("<vcpupin vcpu='{number}'>"),
-            Some(pin),
-            "CPU",
-            &cpus,
-        );
-    }
-    check(
-        "<emulatorpin>",
-        placement.emulator_pin.as_ref(),
-        "CPU",
-        &cpus,
-    );
-    check("<numatune>", placement.memory_nodes(), "NUMA node", &nodes);
-    faults
+            ))
+        });
+    lacking.take(MAX_FAULTS).collect()
 }
 
 #[cfg(test)]
@@ -150,6 +141,19 @@ mod tests {
                 "<numatune> asks for NUMA node 2,4; this host has 0-1",
             ]
         );
+    }
+
+    #[test]
+    fn no_more_is_told_of_many_pins_than_anybody_reads() {
+        let pins: String = (0..65_535)
+            .map(|vcpu| format!("<vcpupin vcpu='{vcpu}' cpuset='0-16383'/>"))
+            .collect();
+        let elements = format!("<vcpu cpuset='8'>65535</vcpu><cputune>{pins}</cputune>");
+        assert_eq!(nodes(&elements), [0, 1]);
+        let faults = faults_of(&elements);
+        assert_eq!(faults.len(), conf::MAX_FAULTS);
+        let last = "<vcpupin vcpu='18'> asks for CPU 8-16383; this host has 0-7";
+        assert_eq!(faults.last().unwrap(), last);
     }
 
     #[test]

@@ -136,7 +136,9 @@ fn check_same_but_link(own: &Interface, given: &Interface, which: Read) -> Resul
         info.address = info.address.take().or_else(|| form.info.address.clone());
         info.alias = info.alias.take().or_else(|| form.info.alias.clone());
         given.model = given.model.take().or_else(|| form.model.clone());
-        given.target = given.target.take().or_else(|| form.target.clone());
+        if given.target_name().is_none() {
+            given.target.clone_from(&form.target);
+        }
         given == *form
     };
     if forms.iter().any(is_like) {

@@ -29,6 +29,7 @@ mod ports;
 mod process;
 mod refusals;
 mod restart;
+mod secrets;
 mod statistics;
 mod strictness;
 mod updates;

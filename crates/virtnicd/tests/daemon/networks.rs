@@ -195,6 +195,47 @@ async fn the_document_that_is_edited_is_the_same_each_time() {
     );
 }
 
+/// As a backup does, or a tool that reads a network, changes it and defines it again.
+#[tokio::test]
+async fn what_is_shown_of_a_running_pool_of_a_pf_defines_it_again() {
+    for (mode, device) in [
+        ("hostdev' managed='yes", "<address "),
+        ("passthrough", "<interface "),
+    ] {
+        let root = Root::new();
+        let _daemon = root.start();
+        let client = root.client().await;
+        let xml = format!(
+            "<network><name>n1</name><forward mode='{mode}'><pf dev='sim0'/></forward></network>"
+        );
+        let net = client.define_network(&xml).await;
+        let definition = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
+        client.ok(NetworkCreate { net: net.clone() }).await;
+        client
+            .create_port(&net, &port_xml(Uuid::from_u128(1), "web", 1))
+            .await;
+        let live = client.network_dump(&net, 0).await;
+        assert_eq!(live.matches(device).count(), 4, "{live}");
+        assert_eq!(live.matches("connections='1'").count(), 2, "{live}");
+
+        // While it runs, and when it is gone. Nothing of it is unknown, either.
+        for gone in [false, true] {
+            if gone {
+                client.ok(NetworkDestroy { net: net.clone() }).await;
+                client.ok(NetworkUndefine { net: net.clone() }).await;
+            }
+            let strict = NetworkDefineXmlFlags {
+                xml: live.clone(),
+                flags: 1,
+            };
+            assert_eq!(client.ok(strict).await, net);
+            let again = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
+            assert_eq!(again, definition);
+        }
+        client.ok(NetworkCreate { net: net.clone() }).await;
+    }
+}
+
 #[tokio::test]
 async fn lists_hold_what_their_flags_ask_for() {
     let root = Root::new();

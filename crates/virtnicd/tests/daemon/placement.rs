@@ -130,3 +130,31 @@ async fn cpus_and_nodes_that_the_host_lacks_are_refused_by_name() {
     };
     assert!(obstacle.contains("NUMA node 2"), "{obstacle}");
 }
+
+/// The most memory that the daemon had at once, KiB.
+fn peak_kib(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_set_of_all_cpus_for_all_virtual_cpus_costs_next_to_nothing() {
+    let root = Root::new();
+    let daemon = root.start_on("pfs=2,vfs=2");
+    let client = root.read_only_client().await;
+    let plan = |elements: &str| PlanOf::Document(guest_at("g1", elements));
+    let of = plan("<vcpu>1</vcpu>");
+    client.ok(VirtnicPlan { of }).await;
+    let before = peak_kib(&daemon);
+    let of = plan("<vcpu cpuset='0-16383'>65535</vcpu>");
+    let report = client.ok(VirtnicPlan { of }).await;
+    assert!(
+        report.obstacles[0].contains("<vcpu cpuset> asks for CPU 8-16383; this host has 0-7"),
+        "{:?}",
+        report.obstacles
+    );
+    let more = peak_kib(&daemon) - before;
+    assert!(more < 8 << 10, "{more} KiB");
+}

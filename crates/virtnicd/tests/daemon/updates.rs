@@ -1,7 +1,6 @@
 //! Networks that are changed while they are there: what is shown, what is kept, and what stays as it
 //! was when the change fails.
 
-
 use rpc::*;
 use uuid::Uuid;
 

@@ -37,6 +37,8 @@ struct Bus {
     last: u8,
     /// For each slot, a bit for each function in use.
     slots: [u8; 32],
+    /// No slot below this one is free: none is ever freed.
+    search_from: u8,
     /// For each slot, whether it is shared by devices that say they can.
     shared: [bool; 32],
 }
@@ -115,6 +117,7 @@ impl Model {
             first,
             last,
             slots: [0; 32],
+            search_from: first,
             shared: [false; 32],
         }
     }
@@ -271,7 +274,12 @@ impl Buses {
             return None;
         }
         let number = u8::try_from(index).ok()?;
-        for slot in bus.first..=bus.last {
+        let first = if wish.aggregate {
+            bus.first
+        } else {
+            bus.first_free()
+        };
+        for slot in first..=bus.last {
             let used = bus.functions(slot);
             let free = if used == 0 {
                 Some(function)
@@ -362,6 +370,14 @@ fn no_bus_for(wish: &Wish) -> Error {
 impl Bus {
     fn functions(&self, slot: u8) -> u8 {
         self.slots.get(usize::from(slot)).copied().unwrap_or(0xff)
+    }
+
+    /// The first slot without any function in use, or the one after the last.
+    fn first_free(&mut self) -> u8 {
+        while self.search_from <= self.last && self.functions(self.search_from) != 0 {
+            self.search_from += 1;
+        }
+        self.search_from
     }
 
     fn is_shared(&self, slot: u8) -> bool {

@@ -1,7 +1,7 @@
 //! Devices that are part of the machine, at their fixed places.
 
 use super::connect::{Connect, Wish};
-use super::order::{DeviceRef, companion_function};
+use super::order::{Companions, DeviceRef};
 use super::{Buses, Pass};
 use crate::domain::{Devices, Domain, GuestAddress};
 use crate::{Error, ErrorKind, PciAddress};
@@ -63,6 +63,7 @@ impl Pass<'_> {
 
     fn q35(&self, domain: &mut Domain, buses: &mut Buses) -> Result<(), Error> {
         let wish = Wish::endpoint(Connect::PcieDevice).by_hand();
+        let mut companions = Companions::of(&domain.devices);
         for i in 0..domain.devices.controllers.len() {
             let Some(controller) = domain.devices.controllers.get(i) else {
                 continue;
@@ -85,10 +86,8 @@ impl Pass<'_> {
                 address
             } else if kind == "usb"
                 && !given
-                && let Some(function) = companion_function(model)
+                && let Some((function, beside)) = companions.of_bus(controller)
             {
-                let beside = super::order::companion(DeviceRef::Controller(i), &domain.devices);
-                let beside = beside.and_then(|(_, other)| other);
                 let slot = match beside {
                     Some(other) if other.bus() == 0 => other.slot(),
                     Some(_) => continue,
@@ -96,6 +95,7 @@ impl Pass<'_> {
                     None if !buses.slot_in_use(0, 0x1a) => 0x1a,
                     None => continue,
                 };
+                companions.placed(index, place(slot, function));
                 place(slot, function)
             } else if kind == "pci" && model == "dmi-to-pci-bridge" && !given {
                 if buses.slot_in_use(0, 0x1e) {

@@ -13,7 +13,7 @@ mod usb;
 
 use buses::{Buses, Model};
 use connect::{Connect, Wish};
-use order::DeviceRef;
+use order::{Companions, DeviceRef};
 
 use super::{Controller, Domain, GuestAddress};
 use crate::{Error, ErrorKind, PciAddress};
@@ -65,6 +65,8 @@ impl Domain {
             }
             bus += 1;
         }
+
+        self.check_count()?;
 
         pass.trial = false;
         let mut buses = pass.buses(self)?;
@@ -191,6 +193,7 @@ impl Pass<'_> {
     }
 
     fn place_all(&self, domain: &mut Domain, buses: &mut Buses) -> Result<(), Error> {
+        let mut companions = Companions::of(&domain.devices);
         for device in order::placing(&domain.devices) {
             let Some(wish) = self.wish(device, domain) else {
                 continue;
@@ -201,36 +204,22 @@ impl Pass<'_> {
             {
                 continue;
             }
-            if let Some((function, found)) = order::companion(device, &domain.devices) {
-                self.place_companion(device, function, found, &wish, domain, buses)?;
-            } else {
+            let controller = match device {
+                DeviceRef::Controller(i) => domain.devices.controllers.get(i),
+                _ => None,
+            };
+            let found = controller.and_then(|c| Some((c.index, companions.of_bus(c)?)));
+            let Some((index, (function, beside))) = found else {
                 let address = buses.next(&wish, 0)?;
                 self.store(device, domain, address, None);
+                continue;
+            };
+            let address = place_companion(function, beside, &wish, buses)?;
+            if !self.trial {
+                companions.placed(index, address);
             }
+            self.store(device, domain, address, (function == 0).then_some(true));
         }
-        Ok(())
-    }
-
-    /// The four controllers of one USB 2 bus share a slot.
-    fn place_companion(
-        &self,
-        device: DeviceRef,
-        function: u8,
-        found: Option<PciAddress>,
-        wish: &Wish,
-        domain: &mut Domain,
-        buses: &mut Buses,
-    ) -> Result<(), Error> {
-        let beside = found
-            .and_then(|other| PciAddress::new(other.domain(), other.bus(), other.slot(), function));
-        let address = match beside {
-            Some(address) => {
-                buses.reserve(address, wish, false)?;
-                address
-            }
-            None => buses.next(wish, function)?,
-        };
-        self.store(device, domain, address, (function == 0).then_some(true));
         Ok(())
     }
 
@@ -259,5 +248,23 @@ impl Pass<'_> {
         } else {
             wish.on_conventional_buses()
         })
+    }
+}
+
+/// The four controllers of one USB 2 bus share a slot.
+fn place_companion(
+    function: u8,
+    beside: Option<PciAddress>,
+    wish: &Wish,
+    buses: &mut Buses,
+) -> Result<PciAddress, Error> {
+    let beside = beside
+        .and_then(|other| PciAddress::new(other.domain(), other.bus(), other.slot(), function));
+    match beside {
+        Some(address) => {
+            buses.reserve(address, wish, false)?;
+            Ok(address)
+        }
+        None => buses.next(wish, function),
     }
 }

@@ -1,6 +1,8 @@
 //! In which order devices are placed.
 
-use crate::domain::{DeviceInfo, Devices};
+use std::collections::HashMap;
+
+use crate::domain::{Controller, DeviceInfo, Devices};
 use crate::{InterfaceSource, PciAddress};
 
 /// One device of the guest, by its list and its position there.
@@ -113,25 +115,37 @@ fn hostdevs(devices: &Devices) -> Vec<DeviceRef> {
     order
 }
 
-/// For a controller of a USB 2 bus: its function, and where another of that bus is already.
-pub(super) fn companion(device: DeviceRef, devices: &Devices) -> Option<(u8, Option<PciAddress>)> {
-    let DeviceRef::Controller(i) = device else {
-        return None;
-    };
-    let controller = devices.controllers.get(i)?;
-    let function = companion_function(controller.model.as_deref()?)?;
-    let mut same_bus = devices.controllers.iter().filter(|other| {
-        let model = other.model.as_deref();
-        other.index == controller.index && model.and_then(companion_function).is_some()
-    });
-    Some((
-        function,
-        same_bus.find_map(|other| other.info.pci_address()),
-    ))
+/// Where the controllers of each USB 2 bus have their slot, by the index that they share.
+pub(super) struct Companions(HashMap<u32, PciAddress>);
+
+impl Companions {
+    /// Of those that have their place already, the first of each bus counts.
+    pub(super) fn of(devices: &Devices) -> Self {
+        let mut found = Self(HashMap::new());
+        for controller in &devices.controllers {
+            let model = controller.model.as_deref();
+            if model.and_then(companion_function).is_some()
+                && let Some(address) = controller.info.pci_address()
+            {
+                found.placed(controller.index, address);
+            }
+        }
+        found
+    }
+
+    pub(super) fn placed(&mut self, index: u32, address: PciAddress) {
+        self.0.entry(index).or_insert(address);
+    }
+
+    /// For a controller of such a bus: its function, and where another one is already.
+    pub(super) fn of_bus(&self, controller: &Controller) -> Option<(u8, Option<PciAddress>)> {
+        let function = companion_function(controller.model.as_deref()?)?;
+        Some((function, self.0.get(&controller.index).copied()))
+    }
 }
 
 /// The function that each controller of Intel's ICH9 has in its slot.
-pub(super) fn companion_function(model: &str) -> Option<u8> {
+fn companion_function(model: &str) -> Option<u8> {
     match model {
         "ich9-ehci1" => Some(7),
         "ich9-uhci1" => Some(0),

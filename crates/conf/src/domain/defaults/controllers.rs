@@ -2,13 +2,35 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::domain::read_devices::NO_INDEX;
+use crate::domain::read_devices::{NO_INDEX, ranks};
 use crate::domain::{Controller, Devices, Domain, GuestAddress};
 
 /// The most controllers of a kind that drives may ask for by their address.
 const MAX_CONTROLLERS: u32 = 256;
 
 impl Devices {
+    /// Puts the controllers of a kind together, by their index, as if each were inserted after the
+    /// one before it. One that waits for its index keeps its place.
+    pub(in crate::domain) fn sort_controllers(&mut self) {
+        let groups = ranks(self.controllers.iter().map(|controller| &controller.kind));
+        let mut highest: HashMap<usize, u32> = HashMap::new();
+        let place = |(group, controller): (usize, Controller)| {
+            let highest = highest.entry(group).or_default();
+            let index = match controller.index {
+                NO_INDEX => *highest,
+                index => index,
+            };
+            *highest = index.max(*highest);
+            ((group, index), controller)
+        };
+        let controllers = groups.into_iter().zip(self.controllers.drain(..));
+        let mut controllers: Vec<_> = controllers.map(place).collect();
+        controllers.sort_by_key(|(place, _)| *place);
+        let controllers = controllers.into_iter();
+        self.controllers
+            .extend(controllers.map(|(_, controller)| controller));
+    }
+
     /// Adds a controller after those of its kind with a lower index, or at the end.
     pub(in crate::domain) fn insert_controller(&mut self, controller: Controller) {
         let same = self.controllers.iter().enumerate();
@@ -77,9 +99,7 @@ impl Domain {
             }
         }
         // Into the order in which they will be read again.
-        for controller in std::mem::take(&mut self.devices.controllers) {
-            self.devices.insert_controller(controller);
-        }
+        self.devices.sort_controllers();
     }
 
     fn fill_controllers_of_drives(&mut self) {

@@ -1,5 +1,7 @@
 //! Changing a network's `<dns>`.
 
+use std::collections::HashSet;
+
 use super::{NetworkUpdate, UpdateCommand, added, without};
 use crate::network::Network;
 use crate::network::dns::{DnsHost, DnsService, DnsText};
@@ -18,6 +20,7 @@ impl Network {
                 "<host> of <dns> needs the attribute 'ip' or a <hostname>",
             ));
         }
+        let names: HashSet<String> = names.into_iter().collect();
         let meets = |host: &DnsHost| {
             address == Some(host.address) || host.names.iter().any(|name| names.contains(name))
         };

@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::Error;
 use crate::event::{CallbackId, Event};
 use crate::frame::{
-    Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
+    FRAME_MAX, Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
 };
-use crate::outbox::{Disconnected, Outbox};
+use crate::outbox::{Disconnected, Outbox, Room};
 use crate::procedure::{Procedure, Program};
-use crate::socket::{Inbox, Incoming};
+use crate::socket::{Allowance, Inbox, Incoming};
 use crate::table::{AuthList, ConnectClose, ConnectOpen, ConnectSupportsFeature};
 use crate::xdr::{DecodeError, EncodeError, Reader, Xdr};
 
@@ -120,8 +120,14 @@ impl Client {
         name: &str,
         read_only: bool,
     ) -> Result<(Client, Events), OpenError> {
+        // What we ask is ours to bound.
+        let room = Room {
+            bytes: usize::MAX,
+            stall: STALL,
+            budget: None,
+        };
         let shared = Arc::new(Shared {
-            out: Arc::new(Outbox::new(stream, usize::MAX, STALL)),
+            out: Arc::new(Outbox::new(stream, room)),
             serial: AtomicU32::new(0),
             waiting: Mutex::default(),
         });
@@ -233,9 +239,14 @@ impl Shared {
 
 /// Hands on what the server sends, until it or we are gone.
 async fn read(shared: Arc<Shared>, events: mpsc::Sender<(CallbackId, Event)>) {
-    let mut inbox = Inbox::new(STALL);
+    let mut inbox = Inbox::new();
+    let allowance = Allowance {
+        frame: FRAME_MAX,
+        patience: STALL,
+        budget: None,
+    };
     loop {
-        match inbox.next(shared.out.stream()).await {
+        match inbox.next(shared.out.stream(), &allowance).await {
             Ok(incoming) => {
                 if take(&shared, &events, incoming).is_err() {
                     break;

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use rpc::server::{Call, Connection, Service};
+//! use rpc::server::{Call, Clients, Connection, Limits, Service};
 //! use rpc::{Code, Domain, Error, Listing, Net, Reply, Request};
 //!
 //! struct Daemon { nets: Vec<Net> }
@@ -45,9 +45,10 @@
 //!     }
 //! }
 //! # async fn accept(daemon: Arc<Daemon>, listener: tokio::net::UnixListener) -> std::io::Result<()> {
+//! let clients = Clients::new(Limits::default()); // once, for all connections
 //! let (stream, _) = listener.accept().await?;
 //! let read_only = false; // true for the "-ro" socket
-//! tokio::spawn(rpc::server::serve(daemon, stream, read_only, Default::default()));
+//! tokio::spawn(rpc::server::serve(daemon, stream, read_only, clients));
 //! # Ok(()) }
 //! ```
 //!
@@ -59,12 +60,14 @@
 //!   (4, 6, 7, 11, 12, 13 are about migration; say no to any other);
 //! * pings, also while calls run; calls run side by side, so nothing waits for a long one;
 //! * registering and deregistering for events: the service only calls
-//!   [`Connection::publish`](server::Connection::publish) on each connection;
-//! * clients that do not read, that send forever, that never finish a frame;
+//!   [`Clients::publish`](server::Clients::publish);
+//! * clients that do not read, that send forever, that never finish a frame, and what all clients
+//!   that may change nothing take up together: [`Limits`](server::Limits);
 //! * panics in the service.
 //!
-//! A future that [`Service::call`](server::Service::call) returns is polled by the connection's
-//! reader first, and becomes a task only if it is not ready then. So it must not block its thread.
+//! A [quick](Pace::Quick) call's future is polled by the connection's reader first, and becomes a task
+//! only if it is not ready then. Slow ones are tasks, of which so many run at a time. None may block
+//! its thread.
 //!
 //! A console is a stream: [`Call::open_stream`](server::Call::open_stream) in the call, then pump
 //! bytes in a task of one's own; they flow once the call has been answered.
@@ -107,7 +110,7 @@ pub mod xdr;
 
 pub use error::{Code, Domain, Error, WireError};
 pub use event::*;
-pub use procedure::{Access, Info, Priority, Procedure, Program};
+pub use procedure::{Access, Info, Pace, Procedure, Program};
 pub use table::*;
 pub use types::*;
 pub use virtnic::*;

@@ -1,4 +1,4 @@
-//! Procedures: what each call takes and gives, who may make it, and which pool serves it.
+//! Procedures: what each call takes and gives, who may make it, and how long it may take.
 //!
 //! A row of the table in [`crate::table`] declares all of that once. The arguments of a procedure
 //! are a structure of its name, which is also the key to everything else about it:
@@ -56,13 +56,16 @@ pub enum Access {
     Writers,
 }
 
-/// Which calls go first when many are running.
+/// How long a call may take, which says where it is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Never waits for a guest, or ends something that does: always let in.
-    High,
-    /// May take long.
-    Low,
+pub enum Pace {
+    /// Answered from memory: carried out by the connection's reader itself.
+    Quick,
+    /// May wait for the host, a disk or a guest: carried out in one of a few places.
+    Slow,
+    /// Slow, and somebody waits for it in a place of a slow call: it ends such a call, or is a step
+    /// of one of another host's. It has places of its own, so that it always gets in.
+    Urgent,
 }
 
 /// What is known about a procedure.
@@ -80,8 +83,8 @@ pub struct Info {
     pub domain: Domain,
     /// Who may call it.
     pub access: Access,
-    /// Whether it may have to wait.
-    pub priority: Priority,
+    /// How long it may take.
+    pub pace: Pace,
 }
 
 impl Info {
@@ -115,21 +118,24 @@ macro_rules! access {
     };
 }
 
-macro_rules! priority {
-    (hi) => {
-        $crate::procedure::Priority::High
+macro_rules! pace {
+    (quick) => {
+        $crate::procedure::Pace::Quick
     };
-    (lo) => {
-        $crate::procedure::Priority::Low
+    (slow) => {
+        $crate::procedure::Pace::Slow
+    };
+    (urgent) => {
+        $crate::procedure::Pace::Urgent
     };
 }
 
 /// Makes the types out of rows
-/// `number Name "apiName" any|rw hi|lo { arguments } -> reply;`
+/// `number Name "apiName" any|rw quick|slow|urgent { arguments } -> reply;`
 /// that stand in groups `Program ErrorDomain { rows }`.
 macro_rules! procedures {
     ($( $program:ident $domain:ident { $(
-        $number:literal $name:ident $api:literal $access:ident $priority:ident
+        $number:literal $name:ident $api:literal $access:ident $pace:ident
         { $( $field:ident : $t:ty $([$max:expr])? ),* } -> $r:ty $([$rmax:expr])? ;
     )* } )*) => {
         $( $(
@@ -148,7 +154,7 @@ macro_rules! procedures {
                     api: $api,
                     domain: $crate::error::Domain::$domain,
                     access: $crate::procedure::access!($access),
-                    priority: $crate::procedure::priority!($priority),
+                    pace: $crate::procedure::pace!($pace),
                 };
 
                 fn encode_reply(reply: &$r, w: &mut $crate::xdr::Writer) {
@@ -257,7 +263,7 @@ macro_rules! procedures {
     };
 }
 
-pub(crate) use {access, priority, procedures};
+pub(crate) use {access, pace, procedures};
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use rpc::frame::{Header, Kind, Status};
-use rpc::server::Limits;
+use rpc::server::{Clients, Limits};
 use rpc::*;
 
 #[tokio::test]
@@ -186,11 +186,10 @@ async fn pings_and_other_calls_are_answered_during_a_long_call() {
 
 #[tokio::test]
 async fn calls_over_the_limit_wait_and_those_over_the_waiting_limit_are_refused() {
-    let limits = Limits {
-        calls: 2,
-        waiting_calls: 1,
-        ..Limits::default()
-    };
+    let limits = limits(|limits| {
+        limits.writer.calls = 2;
+        limits.writer.waiting_calls = 1;
+    });
     let mut client = Raw::connect(limits);
     client.open().await;
     let mut serials = Vec::new();
@@ -291,10 +290,7 @@ async fn a_megabyte_of_xml_comes_through() {
 
 #[tokio::test]
 async fn a_frame_that_is_never_finished_ends_the_connection() {
-    let limits = Limits {
-        frame_time: Duration::from_millis(20),
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.frame_time = Duration::from_millis(20));
     let mut client = Raw::connect(limits);
     client.open().await;
     // It claims all that a frame may have, and sends little of it.
@@ -305,11 +301,9 @@ async fn a_frame_that_is_never_finished_ends_the_connection() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
-    let limits = Limits {
-        queued_bytes: 256 * 1024,
-        ..Limits::default()
-    };
-    let mut idle = Raw::connect(limits);
+    let limits = limits(|limits| limits.writer.queued_bytes = 256 * 1024);
+    let (daemon, clients) = (Arc::default(), Clients::new(limits));
+    let mut idle = Raw::connect_to(&daemon, &clients, false);
     idle.open().await;
     idle.call(&ConnectDomainEventCallbackRegisterAny {
         event_id: 1,
@@ -317,8 +311,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
     })
     .await
     .unwrap();
-    let daemon = Arc::clone(&idle.daemon);
-    let mut other = Raw::connect_to(Arc::clone(&daemon), Limits::default(), false);
+    let mut other = Raw::connect_to(&daemon, &clients, false);
     other.open().await;
 
     let idle_conn = daemon.conns.lock().unwrap()[0].clone();
@@ -340,10 +333,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_of_a_reply_is_cut_off_in_time() {
-    let limits = Limits {
-        stall: Duration::from_millis(20),
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.stall = Duration::from_millis(20));
     let mut client = Raw::connect(limits);
     client.open().await;
     client
@@ -357,10 +347,7 @@ async fn a_client_that_reads_nothing_of_a_reply_is_cut_off_in_time() {
 
 #[tokio::test]
 async fn an_event_beside_a_large_reply_is_no_reason_to_cut_off() {
-    let limits = Limits {
-        queued_bytes: 100_000,
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.queued_bytes = 100_000);
     let mut client = Raw::connect(limits);
     client.open().await;
     client

@@ -36,8 +36,9 @@ use options::Options;
 
 /// Two serve any number of clients: what blocks goes to threads of its own.
 const WORKERS: usize = 2;
-/// Most threads that wait for the kernel or a disk at one time.
-const BLOCKING: usize = 64;
+/// Most threads that wait for the kernel or a disk at one time: more than slow calls have places
+/// (`rpc::server::Limits`), as a runtime without another thread stands still.
+const BLOCKING: usize = 192;
 
 fn main() -> ExitCode {
     let options = Options::parse();

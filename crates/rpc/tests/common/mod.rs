@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rpc::frame::{Header, Kind, Status};
-use rpc::server::{Call, Connection, Limits, Service, StreamReader, StreamWriter, serve};
+use rpc::server::{Call, Clients, Connection, Limits, Service, StreamReader, StreamWriter, serve};
 use rpc::xdr::{Reader, from_bytes};
 use rpc::*;
 use rustix::net::{RecvFlags, SendFlags};
@@ -47,6 +47,13 @@ impl With for Header {
             ..*self
         }
     }
+}
+
+/// The usual limits, but for what is changed.
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
 }
 
 /// A call that takes until the daemon is told to let go.
@@ -181,12 +188,14 @@ impl Raw {
     }
 
     pub(crate) fn connect_with(limits: Limits, read_only: bool) -> Raw {
-        Raw::connect_to(Arc::default(), limits, read_only)
+        Raw::connect_to(&Arc::default(), &Clients::new(limits), read_only)
     }
 
-    pub(crate) fn connect_to(daemon: Arc<Daemon>, limits: Limits, read_only: bool) -> Raw {
+    /// One of several clients of a daemon.
+    pub(crate) fn connect_to(daemon: &Arc<Daemon>, clients: &Arc<Clients>, read_only: bool) -> Raw {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        tokio::spawn(serve(Arc::clone(&daemon), theirs, read_only, limits));
+        let (daemon, clients) = (Arc::clone(daemon), Arc::clone(clients));
+        tokio::spawn(serve(Arc::clone(&daemon), theirs, read_only, clients));
         Raw {
             daemon,
             stream: ours,

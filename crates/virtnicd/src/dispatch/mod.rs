@@ -8,7 +8,7 @@ mod room;
 
 use std::sync::Arc;
 
-use rpc::server::{Call, Connection, Limits, Service};
+use rpc::server::{Call, Connection, Service};
 use rpc::{Listing, Reply, Request};
 use tokio::task::block_in_place;
 
@@ -21,15 +21,16 @@ pub(crate) use room::Room;
 
 /// Takes clients in, as far as there is room for them, until it is cancelled.
 pub(crate) async fn accept(daemon: Arc<Daemon>, socket: Socket, room: Room) {
+    let clients = daemon.events.clients();
     let api = Arc::new(Api(daemon));
     let read_only = socket.read_only;
     // The place of the next client: those for whom there is none wait outside.
     while let Some(place) = room.place(read_only).await {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
-                let api = Arc::clone(&api);
+                let (api, clients) = (Arc::clone(&api), Arc::clone(&clients));
                 tokio::spawn(async move {
-                    rpc::server::serve(api, stream, read_only, Limits::default()).await;
+                    rpc::server::serve(api, stream, read_only, clients).await;
                     drop(place);
                 });
             }
@@ -59,10 +60,6 @@ macro_rules! answer {
 }
 
 impl Service for Api {
-    fn opened(&self, connection: &Arc<Connection>) {
-        self.0.events.add(connection);
-    }
-
     fn closed(&self, connection: &Arc<Connection>) {
         self.0.destroy_guests_of(connection.id());
     }

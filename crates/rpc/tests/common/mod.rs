@@ -88,6 +88,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Whether a slow call has begun that nobody waited for yet.
+    pub(crate) fn slow_has_begun(&self) -> bool {
+        let mut began = std::pin::pin!(self.slow_began.notified());
+        began.as_mut().enable()
+    }
+
     pub(crate) async fn take_console(&self) -> (StreamReader, StreamWriter) {
         loop {
             if let Some(console) = self.consoles.lock().unwrap().pop() {
@@ -225,6 +231,28 @@ impl Raw {
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Sends as much as the server takes without being read from; tells how much that was.
+    pub(crate) async fn send_some(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let write = self.stream.write(&bytes[sent..]);
+            // The server is at its end when it leaves the socket full for that long.
+            match tokio::time::timeout(std::time::Duration::from_millis(50), write).await {
+                Ok(Ok(count)) => sent += count,
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        sent
+    }
+
+    /// What the server said last before it ended the connection, if that was an error.
+    pub(crate) async fn last_error(&mut self) -> Option<Error> {
+        let mut bytes = Vec::new();
+        // An end that is none of the peer's making is an end all the same.
+        let _ = self.stream.read_to_end(&mut bytes).await;
+        from_bytes(bytes.get(28..)?).ok()
     }
 
     pub(crate) async fn send(&mut self, header: &Header, payload: &[u8]) {

@@ -54,7 +54,8 @@
 //!
 //! The connection itself takes care of:
 //! * authentication (none), a call before "open", a second "open", "close", close callbacks;
-//! * unknown programs and procedures, arguments that can't be decoded, wrong frames;
+//! * unknown programs and procedures, those of libvirt's that have no row, arguments that can't be
+//!   decoded, wrong frames;
 //! * what read-only clients may not do;
 //! * features 8, 9, 10, 14, 15 and 16, which are this crate's; the service is asked for the others
 //!   (4, 6, 7, 11, 12, 13 are about migration; say no to any other);
@@ -105,6 +106,7 @@ pub mod server;
 mod socket;
 mod table;
 mod types;
+mod unserved;
 mod virtnic;
 pub mod xdr;
 

@@ -84,6 +84,16 @@ async fn what_nobody_knows_gets_the_error_that_clients_look_for() {
     assert_eq!((error.code(), error.domain()), (Code::Rpc, Domain::Rpc));
     assert_eq!(error.to_string(), "unknown procedure: 9999");
 
+    // One that libvirt has and that is not in the table, whatever it is called with.
+    let header = call_header(Program::Main.number(), 62);
+    let error = client.exchange(&header, &[]).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.domain()),
+        (Code::NoSupport, Domain::Domain)
+    );
+    let text = "this function is not supported by the connection driver: virDomainMigratePerform";
+    assert_eq!(error.to_string(), text);
+
     let error = client
         .exchange(&call_header(0x2000_8088, 1), &[])
         .await

@@ -34,6 +34,7 @@ use crate::outbox::{Outbox, Unsent};
 use crate::procedure::{Info, Pace, Program};
 use crate::socket::{Allowance, Inbox, Incoming, ReadError, permits};
 use crate::table::{Reply, Request};
+use crate::unserved;
 use crate::xdr::{Reader, Xdr};
 
 /// What answers the calls of all connections.
@@ -474,7 +475,7 @@ fn decode(header: &Header, payload: &[u8]) -> Result<Request, Error> {
         Error::protocol(format!("Cannot find program {program} version {version}"))
     })?;
     Request::decode(found, procedure, &mut Reader::new(payload))
-        .ok_or_else(|| Error::protocol(format!("unknown procedure: {procedure}")))?
+        .ok_or_else(|| unserved::refusal(found, procedure))?
         .map_err(|error| {
             tracing::debug!(procedure, %error, "a call can't be decoded");
             Error::protocol("Unable to decode message payload")

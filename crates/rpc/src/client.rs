@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
 use crate::event::{CallbackId, Event};
+use crate::flags;
 use crate::frame::{
     FRAME_MAX, Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
 };
@@ -28,7 +29,6 @@ const STALL: Duration = Duration::from_secs(60);
 
 const AUTH_NONE: i32 = 0;
 const FEATURE_KEEPALIVE: i32 = 10;
-const OPEN_READ_ONLY: u32 = 1;
 
 /// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +144,11 @@ impl Client {
                 feature: FEATURE_KEEPALIVE,
             })
             .await?;
-        let flags = if read_only { OPEN_READ_ONLY } else { 0 };
+        let flags = if read_only {
+            flags::Open::READ_ONLY
+        } else {
+            flags::Open::NONE
+        };
         let name = (!name.is_empty()).then(|| name.to_owned());
         client.call(&ConnectOpen { name, flags }).await?;
         Ok((client, Events { received }))

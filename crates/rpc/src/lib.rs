@@ -92,12 +92,13 @@
 //!
 //! # Adding a procedure
 //!
-//! A row in `table.rs`; a structure in `types.rs` if the reply has several fields. For virtnic's
-//! own program the structure goes to `virtnic.rs`.
+//! A row in `table.rs`; a structure in `types.rs` if the reply has several fields; its flags in
+//! `flags.rs`. For virtnic's own program the structure goes to `virtnic.rs`.
 
 pub mod client;
 mod error;
 mod event;
+pub mod flags;
 pub mod frame;
 mod macros;
 mod outbox;

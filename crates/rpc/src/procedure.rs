@@ -12,7 +12,7 @@
 //! # let _ = call;
 //! ```
 
-use crate::error::{Domain, Error};
+use crate::error::{Code, Domain, Error};
 use crate::xdr::{DecodeError, Reader, Writer, Xdr};
 
 /// A set of procedures with a number of its own on the wire.
@@ -91,6 +91,12 @@ impl Info {
     /// The answer of a server that does not carry it out.
     pub fn no_support(&self) -> Error {
         Error::no_support(self.domain, self.api)
+    }
+
+    /// The answer to flags that have no meaning.
+    pub(crate) fn unknown_flags(&self, flags: u64) -> Error {
+        let detail = format!("unsupported flags ({flags:#x}) in function {}", self.api);
+        Error::new(Code::InvalidArg, self.domain, detail)
     }
 }
 
@@ -222,6 +228,21 @@ macro_rules! procedures {
                     $( $( Request::$name(_) => {
                         <$name as $crate::procedure::Procedure>::INFO
                     } )* )*
+                }
+            }
+
+            /// Its flags that have no meaning; see [`crate::flags`].
+            pub fn unknown_flags(&self) -> u64 {
+                match self {
+                    $( $( Request::$name(args) => $crate::xdr::Xdr::unknown_flags(args), )* )*
+                }
+            }
+
+            /// Refuses flags that have no meaning.
+            pub fn check_flags(&self) -> Result<(), $crate::error::Error> {
+                match self.unknown_flags() {
+                    0 => Ok(()),
+                    unknown => Err(self.info().unknown_flags(unknown)),
                 }
             }
         }

@@ -136,7 +136,7 @@ async fn file_descriptors_go_along() {
     });
     let args = DomainCreateXmlWithFiles {
         xml_desc: "<domain/>".into(),
-        flags: 0,
+        flags: Default::default(),
     };
     let dom = client.call_with_fds(&args, fds.into()).await.unwrap();
     assert_eq!(dom.name, "a b");

@@ -38,7 +38,7 @@ fn large_call(bytes: usize) -> NodeDeviceGetParent {
 fn large_reply() -> NodeDeviceGetXmlDesc {
     NodeDeviceGetXmlDesc {
         name: "large".into(),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 

@@ -22,7 +22,15 @@ async fn the_handshake_of_virsh_works() {
         Ok(true)
     );
     let name = Some("qemu:///system".to_owned());
-    assert_eq!(client.call(&ConnectOpen { name, flags: 0 }).await, Ok(()));
+    assert_eq!(
+        client
+            .call(&ConnectOpen {
+                name,
+                flags: Default::default()
+            })
+            .await,
+        Ok(())
+    );
     assert_eq!(
         client.call(&ConnectSupportsFeature { feature: 14 }).await,
         Ok(true)
@@ -55,7 +63,7 @@ async fn nothing_works_before_open_and_open_works_once() {
     let error = client
         .call(&ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .unwrap_err();
@@ -67,7 +75,10 @@ async fn a_refused_open_leaves_the_connection_closed() {
     let mut client = Raw::connect(Limits::default());
     let name = Some("xen:///".to_owned());
     let error = client
-        .call(&ConnectOpen { name, flags: 0 })
+        .call(&ConnectOpen {
+            name,
+            flags: Default::default(),
+        })
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::NoConnect);
@@ -156,10 +167,13 @@ async fn readers_may_read_and_no_more() {
         name: "n1".into(),
         uuid: uuid::Uuid::nil(),
     };
-    for (socket, flags) in [(true, 0), (false, 1)] {
+    for (socket, flags) in [(true, 0_u32), (false, 1)] {
         let mut client = Raw::connect_with(Limits::default(), socket);
         client
-            .call(&ConnectOpen { name: None, flags })
+            .call(&ConnectOpen {
+                name: None,
+                flags: flags.into(),
+            })
             .await
             .unwrap();
         assert!(client.call(&ConnectGetHostname {}).await.is_ok());
@@ -222,10 +236,10 @@ async fn calls_over_the_limit_wait_and_those_over_the_waiting_limit_are_refused(
 #[tokio::test]
 async fn a_panic_in_a_call_becomes_its_error() {
     let mut client = Raw::open_connection().await;
-    for later in [0, 1] {
+    for later in [0_u32, 1] {
         let args = NodeDeviceGetXmlDesc {
             name: "panic".into(),
-            flags: later,
+            flags: later.into(),
         };
         let error = client.call(&args).await.unwrap_err();
         assert_eq!(
@@ -252,14 +266,14 @@ async fn a_reply_that_is_too_large_becomes_an_error() {
     let mut client = Raw::open_connection().await;
     let args = ConnectListAllNetworks {
         need_results: true,
-        flags: 0,
+        flags: Default::default(),
     };
     let error = client.call(&args).await.unwrap_err();
     assert_eq!(error.to_string(), "Unable to encode message payload");
     // Their number alone is no problem.
     let args = ConnectListAllNetworks {
         need_results: false,
-        flags: 0,
+        flags: Default::default(),
     };
     assert_eq!(
         client.call(&args).await.map(|nets| nets.count()),
@@ -349,7 +363,7 @@ async fn a_client_that_reads_nothing_of_a_reply_is_cut_off_in_time() {
     client
         .start(&NodeDeviceGetXmlDesc {
             name: "large".into(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     client.daemon.closed.notified().await;
@@ -370,7 +384,7 @@ async fn an_event_beside_a_large_reply_is_no_reason_to_cut_off() {
     client
         .start(&NodeDeviceGetXmlDesc {
             name: "large".into(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     client.something_came().await;
@@ -398,7 +412,7 @@ async fn file_descriptors_arrive_in_order_and_the_frames_after_them_too() {
     }
     let args = DomainCreateXmlWithFiles {
         xml_desc: "<domain/>".into(),
-        flags: 0,
+        flags: Default::default(),
     };
     client.start_with_fds(&args, fds).await;
     let dom = client

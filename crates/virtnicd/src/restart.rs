@@ -1,5 +1,6 @@
 //! What a daemon does first: take up what an earlier one left, in this boot or before.
 
+use rpc::flags::StartDomain;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ impl Daemon {
 
     async fn autostart_guest(self: &Arc<Self>, object: &Arc<DomainObject>) {
         let name = &object.dom().name;
-        match self.start_domain(object, 0, 0).await {
+        match self.start_domain(object, StartDomain::NONE, 0).await {
             Ok(()) => tracing::info!(guest = name, "started with the host"),
             Err(error) => tracing::error!(guest = name, %error, "not started"),
         }

@@ -27,6 +27,7 @@ use self::stream::Streams;
 use self::subscriptions::{Notice, Subscriptions};
 use crate::error::{Code, Domain, Error};
 use crate::event::Event;
+use crate::flags::Open;
 use crate::frame::{
     Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
 };
@@ -519,7 +520,7 @@ impl Connection {
             }
         };
         if let Some(flags) = open_flags {
-            if result.is_ok() && flags & guard::OPEN_READ_ONLY != 0 {
+            if result.is_ok() && flags.contains(Open::READ_ONLY) {
                 self.read_only.store(true, Ordering::Relaxed);
             }
             *self.stage() = if result.is_ok() {

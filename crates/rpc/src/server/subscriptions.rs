@@ -6,14 +6,10 @@ use uuid::Uuid;
 
 use crate::error::{Code, Error};
 use crate::event::{CallbackId, Event, EventClass, Subject};
+use crate::flags::MonitorEvents;
 use crate::frame::{FRAME_MIN, Header, Kind, Status, frame};
 use crate::procedure::{Info, Program};
 use crate::table::{Reply, Request};
-
-/// A client wants the event names of a monitor to be taken for regular expressions.
-const MONITOR_REGEX: u32 = 1;
-/// Upper and lower case of the event's name are the same.
-const MONITOR_NOCASE: u32 = 2;
 
 /// The registrations of one connection. One counter numbers them all, as some clients tell them
 /// apart by nothing else.
@@ -84,14 +80,14 @@ impl Subscriptions {
             }
             Request::QemuConnectDomainMonitorEventRegister(args) => {
                 let about = About::uuid(args.dom.as_ref().map(|dom| dom.uuid));
-                if args.flags & MONITOR_REGEX != 0 {
+                if args.flags.contains(MonitorEvents::REGEX) {
                     return Some(Err(Error::new(
                         Code::ArgumentUnsupported,
                         info.domain,
                         "events are chosen by name here, not by regular expression",
                     )));
                 }
-                let exact = args.flags & MONITOR_NOCASE == 0;
+                let exact = !args.flags.contains(MonitorEvents::NOCASE);
                 let name = args.event.clone().map(|name| (name, exact));
                 self.add(info, (Monitor, 0), about, name, bounds)
                     .map(Reply::QemuConnectDomainMonitorEventRegister)

@@ -60,7 +60,7 @@ pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 pub(crate) fn slow_call() -> NodeDeviceGetXmlDesc {
     NodeDeviceGetXmlDesc {
         name: "slow".into(),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn console(name: &str) -> DomainOpenConsole {
     DomainOpenConsole {
         dom,
         dev_name: Some(name.into()),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -138,7 +138,7 @@ impl Service for Daemon {
                         self.let_go.notified().await;
                     }
                     "panic" => {
-                        for _ in 0..args.flags {
+                        for _ in 0..args.flags.bits() {
                             tokio::task::yield_now().await;
                         }
                         panic!("a fault, made on purpose");
@@ -218,7 +218,7 @@ impl Raw {
     pub(crate) async fn open(&mut self) {
         self.call(&ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .unwrap();

@@ -2,12 +2,12 @@
 
 mod connect;
 mod flags;
-mod known;
 mod own;
 mod room;
 
 use std::sync::Arc;
 
+use rpc::flags::{DestroyDomain, MonitorCommand, ShowXml, StartDomain, TakeXml};
 use rpc::server::{Call, Connection, Service};
 use rpc::{Listing, Reply, Request};
 use tokio::task::block_in_place;
@@ -49,14 +49,19 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// The daemon, as clients see it.
 struct Api(Arc<Daemon>);
 
-/// One arm a procedure: its arguments, and what it gives.
+/// One arm a procedure: its arguments, and what it gives. Whatever the flags, what is not carried out
+/// is refused as that: clients fall back to another call then.
 macro_rules! answer {
-    ($request:expr; $( $name:ident($args:pat) => $body:expr, )*) => {
+    ($request:expr; $( $name:ident($args:pat) => $body:expr, )*) => {{
+        let flags = $request.check_flags();
         match $request {
-            $( Request::$name($args) => Reply::$name($body), )*
+            $( Request::$name($args) => {
+                flags?;
+                Reply::$name($body)
+            } )*
             other => return Err(other.info().no_support()),
         }
-    };
+    }};
 }
 
 impl Service for Api {
@@ -65,7 +70,6 @@ impl Service for Api {
     }
 
     async fn call(&self, call: Call, request: Request) -> Result<Reply> {
-        known::check_flags(&request)?;
         let daemon = &self.0;
         Ok(answer! { request;
             // The connection and the host
@@ -95,16 +99,16 @@ impl Service for Api {
             ConnectListDefinedNetworks(args) => flags::names(flags::networks(daemon, flags::INACTIVE), args.maxnames),
             NetworkLookupByName(args) => daemon.network_by_name(&args.name)?.net(),
             NetworkLookupByUuid(args) => daemon.network_by_uuid(args.uuid)?.net(),
-            NetworkDefineXml(args) => block_in_place(|| daemon.define_network(&args.xml, 0))?,
+            NetworkDefineXml(args) => block_in_place(|| daemon.define_network(&args.xml, TakeXml::NONE))?,
             NetworkDefineXmlFlags(args) => block_in_place(|| daemon.define_network(&args.xml, args.flags))?,
-            NetworkCreateXml(args) => block_in_place(|| daemon.create_network(&args.xml, 0))?,
+            NetworkCreateXml(args) => block_in_place(|| daemon.create_network(&args.xml, TakeXml::NONE))?,
             NetworkCreateXmlFlags(args) => block_in_place(|| daemon.create_network(&args.xml, args.flags))?,
             NetworkCreate(args) => block_in_place(|| daemon.start_network(&daemon.network(&args.net)?))?,
             NetworkDestroy(args) => block_in_place(|| daemon.stop_network(&daemon.network(&args.net)?))?,
             NetworkUndefine(args) => block_in_place(|| daemon.undefine_network(&daemon.network(&args.net)?))?,
             NetworkGetXmlDesc(args) => daemon.network_xml(
                 &*daemon.network(&args.net)?,
-                args.flags & flags::XML_INACTIVE != 0,
+                args.flags.contains(ShowXml::INACTIVE),
             )?,
             NetworkGetAutostart(args) => daemon.network_autostart(&*daemon.network(&args.net)?)?,
             NetworkSetAutostart(args) => block_in_place(|| {
@@ -192,11 +196,12 @@ impl Service for Api {
             DomainDefineXml(args) => daemon.define_domain(&args.xml, false).await?,
             DomainDefineXmlFlags(args) => daemon.define_domain(
                 &args.xml,
-                args.flags & flags::DEFINE_VALIDATE != 0,
+                args.flags.contains(TakeXml::VALIDATE),
             ).await?,
             DomainCreateXml(args) => daemon.create_domain(&args.xml_desc, args.flags, call.conn.id()).await?,
             DomainCreate(args) => {
-                daemon.start_domain(&daemon.domain(&args.dom)?, 0, call.conn.id()).await?;
+                let domain = daemon.domain(&args.dom)?;
+                daemon.start_domain(&domain, StartDomain::NONE, call.conn.id()).await?;
             },
             DomainCreateWithFlags(args) => {
                 let domain = daemon.domain(&args.dom)?;
@@ -206,7 +211,7 @@ impl Service for Api {
             DomainDestroy(args) => daemon.destroy_domain(&daemon.domain(&args.dom)?, false).await?,
             DomainDestroyFlags(args) => daemon.destroy_domain(
                 &daemon.domain(&args.dom)?,
-                args.flags & flags::DESTROY_GRACEFUL != 0,
+                args.flags.contains(DestroyDomain::GRACEFUL),
             ).await?,
             DomainShutdown(args) => daemon.shut_domain_down(&daemon.domain(&args.dom)?).await?,
             DomainShutdownFlags(args) => {
@@ -260,7 +265,7 @@ impl Service for Api {
             QemuDomainMonitorCommand(args) => daemon.monitor_command(
                 &daemon.domain(&args.dom)?,
                 &args.cmd,
-                args.flags & flags::MONITOR_HMP != 0,
+                args.flags.contains(MonitorCommand::HMP),
             ).await?,
 
             // virtnic's own

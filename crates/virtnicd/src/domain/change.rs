@@ -1,6 +1,7 @@
 //! Changing a guest that is there: what runs, the definition, or both; all of it or nothing.
 
 use conf::Form;
+use rpc::flags::Affect;
 
 use super::tune::bandwidth_of;
 use super::{DomainObject, QEMU};
@@ -11,7 +12,7 @@ use crate::sync::lock;
 
 impl DomainObject {
     /// What a change with those flags is made to.
-    pub(super) fn affected(&self, flags: u32) -> Result<Affected> {
+    pub(super) fn affected(&self, flags: impl Into<Affect>) -> Result<Affected> {
         lock(&self.state).subject(&self.name).affected(flags)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use conf::{CharBackend, CharDevice};
+use rpc::flags::Console as ConsoleFlags;
 use rpc::server::{Call, StreamInput, StreamReader, StreamWriter};
 use rpc::{Code, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,9 +15,6 @@ use super::{DomainObject, QEMU};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::sync::lock;
-
-/// `VIR_DOMAIN_CONSOLE_FORCE`: the session that is there ends.
-const FORCE: u32 = 1;
 
 /// Bytes that are read from a guest at once.
 const PIECE: usize = 4096;
@@ -43,7 +41,7 @@ impl Daemon {
         self: &Arc<Self>,
         object: &Arc<DomainObject>,
         device: Option<&str>,
-        flags: u32,
+        flags: ConsoleFlags,
         call: Call,
     ) -> Result<()> {
         let pty = {
@@ -54,9 +52,10 @@ impl Daemon {
                 .ok_or_else(|| object.not_running())?;
             find_pty(&running.domain, device)?
         };
-        let (number, ended) = object
-            .consoles
-            .begin(&object.name, &pty, flags & FORCE != 0)?;
+        let (number, ended) =
+            object
+                .consoles
+                .begin(&object.name, &pty, flags.contains(ConsoleFlags::FORCE))?;
         let console = match qemu::open_console(Path::new(&pty)) {
             Ok(console) => console,
             Err(error) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use assign::{Assignment, Kind};
 use conf::{DirectMode, Interface, InterfaceSource, Plug, Uuid};
+use rpc::flags::DomainMessages;
 use rpc::{Code, DomainDeviceRemoved, Error};
 
 use super::{DomainObject, QEMU, Running};
@@ -41,9 +42,13 @@ impl Daemon {
 
     /// What the owner of a running guest should know about its connections; `virsh dominfo` shows
     /// it.
-    pub(crate) fn domain_messages(&self, object: &DomainObject, flags: u32) -> Vec<String> {
+    pub(crate) fn domain_messages(
+        &self,
+        object: &DomainObject,
+        flags: DomainMessages,
+    ) -> Vec<String> {
         // Tainting and deprecation, of which there is nothing to tell, can be asked for by flags.
-        if flags != 0 {
+        if flags != DomainMessages::NONE {
             return Vec::new();
         }
         let status = lock(&object.state);

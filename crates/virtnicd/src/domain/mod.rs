@@ -21,6 +21,7 @@ mod update;
 use std::sync::{Arc, Mutex};
 
 use conf::{Form, InterfaceSource, Uuid};
+use rpc::flags::{DomainXml, Vcpus};
 use rpc::{Code, Dom, Domain, DomainChange, DomainInfo, DomainLifecycle, DomainState, Error};
 
 pub(crate) use record::DomainRecord;
@@ -77,12 +78,6 @@ pub(crate) enum StopReason {
 
 /// `VIR_DOMAIN_SHUTOFF`.
 const SHUT_OFF: i32 = 5;
-/// `VIR_DOMAIN_XML_INACTIVE`.
-const XML_INACTIVE: u32 = 2;
-/// `VIR_DOMAIN_XML_MIGRATABLE`.
-const XML_MIGRATABLE: u32 = 8;
-/// `VIR_DOMAIN_VCPU_MAXIMUM`.
-const VCPU_MAXIMUM: u32 = 4;
 
 impl DomainStatus {
     /// What runs, or else what would.
@@ -192,11 +187,11 @@ impl DomainObject {
         )
     }
 
-    pub(crate) fn vcpus(&self, flags: u32) -> i32 {
+    pub(crate) fn vcpus(&self, flags: Vcpus) -> i32 {
         let status = lock(&self.state);
         let domain = status.domain();
         let count = domain.map_or(0, |domain| {
-            if flags & VCPU_MAXIMUM != 0 {
+            if flags.contains(Vcpus::MAXIMUM) {
                 domain.vcpus
             } else {
                 domain.current_vcpus.unwrap_or(domain.vcpus)
@@ -333,11 +328,11 @@ impl Daemon {
     }
 
     /// The document of a guest, in the form that is asked for.
-    pub(crate) fn domain_xml(&self, object: &DomainObject, flags: u32) -> String {
+    pub(crate) fn domain_xml(&self, object: &DomainObject, flags: DomainXml) -> String {
         let status = lock(&object.state);
-        let form = if flags & XML_MIGRATABLE != 0 {
+        let form = if flags.contains(DomainXml::MIGRATABLE) {
             Form::Migratable
-        } else if flags & XML_INACTIVE != 0 {
+        } else if flags.contains(DomainXml::INACTIVE) {
             Form::Inactive
         } else {
             Form::Live

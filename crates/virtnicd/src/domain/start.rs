@@ -7,6 +7,7 @@ use std::sync::Arc;
 use assign::{Generation, Lent, LentKind};
 use conf::Uuid;
 use qemu::{Guest, LaunchSpec, Launched, TapFds};
+use rpc::flags::{CreateDomain, StartDomain};
 use rpc::{Code, Dom, DomainChange, Error};
 
 use super::plan::PlannedDevice;
@@ -17,13 +18,6 @@ use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::lender::{NotLent, Wanted};
 use crate::sync::lock;
-
-/// `VIR_DOMAIN_START_PAUSED`.
-const PAUSED: u32 = 1;
-/// `VIR_DOMAIN_START_AUTODESTROY`.
-const AUTODESTROY: u32 = 2;
-/// `VIR_DOMAIN_START_VALIDATE`.
-const VALIDATE: u32 = 16;
 
 /// A guest that runs.
 #[derive(Debug)]
@@ -54,18 +48,19 @@ impl Daemon {
     pub(crate) async fn create_domain(
         self: &Arc<Self>,
         xml: &str,
-        flags: u32,
+        flags: CreateDomain,
         connection: u64,
     ) -> Result<Dom> {
         let domain = block_in_place(|| self.read_domain(xml))?;
-        if flags & VALIDATE != 0 {
+        if flags.contains(CreateDomain::VALIDATE) {
             fault::all_read(QEMU, xml)?;
         }
         let object = self.with_domain(&domain, |object, status| {
             status.begin(object)?;
             Ok(())
         })?;
-        self.start_as(&object, domain, flags, connection).await?;
+        self.start_as(&object, domain, flags.into(), connection)
+            .await?;
         Ok(object.dom())
     }
 
@@ -73,7 +68,7 @@ impl Daemon {
     pub(crate) async fn start_domain(
         self: &Arc<Self>,
         object: &Arc<DomainObject>,
-        flags: u32,
+        flags: StartDomain,
         connection: u64,
     ) -> Result<()> {
         let domain = {
@@ -95,15 +90,22 @@ impl Daemon {
         self: &Arc<Self>,
         object: &Arc<DomainObject>,
         domain: conf::Domain,
-        flags: u32,
+        flags: StartDomain,
         connection: u64,
     ) -> Result<()> {
         let (daemon, object) = (Arc::clone(self), Arc::clone(object));
         let started = tokio::spawn(async move {
             let job = object.job.lock().await;
-            let autodestroy = (flags & AUTODESTROY != 0).then_some(connection);
+            let autodestroy = flags
+                .contains(StartDomain::AUTODESTROY)
+                .then_some(connection);
             let started = daemon
-                .run(&object, domain, flags & PAUSED != 0, autodestroy)
+                .run(
+                    &object,
+                    domain,
+                    flags.contains(StartDomain::PAUSED),
+                    autodestroy,
+                )
                 .await;
             let mut status = lock(&object.state);
             status.starting = false;

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
+use rpc::flags::TakeXml;
 use rpc::{Code, Domain, Error, Net, NetworkChange, NetworkLifecycle};
 
 pub(crate) use host_access::NO_HOST_ACCESS;
@@ -24,8 +25,6 @@ use crate::registry::{Clash, Named};
 use crate::sync::lock;
 
 const DOMAIN: Domain = Domain::Network;
-/// `VIR_NETWORK_DEFINE_VALIDATE` and `VIR_NETWORK_CREATE_VALIDATE`.
-const VALIDATE: u32 = 1;
 
 /// A network that the daemon knows.
 #[derive(Debug)]
@@ -173,7 +172,7 @@ impl Daemon {
     }
 
     /// Keeps a definition. A running network goes on as it is, and has it at its next start.
-    pub(crate) fn define_network(&self, xml: &str, flags: u32) -> Result<Net> {
+    pub(crate) fn define_network(&self, xml: &str, flags: TakeXml) -> Result<Net> {
         let network = self.read_network(xml, flags)?;
         let object = self.with_network(&network, |_, state| {
             self.network_store
@@ -190,7 +189,7 @@ impl Daemon {
     }
 
     /// Starts a network that is not kept.
-    pub(crate) fn create_network(&self, xml: &str, flags: u32) -> Result<Net> {
+    pub(crate) fn create_network(&self, xml: &str, flags: TakeXml) -> Result<Net> {
         let network = self.read_network(xml, flags)?;
         let object = self.with_network(&network, |object, state| {
             self.activate(object, state, network.clone())
@@ -291,10 +290,10 @@ impl Daemon {
     }
 
     /// A document as a client gave it, filled in as libvirt would.
-    fn read_network(&self, xml: &str, flags: u32) -> Result<Network> {
+    fn read_network(&self, xml: &str, flags: TakeXml) -> Result<Network> {
         let mut network = Network::parse(xml).map_err(fault::document(DOMAIN))?;
         for unread in conf::grammar::unread(xml).map_err(fault::document(DOMAIN))? {
-            if flags & VALIDATE != 0 {
+            if flags.contains(TakeXml::VALIDATE) {
                 let detail = unread.to_string();
                 return Err(Error::new(Code::XmlInvalidSchema, DOMAIN, detail));
             }

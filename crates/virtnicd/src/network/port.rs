@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use assign::Generation;
 use conf::{DeviceId, DirectMode, ForwardMode, Network, NetworkPort, Plug, Uuid};
 use host::HostError;
+use rpc::flags::CreatePort;
 use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -69,11 +70,6 @@ pub(super) struct PortRecord {
     xml: String,
 }
 
-/// The caller has a device already, and wants the port back that went with it.
-const RECLAIM: u32 = 1;
-/// `VIR_NETWORK_PORT_CREATE_VALIDATE`.
-const VALIDATE: u32 = 2;
-
 impl PortEntry {
     pub(super) fn maker(&self) -> PortMaker {
         self.maker
@@ -115,14 +111,14 @@ impl Daemon {
         &self,
         object: &Arc<NetworkObject>,
         xml: &str,
-        flags: u32,
+        flags: CreatePort,
     ) -> Result<Port> {
         let wanted = NetworkPort::parse(xml).map_err(fault::document(DOMAIN))?;
-        if flags & VALIDATE != 0 {
+        if flags.contains(CreatePort::VALIDATE) {
             fault::all_read(DOMAIN, xml)?;
         }
         let uuid = wanted.uuid;
-        let refused = match (&wanted.plug, flags & RECLAIM != 0) {
+        let refused = match (&wanted.plug, flags.contains(CreatePort::RECLAIM)) {
             (Some(_), false) => "a port that is to be made must not have a <plug>",
             (None, true) => "a port that is to be reclaimed needs its <plug>",
             _ => {

@@ -299,7 +299,7 @@ impl Client {
     pub(crate) async fn network_dump(&self, net: &Net, flags: u32) -> String {
         self.ok(NetworkGetXmlDesc {
             net: net.clone(),
-            flags,
+            flags: flags.into(),
         })
         .await
     }
@@ -307,7 +307,7 @@ impl Client {
     pub(crate) async fn define_guest(&self, xml: &str) -> Dom {
         self.ok(DomainDefineXmlFlags {
             xml: xml.to_owned(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -323,7 +323,7 @@ impl Client {
     pub(crate) async fn start(&self, dom: &Dom) -> Dom {
         self.ok(DomainCreateWithFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -331,7 +331,7 @@ impl Client {
     pub(crate) async fn guest_dump(&self, dom: &Dom, flags: u32) -> String {
         self.ok(DomainGetXmlDesc {
             dom: dom.clone(),
-            flags,
+            flags: flags.into(),
         })
         .await
     }
@@ -341,7 +341,7 @@ impl Client {
         self.ok(NetworkPortCreateXml {
             network,
             xml,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -351,7 +351,7 @@ impl Client {
         self.ok(NetworkListAllPorts {
             network,
             need_results,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .into_items()
@@ -361,7 +361,7 @@ impl Client {
         let nets = self
             .ok(ConnectListAllNetworks {
                 need_results: true,
-                flags,
+                flags: flags.into(),
             })
             .await;
         nets.into_items().into_iter().map(|net| net.name).collect()
@@ -371,7 +371,7 @@ impl Client {
         let doms = self
             .ok(ConnectListAllDomains {
                 need_results: true,
-                flags,
+                flags: flags.into(),
             })
             .await;
         doms.into_items().into_iter().map(|dom| dom.name).collect()
@@ -436,7 +436,7 @@ impl Client {
         let nets = self
             .ok(ConnectListAllNetworks {
                 need_results: true,
-                flags: 0,
+                flags: Default::default(),
             })
             .await;
         for net in nets.into_items() {
@@ -447,7 +447,7 @@ impl Client {
         let doms = self
             .ok(ConnectListAllDomains {
                 need_results: true,
-                flags: 0,
+                flags: Default::default(),
             })
             .await;
         for dom in doms.into_items() {

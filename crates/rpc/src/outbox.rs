@@ -164,11 +164,7 @@ impl Outbox {
         let frame = Outgoing::new(bytes, Vec::new());
         let mut state = self.state();
         if state.unasked > 0 && state.unasked + frame.left() > state.room.bytes {
-            tracing::warn!(
-                unread = state.unasked,
-                "a peer does not read; it is disconnected"
-            );
-            self.close_locked(&mut state);
+            self.cut_off(&mut state);
         }
         self.push_locked(&mut state, frame, What::Event, None)
     }
@@ -274,11 +270,7 @@ impl Outbox {
             charge = match state.charge(frame.left()) {
                 Ok(charge) => charge,
                 Err(NoRoom) => {
-                    tracing::warn!(
-                        unread = state.queued,
-                        "peers do not read; one of them is disconnected"
-                    );
-                    self.close_locked(state);
+                    self.cut_off(state);
                     return Err(Disconnected);
                 }
             };
@@ -309,8 +301,7 @@ impl Outbox {
             let stall = self.state().room.stall;
             let writable = tokio::time::timeout(stall, self.stream.writable()).await;
             if !matches!(writable, Ok(Ok(()))) || self.state().is_overdue() {
-                tracing::warn!(?stall, "a peer does not read; it is disconnected");
-                self.close();
+                self.cut_off(&mut self.state());
                 return;
             }
             if self.send_queued() {
@@ -351,6 +342,18 @@ impl Outbox {
         state.draining = false;
         self.shorter.notify_waiters();
         true
+    }
+
+    /// Ends the connection with a peer that does not read.
+    fn cut_off(&self, state: &mut State) {
+        let unread = state.queued;
+        // Those that share a budget are whoever likes; they must not fill the log.
+        if state.room.budget.is_some() {
+            tracing::debug!(unread, "a peer does not read; it is disconnected");
+        } else if !state.closed {
+            tracing::warn!(unread, "a peer does not read; it is disconnected");
+        }
+        self.close_locked(state);
     }
 
     fn close_locked(&self, state: &mut State) {

@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
 use crate::event::{CallbackId, Event};
+use crate::flags;
 use crate::frame::{
-    Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
+    FRAME_MAX, Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
 };
-use crate::outbox::{Disconnected, Outbox};
+use crate::outbox::{Disconnected, Outbox, Room};
 use crate::procedure::{Procedure, Program};
-use crate::socket::{Inbox, Incoming};
+use crate::socket::{Allowance, Inbox, Incoming};
 use crate::table::{AuthList, ConnectClose, ConnectOpen, ConnectSupportsFeature};
 use crate::xdr::{DecodeError, EncodeError, Reader, Xdr};
 
@@ -28,7 +29,6 @@ const STALL: Duration = Duration::from_secs(60);
 
 const AUTH_NONE: i32 = 0;
 const FEATURE_KEEPALIVE: i32 = 10;
-const OPEN_READ_ONLY: u32 = 1;
 
 /// Why a connection could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +120,14 @@ impl Client {
         name: &str,
         read_only: bool,
     ) -> Result<(Client, Events), OpenError> {
+        // What we ask is ours to bound.
+        let room = Room {
+            bytes: usize::MAX,
+            stall: STALL,
+            budget: None,
+        };
         let shared = Arc::new(Shared {
-            out: Arc::new(Outbox::new(stream, usize::MAX, STALL)),
+            out: Arc::new(Outbox::new(stream, room)),
             serial: AtomicU32::new(0),
             waiting: Mutex::default(),
         });
@@ -138,7 +144,11 @@ impl Client {
                 feature: FEATURE_KEEPALIVE,
             })
             .await?;
-        let flags = if read_only { OPEN_READ_ONLY } else { 0 };
+        let flags = if read_only {
+            flags::Open::READ_ONLY
+        } else {
+            flags::Open::NONE
+        };
         let name = (!name.is_empty()).then(|| name.to_owned());
         client.call(&ConnectOpen { name, flags }).await?;
         Ok((client, Events { received }))
@@ -233,9 +243,14 @@ impl Shared {
 
 /// Hands on what the server sends, until it or we are gone.
 async fn read(shared: Arc<Shared>, events: mpsc::Sender<(CallbackId, Event)>) {
-    let mut inbox = Inbox::new(STALL);
+    let mut inbox = Inbox::new();
+    let allowance = Allowance {
+        frame: FRAME_MAX,
+        patience: STALL,
+        budget: None,
+    };
     loop {
-        match inbox.next(shared.out.stream()).await {
+        match inbox.next(shared.out.stream(), &allowance).await {
             Ok(incoming) => {
                 if take(&shared, &events, incoming).is_err() {
                     break;

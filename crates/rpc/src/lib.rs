@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use rpc::server::{Call, Connection, Service};
+//! use rpc::server::{Call, Clients, Connection, Limits, Service};
 //! use rpc::{Code, Domain, Error, Listing, Net, Reply, Request};
 //!
 //! struct Daemon { nets: Vec<Net> }
@@ -45,26 +45,30 @@
 //!     }
 //! }
 //! # async fn accept(daemon: Arc<Daemon>, listener: tokio::net::UnixListener) -> std::io::Result<()> {
+//! let clients = Clients::new(Limits::default()); // once, for all connections
 //! let (stream, _) = listener.accept().await?;
 //! let read_only = false; // true for the "-ro" socket
-//! tokio::spawn(rpc::server::serve(daemon, stream, read_only, Default::default()));
+//! tokio::spawn(rpc::server::serve(daemon, stream, read_only, clients));
 //! # Ok(()) }
 //! ```
 //!
 //! The connection itself takes care of:
 //! * authentication (none), a call before "open", a second "open", "close", close callbacks;
-//! * unknown programs and procedures, arguments that can't be decoded, wrong frames;
+//! * unknown programs and procedures, those of libvirt's that have no row, arguments that can't be
+//!   decoded, wrong frames;
 //! * what read-only clients may not do;
 //! * features 8, 9, 10, 14, 15 and 16, which are this crate's; the service is asked for the others
 //!   (4, 6, 7, 11, 12, 13 are about migration; say no to any other);
 //! * pings, also while calls run; calls run side by side, so nothing waits for a long one;
 //! * registering and deregistering for events: the service only calls
-//!   [`Connection::publish`](server::Connection::publish) on each connection;
-//! * clients that do not read, that send forever, that never finish a frame;
+//!   [`Clients::publish`](server::Clients::publish);
+//! * clients that do not read, that send forever, that never finish a frame, and what all clients
+//!   that may change nothing take up together: [`Limits`](server::Limits);
 //! * panics in the service.
 //!
-//! A future that [`Service::call`](server::Service::call) returns is polled by the connection's
-//! reader first, and becomes a task only if it is not ready then. So it must not block its thread.
+//! A [quick](Pace::Quick) call's future is polled by the connection's reader first, and becomes a task
+//! only if it is not ready then. Slow ones are tasks, of which so many run at a time. None may block
+//! its thread.
 //!
 //! A console is a stream: [`Call::open_stream`](server::Call::open_stream) in the call, then pump
 //! bytes in a task of one's own; they flow once the call has been answered.
@@ -88,12 +92,13 @@
 //!
 //! # Adding a procedure
 //!
-//! A row in `table.rs`; a structure in `types.rs` if the reply has several fields. For virtnic's
-//! own program the structure goes to `virtnic.rs`.
+//! A row in `table.rs`; a structure in `types.rs` if the reply has several fields; its flags in
+//! `flags.rs`. For virtnic's own program the structure goes to `virtnic.rs`.
 
 pub mod client;
 mod error;
 mod event;
+pub mod flags;
 pub mod frame;
 mod macros;
 mod outbox;
@@ -102,12 +107,13 @@ pub mod server;
 mod socket;
 mod table;
 mod types;
+mod unserved;
 mod virtnic;
 pub mod xdr;
 
 pub use error::{Code, Domain, Error, WireError};
 pub use event::*;
-pub use procedure::{Access, Info, Priority, Procedure, Program};
+pub use procedure::{Access, Info, Pace, Procedure, Program};
 pub use table::*;
 pub use types::*;
 pub use virtnic::*;

@@ -1,7 +1,7 @@
 //! The two macros that declare a message: its fields are written down once, and type, encoder,
 //! decoder and smallest size follow from them.
 
-/// Encodes, decodes or measures one field; a number after the type is the maximum of a counted one.
+/// Encodes, decodes, measures or checks one field; a number after the type is the maximum of a counted one.
 macro_rules! field {
     (put $w:expr, $v:expr, $t:ty) => {
         <$t as $crate::xdr::Xdr>::encode($v, $w)
@@ -14,6 +14,13 @@ macro_rules! field {
     };
     (get $r:expr, $t:ty, $max:expr) => {
         <$t as $crate::xdr::Bounded>::decode_max($max, $r)
+    };
+    (unknown $v:expr, $t:ty) => {
+        <$t as $crate::xdr::Xdr>::unknown_flags($v)
+    };
+    // Lists have no flags.
+    (unknown $v:expr, $t:ty, $max:expr) => {
+        0
     };
     (min $t:ty) => {
         <$t as $crate::xdr::Xdr>::MIN
@@ -47,6 +54,10 @@ macro_rules! wire_struct {
             ) -> Result<Self, $crate::xdr::DecodeError> {
                 let _ = &r;
                 Ok(Self { $( $field: $crate::macros::field!(get r, $t $(, $max)?)?, )* })
+            }
+
+            fn unknown_flags(&self) -> u64 {
+                0 $( | $crate::macros::field!(unknown &self.$field, $t $(, $max)?) )*
             }
         }
     )* };

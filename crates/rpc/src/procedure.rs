@@ -1,4 +1,4 @@
-//! Procedures: what each call takes and gives, who may make it, and which pool serves it.
+//! Procedures: what each call takes and gives, who may make it, and how long it may take.
 //!
 //! A row of the table in [`crate::table`] declares all of that once. The arguments of a procedure
 //! are a structure of its name, which is also the key to everything else about it:
@@ -12,7 +12,7 @@
 //! # let _ = call;
 //! ```
 
-use crate::error::{Domain, Error};
+use crate::error::{Code, Domain, Error};
 use crate::xdr::{DecodeError, Reader, Writer, Xdr};
 
 /// A set of procedures with a number of its own on the wire.
@@ -56,13 +56,16 @@ pub enum Access {
     Writers,
 }
 
-/// Which calls go first when many are running.
+/// How long a call may take, which says where it is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Priority {
-    /// Never waits for a guest, or ends something that does: always let in.
-    High,
-    /// May take long.
-    Low,
+pub enum Pace {
+    /// Answered from memory: carried out by the connection's reader itself.
+    Quick,
+    /// May wait for the host, a disk or a guest: carried out in one of a few places.
+    Slow,
+    /// Slow, and somebody waits for it in a place of a slow call: it ends such a call, or is a step
+    /// of one of another host's. It has places of its own, so that it always gets in.
+    Urgent,
 }
 
 /// What is known about a procedure.
@@ -80,14 +83,20 @@ pub struct Info {
     pub domain: Domain,
     /// Who may call it.
     pub access: Access,
-    /// Whether it may have to wait.
-    pub priority: Priority,
+    /// How long it may take.
+    pub pace: Pace,
 }
 
 impl Info {
     /// The answer of a server that does not carry it out.
     pub fn no_support(&self) -> Error {
         Error::no_support(self.domain, self.api)
+    }
+
+    /// The answer to flags that have no meaning.
+    pub(crate) fn unknown_flags(&self, flags: u64) -> Error {
+        let detail = format!("unsupported flags ({flags:#x}) in function {}", self.api);
+        Error::new(Code::InvalidArg, self.domain, detail)
     }
 }
 
@@ -115,21 +124,24 @@ macro_rules! access {
     };
 }
 
-macro_rules! priority {
-    (hi) => {
-        $crate::procedure::Priority::High
+macro_rules! pace {
+    (quick) => {
+        $crate::procedure::Pace::Quick
     };
-    (lo) => {
-        $crate::procedure::Priority::Low
+    (slow) => {
+        $crate::procedure::Pace::Slow
+    };
+    (urgent) => {
+        $crate::procedure::Pace::Urgent
     };
 }
 
 /// Makes the types out of rows
-/// `number Name "apiName" any|rw hi|lo { arguments } -> reply;`
+/// `number Name "apiName" any|rw quick|slow|urgent { arguments } -> reply;`
 /// that stand in groups `Program ErrorDomain { rows }`.
 macro_rules! procedures {
     ($( $program:ident $domain:ident { $(
-        $number:literal $name:ident $api:literal $access:ident $priority:ident
+        $number:literal $name:ident $api:literal $access:ident $pace:ident
         { $( $field:ident : $t:ty $([$max:expr])? ),* } -> $r:ty $([$rmax:expr])? ;
     )* } )*) => {
         $( $(
@@ -148,7 +160,7 @@ macro_rules! procedures {
                     api: $api,
                     domain: $crate::error::Domain::$domain,
                     access: $crate::procedure::access!($access),
-                    priority: $crate::procedure::priority!($priority),
+                    pace: $crate::procedure::pace!($pace),
                 };
 
                 fn encode_reply(reply: &$r, w: &mut $crate::xdr::Writer) {
@@ -218,6 +230,21 @@ macro_rules! procedures {
                     } )* )*
                 }
             }
+
+            /// Its flags that have no meaning; see [`crate::flags`].
+            pub fn unknown_flags(&self) -> u64 {
+                match self {
+                    $( $( Request::$name(args) => $crate::xdr::Xdr::unknown_flags(args), )* )*
+                }
+            }
+
+            /// Refuses flags that have no meaning.
+            pub fn check_flags(&self) -> Result<(), $crate::error::Error> {
+                match self.unknown_flags() {
+                    0 => Ok(()),
+                    unknown => Err(self.info().unknown_flags(unknown)),
+                }
+            }
         }
 
         impl Reply {
@@ -257,7 +284,7 @@ macro_rules! procedures {
     };
 }
 
-pub(crate) use {access, priority, procedures};
+pub(crate) use {access, pace, procedures};
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{
@@ -12,13 +13,14 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::frame::{FDS_MAX, FRAME_MIN, Header, Kind, length_is_legal};
 use crate::xdr::{Reader, Xdr};
 
 /// What the read buffer starts with, in bytes, and shrinks back to.
-const BUFFER: usize = 8 * 1024;
+const BUFFER: usize = 4 * 1024;
 
 /// Why no more frames come.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,16 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
     #[error("a frame claims to have {0} bytes")]
     Length(usize),
+    #[error("a frame of {length} bytes is over the {max} of this connection")]
+    OverAllowance {
+        header: Header,
+        length: usize,
+        max: usize,
+    },
+    #[error("the connection was not opened in time")]
+    NotOpened,
+    #[error("too much of others' frames is under way")]
+    NoRoom(Header),
     #[error("the rest of a frame did not come in time")]
     Stalled,
     #[error("a frame promises {0} file descriptors")]
@@ -37,6 +49,18 @@ pub(crate) enum ReadError {
     FdMissing,
     #[error("more file descriptors came than any frame may have")]
     FdFlood,
+}
+
+/// What a peer's frames may take up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance<'a> {
+    /// Bytes of a frame; at most [`FRAME_MAX`](crate::frame::FRAME_MAX).
+    pub(crate) frame: usize,
+    /// How long a frame may take from its first byte to its last, and how long it waits for room.
+    pub(crate) patience: Duration,
+    /// A permit is a byte of the buffers, beyond what each connection has anyway, that the peer shares
+    /// with others; none: it is not counted.
+    pub(crate) budget: Option<&'a Arc<Semaphore>>,
 }
 
 /// A frame as it came in.
@@ -58,23 +82,28 @@ pub(crate) struct Inbox {
     start: usize,
     end: usize,
     fds: VecDeque<OwnedFd>,
-    /// How long a frame may take from its first byte to its last.
-    patience: Duration,
+    /// What the buffer takes of the peer's budget.
+    charge: Option<OwnedSemaphorePermit>,
 }
 
 impl Inbox {
-    pub(crate) fn new(patience: Duration) -> Inbox {
+    pub(crate) fn new() -> Inbox {
         Inbox {
             buffer: vec![0; BUFFER],
             start: 0,
             end: 0,
             fds: VecDeque::new(),
-            patience,
+            charge: None,
         }
     }
 
-    /// Waits for the next frame.
-    pub(crate) async fn next(&mut self, stream: &UnixStream) -> Result<Incoming<'_>, ReadError> {
+    /// Waits for the next frame. Nothing is lost when the future is dropped and `next` called again.
+    pub(crate) async fn next(
+        &mut self,
+        stream: &UnixStream,
+        allowance: &Allowance<'_>,
+    ) -> Result<Incoming<'_>, ReadError> {
+        self.shrink();
         if self.start == self.end {
             // Nobody announced these.
             self.fds.clear();
@@ -82,7 +111,7 @@ impl Inbox {
             self.read(stream).await?;
         }
         // From here on a frame has begun.
-        let deadline = Instant::now() + self.patience;
+        let mut deadline = Instant::now() + allowance.patience;
         self.fill(4, stream, deadline).await?;
         let length = Reader::new(self.pending())
             .word()
@@ -90,11 +119,27 @@ impl Inbox {
         if !length_is_legal(length) {
             return Err(ReadError::Length(length));
         }
-        self.fill(length, stream, deadline).await?;
-
         // A frame of legal length has a whole header.
-        let mut r = Reader::new(&self.pending()[4..length]);
+        self.fill(FRAME_MIN, stream, deadline).await?;
+        let mut r = Reader::new(&self.pending()[4..]);
         let header = Header::decode(&mut r).map_err(|_| ReadError::Length(length))?;
+        if length > allowance.frame {
+            return Err(ReadError::OverAllowance {
+                header,
+                length,
+                max: allowance.frame,
+            });
+        }
+        // What a frame claims is believed step by step: the buffer is at most twice what has come.
+        while self.pending().len() < length {
+            let step = length.min(self.buffer.len());
+            self.fill(step, stream, deadline).await?;
+            if step < length {
+                let larger = length.min(2 * self.buffer.len());
+                deadline += self.grow(larger, &header, allowance).await?;
+            }
+        }
+        let mut r = Reader::new(&self.pending()[FRAME_MIN..length]);
         let mut payload_at = FRAME_MIN;
         let mut fds = Vec::new();
         let mut used = length;
@@ -106,6 +151,9 @@ impl Inbox {
             payload_at += 4;
             used += count;
             // One byte follows for each, and carries it.
+            if used > self.buffer.len() {
+                self.buffer.resize(used, 0);
+            }
             self.fill(used, stream, deadline).await?;
             for _ in 0..count {
                 fds.push(self.fds.pop_front().ok_or(ReadError::FdMissing)?);
@@ -125,36 +173,60 @@ impl Inbox {
         &self.buffer[self.start..self.end]
     }
 
-    /// Moves what is pending to the front, and gives back what a large frame took.
+    /// Moves what is pending to the front.
     fn rewind(&mut self) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        if self.buffer.len() > BUFFER && self.end < BUFFER {
+    }
+
+    /// Gives back what a large frame took.
+    fn shrink(&mut self) {
+        if self.buffer.len() > BUFFER && self.pending().len() <= BUFFER {
+            self.rewind();
             self.buffer.truncate(BUFFER);
             self.buffer.shrink_to_fit();
+            self.charge = None;
         }
     }
 
-    /// Reads until `length` bytes are pending.
+    /// Makes the buffer `len` bytes long as soon as the budget has room, and tells how long that took.
+    async fn grow(
+        &mut self,
+        len: usize,
+        header: &Header,
+        allowance: &Allowance<'_>,
+    ) -> Result<Duration, ReadError> {
+        let before = Instant::now();
+        if let Some(budget) = allowance.budget {
+            let more = permits(len - self.buffer.len());
+            let room = Arc::clone(budget).acquire_many_owned(more);
+            let Ok(Ok(room)) = timeout(allowance.patience, room).await else {
+                return Err(ReadError::NoRoom(*header));
+            };
+            match &mut self.charge {
+                Some(charge) => charge.merge(room),
+                none => *none = Some(room),
+            }
+        }
+        self.buffer.resize(len, 0);
+        Ok(before.elapsed())
+    }
+
+    /// Reads until `length` bytes are pending, for which the buffer has room.
     async fn fill(
         &mut self,
         length: usize,
         stream: &UnixStream,
         deadline: Instant,
     ) -> Result<(), ReadError> {
+        if self.start + length > self.buffer.len() {
+            self.rewind();
+        }
         while self.end - self.start < length {
-            if self.start + length > self.buffer.len() {
-                if self.start > 0 {
-                    self.rewind();
-                }
-                // What a frame claims is believed step by step: the buffer is at most doubled.
-                if self.end == self.buffer.len() {
-                    let len = length.min(2 * self.buffer.len());
-                    self.buffer.resize(len, 0);
-                }
-            }
-            match tokio::time::timeout_at(deadline, self.read(stream)).await {
+            // A peer that sends byte by byte must not keep this thread from the others.
+            tokio::task::coop::consume_budget().await;
+            match timeout_at(deadline, self.read(stream)).await {
                 Ok(read) => read?,
                 Err(_) => return Err(ReadError::Stalled),
             }
@@ -189,6 +261,11 @@ impl Inbox {
             }
         }
     }
+}
+
+/// Permits of a budget for that many bytes.
+pub(crate) fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// A frame on its way out.

@@ -63,6 +63,11 @@ pub trait Xdr: Sized {
 
     /// Takes the value off the front.
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError>;
+
+    /// Its flags that have no meaning; see [`crate::flags`].
+    fn unknown_flags(&self) -> u64 {
+        0
+    }
 }
 
 /// A counted value whose maximum depends on the field that it is in.

@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use common::{Daemon, slow_call};
 use rpc::client::{CallError, Client, Events, OpenError};
-use rpc::server::{Limits, serve};
+use rpc::server::{Clients, Limits, serve};
 use rpc::*;
 use tokio::net::{UnixListener, UnixStream};
 
 async fn connect(daemon: &Arc<Daemon>) -> (Client, Events) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    tokio::spawn(serve(Arc::clone(daemon), theirs, false, Limits::default()));
+    tokio::spawn(serve(
+        Arc::clone(daemon),
+        theirs,
+        false,
+        Clients::new(Limits::default()),
+    ));
     Client::open_on(ours, "qemu:///system", false)
         .await
         .unwrap()
@@ -29,7 +34,7 @@ async fn it_opens_calls_and_closes_over_a_path() {
     let service = Arc::clone(&daemon);
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        serve(service, stream, false, Limits::default()).await;
+        serve(service, stream, false, Clients::new(Limits::default())).await;
     });
     let (client, _events) = Client::open(&path, "", true).await.unwrap();
     assert_eq!(client.call(&ConnectGetHostname {}).await.unwrap(), "host");
@@ -55,7 +60,7 @@ async fn what_fails_is_told_apart() {
         Arc::<Daemon>::default(),
         theirs,
         false,
-        Limits::default(),
+        Clients::new(Limits::default()),
     ));
     let wrong = Client::open_on(ours, "xen:///", false).await.unwrap_err();
     let OpenError::Call(CallError::Refused(error)) = wrong else {
@@ -131,7 +136,7 @@ async fn file_descriptors_go_along() {
     });
     let args = DomainCreateXmlWithFiles {
         xml_desc: "<domain/>".into(),
-        flags: 0,
+        flags: Default::default(),
     };
     let dom = client.call_with_fds(&args, fds.into()).await.unwrap();
     assert_eq!(dom.name, "a b");

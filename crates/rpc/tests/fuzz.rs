@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::Daemon;
 use proptest::prelude::*;
 use rpc::frame::{Header, Kind, Status, frame};
-use rpc::server::{Limits, serve};
+use rpc::server::{Clients, Limits, serve};
 use rpc::xdr::{DecodeError, Reader, Writer, Xdr, from_bytes};
 use rpc::{Event, Program, Reply, Request, TypedParam, TypedValue, WireError};
 use tokio::io::AsyncWriteExt;
@@ -134,7 +134,7 @@ proptest! {
                 Arc::<Daemon>::default(),
                 theirs,
                 false,
-                Limits::default(),
+                Clients::new(Limits::default()),
             ));
             let mut bytes = Vec::new();
             for (header, payload) in &frames {

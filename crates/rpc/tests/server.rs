@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use rpc::frame::{Header, Kind, Status};
-use rpc::server::Limits;
+use rpc::server::{Clients, Limits};
 use rpc::*;
 
 #[tokio::test]
@@ -22,7 +22,15 @@ async fn the_handshake_of_virsh_works() {
         Ok(true)
     );
     let name = Some("qemu:///system".to_owned());
-    assert_eq!(client.call(&ConnectOpen { name, flags: 0 }).await, Ok(()));
+    assert_eq!(
+        client
+            .call(&ConnectOpen {
+                name,
+                flags: Default::default()
+            })
+            .await,
+        Ok(())
+    );
     assert_eq!(
         client.call(&ConnectSupportsFeature { feature: 14 }).await,
         Ok(true)
@@ -55,7 +63,7 @@ async fn nothing_works_before_open_and_open_works_once() {
     let error = client
         .call(&ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .unwrap_err();
@@ -67,7 +75,10 @@ async fn a_refused_open_leaves_the_connection_closed() {
     let mut client = Raw::connect(Limits::default());
     let name = Some("xen:///".to_owned());
     let error = client
-        .call(&ConnectOpen { name, flags: 0 })
+        .call(&ConnectOpen {
+            name,
+            flags: Default::default(),
+        })
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::NoConnect);
@@ -83,6 +94,16 @@ async fn what_nobody_knows_gets_the_error_that_clients_look_for() {
     let error = client.exchange(&header, &[]).await.unwrap_err();
     assert_eq!((error.code(), error.domain()), (Code::Rpc, Domain::Rpc));
     assert_eq!(error.to_string(), "unknown procedure: 9999");
+
+    // One that libvirt has and that is not in the table, whatever it is called with.
+    let header = call_header(Program::Main.number(), 62);
+    let error = client.exchange(&header, &[]).await.unwrap_err();
+    assert_eq!(
+        (error.code(), error.domain()),
+        (Code::NoSupport, Domain::Domain)
+    );
+    let text = "this function is not supported by the connection driver: virDomainMigratePerform";
+    assert_eq!(error.to_string(), text);
 
     let error = client
         .exchange(&call_header(0x2000_8088, 1), &[])
@@ -146,10 +167,13 @@ async fn readers_may_read_and_no_more() {
         name: "n1".into(),
         uuid: uuid::Uuid::nil(),
     };
-    for (socket, flags) in [(true, 0), (false, 1)] {
+    for (socket, flags) in [(true, 0_u32), (false, 1)] {
         let mut client = Raw::connect_with(Limits::default(), socket);
         client
-            .call(&ConnectOpen { name: None, flags })
+            .call(&ConnectOpen {
+                name: None,
+                flags: flags.into(),
+            })
             .await
             .unwrap();
         assert!(client.call(&ConnectGetHostname {}).await.is_ok());
@@ -186,11 +210,10 @@ async fn pings_and_other_calls_are_answered_during_a_long_call() {
 
 #[tokio::test]
 async fn calls_over_the_limit_wait_and_those_over_the_waiting_limit_are_refused() {
-    let limits = Limits {
-        calls: 2,
-        waiting_calls: 1,
-        ..Limits::default()
-    };
+    let limits = limits(|limits| {
+        limits.writer.calls = 2;
+        limits.writer.waiting_calls = 1;
+    });
     let mut client = Raw::connect(limits);
     client.open().await;
     let mut serials = Vec::new();
@@ -213,10 +236,10 @@ async fn calls_over_the_limit_wait_and_those_over_the_waiting_limit_are_refused(
 #[tokio::test]
 async fn a_panic_in_a_call_becomes_its_error() {
     let mut client = Raw::open_connection().await;
-    for later in [0, 1] {
+    for later in [0_u32, 1] {
         let args = NodeDeviceGetXmlDesc {
             name: "panic".into(),
-            flags: later,
+            flags: later.into(),
         };
         let error = client.call(&args).await.unwrap_err();
         assert_eq!(
@@ -243,14 +266,14 @@ async fn a_reply_that_is_too_large_becomes_an_error() {
     let mut client = Raw::open_connection().await;
     let args = ConnectListAllNetworks {
         need_results: true,
-        flags: 0,
+        flags: Default::default(),
     };
     let error = client.call(&args).await.unwrap_err();
     assert_eq!(error.to_string(), "Unable to encode message payload");
     // Their number alone is no problem.
     let args = ConnectListAllNetworks {
         need_results: false,
-        flags: 0,
+        flags: Default::default(),
     };
     assert_eq!(
         client.call(&args).await.map(|nets| nets.count()),
@@ -291,10 +314,7 @@ async fn a_megabyte_of_xml_comes_through() {
 
 #[tokio::test]
 async fn a_frame_that_is_never_finished_ends_the_connection() {
-    let limits = Limits {
-        frame_time: Duration::from_millis(20),
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.frame_time = Duration::from_millis(20));
     let mut client = Raw::connect(limits);
     client.open().await;
     // It claims all that a frame may have, and sends little of it.
@@ -305,11 +325,9 @@ async fn a_frame_that_is_never_finished_ends_the_connection() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
-    let limits = Limits {
-        queued_bytes: 256 * 1024,
-        ..Limits::default()
-    };
-    let mut idle = Raw::connect(limits);
+    let limits = limits(|limits| limits.writer.queued_bytes = 256 * 1024);
+    let (daemon, clients) = (Arc::default(), Clients::new(limits));
+    let mut idle = Raw::connect_to(&daemon, &clients, false);
     idle.open().await;
     idle.call(&ConnectDomainEventCallbackRegisterAny {
         event_id: 1,
@@ -317,8 +335,7 @@ async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
     })
     .await
     .unwrap();
-    let daemon = Arc::clone(&idle.daemon);
-    let mut other = Raw::connect_to(Arc::clone(&daemon), Limits::default(), false);
+    let mut other = Raw::connect_to(&daemon, &clients, false);
     other.open().await;
 
     let idle_conn = daemon.conns.lock().unwrap()[0].clone();
@@ -340,16 +357,13 @@ async fn a_client_that_does_not_read_is_cut_off_and_others_are_not() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_of_a_reply_is_cut_off_in_time() {
-    let limits = Limits {
-        stall: Duration::from_millis(20),
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.stall = Duration::from_millis(20));
     let mut client = Raw::connect(limits);
     client.open().await;
     client
         .start(&NodeDeviceGetXmlDesc {
             name: "large".into(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     client.daemon.closed.notified().await;
@@ -357,10 +371,7 @@ async fn a_client_that_reads_nothing_of_a_reply_is_cut_off_in_time() {
 
 #[tokio::test]
 async fn an_event_beside_a_large_reply_is_no_reason_to_cut_off() {
-    let limits = Limits {
-        queued_bytes: 100_000,
-        ..Limits::default()
-    };
+    let limits = limits(|limits| limits.writer.queued_bytes = 100_000);
     let mut client = Raw::connect(limits);
     client.open().await;
     client
@@ -373,7 +384,7 @@ async fn an_event_beside_a_large_reply_is_no_reason_to_cut_off() {
     client
         .start(&NodeDeviceGetXmlDesc {
             name: "large".into(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     client.something_came().await;
@@ -401,7 +412,7 @@ async fn file_descriptors_arrive_in_order_and_the_frames_after_them_too() {
     }
     let args = DomainCreateXmlWithFiles {
         xml_desc: "<domain/>".into(),
-        flags: 0,
+        flags: Default::default(),
     };
     client.start_with_fds(&args, fds).await;
     let dom = client

@@ -1,13 +1,9 @@
 //! What a call changes, or reads: the running object, the kept definition, or both.
 
+use rpc::flags::Affect;
 use rpc::{Code, Domain, Error};
 
 use crate::fault::{self, Result};
-
-/// `VIR_DOMAIN_AFFECT_LIVE`, `VIR_NETWORK_UPDATE_AFFECT_LIVE`.
-pub(crate) const LIVE: u32 = 1;
-/// `VIR_DOMAIN_AFFECT_CONFIG`, `VIR_NETWORK_UPDATE_AFFECT_CONFIG`.
-pub(crate) const CONFIG: u32 = 2;
 
 /// What is changed: at least one of the two, and only what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +32,12 @@ pub(crate) struct Subject<'a> {
 
 impl Subject<'_> {
     /// What a change with those flags is made to. Without any: to what runs, or else to what would.
-    pub(crate) fn affected(&self, flags: u32) -> Result<Affected> {
-        let current = flags & (LIVE | CONFIG) == 0;
+    pub(crate) fn affected(&self, flags: impl Into<Affect>) -> Result<Affected> {
+        let flags = flags.into();
+        let current = !flags.intersects(Affect::LIVE | Affect::CONFIG);
         let affected = Affected {
-            live: flags & LIVE != 0 || (current && self.active),
-            config: flags & CONFIG != 0 || (current && !self.active),
+            live: flags.contains(Affect::LIVE) || (current && self.active),
+            config: flags.contains(Affect::CONFIG) || (current && !self.active),
         };
         let Self { kind, name, .. } = self;
         if affected.live && !self.active {
@@ -55,8 +52,9 @@ impl Subject<'_> {
     }
 
     /// What a question with those flags is about.
-    pub(crate) fn read(&self, flags: u32) -> Result<Read> {
-        if flags & (LIVE | CONFIG) == LIVE | CONFIG {
+    pub(crate) fn read(&self, flags: impl Into<Affect>) -> Result<Read> {
+        let flags = flags.into();
+        if flags.contains(Affect::LIVE | Affect::CONFIG) {
             let detail = "the flags 'live' and 'config' exclude each other here";
             return Err(Error::new(Code::InvalidArg, self.domain, detail));
         }
@@ -70,6 +68,10 @@ impl Subject<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CURRENT: Affect = Affect::NONE;
+    const LIVE: Affect = Affect::LIVE;
+    const CONFIG: Affect = Affect::CONFIG;
 
     fn subject(active: bool, persistent: bool) -> Subject<'static> {
         Subject {
@@ -96,25 +98,25 @@ mod tests {
             ..both
         };
         for (active, persistent, flags, expected) in [
-            (true, true, 0, Some(live)),
+            (true, true, CURRENT, Some(live)),
             (true, true, LIVE, Some(live)),
             (true, true, CONFIG, Some(config)),
             (true, true, LIVE | CONFIG, Some(both)),
-            (false, true, 0, Some(config)),
+            (false, true, CURRENT, Some(config)),
             (false, true, LIVE, None),
             (false, true, LIVE | CONFIG, None),
-            (true, false, 0, Some(live)),
+            (true, false, CURRENT, Some(live)),
             (true, false, CONFIG, None),
             (true, false, LIVE | CONFIG, None),
         ] {
             let affected = subject(active, persistent).affected(flags);
-            assert_eq!(affected.ok(), expected, "{active} {persistent} {flags}");
+            assert_eq!(affected.ok(), expected, "{active} {persistent} {flags:?}");
         }
     }
 
     #[test]
     fn a_question_is_about_one_of_the_two() {
-        assert_eq!(subject(true, true).read(0), Ok(Read::Live));
+        assert_eq!(subject(true, true).read(CURRENT), Ok(Read::Live));
         assert_eq!(subject(true, true).read(CONFIG), Ok(Read::Config));
         let refused = subject(true, true).read(LIVE | CONFIG).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArg);

@@ -1,11 +1,11 @@
 //! The daemon: everything that the objects share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use assign::{OpenError, VfioUser};
@@ -13,6 +13,7 @@ use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, Sim
 use lending::Ledger;
 use records::Records;
 use rpc::DaemonStatus;
+use rpc::server::Connection;
 use tokio::sync::{OnceCell, watch};
 
 use crate::accounts;
@@ -46,7 +47,7 @@ pub(crate) struct Daemon {
     pub(crate) barred: Barred,
     pub(crate) events: Events,
     /// The clients of now, by the numbers of their connections.
-    connections: Mutex<HashSet<u64>>,
+    connections: Mutex<HashMap<u64, Weak<Connection>>>,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
     pub(crate) emulator: OnceCell<u64>,
@@ -196,8 +197,8 @@ impl Daemon {
     }
 
     /// A client has come.
-    pub(crate) fn connected(&self, connection: u64) {
-        lock(&self.connections).insert(connection);
+    pub(crate) fn connected(&self, connection: &Arc<Connection>) {
+        lock(&self.connections).insert(connection.id(), Arc::downgrade(connection));
     }
 
     /// A client is gone: what was to end with it does.
@@ -209,7 +210,10 @@ impl Daemon {
     /// Lets the root go: owners end, and the next daemon finds what runs.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
-        self.events.close();
+        let connections = std::mem::take(&mut *lock(&self.connections));
+        for connection in connections.into_values().filter_map(|weak| weak.upgrade()) {
+            connection.close();
+        }
         drop(lock(&self.lock).take());
     }
 
@@ -221,7 +225,7 @@ impl Daemon {
 
     /// Whether a client is still there.
     pub(crate) fn is_connected(&self, connection: u64) -> bool {
-        lock(&self.connections).contains(&connection)
+        lock(&self.connections).contains_key(&connection)
     }
 
     /// The number of the next guest to start.

@@ -1,38 +1,28 @@
-//! Who is connected, and what they are told.
+//! What clients are told.
 
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::Arc;
 
 use rpc::Event;
-use rpc::server::Connection;
+use rpc::server::{Clients, Limits};
 
-use crate::sync::{read, write};
+/// The clients of the daemon, as whoever has news for them sees them.
+#[derive(Debug)]
+pub(crate) struct Events(Arc<Clients>);
 
-/// The connections of now.
-#[derive(Debug, Default)]
-pub(crate) struct Events {
-    connections: RwLock<Vec<Weak<Connection>>>,
+impl Default for Events {
+    fn default() -> Self {
+        Self(Clients::new(Limits::default()))
+    }
 }
 
 impl Events {
-    /// Has a connection told what it subscribes to, for as long as it lives.
-    pub(crate) fn add(&self, connection: &Arc<Connection>) {
-        let mut connections = write(&self.connections);
-        connections.retain(|known| known.strong_count() > 0);
-        connections.push(Arc::downgrade(connection));
+    /// All that the clients share.
+    pub(crate) fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&self.0)
     }
 
-    /// Ends all connections.
-    pub(crate) fn close(&self) {
-        for connection in read(&self.connections).iter().filter_map(Weak::upgrade) {
-            connection.close();
-        }
-    }
-
-    /// Tells everyone who subscribed to it.
+    /// Tells everyone who subscribed to it. It waits for nobody.
     pub(crate) fn tell(&self, event: impl Into<Event>) {
-        let event = event.into();
-        for connection in read(&self.connections).iter().filter_map(Weak::upgrade) {
-            connection.publish(&event);
-        }
+        self.0.publish(event);
     }
 }

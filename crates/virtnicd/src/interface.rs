@@ -7,6 +7,7 @@ use conf::{
     BondMode, HostInterface, HostInterfaceKind, InterfaceState, MacAddress, MiiMonitor, NetLink,
 };
 use host::{BondDetails, HostError, Netdev, NetdevDetails, SharedHost};
+use rpc::flags::ListInterfaces;
 use rpc::{Code, Domain, Error, Iface};
 
 use crate::daemon::Daemon;
@@ -14,10 +15,6 @@ use crate::fault::{self, Result};
 
 const DOMAIN: Domain = Domain::Interface;
 
-/// `VIR_CONNECT_LIST_INTERFACES_INACTIVE`.
-const INACTIVE: u32 = 1;
-/// `VIR_CONNECT_LIST_INTERFACES_ACTIVE`.
-const ACTIVE: u32 = 2;
 /// How deep interfaces are shown inside others: a bridge's bond's members.
 const DEEPEST: usize = 4;
 
@@ -34,10 +31,10 @@ pub(crate) enum Which {
 
 impl Which {
     /// The flags of a listing: none, or both, mean all.
-    pub(crate) fn from_flags(flags: u32) -> Self {
-        match flags & (ACTIVE | INACTIVE) {
-            ACTIVE => Self::Active,
-            INACTIVE => Self::Inactive,
+    pub(crate) fn from_flags(flags: ListInterfaces) -> Self {
+        match flags {
+            ListInterfaces::ACTIVE => Self::Active,
+            ListInterfaces::INACTIVE => Self::Inactive,
             _ => Self::All,
         }
     }

@@ -10,6 +10,7 @@ use conf::{
     Uuid, net_device_name,
 };
 use host::{HostError, LinkState, NicAbility, PciDevice, SharedHost, Sriov};
+use rpc::flags::ListNodeDevices;
 use rpc::{Code, Domain, Error, NodeDev};
 
 use crate::daemon::Daemon;
@@ -26,7 +27,7 @@ const MACVLAN_OFFLOAD: &str = "macvlan-offload";
 
 impl Daemon {
     /// The devices that pass the flags of a listing.
-    pub(crate) async fn node_devices(&self, flags: u32) -> Result<Vec<NodeDev>> {
+    pub(crate) async fn node_devices(&self, flags: ListNodeDevices) -> Result<Vec<NodeDev>> {
         let wanted = Wanted::from_flags(flags);
         let names = self.look(move |devices| devices.names(wanted)).await?;
         Ok(names.into_iter().map(|name| NodeDev { name }).collect())
@@ -97,21 +98,15 @@ struct Wanted {
 impl Wanted {
     /// By the flags of libvirt's `virConnectListAllNodeDevices`. In each group of flags no flag at
     /// all asks for everything. All devices here are active, and none is one that was defined.
-    fn from_flags(flags: u32) -> Self {
-        const SYSTEM: u32 = 1;
-        const PCI: u32 = 2;
-        const NET: u32 = 0x10;
-        const CAPABILITIES: u32 = 0x00ff_ffff;
-        const PERSISTENT: u32 = 0x1000_0000;
-        const TRANSIENT: u32 = 0x2000_0000;
-        const INACTIVE: u32 = 0x4000_0000;
-        const ACTIVE: u32 = 0x8000_0000;
-        let passes = |group: u32, flag: u32| flags & group == 0 || flags & flag != 0;
-        let any = passes(ACTIVE | INACTIVE, ACTIVE) && passes(PERSISTENT | TRANSIENT, TRANSIENT);
+    fn from_flags(flags: ListNodeDevices) -> Self {
+        type Flags = ListNodeDevices;
+        let passes = |group, flag| !flags.intersects(group) || flags.contains(flag);
+        let any = passes(Flags::ACTIVE | Flags::INACTIVE, Flags::ACTIVE)
+            && passes(Flags::PERSISTENT | Flags::TRANSIENT, Flags::TRANSIENT);
         Self {
-            system: any && passes(CAPABILITIES, SYSTEM),
-            pci: any && passes(CAPABILITIES, PCI),
-            net: any && passes(CAPABILITIES, NET),
+            system: any && passes(Flags::CAPABILITIES, Flags::SYSTEM),
+            pci: any && passes(Flags::CAPABILITIES, Flags::PCI_DEV),
+            net: any && passes(Flags::CAPABILITIES, Flags::NET),
         }
     }
 }

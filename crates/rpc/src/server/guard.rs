@@ -1,19 +1,14 @@
 //! What a connection decides by itself before the service hears of a call.
 
 use crate::error::{Code, Domain, Error};
+use crate::flags::{DomainXml, Vcpus};
 use crate::procedure::Access;
 use crate::table::{Reply, Request};
-
-/// The flag of "open" with which a client binds itself to reading.
-pub(crate) const OPEN_READ_ONLY: u32 = 1;
 
 /// "No authentication": the socket's mode and its peer decide.
 const AUTH_NONE: i32 = 0;
 
-/// Flags that make a harmless call one for writers.
-const XML_SECURE: u32 = 1;
-const XML_MIGRATABLE: u32 = 8;
-const VCPUS_GUEST: u32 = 8;
+/// The source of addresses that is for writers: the guest's own agent.
 const ADDRESSES_FROM_AGENT: u32 = 1;
 
 /// What this crate does by itself, under libvirt's numbers.
@@ -93,11 +88,15 @@ fn check_reader(request: &Request) -> Result<(), Error> {
     let info = request.info();
     let denied = |detail: String| Err(Error::new(Code::OperationDenied, info.domain, detail));
     let for_writers = match request {
-        Request::DomainGetXmlDesc(args) if args.flags & (XML_SECURE | XML_MIGRATABLE) != 0 => {
+        Request::DomainGetXmlDesc(args)
+            if args
+                .flags
+                .intersects(DomainXml::SECURE | DomainXml::MIGRATABLE) =>
+        {
             return denied(format!("{} with secure flag", info.api));
         }
         Request::DomainInterfaceAddresses(args) => args.source == ADDRESSES_FROM_AGENT,
-        Request::DomainGetVcpusFlags(args) => args.flags & VCPUS_GUEST != 0,
+        Request::DomainGetVcpusFlags(args) => args.flags.contains(Vcpus::GUEST),
         Request::VirtnicReconcile(args) => args.apply,
         _ => info.access == Access::Writers,
     };
@@ -112,6 +111,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::flags::Open;
     use crate::table::{ConnectOpen, DomainGetXmlDesc, NetworkDestroy, VirtnicReconcile};
     use crate::types::{Dom, Net};
 
@@ -147,10 +147,10 @@ mod tests {
             uuid: Uuid::nil(),
             id: 1,
         };
-        let request = |flags| {
+        let request = |flags: u32| {
             Request::DomainGetXmlDesc(DomainGetXmlDesc {
                 dom: dom.clone(),
-                flags,
+                flags: flags.into(),
             })
         };
         assert_eq!(check(&request(2), Stage::Open, true), Ok(()));
@@ -177,7 +177,7 @@ mod tests {
     fn a_connection_is_opened_once() {
         let open = Request::ConnectOpen(ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Open::NONE,
         });
         assert_eq!(check(&open, Stage::New, false), Ok(()));
         for stage in [Stage::Opening, Stage::Open] {

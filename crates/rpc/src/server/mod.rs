@@ -1,6 +1,7 @@
 //! The server's side of a connection.
 
 mod calls;
+mod clients;
 mod guard;
 mod stream;
 mod subscriptions;
@@ -13,23 +14,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
+pub use self::clients::{ClientLimits, Clients, Limits};
 pub use self::stream::{StreamEnded, StreamInput, StreamReader, StreamWriter};
 pub use crate::outbox::Disconnected;
 
-use self::calls::{Calls, Full, guarded};
+use self::calls::{Calls, Full, Job, guarded};
 use self::guard::Stage;
 use self::stream::Streams;
-use self::subscriptions::Subscriptions;
+use self::subscriptions::{Notice, Subscriptions};
 use crate::error::{Code, Domain, Error};
 use crate::event::Event;
+use crate::flags::Open;
 use crate::frame::{
     Header, KEEPALIVE_PING, KEEPALIVE_PONG, KEEPALIVE_PROGRAM, Kind, Status, frame,
 };
-use crate::outbox::Outbox;
-use crate::procedure::{Info, Program};
-use crate::socket::{Inbox, Incoming};
+use crate::outbox::{Outbox, Unsent};
+use crate::procedure::{Info, Pace, Program};
+use crate::socket::{Allowance, Inbox, Incoming, ReadError, permits};
 use crate::table::{Reply, Request};
+use crate::unserved;
 use crate::xdr::{Reader, Xdr};
 
 /// What answers the calls of all connections.
@@ -41,44 +47,21 @@ pub trait Service: Send + Sync + 'static {
 
     /// Carries out one call. The reply must be of the request's variant.
     ///
-    /// Calls of one connection run side by side. The future is first polled by the reader of the
-    /// connection, so it must never block its thread; a panic becomes an error reply.
+    /// Calls of one connection run side by side. The future of a [quick](Pace::Quick) call is polled by
+    /// the reader of the connection first; none may block its thread. A panic becomes an error reply.
+    ///
+    /// A call of a client that may change nothing is dropped when the client goes; any other runs to
+    /// its end.
     fn call(
         &self,
         call: Call,
         request: Request,
     ) -> impl Future<Output = Result<Reply, Error>> + Send;
 
-    /// A client is gone. Calls that it made may still be running; their replies go nowhere.
+    /// A client is gone. Calls by which it changes things may still be running; their replies go
+    /// nowhere.
     fn closed(&self, conn: &Arc<Connection>) {
         let _ = conn;
-    }
-}
-
-/// What one client may take up.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Calls of each priority that run at a time.
-    pub calls: usize,
-    /// Calls of each priority that wait for a place; more are refused.
-    pub waiting_calls: usize,
-    /// Bytes that may wait for a client that reads slowly; an event beyond that ends the connection.
-    pub queued_bytes: usize,
-    /// How long a client may read nothing at all while bytes wait for it.
-    pub stall: Duration,
-    /// How long a frame may take from its first byte to its last.
-    pub frame_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            calls: 64,
-            waiting_calls: 256,
-            queued_bytes: 4 * 1024 * 1024,
-            stall: Duration::from_secs(30),
-            frame_time: Duration::from_secs(30),
-        }
     }
 }
 
@@ -102,8 +85,8 @@ pub struct Connection {
     out: Arc<Outbox>,
     streams: Arc<Streams>,
     subscriptions: Mutex<Subscriptions>,
-    calls: Arc<Calls>,
-    limits: Limits,
+    calls: Calls,
+    clients: Arc<Clients>,
 }
 
 impl Connection {
@@ -134,32 +117,35 @@ impl Connection {
 
     /// Sends an event to each registration of this client that wants it, and says how many those
     /// are. It never waits: a client that leaves too many events unread is disconnected.
+    /// [`Clients::publish`] is for all clients.
     pub fn publish(&self, event: &Event) -> usize {
+        Notice::new(event.clone()).map_or(0, |notice| self.notify(&notice, u64::MAX))
+    }
+
+    /// The same, for registrations that are older than the event of that number.
+    fn notify(&self, notice: &Notice, number: u64) -> usize {
+        // Held until the event is queued: after the reply to a deregistration nothing comes.
         let subscriptions = self.subscriptions();
-        let (program, procedure) = event.message();
-        let header = Header {
-            program: program.number(),
-            version: Program::VERSION,
-            procedure,
-            kind: Kind::Event,
-            serial: 1,
-            status: Status::Ok,
-        };
-        let mut sent = 0;
-        for callback in subscriptions.matching(event) {
-            let bytes = match frame(&header, |w| event.encode(callback, w)) {
-                Ok(bytes) => bytes,
-                Err(error) => {
-                    tracing::error!(%error, ?event, "an event can't be sent");
-                    break;
-                }
-            };
-            if self.out.push_unasked(bytes).is_err() {
-                break;
-            }
-            sent += 1;
+        let (bytes, count) = notice.frames(subscriptions.matching(notice.event(), number));
+        if count == 0 || self.out.push_unasked(bytes).is_err() {
+            return 0;
         }
-        sent
+        count
+    }
+
+    /// Whether this client may change things, and its connection is open.
+    fn is_writer(&self) -> bool {
+        !self.is_read_only() && *self.stage() == Stage::Open
+    }
+
+    /// What it may take up.
+    fn limits(&self) -> &ClientLimits {
+        let limits = self.clients.limits();
+        if self.is_writer() {
+            &limits.writer
+        } else {
+            &limits.reader
+        }
     }
 
     fn stage(&self) -> MutexGuard<'_, Stage> {
@@ -202,12 +188,13 @@ impl Call {
 
 /// Serves one client until it is gone.
 ///
-/// `read_only` says which socket it came over. Must run on a tokio runtime with I/O and time.
+/// `read_only` says which socket it came over; `clients` are all that share the server. Must run on a
+/// tokio runtime with I/O and time.
 pub async fn serve<S: Service>(
     service: Arc<S>,
     stream: UnixStream,
     read_only: bool,
-    limits: Limits,
+    clients: Arc<Clients>,
 ) {
     static LAST_ID: AtomicU64 = AtomicU64::new(0);
     let peer = stream
@@ -218,7 +205,7 @@ pub async fn serve<S: Service>(
             pid: cred.pid(),
         })
         .ok();
-    let out = Arc::new(Outbox::new(stream, limits.queued_bytes, limits.stall));
+    let out = Arc::new(Outbox::new(stream, clients.room(false)));
     let conn = Arc::new(Connection {
         id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
         peer,
@@ -227,8 +214,8 @@ pub async fn serve<S: Service>(
         streams: Arc::new(Streams::new(Arc::clone(&out))),
         out,
         subscriptions: Mutex::default(),
-        calls: Arc::new(Calls::new(&limits)),
-        limits,
+        calls: Calls::default(),
+        clients,
     });
     service.opened(&conn);
     read(&service, &conn).await;
@@ -243,37 +230,115 @@ pub async fn serve<S: Service>(
 
 /// Takes in frames until the connection ends.
 async fn read<S: Service>(service: &Arc<S>, conn: &Arc<Connection>) {
-    let mut inbox = Inbox::new(conn.limits.frame_time);
+    let mut inbox = Inbox::new();
+    let opening = Instant::now() + conn.clients.limits().opening;
     loop {
         // A client with much to say must not keep this thread from the others.
         tokio::task::coop::consume_budget().await;
-        // Whoever does not read answers does not get to ask for more.
-        if conn
-            .out
-            .wait_below(conn.limits.queued_bytes / 4)
-            .await
-            .is_err()
-        {
-            return;
-        }
-        let incoming = match inbox.next(conn.out.stream()).await {
+        let incoming = match next_frame(conn, &mut inbox, opening).await {
             Ok(incoming) => incoming,
             Err(error) => {
                 tracing::debug!(conn = conn.id, %error, "no more frames");
+                if let Some((header, error)) = refusal(&error, conn.is_read_only()) {
+                    // A client that is gone misses nothing.
+                    let _ = conn.answer(&header, None, Err(error)).await;
+                }
                 return;
             }
         };
-        match take(service, conn, incoming).await {
-            Ok(Next::Frame) => {}
+        let writer = conn.is_writer();
+        let next = {
+            let turns = &conn.clients.readers_turn;
+            // They are never closed.
+            let _turn = if writer {
+                None
+            } else {
+                turns.acquire().await.ok()
+            };
+            take(service, conn, incoming).await
+        };
+        let next = match next {
+            Ok(Next::Busy(header, pace, job)) => wait_for_place(conn, &header, pace, job).await,
+            next => next,
+        };
+        match next {
+            Ok(Next::Frame | Next::Busy(..)) => {}
             Ok(Next::Close) | Err(Disconnected) => return,
         }
     }
+}
+
+/// The next frame, unless the client takes too long to open its connection.
+async fn next_frame<'a>(
+    conn: &Connection,
+    inbox: &'a mut Inbox,
+    opening: Instant,
+) -> Result<Incoming<'a>, ReadError> {
+    let limits = conn.limits();
+    let writer = conn.is_writer();
+    let allowance = Allowance {
+        frame: limits.frame,
+        patience: limits.frame_time,
+        budget: (!writer).then_some(&conn.clients.readers_bytes),
+    };
+    let next = inbox.next(conn.out.stream(), &allowance);
+    if *conn.stage() == Stage::New {
+        let opened = timeout_at(opening, next).await;
+        opened.unwrap_or(Err(ReadError::NotOpened))
+    } else {
+        next.await
+    }
+}
+
+/// What a client is told whose frame is not read; none: the frame makes no sense anyway.
+fn refusal(error: &ReadError, read_only: bool) -> Option<(Header, Error)> {
+    match *error {
+        ReadError::OverAllowance {
+            header,
+            length,
+            max,
+        } => {
+            let who = if read_only {
+                "a read-only client"
+            } else {
+                "a client whose connection is not open"
+            };
+            let detail =
+                format!("a message of {length} bytes is over the {max} that {who} may send");
+            Some((header, Error::protocol(detail)))
+        }
+        ReadError::NoRoom(header) => Some((header, no_room())),
+        _ => None,
+    }
+}
+
+/// A call for which even the queue has no place: its client is refused, or, if it leaves its answers
+/// unread, not listened to for as long as it does.
+async fn wait_for_place(
+    conn: &Arc<Connection>,
+    header: &Header,
+    pace: Pace,
+    mut job: Job,
+) -> Result<Next, Disconnected> {
+    while !conn.out.has_room() {
+        conn.out.wait_for_room().await?;
+        match calls::start(conn, pace, job).await {
+            Ok(()) => return Ok(Next::Frame),
+            Err(Full(back)) => job = back,
+        }
+    }
+    let detail = "too many calls of this connection wait for an answer; wait for some of them";
+    let error = Error::new(Code::OperationFailed, Domain::Rpc, detail);
+    conn.answer(header, None, Err(error)).await?;
+    Ok(Next::Frame)
 }
 
 /// Whether a connection goes on.
 enum Next {
     Frame,
     Close,
+    /// There is no place for that call.
+    Busy(Header, Pace, Job),
 }
 
 async fn take<S: Service>(
@@ -284,10 +349,14 @@ async fn take<S: Service>(
     let header = incoming.header;
     if header.program == KEEPALIVE_PROGRAM {
         if header.procedure == KEEPALIVE_PING && header.kind == Kind::Event {
-            conn.send_plain(&Header {
+            let pong = Header {
                 procedure: KEEPALIVE_PONG,
                 ..header
-            })?;
+            };
+            // A header alone always has a legal length.
+            if let Ok(bytes) = frame(&pong, |_| ()) {
+                conn.out.push_pong(bytes)?;
+            }
         }
         return Ok(Next::Frame);
     }
@@ -357,12 +426,26 @@ async fn take_call<S: Service>(
     {
         // Held until the reply is queued, so that no event overtakes it.
         let mut subscriptions = conn.subscriptions();
-        if let Some(result) = subscriptions.answer(&request) {
+        let first = subscriptions.is_unused();
+        let count = conn.clients.event_count();
+        if let Some(result) = subscriptions.answer(&request, count, conn.limits().subscriptions) {
+            if first && !subscriptions.is_unused() {
+                conn.clients.add_listener(conn);
+            }
             let bytes = reply_frame(&header, Some(info), &result);
             return conn.out.push(bytes).map(|()| Next::Frame);
         }
     }
-    let job = {
+    let charge = match conn.charge(payload.len()) {
+        Ok(charge) => charge,
+        Err(error) => {
+            return conn
+                .answer(&header, Some(info), Err(error))
+                .await
+                .map(|()| Next::Frame);
+        }
+    };
+    let job: Job = {
         let service = Arc::clone(service);
         let conn = Arc::clone(conn);
         let call = Call {
@@ -370,14 +453,15 @@ async fn take_call<S: Service>(
             fds,
             header,
         };
-        Box::pin(async move { conn.run(&*service, call, request).await })
+        Box::pin(async move {
+            conn.run(&*service, call, request).await;
+            drop(charge);
+        })
     };
-    if let Err(Full) = conn.calls.start(info.priority, job).await {
-        let detail = "too many calls of this connection wait for an answer; wait for some of them";
-        let error = Error::new(Code::OperationFailed, Domain::Rpc, detail);
-        conn.answer(&header, Some(info), Err(error)).await?;
-    }
-    Ok(Next::Frame)
+    Ok(match calls::start(conn, info.pace, job).await {
+        Ok(()) => Next::Frame,
+        Err(Full(job)) => Next::Busy(header, info.pace, job),
+    })
 }
 
 /// The request in a call's frame, or the error that a client expects.
@@ -392,14 +476,26 @@ fn decode(header: &Header, payload: &[u8]) -> Result<Request, Error> {
         Error::protocol(format!("Cannot find program {program} version {version}"))
     })?;
     Request::decode(found, procedure, &mut Reader::new(payload))
-        .ok_or_else(|| Error::protocol(format!("unknown procedure: {procedure}")))?
+        .ok_or_else(|| unserved::refusal(found, procedure))?
         .map_err(|error| {
             tracing::debug!(procedure, %error, "a call can't be decoded");
             Error::protocol("Unable to decode message payload")
         })
 }
 
+/// A call of a reader costs nothing up to so many bytes.
+const SMALL_CALL: usize = 1024;
+
 impl Connection {
+    /// Room for a call of that many bytes until it is done; none is needed for a writer's.
+    fn charge(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if bytes <= SMALL_CALL || self.is_writer() {
+            return Ok(None);
+        }
+        let room = Arc::clone(&self.clients.readers_bytes).try_acquire_many_owned(permits(bytes));
+        room.map(Some).map_err(|_| no_room())
+    }
+
     async fn run<S: Service>(self: Arc<Self>, service: &S, call: Call, request: Request) {
         let header = call.header;
         let info = request.info();
@@ -424,7 +520,7 @@ impl Connection {
             }
         };
         if let Some(flags) = open_flags {
-            if result.is_ok() && flags & guard::OPEN_READ_ONLY != 0 {
+            if result.is_ok() && flags.contains(Open::READ_ONLY) {
                 self.read_only.store(true, Ordering::Relaxed);
             }
             *self.stage() = if result.is_ok() {
@@ -432,6 +528,7 @@ impl Connection {
             } else {
                 Stage::New
             };
+            self.out.set_room(self.clients.room(self.is_writer()));
         }
         // A client that is gone misses nothing.
         let _ = self.answer(&header, Some(info), result).await;
@@ -445,18 +542,20 @@ impl Connection {
         result: Result<Reply, Error>,
     ) -> Result<(), Disconnected> {
         let bytes = reply_frame(header, info, &result);
-        let queued = self.out.push_with_room(bytes).await;
+        let queued = match self.out.push_with_room(bytes).await {
+            Ok(()) => Ok(()),
+            Err(Unsent::Disconnected) => Err(Disconnected),
+            Err(Unsent::NoRoom) => self.out.push(reply_frame(header, info, &Err(no_room()))),
+        };
         self.streams.answered(header, result.is_ok());
         queued
     }
+}
 
-    fn send_plain(&self, header: &Header) -> Result<(), Disconnected> {
-        match frame(header, |_| ()) {
-            Ok(bytes) => self.out.push(bytes),
-            // A header alone always has a legal length.
-            Err(_) => Ok(()),
-        }
-    }
+/// What a reader is told for whose call or answer there is no room.
+fn no_room() -> Error {
+    let detail = "read-only clients have too much under way or unread; try again later";
+    Error::new(Code::ResourceBusy, Domain::Rpc, detail)
 }
 
 /// The frame that answers a call.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
 use rpc::frame::{Header, Kind, Status};
-use rpc::server::{Call, Connection, Limits, Service, StreamReader, StreamWriter, serve};
+use rpc::server::{Call, Clients, Connection, Limits, Service, StreamReader, StreamWriter, serve};
 use rpc::xdr::{Reader, from_bytes};
 use rpc::*;
 use rustix::net::{RecvFlags, SendFlags};
@@ -49,11 +49,18 @@ impl With for Header {
     }
 }
 
+/// The usual limits, but for what is changed.
+pub(crate) fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
 /// A call that takes until the daemon is told to let go.
 pub(crate) fn slow_call() -> NodeDeviceGetXmlDesc {
     NodeDeviceGetXmlDesc {
         name: "slow".into(),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -66,7 +73,7 @@ pub(crate) fn console(name: &str) -> DomainOpenConsole {
     DomainOpenConsole {
         dom,
         dev_name: Some(name.into()),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -81,6 +88,12 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Whether a slow call has begun that nobody waited for yet.
+    pub(crate) fn slow_has_begun(&self) -> bool {
+        let mut began = std::pin::pin!(self.slow_began.notified());
+        began.as_mut().enable()
+    }
+
     pub(crate) async fn take_console(&self) -> (StreamReader, StreamWriter) {
         loop {
             if let Some(console) = self.consoles.lock().unwrap().pop() {
@@ -125,7 +138,7 @@ impl Service for Daemon {
                         self.let_go.notified().await;
                     }
                     "panic" => {
-                        for _ in 0..args.flags {
+                        for _ in 0..args.flags.bits() {
                             tokio::task::yield_now().await;
                         }
                         panic!("a fault, made on purpose");
@@ -181,12 +194,14 @@ impl Raw {
     }
 
     pub(crate) fn connect_with(limits: Limits, read_only: bool) -> Raw {
-        Raw::connect_to(Arc::default(), limits, read_only)
+        Raw::connect_to(&Arc::default(), &Clients::new(limits), read_only)
     }
 
-    pub(crate) fn connect_to(daemon: Arc<Daemon>, limits: Limits, read_only: bool) -> Raw {
+    /// One of several clients of a daemon.
+    pub(crate) fn connect_to(daemon: &Arc<Daemon>, clients: &Arc<Clients>, read_only: bool) -> Raw {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        tokio::spawn(serve(Arc::clone(&daemon), theirs, read_only, limits));
+        let (daemon, clients) = (Arc::clone(daemon), Arc::clone(clients));
+        tokio::spawn(serve(Arc::clone(&daemon), theirs, read_only, clients));
         Raw {
             daemon,
             stream: ours,
@@ -203,7 +218,7 @@ impl Raw {
     pub(crate) async fn open(&mut self) {
         self.call(&ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .unwrap();
@@ -216,6 +231,28 @@ impl Raw {
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Sends as much as the server takes without being read from; tells how much that was.
+    pub(crate) async fn send_some(&mut self, bytes: &[u8]) -> usize {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let write = self.stream.write(&bytes[sent..]);
+            // The server is at its end when it leaves the socket full for that long.
+            match tokio::time::timeout(std::time::Duration::from_millis(50), write).await {
+                Ok(Ok(count)) => sent += count,
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        sent
+    }
+
+    /// What the server said last before it ended the connection, if that was an error.
+    pub(crate) async fn last_error(&mut self) -> Option<Error> {
+        let mut bytes = Vec::new();
+        // An end that is none of the peer's making is an end all the same.
+        let _ = self.stream.read_to_end(&mut bytes).await;
+        from_bytes(bytes.get(28..)?).ok()
     }
 
     pub(crate) async fn send(&mut self, header: &Header, payload: &[u8]) {

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rpc::server::{Call, Service, serve};
+use rpc::server::{Call, Clients, Limits, Service, serve};
 use rpc::{
     Code, DaemonStatus, Difference, Domain, Error, Lent, LentKind, NetworkReport, Nic, PlanOf,
     PlanReport, Reply, Request,
@@ -127,14 +127,11 @@ impl Host {
         let read_only = name.ends_with("-ro");
         let _guard = self.runtime.enter();
         let listener = UnixListener::bind(self.socket(name)).unwrap();
+        let clients = Clients::new(Limits::default());
         self.runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(
-                    Arc::clone(&answers),
-                    stream,
-                    read_only,
-                    Default::default(),
-                ));
+                let (answers, clients) = (Arc::clone(&answers), Arc::clone(&clients));
+                tokio::spawn(serve(answers, stream, read_only, clients));
             }
         });
     }

@@ -1,52 +1,14 @@
-//! Flags of calls, and lists filtered by them. The numbers are those of libvirt's API.
+//! Lists, filtered by the flags of calls.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rpc::flags::{ListDomains, ListNetworks, ShutDownDomain, StartDomain};
 use rpc::{Code, ConnectGetAllDomainStats, Dom, Domain, Error, Iface, Net};
 
 use crate::daemon::Daemon;
 use crate::fault::Result;
-use crate::guest::GuestHandle;
-
-/// `VIR_CONNECT_LIST_NETWORKS_INACTIVE`; for guests the two are the other way round.
-const NETWORK_INACTIVE: u32 = 1;
-const NETWORK_ACTIVE: u32 = 2;
-const DOMAIN_ACTIVE: u32 = 1;
-const DOMAIN_INACTIVE: u32 = 2;
-const PERSISTENT: u32 = 4;
-const TRANSIENT: u32 = 8;
-const NETWORK_AUTOSTART: u32 = 16;
-const NETWORK_NO_AUTOSTART: u32 = 32;
-const RUNNING: u32 = 16;
-const PAUSED: u32 = 32;
-const SHUT_OFF: u32 = 64;
-const OTHER_STATE: u32 = 128;
-const MANAGED_SAVE: u32 = 256;
-const NO_MANAGED_SAVE: u32 = 512;
-const DOMAIN_AUTOSTART: u32 = 1024;
-const DOMAIN_NO_AUTOSTART: u32 = 2048;
-const SNAPSHOT: u32 = 4096;
-const NO_SNAPSHOT: u32 = 8192;
-const CHECKPOINT: u32 = 0x4000;
-const NO_CHECKPOINT: u32 = 0x8000;
-
-/// `VIR_NETWORK_XML_INACTIVE`.
-pub(super) const XML_INACTIVE: u32 = 1;
-/// `VIR_DOMAIN_DESTROY_GRACEFUL`.
-pub(super) const DESTROY_GRACEFUL: u32 = 1;
-/// `VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP`.
-pub(super) const MONITOR_HMP: u32 = 1;
-/// `VIR_DOMAIN_DEFINE_VALIDATE`.
-pub(super) const DEFINE_VALIDATE: u32 = 1;
-/// `VIR_DOMAIN_START_PAUSED`.
-pub(super) const START_PAUSED: u32 = 1;
-/// `VIR_DOMAIN_START_AUTODESTROY`.
-const START_AUTODESTROY: u32 = 2;
-/// `VIR_DOMAIN_START_VALIDATE`.
-pub(super) const START_VALIDATE: u32 = 16;
-/// `VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN`.
-const SHUTDOWN_ACPI: u32 = 1;
+use crate::guest::{GuestHandle, Request};
 
 /// Which of the active and the inactive ones.
 #[derive(Debug, Clone, Copy)]
@@ -58,88 +20,84 @@ pub(super) enum Which {
 pub(super) const ACTIVE: Which = Which::Active;
 pub(super) const INACTIVE: Which = Which::Inactive;
 
-/// A filter of networks or guests: flags, or which ones.
-pub(super) trait Filter: Copy {
-    fn networks(self) -> u32;
-    fn domains(self) -> u32;
-}
-
-impl Filter for u32 {
-    fn networks(self) -> u32 {
-        self
-    }
-    fn domains(self) -> u32 {
-        self
-    }
-}
-
-impl Filter for Which {
-    fn networks(self) -> u32 {
-        match self {
-            Which::Active => NETWORK_ACTIVE,
-            Which::Inactive => NETWORK_INACTIVE,
+impl From<Which> for ListNetworks {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Active => Self::ACTIVE,
+            Which::Inactive => Self::INACTIVE,
         }
     }
-    fn domains(self) -> u32 {
-        match self {
-            Which::Active => DOMAIN_ACTIVE,
-            Which::Inactive => DOMAIN_INACTIVE,
+}
+
+impl From<Which> for ListDomains {
+    fn from(which: Which) -> Self {
+        match which {
+            Which::Active => Self::ACTIVE,
+            Which::Inactive => Self::INACTIVE,
         }
     }
 }
 
 /// The networks that pass the flags: of each pair that is asked for, one must fit.
-pub(super) fn networks(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Net> {
-    let flags = filter.networks();
+pub(super) fn networks(daemon: &Arc<Daemon>, flags: impl Into<ListNetworks>) -> Vec<Net> {
+    type Flags = ListNetworks;
+    let flags = flags.into();
     let all = daemon.known_networks();
     let fits = all.into_iter().filter(|network| {
         let (active, persistent) = (network.is_active(), network.is_persistent());
         let autostart =
-            flags & (NETWORK_AUTOSTART | NETWORK_NO_AUTOSTART) != 0 && network.autostart();
+            flags.intersects(Flags::AUTOSTART | Flags::NO_AUTOSTART) && network.autostart();
         [
-            &[(NETWORK_ACTIVE, active), (NETWORK_INACTIVE, !active)],
-            &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],
+            &[(Flags::ACTIVE, active), (Flags::INACTIVE, !active)],
             &[
-                (NETWORK_AUTOSTART, autostart),
-                (NETWORK_NO_AUTOSTART, !autostart),
+                (Flags::PERSISTENT, persistent),
+                (Flags::TRANSIENT, !persistent),
+            ],
+            &[
+                (Flags::AUTOSTART, autostart),
+                (Flags::NO_AUTOSTART, !autostart),
             ],
         ]
         .into_iter()
-        .all(|group| passes(flags, group))
+        .all(|group| passes(group, |flag| flags.contains(flag)))
     });
     fits.map(|network| network.net()).collect()
 }
 
 /// The guests that pass the flags: of each group that is asked for, one must fit.
-pub(super) fn domains(daemon: &Arc<Daemon>, filter: impl Filter) -> Vec<Dom> {
-    let flags = filter.domains();
+pub(super) fn domains(daemon: &Arc<Daemon>, flags: impl Into<ListDomains>) -> Vec<Dom> {
+    type Flags = ListDomains;
+    let flags = flags.into();
     let all = daemon.known_guests();
     let fits = all.into_iter().filter(|domain| {
         let (active, persistent) = (domain.is_active(), domain.is_persistent());
         let state = domain.state_and_reason().state;
         let autostart =
-            flags & (DOMAIN_AUTOSTART | DOMAIN_NO_AUTOSTART) != 0 && domain.view().autostart;
+            flags.intersects(Flags::AUTOSTART | Flags::NO_AUTOSTART) && domain.view().autostart;
         let (running, paused, off) = (state == 1, state == 3, state == 5);
         let other = !(running || paused || off);
         [
-            &[(DOMAIN_ACTIVE, active), (DOMAIN_INACTIVE, !active)][..],
-            &[(PERSISTENT, persistent), (TRANSIENT, !persistent)],
+            &[(Flags::ACTIVE, active), (Flags::INACTIVE, !active)][..],
             &[
-                (RUNNING, running),
-                (PAUSED, paused),
-                (SHUT_OFF, off),
-                (OTHER_STATE, other),
+                (Flags::PERSISTENT, persistent),
+                (Flags::TRANSIENT, !persistent),
             ],
-            &[(MANAGED_SAVE, false), (NO_MANAGED_SAVE, true)],
             &[
-                (DOMAIN_AUTOSTART, autostart),
-                (DOMAIN_NO_AUTOSTART, !autostart),
+                (Flags::RUNNING, running),
+                (Flags::PAUSED, paused),
+                (Flags::SHUT_OFF, off),
+                (Flags::OTHER, other),
             ],
-            &[(SNAPSHOT, false), (NO_SNAPSHOT, true)],
-            &[(CHECKPOINT, false), (NO_CHECKPOINT, true)],
+            &[(Flags::MANAGED_SAVE, false), (Flags::NO_MANAGED_SAVE, true)],
+            &[
+                (Flags::AUTOSTART, autostart),
+                (Flags::NO_AUTOSTART, !autostart),
+            ],
+            &[(Flags::HAS_SNAPSHOT, false), (Flags::NO_SNAPSHOT, true)],
+            &[(Flags::HAS_CHECKPOINT, false), (Flags::NO_CHECKPOINT, true)],
         ]
         .into_iter()
-        .all(|group| passes(flags, group))
+        .all(|group| passes(group, |flag| flags.contains(flag)))
     });
     fits.map(|domain| domain.dom()).collect()
 }
@@ -150,8 +108,7 @@ pub(super) fn stats_of(
     daemon: &Arc<Daemon>,
     args: &ConnectGetAllDomainStats,
 ) -> Vec<Arc<GuestHandle>> {
-    // What is above asks for something else than a filter.
-    let listed = domains(daemon, args.flags & 0xff);
+    let listed = domains(daemon, args.flags);
     let wanted: HashSet<_> = args.doms.iter().map(|dom| dom.uuid).collect();
     let fits = listed
         .into_iter()
@@ -160,9 +117,9 @@ pub(super) fn stats_of(
         .collect()
 }
 
-fn passes(flags: u32, group: &[(u32, bool)]) -> bool {
-    let asked = group.iter().any(|(flag, _)| flags & flag != 0);
-    !asked || group.iter().any(|(flag, fits)| flags & flag != 0 && *fits)
+fn passes<F: Copy>(group: &[(F, bool)], is_set: impl Fn(F) -> bool) -> bool {
+    let mut asked = group.iter().filter(|(flag, _)| is_set(*flag)).peekable();
+    asked.peek().is_none() || asked.any(|(_, fits)| *fits)
 }
 
 /// How many, as the old calls count.
@@ -212,22 +169,22 @@ pub(super) fn ids(items: &[Dom], max: i32) -> Vec<i32> {
 }
 
 /// The connection with whose end a guest is to end, if it is to.
-pub(super) fn autodestroy(flags: u32, connection: u64) -> Option<u64> {
-    (flags & START_AUTODESTROY != 0).then_some(connection)
+pub(super) fn autodestroy(flags: StartDomain, connection: u64) -> Option<u64> {
+    (flags.contains(StartDomain::AUTODESTROY)).then_some(connection)
 }
 
 /// The start of a defined guest.
-pub(super) fn start(flags: u32, connection: u64) -> crate::guest::Request {
-    crate::guest::Request::Start {
+pub(super) fn start(flags: StartDomain, connection: u64) -> Request {
+    Request::Start {
         domain: None,
-        paused: flags & START_PAUSED != 0,
+        paused: flags.contains(StartDomain::PAUSED),
         autodestroy: autodestroy(flags, connection),
     }
 }
 
 /// Guests are asked to stop through ACPI, the one way that each has.
-pub(super) fn only_acpi(flags: u32) -> Result<()> {
-    if flags & !SHUTDOWN_ACPI == 0 {
+pub(super) fn only_acpi(flags: ShutDownDomain) -> Result<()> {
+    if flags == ShutDownDomain::NONE || flags == ShutDownDomain::ACPI_POWER_BUTTON {
         return Ok(());
     }
     let detail = "guests are shut down through ACPI; other modes need an agent in the guest";
@@ -244,8 +201,13 @@ mod tests {
 
     #[test]
     fn of_each_group_one_must_fit() {
-        assert!(passes(0, &[(1, false), (2, true)]));
-        assert!(passes(1 | 2, &[(1, false), (2, true)]));
-        assert!(!passes(1, &[(1, false), (2, true)]));
+        let group = [(1, false), (2, true)];
+        for (flags, expected) in [(0, true), (1, false), (2, true), (1 | 2, true)] {
+            assert_eq!(
+                passes(&group, |flag| flags & flag != 0),
+                expected,
+                "{flags}"
+            );
+        }
     }
 }

@@ -2,13 +2,13 @@
 
 mod connect;
 mod flags;
-mod known;
 mod own;
 mod room;
 
 use std::sync::Arc;
 
-use rpc::server::{Call, Connection, Limits, Service};
+use rpc::flags::{CreateDomain, DestroyDomain, MonitorCommand, ShowXml, StartDomain, TakeXml};
+use rpc::server::{Call, Connection, Service};
 use rpc::{Listing, Reply, Request};
 use tokio::task::block_in_place;
 
@@ -22,15 +22,16 @@ pub(crate) use room::Room;
 
 /// Takes clients in, as far as there is room for them, until it is cancelled.
 pub(crate) async fn accept(daemon: Arc<Daemon>, socket: Socket, room: Room) {
+    let clients = daemon.events.clients();
     let api = Arc::new(Api(daemon));
     let read_only = socket.read_only;
     // The place of the next client: those for whom there is none wait outside.
     while let Some(place) = room.place(read_only).await {
         match socket.listener.accept().await {
             Ok((stream, _)) => {
-                let api = Arc::clone(&api);
+                let (api, clients) = (Arc::clone(&api), Arc::clone(&clients));
                 tokio::spawn(async move {
-                    rpc::server::serve(api, stream, read_only, Limits::default()).await;
+                    rpc::server::serve(api, stream, read_only, clients).await;
                     drop(place);
                 });
             }
@@ -49,20 +50,24 @@ const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// The daemon, as clients see it.
 struct Api(Arc<Daemon>);
 
-/// One arm a procedure: its arguments, and what it gives.
+/// One arm a procedure: its arguments, and what it gives. Whatever the flags, what is not carried out
+/// is refused as that: clients fall back to another call then.
 macro_rules! answer {
-    ($request:expr; $( $name:ident($args:pat) => $body:expr, )*) => {
+    ($request:expr; $( $name:ident($args:pat) => $body:expr, )*) => {{
+        let flags = $request.check_flags();
         match $request {
-            $( Request::$name($args) => Reply::$name($body), )*
+            $( Request::$name($args) => {
+                flags?;
+                Reply::$name($body)
+            } )*
             other => return Err(other.info().no_support()),
         }
-    };
+    }};
 }
 
 impl Service for Api {
     fn opened(&self, connection: &Arc<Connection>) {
-        self.0.events.add(connection);
-        self.0.connected(connection.id());
+        self.0.connected(connection);
     }
 
     fn closed(&self, connection: &Arc<Connection>) {
@@ -70,7 +75,6 @@ impl Service for Api {
     }
 
     async fn call(&self, call: Call, request: Request) -> Result<Reply> {
-        known::check_flags(&request)?;
         let daemon = &self.0;
         Ok(answer! { request;
             // The connection and the host
@@ -100,16 +104,16 @@ impl Service for Api {
             ConnectListDefinedNetworks(args) => flags::names(flags::networks(daemon, flags::INACTIVE), args.maxnames),
             NetworkLookupByName(args) => daemon.network_by_name(&args.name)?.net(),
             NetworkLookupByUuid(args) => daemon.network_by_uuid(args.uuid)?.net(),
-            NetworkDefineXml(args) => daemon.define_network(args.xml, 0).await?,
+            NetworkDefineXml(args) => daemon.define_network(args.xml, TakeXml::NONE).await?,
             NetworkDefineXmlFlags(args) => daemon.define_network(args.xml, args.flags).await?,
-            NetworkCreateXml(args) => daemon.create_network(args.xml, 0).await?,
+            NetworkCreateXml(args) => daemon.create_network(args.xml, TakeXml::NONE).await?,
             NetworkCreateXmlFlags(args) => daemon.create_network(args.xml, args.flags).await?,
             NetworkCreate(args) => daemon.start_network(&*daemon.network(&args.net)?).await?,
             NetworkDestroy(args) => daemon.stop_network(&*daemon.network(&args.net)?).await?,
             NetworkUndefine(args) => daemon.undefine_network(&*daemon.network(&args.net)?).await?,
             NetworkGetXmlDesc(args) => daemon.network_xml(
                 &*daemon.network(&args.net)?,
-                args.flags & flags::XML_INACTIVE != 0,
+                args.flags.contains(ShowXml::INACTIVE),
             )?,
             NetworkGetAutostart(args) => daemon.network(&args.net)?.autostart(),
             NetworkSetAutostart(args) => {
@@ -198,16 +202,16 @@ impl Service for Api {
             DomainDefineXml(args) => daemon.define_guest(args.xml, false).await?,
             DomainDefineXmlFlags(args) => daemon.define_guest(
                 args.xml,
-                args.flags & flags::DEFINE_VALIDATE != 0,
+                args.flags.contains(TakeXml::VALIDATE),
             ).await?,
             DomainCreateXml(args) => daemon.create_guest(
                 args.xml_desc,
-                args.flags & flags::START_VALIDATE != 0,
-                args.flags & flags::START_PAUSED != 0,
-                flags::autodestroy(args.flags, call.conn.id()),
+                args.flags.contains(CreateDomain::VALIDATE),
+                args.flags.contains(CreateDomain::PAUSED),
+                flags::autodestroy(args.flags.into(), call.conn.id()),
             ).await?,
             DomainCreate(args) => {
-                daemon.guest(&args.dom)?.request(flags::start(0, call.conn.id())).await?;
+                daemon.guest(&args.dom)?.request(flags::start(StartDomain::NONE, call.conn.id())).await?;
             },
             DomainCreateWithFlags(args) => {
                 let guest = daemon.guest(&args.dom)?;
@@ -218,7 +222,7 @@ impl Service for Api {
                 daemon.guest(&args.dom)?.request(GuestRequest::Destroy { gracefully: false }).await?;
             },
             DomainDestroyFlags(args) => {
-                let gracefully = args.flags & flags::DESTROY_GRACEFUL != 0;
+                let gracefully = args.flags.contains(DestroyDomain::GRACEFUL);
                 daemon.guest(&args.dom)?.request(GuestRequest::Destroy { gracefully }).await?;
             },
             DomainShutdown(args) => daemon.guest(&args.dom)?.shut_down().await?,
@@ -274,7 +278,7 @@ impl Service for Api {
             ).await?,
             QemuDomainMonitorCommand(args) => daemon.guest(&args.dom)?.monitor_command(
                 &args.cmd,
-                args.flags & flags::MONITOR_HMP != 0,
+                args.flags.contains(MonitorCommand::HMP),
             ).await?,
 
             // virtnic's own

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use conf::{CharBackend, CharDevice};
+use rpc::flags::Console as ConsoleFlags;
 use rpc::server::{Call, StreamInput, StreamReader, StreamWriter};
 use rpc::{Code, Error};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,9 +15,6 @@ use super::{GuestHandle, QEMU};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::sync::lock;
-
-/// `VIR_DOMAIN_CONSOLE_FORCE`: the session that is there ends.
-const FORCE: u32 = 1;
 
 /// Bytes that are read from a guest at once.
 const PIECE: usize = 4096;
@@ -43,13 +41,14 @@ impl Daemon {
         self: &Arc<Self>,
         object: &Arc<GuestHandle>,
         device: Option<&str>,
-        flags: u32,
+        flags: ConsoleFlags,
         call: Call,
     ) -> Result<()> {
         let pty = find_pty(&object.run()?.domain, device)?;
-        let (number, ended) = object
-            .consoles
-            .begin(&object.name, &pty, flags & FORCE != 0)?;
+        let (number, ended) =
+            object
+                .consoles
+                .begin(&object.name, &pty, flags.contains(ConsoleFlags::FORCE))?;
         let console = match qemu::open_console(Path::new(&pty)) {
             Ok(console) => console,
             Err(error) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use conf::Uuid;
 use lending::Attachment;
+use rpc::flags::Affect;
 use rpc::{Dom, DomainState, Error};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -100,7 +101,7 @@ pub(crate) enum Request {
     /// Let them run.
     Resume,
     /// Change what runs, the definition, or both.
-    Change { flags: u32, edit: Edit },
+    Change { flags: Affect, edit: Edit },
     /// Keep a definition.
     Define(Arc<conf::Domain>),
     /// Know a definition that is on the disk already, if none is known.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use assign::{Generation, Kind};
 use conf::{DirectMode, Interface, InterfaceSource, Plug};
 use lending::{Attachment, Note, Vanished};
+use rpc::flags::DomainMessages;
 use rpc::{Code, DomainDeviceRemoved, Error};
 
 use super::{GuestHandle, QEMU};
@@ -43,9 +44,13 @@ pub(super) async fn switch(
 impl Daemon {
     /// What the owner of a running guest should know about its connections; `virsh dominfo` shows
     /// it.
-    pub(crate) fn guest_messages(&self, object: &GuestHandle, flags: u32) -> Vec<String> {
+    pub(crate) fn guest_messages(
+        &self,
+        object: &GuestHandle,
+        flags: DomainMessages,
+    ) -> Vec<String> {
         // Tainting and deprecation, of which there is nothing to tell, can be asked for by flags.
-        if flags != 0 {
+        if flags != DomainMessages::NONE {
             return Vec::new();
         }
         let view = object.view();

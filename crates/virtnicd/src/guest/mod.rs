@@ -33,6 +33,7 @@ mod update;
 use std::sync::Arc;
 
 use conf::{Form, InterfaceSource, Uuid};
+use rpc::flags::{DomainXml, Vcpus};
 use rpc::{Code, Dom, Domain, DomainInfo, Error};
 
 use crate::blocking::blocking;
@@ -53,15 +54,6 @@ use handle::Gone;
 const QEMU: Domain = Domain::Qemu;
 const DOMAIN: Domain = Domain::Domain;
 
-/// `VIR_DOMAIN_XML_SECURE`: passwords, too.
-const XML_SECURE: u32 = 1;
-/// `VIR_DOMAIN_XML_INACTIVE`.
-const XML_INACTIVE: u32 = 2;
-/// `VIR_DOMAIN_XML_MIGRATABLE`.
-const XML_MIGRATABLE: u32 = 8;
-/// `VIR_DOMAIN_VCPU_MAXIMUM`.
-const VCPU_MAXIMUM: u32 = 4;
-
 impl GuestHandle {
     pub(crate) fn info(&self) -> DomainInfo {
         let state = self.state_and_reason().state.cast_unsigned();
@@ -78,10 +70,10 @@ impl GuestHandle {
         }
     }
 
-    pub(crate) fn vcpus(&self, flags: u32) -> i32 {
+    pub(crate) fn vcpus(&self, flags: Vcpus) -> i32 {
         let view = self.view();
         let count = view.domain().map_or(0, |domain| {
-            if flags & VCPU_MAXIMUM != 0 {
+            if flags.contains(Vcpus::MAXIMUM) {
                 domain.vcpus
             } else {
                 domain.current_vcpus.unwrap_or(domain.vcpus)
@@ -91,11 +83,11 @@ impl GuestHandle {
     }
 
     /// The document, in the form that is asked for.
-    pub(crate) fn xml(&self, flags: u32) -> String {
+    pub(crate) fn xml(&self, flags: DomainXml) -> String {
         let view = self.view();
-        let form = if flags & XML_MIGRATABLE != 0 {
+        let form = if flags.contains(DomainXml::MIGRATABLE) {
             Form::Migratable
-        } else if flags & XML_INACTIVE != 0 {
+        } else if flags.contains(DomainXml::INACTIVE) {
             Form::Inactive
         } else {
             Form::Live
@@ -107,7 +99,7 @@ impl GuestHandle {
             (None, None) => view.domain(),
         };
         domain.map_or_else(String::new, |domain| {
-            if flags & XML_SECURE != 0 {
+            if flags.contains(DomainXml::SECURE) {
                 domain.to_xml_with_secrets(form)
             } else {
                 domain.to_xml(form)

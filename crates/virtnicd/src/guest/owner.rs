@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lending::{Attachment, AttachmentState, Creditor};
 use qemu::{Exit, ExitReason, GuestEvents};
+use rpc::flags::Affect;
 use rpc::{Code, DomainChange, Error};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -294,7 +295,7 @@ impl Owner {
         }
     }
 
-    pub(super) fn affected(&self, flags: u32) -> Result<Affected> {
+    pub(super) fn affected(&self, flags: Affect) -> Result<Affected> {
         self.state.subject(&self.handle.name).affected(flags)
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use conf::Interface;
 use host::Counters;
+use rpc::flags::DomainStats as StatsFlags;
 use rpc::{Code, ConnectGetAllDomainStats, DomainStats, Error, TypedParam};
 
 use super::interface::{Carrier, name_of};
@@ -15,8 +16,6 @@ use crate::fault::{self, Result};
 const STATE: u32 = 1;
 /// `VIR_DOMAIN_STATS_INTERFACE`.
 const INTERFACE: u32 = 16;
-/// `VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS`: a group that is not told is an error.
-const ENFORCE: u32 = 0x8000_0000;
 
 impl Daemon {
     /// The groups of numbers that are asked for, as far as they are told here, of those guests; no
@@ -27,7 +26,7 @@ impl Daemon {
         args: &ConnectGetAllDomainStats,
     ) -> Result<Vec<DomainStats>> {
         let untold = args.stats & !(STATE | INTERFACE);
-        if args.flags & ENFORCE != 0 && untold != 0 {
+        if args.flags.contains(StatsFlags::ENFORCE_STATS) && untold != 0 {
             let detail = format!("groups of statistics {untold:#x} are not told here");
             return Err(Error::new(Code::ArgumentUnsupported, DOMAIN, detail));
         }

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use conf::{Bandwidth, Interface, InterfaceSource, Uuid};
+use rpc::flags::Affect;
 use rpc::{Code, DomainGetInterfaceParameters, DomainSetInterfaceParameters, Error, Params};
 
 use super::change::Edit;
 use super::handle::{Run, View};
 use super::interface::{Carrier, find};
 use super::{GuestHandle, QEMU, Request};
-use crate::affect::{LIVE, Read};
+use crate::affect::Read;
 use crate::bandwidth::{BandwidthChange, rate_params};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -38,7 +39,7 @@ impl Daemon {
     ) -> Result<()> {
         let change = BandwidthChange::parse(QEMU, &args.params)?;
         let (daemon, guest) = (Arc::clone(self), handle.name.clone());
-        let (device, flags) = (args.device.clone(), args.flags);
+        let (device, flags) = (args.device.clone(), args.flags.into());
         let edit = Edit::new(move |domain, which, view| {
             let everywhere = known_everywhere(view, &device, &guest);
             let interfaces = &mut domain.devices.interfaces;
@@ -115,7 +116,7 @@ impl Daemon {
             }
             Ok(())
         });
-        let flags = LIVE;
+        let flags = Affect::LIVE;
         handle.request(Request::Change { flags, edit }).await?;
         Ok(true)
     }

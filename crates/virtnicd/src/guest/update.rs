@@ -33,7 +33,7 @@ pub(crate) async fn update_device(
             Read::Config => interface.check_resolved().map_err(fault::document(QEMU)),
         }
     });
-    let flags = args.flags;
+    let flags = args.flags.into();
     handle.request(Request::Change { flags, edit }).await
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
 use lending::NetworkProblem;
+use rpc::flags::TakeXml;
 use rpc::{Code, Domain, Error, Net, NetworkChange};
 use tokio::sync::{mpsc, watch};
 
@@ -29,8 +30,6 @@ use crate::fault::{self, Result};
 use crate::registry::{Clash, Named};
 
 const DOMAIN: Domain = Domain::Network;
-/// `VIR_NETWORK_DEFINE_VALIDATE` and `VIR_NETWORK_CREATE_VALIDATE`.
-const VALIDATE: u32 = 1;
 
 /// A network as everybody but its owner has it: something to look at, and somebody to ask.
 #[derive(Debug)]
@@ -168,7 +167,11 @@ impl Daemon {
     }
 
     /// Keeps a definition. A running network goes on as it is, and has it at its next start.
-    pub(crate) async fn define_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Net> {
+    pub(crate) async fn define_network(
+        self: &Arc<Self>,
+        xml: String,
+        flags: TakeXml,
+    ) -> Result<Net> {
         let network = self.read_network(xml, flags).await?;
         let handle = self
             .ask_network(&network, |daemon, network, state| {
@@ -188,7 +191,11 @@ impl Daemon {
     }
 
     /// Starts a network that is not kept.
-    pub(crate) async fn create_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Net> {
+    pub(crate) async fn create_network(
+        self: &Arc<Self>,
+        xml: String,
+        flags: TakeXml,
+    ) -> Result<Net> {
         let network = self.read_network(xml, flags).await?;
         let handle = self
             .ask_network(&network, |daemon, network, state| {
@@ -289,17 +296,17 @@ impl Daemon {
         }
     }
 
-    async fn read_network(self: &Arc<Self>, xml: String, flags: u32) -> Result<Arc<Network>> {
+    async fn read_network(self: &Arc<Self>, xml: String, flags: TakeXml) -> Result<Arc<Network>> {
         let daemon = Arc::clone(self);
         let read = blocking(DOMAIN, move || daemon.read_network_document(&xml, flags));
         Ok(Arc::new(read.await??))
     }
 
     /// A document as a client gave it, filled in as libvirt would. Blocks: it looks at the host.
-    fn read_network_document(&self, xml: &str, flags: u32) -> Result<Network> {
+    fn read_network_document(&self, xml: &str, flags: TakeXml) -> Result<Network> {
         let mut network = Network::parse(xml).map_err(fault::document(DOMAIN))?;
         for unread in conf::grammar::unread(xml).map_err(fault::document(DOMAIN))? {
-            if flags & VALIDATE != 0 {
+            if flags.contains(TakeXml::VALIDATE) {
                 let detail = unread.to_string();
                 return Err(Error::new(Code::XmlInvalidSchema, DOMAIN, detail));
             }

@@ -10,6 +10,7 @@ use lending::{
     PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_owner,
     whole_or_part,
 };
+use rpc::flags::CreatePort;
 use rpc::{Code, Domain, Error, Port};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -55,11 +56,6 @@ impl PortRecord {
     pub(crate) const FORMAT: u32 = 1;
 }
 
-/// The caller has a device already, and wants the port back that went with it.
-const RECLAIM: u32 = 1;
-/// `VIR_NETWORK_PORT_CREATE_VALIDATE`.
-const VALIDATE: u32 = 2;
-
 impl PortEntry {
     pub(super) fn maker(&self) -> PortMaker {
         self.maker
@@ -96,14 +92,14 @@ impl Daemon {
         &self,
         object: &Arc<NetworkHandle>,
         xml: &str,
-        flags: u32,
+        flags: CreatePort,
     ) -> Result<Port> {
         let wanted = NetworkPort::parse(xml).map_err(fault::document(DOMAIN))?;
-        if flags & VALIDATE != 0 {
+        if flags.contains(CreatePort::VALIDATE) {
             fault::all_read(DOMAIN, xml)?;
         }
         let uuid = wanted.uuid;
-        let refused = match (&wanted.plug, flags & RECLAIM != 0) {
+        let refused = match (&wanted.plug, flags.contains(CreatePort::RECLAIM)) {
             (Some(_), false) => "a port that is to be made must not have a <plug>",
             (None, true) => "a port that is to be reclaimed needs its <plug>",
             _ => {

@@ -17,7 +17,7 @@ fn simulated(shape: &str) -> (SimulatedHost, Devices) {
 }
 
 fn names(devices: &Devices, flags: u32) -> Vec<String> {
-    devices.names(Wanted::from_flags(flags)).unwrap()
+    devices.names(Wanted::from_flags(flags.into())).unwrap()
 }
 
 fn describe(devices: &Devices, name: &str) -> NodeDevice {

@@ -16,7 +16,7 @@ async fn refused_everywhere(root: &Root, client: &Client, xml: &str, code: Code,
             root,
             NetworkCreateXmlFlags {
                 xml: xml(),
-                flags: 0,
+                flags: Default::default(),
             },
             code,
             parts,
@@ -27,7 +27,7 @@ async fn refused_everywhere(root: &Root, client: &Client, xml: &str, code: Code,
             root,
             DomainDefineXmlFlags {
                 xml: xml(),
-                flags: 0,
+                flags: Default::default(),
             },
             code,
             parts,
@@ -38,7 +38,7 @@ async fn refused_everywhere(root: &Root, client: &Client, xml: &str, code: Code,
             root,
             DomainCreateXml {
                 xml_desc: xml(),
-                flags: 0,
+                flags: Default::default(),
             },
             code,
             parts,
@@ -48,7 +48,7 @@ async fn refused_everywhere(root: &Root, client: &Client, xml: &str, code: Code,
     let port = NetworkPortCreateXml {
         network,
         xml: xml(),
-        flags: 0,
+        flags: Default::default(),
     };
     client.refuses(root, port, code, parts).await;
 }

@@ -27,7 +27,7 @@ impl Raw {
         let mut raw = Raw::connect(root);
         raw.call(&ConnectOpen {
             name: None,
-            flags: 0,
+            flags: Default::default(),
         })
         .unwrap();
         raw
@@ -120,7 +120,9 @@ fn an_unknown_call_gets_an_error_and_the_connection_lives() {
         assert!(raw.is_alive());
     }
     // One that exists, and that nobody here carries out: clients try another then.
-    let args = ConnectGetSysinfo { flags: 0 };
+    let args = ConnectGetSysinfo {
+        flags: Default::default(),
+    };
     let error = raw.call(&args).unwrap_err();
     assert_eq!(error.code(), Code::NoSupport);
     assert!(error.message().contains("virConnectGetSysinfo"), "{error}");
@@ -136,7 +138,7 @@ fn a_call_before_the_connection_is_open_is_refused() {
     assert!(error.message().contains("connection not open"), "{error}");
     raw.call(&ConnectOpen {
         name: None,
-        flags: 0,
+        flags: Default::default(),
     })
     .unwrap();
     assert!(raw.is_alive());
@@ -194,7 +196,10 @@ async fn garbage_and_half_frames_do_no_harm() {
     let mut raw = Raw::open(&root);
     let number = DomainCreateXml::INFO.number;
     let xml_desc = guest_xml("half", "<tpm/>");
-    let args = DomainCreateXml { xml_desc, flags: 0 };
+    let args = DomainCreateXml {
+        xml_desc,
+        flags: Default::default(),
+    };
     raw.send(&frame(&call(MAIN, number), |w| args.encode(w)).unwrap());
     drop(raw);
     let until = async {
@@ -216,7 +221,7 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     let net = client.running_network("n1", "sim0").await;
     let dump = NetworkGetXmlDesc {
         net: net.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
 
     // It asks for dumps until the daemon stops listening to it, and reads none.
@@ -321,16 +326,19 @@ async fn readers_read_and_change_nothing() {
         NetworkDestroy { net: net.clone() },
         NetworkUndefine { net: net.clone() },
         NetworkSetAutostart { net: net.clone(), autostart: true },
-        NetworkPortCreateXml { network: net, xml: port_xml(Uuid::from_u128(2), "c", 2), flags: 0 },
-        NetworkPortDelete { port, flags: 0 },
-        DomainDefineXmlFlags { xml: guest_xml("g2", ""), flags: 0 },
-        DomainCreateXml { xml_desc: guest_xml("g2", ""), flags: 0 },
-        DomainCreateWithFlags { dom: dom.clone(), flags: 0 },
-        DomainUndefineFlags { dom: dom.clone(), flags: 0 },
-        DomainOpenConsole { dom: dom.clone(), dev_name: None, flags: 0 },
-        QemuDomainMonitorCommand { dom: dom.clone(), cmd: "quit".into(), flags: 1 },
+        NetworkPortCreateXml { network: net, xml: port_xml(Uuid::from_u128(2), "c", 2), flags: Default::default() },
+        NetworkPortDelete { port, flags: Default::default() },
+        DomainDefineXmlFlags { xml: guest_xml("g2", ""), flags: Default::default() },
+        DomainCreateXml { xml_desc: guest_xml("g2", ""), flags: Default::default() },
+        DomainCreateWithFlags { dom: dom.clone(), flags: Default::default() },
+        DomainUndefineFlags { dom: dom.clone(), flags: Default::default() },
+        DomainOpenConsole { dom: dom.clone(), dev_name: None, flags: Default::default() },
+        QemuDomainMonitorCommand { dom: dom.clone(), cmd: "quit".into(), flags: 1.into() },
     }
-    let secrets = DomainGetXmlDesc { dom, flags: 1 };
+    let secrets = DomainGetXmlDesc {
+        dom,
+        flags: 1.into(),
+    };
     reader
         .refuses(
             &root,
@@ -393,7 +401,7 @@ async fn the_connection_and_the_host_are_told() {
     assert!(capabilities.starts_with("<capabilities>"), "{capabilities}");
     let devices = ConnectListAllNodeDevices {
         need_results: true,
-        flags: 0x8000_0000,
+        flags: 0x8000_0000.into(),
     };
     let devices = client.ok(devices).await.into_items();
     assert!(

@@ -48,7 +48,7 @@ async fn make_and_delete(root: &Root, net: &Net, number: u8) -> u32 {
         let create = NetworkPortCreateXml {
             network: net.clone(),
             xml,
-            flags: 0,
+            flags: Default::default(),
         };
         let port = match client.rpc.call(&create).await {
             Ok(port) => port,
@@ -66,7 +66,12 @@ async fn make_and_delete(root: &Root, net: &Net, number: u8) -> u32 {
             who.iter().any(|lent| lent.port == uuid),
             "not on the list: {who:#?}"
         );
-        client.ok(NetworkPortDelete { port, flags: 0 }).await;
+        client
+            .ok(NetworkPortDelete {
+                port,
+                flags: Default::default(),
+            })
+            .await;
     }
     made
 }
@@ -93,7 +98,12 @@ async fn guests_started_and_ended_at_once_leave_nothing() {
                         .any(|lent| lent.guest_uuid == Some(dom.uuid))
                 );
                 client.ok(DomainDestroy { dom: dom.clone() }).await;
-                client.ok(DomainUndefineFlags { dom, flags: 0 }).await;
+                client
+                    .ok(DomainUndefineFlags {
+                        dom,
+                        flags: Default::default(),
+                    })
+                    .await;
             }
         });
     }
@@ -117,7 +127,10 @@ async fn of_many_that_start_one_guest_one_does() {
             let client = root.client().await;
             match client
                 .rpc
-                .call(&DomainCreateWithFlags { dom, flags: 0 })
+                .call(&DomainCreateWithFlags {
+                    dom,
+                    flags: Default::default(),
+                })
                 .await
             {
                 Ok(_) => 1,
@@ -195,14 +208,32 @@ async fn clients_that_fight_over_one_name_leave_nothing() {
                             &client,
                             DomainDefineXmlFlags {
                                 xml: xml_desc,
-                                flags: 0,
+                                flags: Default::default(),
                             },
                         )
                         .await
                     }
-                    5 => attempt(&client, DomainCreateXml { xml_desc, flags: 0 }).await,
+                    5 => {
+                        attempt(
+                            &client,
+                            DomainCreateXml {
+                                xml_desc,
+                                flags: Default::default(),
+                            },
+                        )
+                        .await
+                    }
                     6 => attempt(&client, DomainDestroy { dom }).await,
-                    _ => attempt(&client, DomainUndefineFlags { dom, flags: 0 }).await,
+                    _ => {
+                        attempt(
+                            &client,
+                            DomainUndefineFlags {
+                                dom,
+                                flags: Default::default(),
+                            },
+                        )
+                        .await
+                    }
                 };
             }
         });
@@ -211,7 +242,14 @@ async fn clients_that_fight_over_one_name_leave_nothing() {
     attempt(&client, NetworkDestroy { net: net.clone() }).await;
     attempt(&client, NetworkUndefine { net }).await;
     attempt(&client, DomainDestroy { dom: dom.clone() }).await;
-    attempt(&client, DomainUndefineFlags { dom, flags: 0 }).await;
+    attempt(
+        &client,
+        DomainUndefineFlags {
+            dom,
+            flags: Default::default(),
+        },
+    )
+    .await;
     assert_eq!(client.picture(&root).await, before);
 }
 
@@ -232,13 +270,18 @@ async fn a_network_that_comes_and_goes_under_its_guests_loses_no_vf() {
             for _ in 0..ROUNDS {
                 let start = DomainCreateWithFlags {
                     dom: dom.clone(),
-                    flags: 0,
+                    flags: Default::default(),
                 };
                 if start_in_a_storm(&client, start).await {
                     client.ok(DomainDestroy { dom: dom.clone() }).await;
                 }
             }
-            client.ok(DomainUndefineFlags { dom, flags: 0 }).await;
+            client
+                .ok(DomainUndefineFlags {
+                    dom,
+                    flags: Default::default(),
+                })
+                .await;
         });
     }
     while !guests.is_empty() {

@@ -55,7 +55,7 @@ async fn guests_tell_what_becomes_of_them() {
 
     let start = DomainCreateWithFlags {
         dom: dom.clone(),
-        flags: 1,
+        flags: 1.into(),
     };
     client.ok(start).await;
     client
@@ -64,11 +64,16 @@ async fn guests_tell_what_becomes_of_them() {
     client
         .ok(DomainUndefineFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     client.hears(&["g1 2 UndefinedRemoved"]).await;
-    client.ok(DomainShutdownFlags { dom, flags: 0 }).await;
+    client
+        .ok(DomainShutdownFlags {
+            dom,
+            flags: Default::default(),
+        })
+        .await;
     client
         .hears(&["g1 2 ShutdownByGuest", "g1 -1 StoppedShutdown"])
         .await;
@@ -86,10 +91,15 @@ async fn a_failed_start_tells_nothing() {
     client
         .refused(DomainCreateWithFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
-    client.ok(DomainUndefineFlags { dom, flags: 0 }).await;
+    client
+        .ok(DomainUndefineFlags {
+            dom,
+            flags: Default::default(),
+        })
+        .await;
     client.hears(&["g1 -1 UndefinedRemoved"]).await;
 }
 

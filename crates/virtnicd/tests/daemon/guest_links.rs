@@ -33,7 +33,7 @@ fn change(dom: &Dom, xml: &str, flags: u32) -> DomainUpdateDeviceFlags {
     DomainUpdateDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),
-        flags,
+        flags: flags.into(),
     }
 }
 

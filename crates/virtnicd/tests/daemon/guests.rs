@@ -20,7 +20,7 @@ async fn state(client: &Client, dom: &Dom) -> (i32, i32) {
     let state = client
         .ok(DomainGetState {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     (state.state, state.reason)
@@ -91,11 +91,16 @@ async fn a_kept_guest_has_a_vf_while_it_runs() {
     client
         .ok(DomainShutdownFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     gone(&client, 0).await;
-    client.ok(DomainUndefineFlags { dom, flags: 0 }).await;
+    client
+        .ok(DomainUndefineFlags {
+            dom,
+            flags: Default::default(),
+        })
+        .await;
     assert_eq!(client.picture(&root).await, before);
 }
 
@@ -124,7 +129,7 @@ async fn a_transient_guest_is_gone_when_it_stops() {
     let dom = client
         .ok(DomainCreateXml {
             xml_desc,
-            flags: START_PAUSED,
+            flags: START_PAUSED.into(),
         })
         .await;
     assert_eq!(dom.id, 1);
@@ -140,7 +145,7 @@ async fn a_transient_guest_is_gone_when_it_stops() {
         .await;
     let undefine = DomainUndefineFlags {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let part = "cannot undefine transient domain";
     client
@@ -154,7 +159,7 @@ async fn a_transient_guest_is_gone_when_it_stops() {
     client
         .ok(DomainDestroyFlags {
             dom: dom.clone(),
-            flags: 1,
+            flags: 1.into(),
         })
         .await;
     let error = client.refused(DomainLookupByUuid { uuid: dom.uuid }).await;
@@ -172,7 +177,7 @@ async fn undefined_while_it_runs_a_guest_goes_on_until_it_stops() {
     client
         .ok(DomainUndefineFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     assert!(client.ok(DomainIsActive { dom: dom.clone() }).await);
@@ -225,7 +230,7 @@ async fn lists_hold_what_their_flags_ask_for() {
     client
         .ok(DomainCreateXml {
             xml_desc,
-            flags: START_PAUSED,
+            flags: START_PAUSED.into(),
         })
         .await;
 
@@ -276,26 +281,34 @@ async fn what_a_guests_state_does_not_allow_is_refused() {
         .await;
     let shutdown = DomainShutdownFlags {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     client.refuses(&root, shutdown, invalid, off).await;
     let console = DomainOpenConsole {
         dom: dom.clone(),
         dev_name: None,
-        flags: 0,
+        flags: Default::default(),
     };
     client.refuses(&root, console, invalid, off).await;
 
     client.start(&dom).await;
     let start = DomainCreateWithFlags {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let on = &["domain 'g1' is already active"];
     client.refuses(&root, start, invalid, on).await;
     let xml_desc = client.guest_dump(&dom, 0).await;
     client
-        .refuses(&root, DomainCreateXml { xml_desc, flags: 0 }, invalid, on)
+        .refuses(
+            &root,
+            DomainCreateXml {
+                xml_desc,
+                flags: Default::default(),
+            },
+            invalid,
+            on,
+        )
         .await;
     let resume = DomainResume { dom: dom.clone() };
     client
@@ -304,7 +317,7 @@ async fn what_a_guests_state_does_not_allow_is_refused() {
     let monitor = QemuDomainMonitorCommand {
         dom,
         cmd: r#"{"execute":"fly"}"#.into(),
-        flags: 0,
+        flags: Default::default(),
     };
     // QEMU's refusal is an answer.
     let answer = client.ok(monitor).await;
@@ -322,7 +335,7 @@ async fn a_guest_bound_to_its_client_ends_with_it() {
     other
         .ok(DomainCreateXml {
             xml_desc,
-            flags: START_AUTODESTROY,
+            flags: START_AUTODESTROY.into(),
         })
         .await;
     let unbound = client.running_guest("unbound", "n1").await;
@@ -358,7 +371,10 @@ async fn a_vf_that_a_guest_names_itself_is_lent_to_it_and_to_no_other() {
     let hostdev = format!("<hostdev mode='subsystem' type='pci' managed='yes'>{device}</hostdev>");
     for (name, devices) in [("second", interface), ("third", hostdev)] {
         let dom = client.define_guest(&guest_xml(name, &devices)).await;
-        let start = DomainCreateWithFlags { dom, flags: 0 };
+        let start = DomainCreateWithFlags {
+            dom,
+            flags: Default::default(),
+        };
         let parts = &["0000:02:00.1", "own"];
         client
             .refuses(&root, start, Code::OperationInvalid, parts)

@@ -332,7 +332,7 @@ impl Client {
     pub(crate) async fn network_dump(&self, net: &Net, flags: u32) -> String {
         self.ok(NetworkGetXmlDesc {
             net: net.clone(),
-            flags,
+            flags: flags.into(),
         })
         .await
     }
@@ -340,7 +340,7 @@ impl Client {
     pub(crate) async fn define_guest(&self, xml: &str) -> Dom {
         self.ok(DomainDefineXmlFlags {
             xml: xml.to_owned(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -356,7 +356,7 @@ impl Client {
     pub(crate) async fn start(&self, dom: &Dom) -> Dom {
         self.ok(DomainCreateWithFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -364,7 +364,7 @@ impl Client {
     pub(crate) async fn guest_dump(&self, dom: &Dom, flags: u32) -> String {
         self.ok(DomainGetXmlDesc {
             dom: dom.clone(),
-            flags,
+            flags: flags.into(),
         })
         .await
     }
@@ -374,7 +374,7 @@ impl Client {
         self.ok(NetworkPortCreateXml {
             network,
             xml,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
     }
@@ -384,7 +384,7 @@ impl Client {
         self.ok(NetworkListAllPorts {
             network,
             need_results,
-            flags: 0,
+            flags: Default::default(),
         })
         .await
         .into_items()
@@ -394,7 +394,7 @@ impl Client {
         let nets = self
             .ok(ConnectListAllNetworks {
                 need_results: true,
-                flags,
+                flags: flags.into(),
             })
             .await;
         nets.into_items().into_iter().map(|net| net.name).collect()
@@ -404,7 +404,7 @@ impl Client {
         let doms = self
             .ok(ConnectListAllDomains {
                 need_results: true,
-                flags,
+                flags: flags.into(),
             })
             .await;
         doms.into_items().into_iter().map(|dom| dom.name).collect()
@@ -469,21 +469,27 @@ impl Client {
         let nets = self
             .ok(ConnectListAllNetworks {
                 need_results: true,
-                flags: 0,
+                flags: Default::default(),
             })
             .await;
         for net in nets.into_items() {
             lines.push(format!("{net:?}"));
             for flags in [0, NETWORK_XML_INACTIVE] {
                 let net = net.clone();
-                let dump = self.rpc.call(&NetworkGetXmlDesc { net, flags }).await;
+                let dump = self
+                    .rpc
+                    .call(&NetworkGetXmlDesc {
+                        net,
+                        flags: flags.into(),
+                    })
+                    .await;
                 lines.push(dump.unwrap_or_else(|error| error.to_string()));
             }
         }
         let doms = self
             .ok(ConnectListAllDomains {
                 need_results: true,
-                flags: 0,
+                flags: Default::default(),
             })
             .await;
         for dom in doms.into_items() {
@@ -491,7 +497,13 @@ impl Client {
             // One that ends between two calls is no fault of either.
             for flags in [0, DOMAIN_XML_INACTIVE] {
                 let dom = dom.clone();
-                let dump = self.rpc.call(&DomainGetXmlDesc { dom, flags }).await;
+                let dump = self
+                    .rpc
+                    .call(&DomainGetXmlDesc {
+                        dom,
+                        flags: flags.into(),
+                    })
+                    .await;
                 lines.push(dump.unwrap_or_else(|error| error.to_string()));
             }
         }

@@ -10,7 +10,7 @@ const ACTIVE: u32 = 2;
 async fn listed(client: &Client, flags: u32) -> Vec<Iface> {
     let list = ConnectListAllInterfaces {
         need_results: true,
-        flags,
+        flags: flags.into(),
     };
     client.ok(list).await.into_items()
 }
@@ -52,7 +52,12 @@ async fn what_is_listed_is_found_by_name_and_by_mac_and_has_a_document() {
             })
             .await
     );
-    let xml = client.ok(InterfaceGetXmlDesc { iface, flags: 0 }).await;
+    let xml = client
+        .ok(InterfaceGetXmlDesc {
+            iface,
+            flags: Default::default(),
+        })
+        .await;
     assert!(
         xml.starts_with("<interface type='ethernet' name='sim0'>"),
         "{xml}"
@@ -79,7 +84,10 @@ async fn what_is_not_there_is_not_found() {
         name,
         mac: String::new(),
     };
-    let dump = InterfaceGetXmlDesc { iface, flags: 0 };
+    let dump = InterfaceGetXmlDesc {
+        iface,
+        flags: Default::default(),
+    };
     client.refuses(&root, dump, missing, &["'nosuch0'"]).await;
     for mac in ["52:54:00:ff:ff:ff", "no mac"] {
         let by_mac = InterfaceLookupByMacString { mac: mac.into() };

@@ -19,6 +19,7 @@ mod events;
 mod guest_links;
 mod guests;
 mod host_interfaces;
+mod hostile_readers;
 mod metadata;
 mod modes;
 mod networks;

@@ -20,7 +20,7 @@ fn ask(dom: &Dom, kind: i32, uri: Option<&str>, flags: u32) -> DomainGetMetadata
         dom: dom.clone(),
         r#type: kind,
         uri: uri.map(str::to_owned),
-        flags,
+        flags: flags.into(),
     }
 }
 
@@ -31,7 +31,7 @@ fn set(dom: &Dom, kind: i32, metadata: Option<String>, flags: u32) -> DomainSetM
         metadata,
         key: None,
         uri: None,
-        flags,
+        flags: flags.into(),
     }
 }
 
@@ -122,15 +122,19 @@ async fn a_network_has_a_description_and_other_programs_notes() {
         uri: (kind == ELEMENT).then(|| "urn:k".to_owned()),
         flags,
     };
-    client.ok(set(DESCRIPTION, Some("two\nlines"), LIVE)).await;
+    client
+        .ok(set(DESCRIPTION, Some("two\nlines"), LIVE.into()))
+        .await;
     assert!(client.event().await.contains("type: 0"));
-    client.ok(set(ELEMENT, Some("<a/>"), LIVE | CONFIG)).await;
+    client
+        .ok(set(ELEMENT, Some("<a/>"), (LIVE | CONFIG).into()))
+        .await;
     assert!(client.event().await.contains("urn:k"));
-    assert_eq!(client.ok(ask(DESCRIPTION, 0)).await, "two\nlines");
+    assert_eq!(client.ok(ask(DESCRIPTION, 0.into())).await, "two\nlines");
     client
         .refuses(
             &root,
-            ask(DESCRIPTION, CONFIG),
+            ask(DESCRIPTION, CONFIG.into()),
             Code::NoNetworkMetadata,
             &["not present"],
         )
@@ -139,9 +143,9 @@ async fn a_network_has_a_description_and_other_programs_notes() {
     daemon.crash();
     let _daemon = root.start();
     let client = root.client().await;
-    assert_eq!(client.ok(ask(DESCRIPTION, LIVE)).await, "two\nlines");
+    assert_eq!(client.ok(ask(DESCRIPTION, LIVE.into())).await, "two\nlines");
     for flags in [LIVE, CONFIG] {
-        assert_eq!(client.ok(ask(ELEMENT, flags)).await, "<a/>");
+        assert_eq!(client.ok(ask(ELEMENT, flags.into())).await, "<a/>");
     }
 }
 

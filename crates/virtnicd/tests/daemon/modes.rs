@@ -36,7 +36,7 @@ async fn running(client: &Client, xml: &str) -> Net {
 async fn run(client: &Client, xml: &str) -> Dom {
     let create = DomainCreateXml {
         xml_desc: xml.to_owned(),
-        flags: 0,
+        flags: Default::default(),
     };
     client.ok(create).await
 }
@@ -73,7 +73,7 @@ async fn parents_are_shared_evenly_in_each_mode() {
         assert!(lent.iter().all(|lent| lent.kind == LentKind::Macvtap));
         let messages = DomainGetMessages {
             dom: guests[0].clone(),
-            flags: 0,
+            flags: Default::default(),
         };
         let said = client.ok(messages).await.concat();
         assert!(said.contains("host-access='yes'"), "{said}");
@@ -105,7 +105,7 @@ async fn passthrough_lends_each_vf_of_a_pf_once() {
     );
     let more = DomainCreateXml {
         xml_desc: guest("g5", 5, "whole", ""),
-        flags: 0,
+        flags: Default::default(),
     };
     let parts = &["'whole'", "4 VFs of sim0: 4 lent", "g1"];
     client
@@ -129,7 +129,7 @@ async fn a_guest_chooses_among_the_modes_that_its_network_offers() {
     assert!(shown.contains("mode='private'"), "{shown}");
     let outside = DomainCreateXml {
         xml_desc: guest("g2", 2, "n1", "<virtnic:direct mode='vepa'/>"),
-        flags: 0,
+        flags: Default::default(),
     };
     let parts = &["'n1'", "'vepa' is not offered, only bridge, private"];
     client
@@ -154,7 +154,7 @@ async fn an_interface_may_name_its_device_itself() {
                    <source dev='sim0v1'/></interface>";
     let again = DomainCreateXml {
         xml_desc: guest_xml("g2", hostdev),
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, again, Code::OperationInvalid, &["g1"])
@@ -179,7 +179,7 @@ async fn weakness_05_guests_of_a_stopped_network_keep_their_devices() {
     let second = run(&client, &guest("g2", 2, "n1", "")).await;
     let more = DomainCreateXml {
         xml_desc: guest("g3", 3, "n1", ""),
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, more, Code::InternalError, &["g1", "g2"])
@@ -263,7 +263,12 @@ async fn weakness_09_every_port_can_be_removed() {
     daemon.wait_for_line("ready");
     let client = root.client().await;
     assert_eq!(client.ports(&net).await, std::slice::from_ref(&port));
-    client.ok(NetworkPortDelete { port, flags: 0 }).await;
+    client
+        .ok(NetworkPortDelete {
+            port,
+            flags: Default::default(),
+        })
+        .await;
     assert_eq!(client.ports(&net).await, []);
     assert_eq!(root.records("ports"), 0);
 }
@@ -284,7 +289,7 @@ async fn weakness_10_a_port_that_can_not_be_made_leaves_nothing() {
     let create = NetworkPortCreateXml {
         network: net.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, create.clone(), Code::SystemError, &["record port"])
@@ -298,7 +303,7 @@ async fn weakness_10_a_port_that_can_not_be_made_leaves_nothing() {
 async fn host_interfaces(client: &Client) -> Vec<String> {
     let list = ConnectListAllInterfaces {
         need_results: true,
-        flags: 0,
+        flags: Default::default(),
     };
     let found = client.ok(list).await;
     found
@@ -326,7 +331,7 @@ async fn the_host_takes_part_in_a_network_that_lets_it() {
     let dom = run(&client, &guest("g1", 1, "n1", "")).await;
     let messages = DomainGetMessages {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     assert_eq!(client.ok(messages).await, Vec::<String>::new());
     destroy(&client, &dom).await;

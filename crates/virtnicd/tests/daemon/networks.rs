@@ -85,7 +85,12 @@ async fn a_transient_network_is_gone_when_it_stops() {
         .await;
 
     client.ok(NetworkDestroy { net: net.clone() }).await;
-    let error = client.refused(NetworkGetXmlDesc { net, flags: 0 }).await;
+    let error = client
+        .refused(NetworkGetXmlDesc {
+            net,
+            flags: Default::default(),
+        })
+        .await;
     assert_eq!(error.code(), Code::NoNetwork);
     assert_eq!(client.picture(&root).await, empty);
 }
@@ -188,7 +193,7 @@ async fn the_document_that_is_edited_is_the_same_each_time() {
                 network: net,
                 r#type: 1,
                 uri: None,
-                flags: 0
+                flags: Default::default()
             })
             .await,
         "fast"
@@ -226,7 +231,7 @@ async fn what_is_shown_of_a_running_pool_of_a_pf_defines_it_again() {
             }
             let strict = NetworkDefineXmlFlags {
                 xml: live.clone(),
-                flags: 1,
+                flags: 1.into(),
             };
             assert_eq!(client.ok(strict).await, net);
             let again = client.network_dump(&net, NETWORK_XML_INACTIVE).await;
@@ -273,7 +278,7 @@ async fn lists_hold_what_their_flags_ask_for() {
     // Only their number, and the calls of old clients.
     let number = ConnectListAllNetworks {
         need_results: false,
-        flags: ACTIVE,
+        flags: ACTIVE.into(),
     };
     let number = client.ok(number).await;
     assert_eq!((number.items().len(), number.count()), (0, 2));
@@ -308,14 +313,14 @@ async fn what_a_networks_state_does_not_allow_is_refused() {
     let list = NetworkListAllPorts {
         network: net.clone(),
         need_results: true,
-        flags: 0,
+        flags: Default::default(),
     };
     client.refuses(&root, list, invalid, parts).await;
     let xml = port_xml(Uuid::from_u128(1), "g", 1);
     let port = NetworkPortCreateXml {
         network: net.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client.refuses(&root, port, invalid, parts).await;
 

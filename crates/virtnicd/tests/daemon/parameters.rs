@@ -18,7 +18,7 @@ fn set_port(port: &Port, all: &[(&str, u32)]) -> NetworkPortSetParameters {
     NetworkPortSetParameters {
         port: port.clone(),
         params: params(all),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -27,7 +27,7 @@ async fn port_rates(client: &Client, port: &Port) -> Vec<u32> {
     let ask = NetworkPortGetParameters {
         port: port.clone(),
         nparams: 0,
-        flags: 0,
+        flags: Default::default(),
     };
     rates(client.ok(ask).await.params)
 }
@@ -38,7 +38,7 @@ async fn interface_rates(client: &Client, dom: &Dom, device: &str, flags: u32) -
         dom: dom.clone(),
         device: device.to_owned(),
         nparams,
-        flags,
+        flags: flags.into(),
     };
     let Params { params, nparams } = client.ok(ask(0)).await;
     assert_eq!((params.len(), nparams), (0, 7));
@@ -72,7 +72,7 @@ fn tune(dom: &Dom, device: &str, all: &[(&str, u32)], flags: u32) -> DomainSetIn
         dom: dom.clone(),
         device: device.to_owned(),
         params: params(all),
-        flags,
+        flags: flags.into(),
     }
 }
 
@@ -114,7 +114,7 @@ async fn a_ports_rates_are_what_was_set_also_for_the_next_daemon() {
     assert_eq!(port_rates(&client, &port).await, expected);
     let dump = NetworkPortGetXmlDesc {
         port: port.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let xml = client.ok(dump).await;
     assert!(xml.contains("<outbound average='7'/>"), "{xml}");

@@ -89,7 +89,10 @@ async fn a_far_device_is_better_than_none_unless_the_network_says_otherwise() {
                 assert_eq!(pf_of(&client, "second").await.as_deref(), Some(pf));
             }
             None => {
-                let args = DomainCreateWithFlags { dom, flags: 0 };
+                let args = DomainCreateWithFlags {
+                    dom,
+                    flags: Default::default(),
+                };
                 let parts = &["NUMA node 0", "numa='prefer'"];
                 client
                     .refuses(&root, args, Code::InternalError, parts)
@@ -117,7 +120,7 @@ async fn cpus_and_nodes_that_the_host_lacks_are_refused_by_name() {
     let dom = client.define_guest(&xml_desc).await;
     let start = DomainCreateWithFlags {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, start, Code::ConfigUnsupported, parts)

@@ -37,7 +37,7 @@ async fn a_port_claims_a_device_until_it_is_deleted() {
     assert_eq!(client.ok(lookup).await, port);
     let dump = NetworkPortGetXmlDesc {
         port: port.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let xml = client.ok(dump.clone()).await;
     assert_eq!(client.ok(dump).await, xml);
@@ -55,19 +55,22 @@ async fn a_port_claims_a_device_until_it_is_deleted() {
     client
         .ok(NetworkPortDelete {
             port: port.clone(),
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     assert_eq!(client.picture(&root).await, before);
     let parts = &[&*uuid(1).to_string()];
     let delete = NetworkPortDelete {
         port: port.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, delete, Code::NoNetworkPort, parts)
         .await;
-    let dump = NetworkPortGetXmlDesc { port, flags: 0 };
+    let dump = NetworkPortGetXmlDesc {
+        port,
+        flags: Default::default(),
+    };
     client
         .refuses(&root, dump, Code::NoNetworkPort, parts)
         .await;
@@ -93,7 +96,7 @@ async fn bad_ports_are_refused() {
         flags,
     };
 
-    let again = create(port_xml(uuid(1), "g2", 2), 0);
+    let again = create(port_xml(uuid(1), "g2", 2), 0.into());
     let text = client
         .refuses(&root, again, Code::NetworkPortExist, &["exists already"])
         .await;
@@ -101,7 +104,7 @@ async fn bad_ports_are_refused() {
 
     let good = port_xml(uuid(2), "g2", 2);
     let group = good.replace("</owner>", "</owner><group>nosuch</group>");
-    let error = client.refused(create(group, 0)).await;
+    let error = client.refused(create(group, 0.into())).await;
     assert!(
         error
             .message()
@@ -114,13 +117,18 @@ async fn bad_ports_are_refused() {
     let plugged = good.replace("</owner>", plug);
     let parts = &["must not have a <plug>"];
     client
-        .refuses(&root, create(plugged.clone(), 0), Code::InvalidArg, parts)
+        .refuses(
+            &root,
+            create(plugged.clone(), 0.into()),
+            Code::InvalidArg,
+            parts,
+        )
         .await;
     let parts = &["needs its <plug>"];
     client
         .refuses(
             &root,
-            create(good.clone(), RECLAIM),
+            create(good.clone(), RECLAIM.into()),
             Code::InvalidArg,
             parts,
         )
@@ -128,22 +136,27 @@ async fn bad_ports_are_refused() {
     client
         .refuses(
             &root,
-            create("<networkport></x>".into(), 0),
+            create("<networkport></x>".into(), 0.into()),
             Code::XmlError,
             &["line 1"],
         )
         .await;
-    let other = create(network_xml("n1", "sim0"), 0);
+    let other = create(network_xml("n1", "sim0"), 0.into());
     client
         .refuses(&root, other, Code::XmlError, &["networkport", "network"])
         .await;
 
     // Reclaimed with its device it is a port like any other; and that device is nobody else's then.
-    client.ok(create(plugged.clone(), RECLAIM)).await;
+    client.ok(create(plugged.clone(), RECLAIM.into())).await;
     let taken = plugged.replace(&uuid(2).to_string(), &uuid(3).to_string());
     let parts = &["0000:02:00.3", "g2"];
     client
-        .refuses(&root, create(taken, RECLAIM), Code::OperationInvalid, parts)
+        .refuses(
+            &root,
+            create(taken, RECLAIM.into()),
+            Code::OperationInvalid,
+            parts,
+        )
         .await;
 }
 
@@ -157,7 +170,7 @@ async fn a_port_that_a_guest_runs_on_stays() {
     let [port] = client.ports(&net).await.try_into().unwrap();
     let delete = NetworkPortDelete {
         port: port.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let parts = &["guest 'g1' runs on port"];
     client
@@ -197,7 +210,7 @@ async fn a_stopped_network_gives_up_its_ports_and_not_its_guests() {
     let one_more = NetworkPortCreateXml {
         network: net.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(
@@ -240,7 +253,7 @@ async fn two_networks_on_one_pf_lend_each_vf_once() {
     let create = NetworkPortCreateXml {
         network: one.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(
@@ -269,7 +282,7 @@ async fn a_mac_is_on_a_pf_once() {
     let create = NetworkPortCreateXml {
         network: net,
         xml: xml.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let parts = &["first", "52:54:00:00:00:07", "another MAC"];
     client

@@ -18,7 +18,7 @@ fn create(xml: impl Into<String>) -> NetworkCreateXml {
 fn start(dom: &Dom) -> DomainCreateWithFlags {
     DomainCreateWithFlags {
         dom: dom.clone(),
-        flags: 0,
+        flags: Default::default(),
     }
 }
 
@@ -136,7 +136,10 @@ async fn a_network_that_is_not_active_or_not_there() {
         .refuses(&root, start(&dom), Code::NoNetwork, parts)
         .await;
     let xml_desc = guest_xml("g3", &on_network("nosuch"));
-    let transient = DomainCreateXml { xml_desc, flags: 0 };
+    let transient = DomainCreateXml {
+        xml_desc,
+        flags: Default::default(),
+    };
     client
         .refuses(&root, transient, Code::NoNetwork, parts)
         .await;
@@ -215,12 +218,12 @@ async fn a_name_or_a_uuid_that_is_taken() {
     for (xml, parts) in [(by_name, name), (by_id, id)] {
         let define = DomainDefineXmlFlags {
             xml: xml.clone(),
-            flags: 0,
+            flags: Default::default(),
         };
         client.refuses(&root, define, failed, parts).await;
         let create = DomainCreateXml {
             xml_desc: xml,
-            flags: 0,
+            flags: Default::default(),
         };
         client.refuses(&root, create, failed, parts).await;
     }
@@ -281,7 +284,7 @@ async fn names_that_are_no_file_names() {
         client.refused(define(network_xml(name, "sim0"))).await;
         let define = DomainDefineXmlFlags {
             xml: guest_xml(name, ""),
-            flags: 0,
+            flags: Default::default(),
         };
         client.refused(define).await;
         assert_eq!(client.picture(&root).await, before, "{name}");
@@ -329,7 +332,7 @@ async fn a_disk_that_takes_no_record() {
     let port = NetworkPortCreateXml {
         network: net.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, port, system, &["can't record port"])
@@ -379,7 +382,10 @@ async fn a_disk_that_takes_no_definition() {
         .guest_dump(&dom, DOMAIN_XML_INACTIVE)
         .await
         .replace("65536", "131072");
-    let define = DomainDefineXmlFlags { xml, flags: 0 };
+    let define = DomainDefineXmlFlags {
+        xml,
+        flags: Default::default(),
+    };
     client
         .refuses(&root, define, Code::SystemError, &["can't keep guest 'g1'"])
         .await;

@@ -35,7 +35,7 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     let live = client.network_dump(&net, 0).await;
     let port_dump = NetworkPortGetXmlDesc {
         port: port.clone(),
-        flags: 0,
+        flags: Default::default(),
     };
     let port_live = client.ok(port_dump.clone()).await;
     let before: Vec<_> = claims(&client).await;
@@ -43,7 +43,12 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     let dom = client.running_guest("g1", "kept").await;
     let guest = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
     let xml_desc = guest_xml("transient", &on_network("transient"));
-    client.ok(DomainCreateXml { xml_desc, flags: 0 }).await;
+    client
+        .ok(DomainCreateXml {
+            xml_desc,
+            flags: Default::default(),
+        })
+        .await;
     assert_eq!(client.who().await.len(), 4);
     daemon.crash();
     assert!(root.socket().exists(), "it had no time to clean up");
@@ -75,7 +80,12 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     let dom = client.start(&dom).await;
     client.ok(DomainDestroy { dom }).await;
     for port in [port, other] {
-        client.ok(NetworkPortDelete { port, flags: 0 }).await;
+        client
+            .ok(NetworkPortDelete {
+                port,
+                flags: Default::default(),
+            })
+            .await;
     }
     assert!(client.who().await.is_empty());
     client.ok(NetworkDestroy { net: transient }).await;
@@ -209,7 +219,7 @@ async fn a_network_whose_pf_is_gone_is_known_after_a_restart() {
     let create = NetworkPortCreateXml {
         network: net.clone(),
         xml,
-        flags: 0,
+        flags: Default::default(),
     };
     client
         .refuses(&root, create, Code::InternalError, &["n1"])
@@ -257,7 +267,12 @@ async fn a_crash_in_the_midst_of_everything_loses_and_doubles_nothing() {
             daemon.seen()
         );
         for port in ports {
-            client.ok(NetworkPortDelete { port, flags: 0 }).await;
+            client
+                .ok(NetworkPortDelete {
+                    port,
+                    flags: Default::default(),
+                })
+                .await;
         }
         assert!(client.who().await.is_empty());
     }
@@ -285,12 +300,15 @@ async fn work_until_the_end(client: Client, number: u8, done: Arc<AtomicU32>) {
         let create = NetworkPortCreateXml {
             network: network.clone(),
             xml,
-            flags: 0,
+            flags: Default::default(),
         };
         let worked = match client.rpc.call(&create).await {
             Ok(port) => client
                 .rpc
-                .call(&NetworkPortDelete { port, flags: 0 })
+                .call(&NetworkPortDelete {
+                    port,
+                    flags: Default::default(),
+                })
                 .await
                 .map(drop),
             Err(error) => Err(error),
@@ -301,7 +319,10 @@ async fn work_until_the_end(client: Client, number: u8, done: Arc<AtomicU32>) {
         let xml_desc = guest_xml(&format!("g{number}"), &on_network("n1"));
         let worked = match client
             .rpc
-            .call(&DomainCreateXml { xml_desc, flags: 0 })
+            .call(&DomainCreateXml {
+                xml_desc,
+                flags: Default::default(),
+            })
             .await
         {
             Ok(dom) => client.rpc.call(&DomainDestroy { dom }).await.map(drop),

@@ -35,7 +35,7 @@ async fn passwords_are_told_to_who_may_ask_for_them_and_outlive_the_daemon() {
     let denied = reader
         .refused(DomainGetXmlDesc {
             dom: dom.clone(),
-            flags: SECURE,
+            flags: SECURE.into(),
         })
         .await;
     assert_eq!(denied.code(), Code::OperationDenied);
@@ -61,7 +61,7 @@ async fn no_error_tells_a_password() {
     let refused = client
         .refused(DomainCreateWithFlags {
             dom: dom.clone(),
-            flags: 0,
+            flags: 0.into(),
         })
         .await;
     assert!(!refused.to_string().contains("opensesame"), "{refused}");
@@ -75,7 +75,7 @@ async fn no_error_tells_a_password() {
         let refused = client
             .refused(DomainDefineXmlFlags {
                 xml: guest_xml("g2", broken),
-                flags: 1,
+                flags: 1.into(),
             })
             .await;
         assert!(!refused.to_string().contains("opensesame"), "{refused}");

@@ -16,7 +16,7 @@ fn ask(doms: &[&Dom], stats: u32, flags: u32) -> ConnectGetAllDomainStats {
     ConnectGetAllDomainStats {
         doms: doms.iter().map(|dom| (*dom).clone()).collect(),
         stats,
-        flags,
+        flags: flags.into(),
     }
 }
 

@@ -19,28 +19,31 @@ async fn flags_that_nobody_knows_are_refused_by_number_and_call() {
     let flags = 0x0100_0000;
     let invalid = Code::InvalidArg;
     let parts = |api| ["unsupported flags (0x1000000)", api];
-    let call = NetworkGetXmlDesc { net, flags };
+    let call = NetworkGetXmlDesc {
+        net,
+        flags: flags.into(),
+    };
     let text = client
         .refuses(&root, call, invalid, &parts("virNetworkGetXMLDesc"))
         .await;
     assert!(text.starts_with("invalid argument: "), "{text}");
     let call = ConnectListAllNetworks {
         need_results: true,
-        flags,
+        flags: flags.into(),
     };
     client
         .refuses(&root, call, invalid, &parts("virConnectListAllNetworks"))
         .await;
     let call = DomainCreateWithFlags {
         dom: dom.clone(),
-        flags,
+        flags: flags.into(),
     };
     client
         .refuses(&root, call, invalid, &parts("virDomainCreateWithFlags"))
         .await;
     let call = DomainUndefineFlags {
         dom: dom.clone(),
-        flags,
+        flags: flags.into(),
     };
     client
         .refuses(&root, call, invalid, &parts("virDomainUndefineFlags"))
@@ -48,7 +51,7 @@ async fn flags_that_nobody_knows_are_refused_by_number_and_call() {
     // Known ones among them don't help.
     let call = DomainGetXmlDesc {
         dom,
-        flags: flags | DOMAIN_XML_INACTIVE,
+        flags: (flags | DOMAIN_XML_INACTIVE).into(),
     };
     client
         .refuses(&root, call, invalid, &parts("virDomainGetXMLDesc"))
@@ -71,9 +74,9 @@ async fn a_document_to_be_validated_says_nothing_that_nobody_reads() {
         flags,
     };
     client
-        .refuses(&root, define(&xml, DEFINE_VALIDATE), schema, parts)
+        .refuses(&root, define(&xml, DEFINE_VALIDATE.into()), schema, parts)
         .await;
-    client.ok(define(&xml, 0)).await;
+    client.ok(define(&xml, 0.into())).await;
 
     let good = guest_xml("g1", &on_network("n1"));
     let xml = good.replace("<source ", "<nosuch/><source ");
@@ -82,23 +85,23 @@ async fn a_document_to_be_validated_says_nothing_that_nobody_reads() {
         flags,
     };
     client
-        .refuses(&root, define(&xml, DEFINE_VALIDATE), schema, parts)
+        .refuses(&root, define(&xml, DEFINE_VALIDATE.into()), schema, parts)
         .await;
     let create = DomainCreateXml {
         xml_desc: xml.clone(),
-        flags: START_VALIDATE,
+        flags: START_VALIDATE.into(),
     };
     client.refuses(&root, create, schema, parts).await;
-    client.ok(define(&xml, 0)).await;
+    client.ok(define(&xml, 0.into())).await;
     let good = guest_xml("g2", &on_network("n1"));
-    client.ok(define(&good, DEFINE_VALIDATE)).await;
+    client.ok(define(&good, DEFINE_VALIDATE.into())).await;
 
     let good = port_xml(Uuid::from_u128(1), "g9", 1);
     let xml = good.replace("</owner>", "</owner><nosuch/>");
     let create = |xml: &str| NetworkPortCreateXml {
         network: net.clone(),
         xml: xml.to_owned(),
-        flags: PORT_VALIDATE,
+        flags: PORT_VALIDATE.into(),
     };
     client.refuses(&root, create(&xml), schema, parts).await;
     client.ok(create(&good)).await;

@@ -41,7 +41,7 @@ fn update(net: &Net, command: u32, section: u32, xml: &str, flags: u32) -> Netwo
         section,
         parent_index: -1,
         xml: xml.to_owned(),
-        flags,
+        flags: flags.into(),
     }
 }
 
@@ -280,7 +280,12 @@ async fn a_port_group_that_is_added_counts_for_the_next_port() {
     let xml = port_xml(Uuid::from_u128(1), "g1", 1);
     let xml = xml.replace("</owner>", "</owner><group>blue</group>");
     let port = client.create_port(&net, &xml).await;
-    let dump = client.ok(NetworkPortGetXmlDesc { port, flags: 0 }).await;
+    let dump = client
+        .ok(NetworkPortGetXmlDesc {
+            port,
+            flags: Default::default(),
+        })
+        .await;
     assert!(dump.contains("<tag id='42'/>"), "{dump}");
     let again = update(&net, ADD_LAST, PORT_GROUP, group, LIVE);
     client
@@ -301,7 +306,7 @@ async fn host_access(client: &Client) -> Vec<String> {
     let all = client
         .ok(ConnectListAllInterfaces {
             need_results: true,
-            flags: 0,
+            flags: Default::default(),
         })
         .await;
     let names = all.into_items().into_iter().map(|iface| iface.name);

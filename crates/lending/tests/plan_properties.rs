@@ -7,6 +7,7 @@
 
 mod common;
 
+use assign::LentKind;
 use common::{Bench, read_guest, told};
 use conf::PciAddress;
 use host::{Fault, Host, Operation, Quirks, SimulatedHost, Usage};
@@ -193,7 +194,7 @@ fn bench() -> (Bench, Vec<PciAddress>, Vec<PciAddress>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(384))]
 
     #[test]
     fn a_plan_says_would_start_exactly_when_the_start_succeeds(
@@ -227,7 +228,19 @@ proptest! {
         if would_start {
             let effects = bench.host.effect_count();
             match bench.carry_out(&plan) {
-                Ok(lent) => bench.give_back(lent),
+                Ok(lent) => {
+                    for (lent, (_, _, planned)) in lent.iter().zip(plan.planned()) {
+                        match &lent.kind {
+                            LentKind::Vfio { address, .. } => {
+                                prop_assert_eq!(Some(*address), planned.function());
+                            }
+                            LentKind::Link { netdev, .. } => {
+                                prop_assert_eq!(Some(netdev.name), planned.netdev);
+                            }
+                        }
+                    }
+                    bench.give_back(lent);
+                }
                 Err(error) => {
                     let error = lending::chain(&error);
                     prop_assert!(false, "{error}, after {:#?}", told(&plan));

@@ -76,10 +76,6 @@ impl<'a> Tree<'a> {
         self
     }
 
-    pub(crate) fn has_children(&self) -> bool {
-        !self.children.is_empty()
-    }
-
     pub(crate) fn text(&mut self, text: impl Display) -> &mut Self {
         self.text = Some(text.to_string());
         self

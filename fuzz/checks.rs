@@ -45,7 +45,21 @@ pub(crate) fn domain(text: &str) {
         domain.assign_usb_addresses();
         domain_again(&domain);
         defined_again(&domain);
+        shown_again(&mut domain);
     }
+}
+
+/// What is shown of the running guest defines the same guest, and its record is the same again.
+fn shown_again(domain: &mut Domain) {
+    let defined = domain.to_xml_with_secrets(Form::Inactive);
+    domain.id = Some(1);
+    domain.assign_aliases();
+    let live = domain.to_xml_with_secrets(Form::Live);
+    let again = Domain::parse(&live).unwrap_or_else(|error| panic!("{error}: {live}"));
+    assert_eq!(again.to_xml_with_secrets(Form::Inactive), defined);
+    let status = domain.to_status_xml();
+    let again = Domain::parse_status(&status).unwrap_or_else(|error| panic!("{error}: {status}"));
+    assert_eq!(again.to_status_xml(), status);
 }
 
 /// What was defined, defined again, is the same.
@@ -63,9 +77,9 @@ fn defined_again(domain: &Domain) {
 }
 
 fn domain_again(domain: &Domain) {
-    let xml = domain.to_xml(Form::Inactive);
+    let xml = domain.to_xml_with_secrets(Form::Inactive);
     let again = Domain::parse(&xml).unwrap_or_else(|error| panic!("{error}: {xml}"));
-    assert_eq!(again.to_xml(Form::Inactive), xml);
+    assert_eq!(again.to_xml_with_secrets(Form::Inactive), xml);
 }
 
 /// An `<interface>`.

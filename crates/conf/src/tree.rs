@@ -76,10 +76,6 @@ impl<'a> Tree<'a> {
         self
     }
 
-    pub(crate) fn has_children(&self) -> bool {
-        !self.children.is_empty()
-    }
-
     pub(crate) fn text(&mut self, text: impl Display) -> &mut Self {
         self.text = Some(text.to_string());
         self
@@ -243,13 +239,20 @@ fn told(raw: &RawXml, secrets: Secrets) -> Cow<'_, RawXml> {
 /// Lays a carried piece out anew, unless that could change what it says.
 fn write_carried(writer: &mut Writer, raw: &RawXml) {
     match Document::parse(raw.as_str()) {
-        Ok(document) if is_plain(document.root()) => write_plain(writer, document.root()),
+        Ok(document) if is_plain(document.root(), DEEPEST) => write_plain(writer, document.root()),
         _ => writer.raw(raw),
     }
 }
 
-/// Whether it has neither text beside elements nor other namespaces.
-fn is_plain(element: Element<'_>) -> bool {
+/// How deep a carried piece may be and still be laid out anew: each line of it begins with as many
+/// blanks as it is deep, twice.
+const DEEPEST: usize = 16;
+
+/// Whether it has neither text beside elements nor other namespaces, and is not too deep.
+fn is_plain(element: Element<'_>, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else {
+        return false;
+    };
     let leaf = element.children().next().is_none();
     let own_text = || element.own_text().trim().is_empty();
     element
@@ -258,7 +261,7 @@ fn is_plain(element: Element<'_>) -> bool {
         .all(|(name, _)| !name.contains([':']) && name != "xmlns")
         && element.namespace().is_none()
         && (leaf || own_text())
-        && element.children().all(is_plain)
+        && element.children().all(|child| is_plain(child, levels))
 }
 
 fn write_plain(writer: &mut Writer, element: Element<'_>) {

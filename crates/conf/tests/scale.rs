@@ -595,6 +595,38 @@ fn no_error_is_as_long_as_what_it_tells_of() {
 }
 
 #[test]
+fn what_could_not_be_read_again_is_not_kept() {
+    // Written with blanks between its elements it would have too many nodes.
+    let crowded = guest(&"<x/>".repeat(200_000), "");
+    let notes = "n".repeat(3 << 20);
+    let long = guest(&format!("<description>{notes}</description>"), "");
+    for text in [crowded, long] {
+        let refused = Domain::parse(&text).unwrap().validate().unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::ConfigUnsupported);
+        assert!(
+            refused.message.contains("too large to be kept"),
+            "{refused}"
+        );
+    }
+    let groups = "<portgroup name='a'><vlan><tag id='1'/></vlan></portgroup>".repeat(40_000);
+    let network = Network::parse(&format!("<network><name>n</name>{groups}</network>")).unwrap();
+    let refused = network.validate().unwrap_err();
+    assert!(
+        refused.message.contains("too large to be kept"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_deep_element_is_not_blown_up_by_its_indentation() {
+    let (open, close) = ("<a>".repeat(240), "</a>".repeat(240));
+    let inner = "<b/>".repeat(50_000);
+    let text = guest(&format!("<sysinfo>{open}{inner}{close}</sysinfo>"), "");
+    let written = Domain::parse(&text).unwrap().to_xml(Form::Inactive);
+    assert!(written.len() < 2 * text.len(), "{}", written.len());
+}
+
+#[test]
 fn a_guest_has_no_more_devices_than_its_buses_hold() {
     let hubs = |count: usize| guest("", &"<hub type='usb'/>".repeat(count));
     let refused = Domain::parse(&hubs(conf::MAX_DEVICES + 1)).unwrap_err();

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use super::{Controller, Domain, GuestAddress, MAX_DEVICES};
 use crate::xml::Document;
-use crate::{Error, ErrorKind, HostSource, Interface, InterfaceSource, PciAddress, Plug, Teaming};
+use crate::{
+    Error, ErrorKind, Form, HostSource, Interface, InterfaceSource, PciAddress, Plug, Teaming,
+};
 
 fn unsupported(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::ConfigUnsupported, message)
@@ -27,6 +29,7 @@ impl Domain {
             )));
         }
         self.check_count()?;
+        self.check_kept()?;
         Error::all([
             self.check_lifecycle(),
             self.check_boot(),
@@ -45,6 +48,15 @@ impl Domain {
     pub fn check_resolved(&self) -> Result<(), Error> {
         let mut interfaces = self.devices.interfaces.iter();
         interfaces.try_for_each(Interface::check_resolved)
+    }
+
+    /// Checks that its document, once it is kept, can be read again; to be asked of whatever was
+    /// changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`], with what it has too much of.
+    pub fn check_kept(&self) -> Result<(), Error> {
+        Document::check_kept(&self.to_xml_with_secrets(Form::Inactive))
     }
 
     /// What is defined must be fit to be read again.

@@ -65,8 +65,8 @@ impl OtherDevice {
         }
         self.info.write_for(&mut tree, form);
         // A device that was given a child since it was read has no text any more, as it would have
-        // none if it were read with that child.
-        if let Some(text) = self.text.as_ref().filter(|_| !tree.has_children()) {
+        // none if it were read with that child. Alias and address are no such children.
+        if let Some(text) = self.text.as_ref().filter(|_| self.children.is_empty()) {
             tree.text(text);
         }
         tree

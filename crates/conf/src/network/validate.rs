@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use super::ip::network_part;
 use super::{IpNetwork, Network, PortGroup};
-use crate::xml::Keyword;
-use crate::{Error, ErrorKind, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
+use crate::xml::{Document, Keyword};
+use crate::{Error, ErrorKind, Form, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
 
 impl Network {
     /// Checks what can be told without looking at the host.
@@ -13,6 +13,7 @@ impl Network {
     /// # Errors
     /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and all that is wrong with it.
     pub fn validate(&self) -> Result<(), Error> {
+        self.check_kept()?;
         Error::all([
             self.check_addresses(),
             self.check_bandwidth(),
@@ -23,6 +24,15 @@ impl Network {
             self.check_dhcp(),
             self.check_routes(),
         ])
+    }
+
+    /// Checks that its document, once it is kept, can be read again; to be asked of whatever was
+    /// changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`], with what it has too much of.
+    pub fn check_kept(&self) -> Result<(), Error> {
+        Document::check_kept(&self.to_xml(Form::Inactive))
     }
 
     pub(super) fn refuse(&self, message: impl std::fmt::Display) -> Error {

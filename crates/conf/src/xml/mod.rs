@@ -33,6 +33,27 @@ pub const MAX_NAMESPACES: usize = 256;
 /// How many nodes (elements, texts, comments) a document may have.
 pub const MAX_NODES: u32 = 1 << 18;
 
+/// How large a document may be, by where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) bytes: usize,
+    pub(crate) nodes: u32,
+}
+
+impl Limits {
+    /// A client's, or one that was kept.
+    pub(crate) const READ: Self = Self {
+        bytes: MAX_BYTES,
+        nodes: MAX_NODES,
+    };
+    /// What may be kept: half of what is read, so that with all that a running guest or network
+    /// shows beside its definition it can be read again.
+    pub(crate) const KEPT: Self = Self {
+        bytes: MAX_BYTES / 2,
+        nodes: MAX_NODES / 2,
+    };
+}
+
 /// virtnic's own namespace, for what libvirt has no word for.
 pub const VIRTNIC_NAMESPACE: &str = "urn:virtnic:1";
 

@@ -2,7 +2,7 @@
 //!
 //! It knows just enough of XML to count; what is malformed is left for the parser to refuse.
 
-use super::{MAX_ATTRIBUTES, MAX_BYTES, MAX_DEPTH, MAX_NAMESPACES};
+use super::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_NAMESPACES};
 
 /// What was found, and at which byte.
 pub(super) struct Finding {
@@ -11,11 +11,11 @@ pub(super) struct Finding {
 }
 
 /// Refuses what is too large, too deep, in another encoding, or has a document type.
-pub(super) fn prescan(text: &str) -> Result<(), Finding> {
-    if text.len() > MAX_BYTES {
+pub(super) fn prescan(text: &str, max_bytes: usize) -> Result<(), Finding> {
+    if text.len() > max_bytes {
         return Err(Finding {
             message: format!(
-                "the document has {} bytes; at most {MAX_BYTES} are read",
+                "the document has {} bytes; at most {max_bytes} are read",
                 text.len()
             ),
             offset: None,

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use super::number::{Base, Unsigned, parse_unsigned};
 use super::position::Positions;
 use super::raw::first_name;
-use super::{Keyword, MAX_NODES, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
+use super::{Keyword, Limits, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
 use crate::error::shortened;
 use crate::{Error, ErrorKind};
 
@@ -35,7 +35,25 @@ impl<'t> Document<'t> {
     /// # Errors
     /// [`ErrorKind::Xml`], with the place, for malformed text and for anything beyond the limits.
     pub fn parse(text: &'t str) -> Result<Self, Error> {
-        prescan::prescan(text).map_err(|finding| Error {
+        Self::parse_within(text, Limits::READ)
+    }
+
+    /// Refuses a text of ours that, once it was kept, could not be read again.
+    pub(crate) fn check_kept(text: &'t str) -> Result<(), Error> {
+        match Self::parse_within(text, Limits::KEPT) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::new(
+                ErrorKind::ConfigUnsupported,
+                format!(
+                    "the definition is too large to be kept as it is written: {}",
+                    error.message
+                ),
+            )),
+        }
+    }
+
+    fn parse_within(text: &'t str, limits: Limits) -> Result<Self, Error> {
+        prescan::prescan(text, limits.bytes).map_err(|finding| Error {
             position: finding
                 .offset
                 .map(|offset| Positions::of(text).at(text, offset)),
@@ -43,7 +61,7 @@ impl<'t> Document<'t> {
         })?;
         let options = roxmltree::ParsingOptions {
             allow_dtd: false,
-            nodes_limit: MAX_NODES,
+            nodes_limit: limits.nodes,
             ..roxmltree::ParsingOptions::default()
         };
         match roxmltree::Document::parse_with_options(text, options) {
@@ -52,7 +70,7 @@ impl<'t> Document<'t> {
                 positions: OnceCell::new(),
             }),
             Err(roxmltree::Error::UnclosedRootNode) => Err(unclosed(text)),
-            Err(error) => Err(malformed(&error)),
+            Err(error) => Err(malformed(&error, limits)),
         }
     }
 
@@ -529,13 +547,13 @@ fn unclosed(text: &str) -> Error {
 }
 
 /// roxmltree ends its messages with the place, which ours carry apart.
-fn malformed(error: &roxmltree::Error) -> Error {
+fn malformed(error: &roxmltree::Error, limits: Limits) -> Error {
     let position = error.pos();
     let text = error.to_string();
     let place = format!(" at {position}");
     let message = match error {
         roxmltree::Error::NodesLimitReached => {
-            format!("the document has more than {MAX_NODES} nodes")
+            format!("the document has more than {} nodes", limits.nodes)
         }
         roxmltree::Error::NoRootNode => "the document is empty".to_owned(),
         _ => text.replace(&place, ""),

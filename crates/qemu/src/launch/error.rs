@@ -97,7 +97,7 @@ pub enum LaunchError {
         number: u32,
         /// The host's CPUs, as the document has them.
         cpus: String,
-        /// Why.
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },

@@ -1,4 +1,4 @@
-//! The life of a guest, kept or not. On a simulated host it is a stub: states, and no process.
+//! The life of a guest, kept or not. On a simulated host it is simulated, too.
 
 use rpc::*;
 

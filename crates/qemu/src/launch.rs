@@ -9,6 +9,7 @@ mod unfinished;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use rustix::process::Signal;
 pub use error::LaunchError;
 
 use crate::guest::Life;
+use crate::log::Log;
 use crate::output::Output;
 use crate::process::Process;
 use crate::qmp::QmpEvents;
@@ -26,7 +28,7 @@ use crate::{
     ExitStatus, Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError,
     SimulatedGuests,
 };
-use start::{Begun, start};
+use start::{Begun, Starting};
 use unfinished::Unfinished;
 
 /// From the start of QEMU's process to its monitor's greeting.
@@ -34,6 +36,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// For a QEMU that closed its monitor to end, too.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// For a QEMU that was killed to be gone. Giving back a device takes the kernel its time.
+const KILL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// All that a start takes.
 #[derive(Debug)]
@@ -101,24 +106,36 @@ impl LaunchSpec {
 pub(crate) async fn launch(
     spec: LaunchSpec,
     simulated: Option<SimulatedGuests>,
+    given_up: impl Future<Output = ()>,
 ) -> Result<Launched, LaunchError> {
-    let (spec, begun) = start(spec, simulated).await?;
+    let mut given_up = pin!(given_up);
+    let mut starting = Starting::new(spec, simulated)?;
+    let mut is_given_up = false;
+    let begun = tokio::select! {
+        begun = starting.begun() => begun,
+        () = &mut given_up => {
+            if starting.withdraw() {
+                return Err(LaunchError::GivenUp);
+            }
+            // It can only be the fork that it waits for.
+            is_given_up = true;
+            starting.begun().await
+        }
+    };
+    let (spec, begun) = begun?;
     let Begun {
         unfinished,
         output,
         monitor,
         boot_id,
     } = begun;
-    let prepare = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LaunchError::Prepare { path, source }
-    };
-    let process = Arc::new(unfinished.watch().map_err(prepare(&monitor))?);
+    let process = unfinished.watch();
+    let process = Arc::new(process.map_err(|source| LaunchError::Prepare {
+        path: monitor.clone(),
+        source,
+    })?);
     let (pipe, output) = match output {
-        Some((path, reader, log)) => {
-            let output = Output::follow(reader, log).map_err(prepare(&path))?;
-            (Some(path), Some(output))
-        }
+        Some((path, reader, log)) => (Some(path), follow(reader, log)),
         None => (None, None),
     };
     let first_steps = async {
@@ -129,12 +146,15 @@ pub(crate) async fn launch(
             .map_err(|source| LaunchError::Setting { source })?;
         Ok::<_, Failure>(((qmp, qmp_events), ptys))
     };
-    let (monitor_of_it, ptys) = match first_steps.await {
+    let done = tokio::select! {
+        biased;
+        () = given_up, if !is_given_up => Err(Failure::Other(LaunchError::GivenUp)),
+        () = std::future::ready(()), if is_given_up => Err(Failure::Other(LaunchError::GivenUp)),
+        done = first_steps => done,
+    };
+    let (monitor_of_it, ptys) = match done {
         Ok(done) => done,
-        Err(failure) => {
-            let words = end(&process, unfinished, output).await;
-            return Err(failure.with(words, spec.log));
-        }
+        Err(failure) => return Err(end(&process, unfinished, output, failure, spec.log).await),
     };
     // Nothing is awaited from here on, so a dropped call can't leave a guest that nobody has.
     unfinished.keep();
@@ -186,17 +206,43 @@ impl Failure {
     }
 }
 
-/// Ends a process that was started in vain, and returns its last words.
-async fn end(process: &Process, unfinished: Unfinished, output: Option<Output>) -> String {
+/// A guest whose words can't be followed runs nevertheless.
+fn follow(reader: OwnedFd, log: Log) -> Option<Output> {
+    let output = Output::follow(reader, log);
+    output
+        .inspect_err(|error| tracing::warn!(%error, "what a guest prints goes unread"))
+        .ok()
+}
+
+/// Ends a process that was started in vain, and waits until it is gone; why the start failed, with
+/// its last words.
+async fn end(
+    process: &Process,
+    unfinished: Unfinished,
+    output: Option<Output>,
+    failure: Failure,
+    log: PathBuf,
+) -> LaunchError {
     if let Err(error) = process.signal(Signal::KILL) {
         tracing::error!(pid = process.pid(), %error, "ending an unfinished start");
     }
-    process.ended().await;
+    let is_gone = tokio::time::timeout(KILL_DEADLINE, process.ended())
+        .await
+        .is_ok();
     drop(unfinished);
-    match (process, output) {
-        (_, Some(output)) => output.finish().await,
-        (Process::Simulated(machine), None) => machine.last_words(),
-        (Process::Qemu(_), None) => String::new(),
+    let words = match (process, output) {
+        (_, Some(output)) if is_gone => output.finish().await,
+        (Process::Simulated(machine), _) => machine.last_words(),
+        (Process::Qemu(_), _) => String::new(),
+    };
+    let error = failure.with(words, log);
+    if is_gone {
+        return error;
+    }
+    LaunchError::StillThere {
+        pid: process.pid(),
+        within: KILL_DEADLINE,
+        source: Box::new(error),
     }
 }
 

@@ -31,14 +31,26 @@ pub enum Launcher {
 impl Launcher {
     /// Starts a guest. Returns when its monitor is connected, and it is halted or runs.
     ///
-    /// A guest that could not be started leaves no process and no directory behind, also when this
-    /// call is dropped. Dropping it returns at once, also if the kernel keeps the start waiting.
+    /// A guest that could not be started leaves no process and no directory behind
+    /// ([`LaunchError::StillThere`] says if its process does not end). If this call is dropped
+    /// the process is killed, and nobody waits for its end; see [`Self::launch_until`].
     pub async fn launch(&self, spec: LaunchSpec) -> Result<Launched, LaunchError> {
+        self.launch_until(spec, std::future::pending()).await
+    }
+
+    /// As [`Self::launch`], unless it is given up meanwhile. Then this returns
+    /// [`LaunchError::GivenUp`] when there is no process any more, so that what was lent to it can
+    /// be taken back: at once if there was none yet, also if the kernel keeps the start waiting.
+    pub async fn launch_until(
+        &self,
+        spec: LaunchSpec,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<Launched, LaunchError> {
         let simulated = match self {
             Self::Qemu => None,
             Self::Simulated(guests) => Some(guests.clone()),
         };
-        launch::launch(spec, simulated).await
+        launch::launch(spec, simulated, given_up).await
     }
 
     /// Takes up a guest that an earlier daemon started.

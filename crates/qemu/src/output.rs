@@ -35,9 +35,9 @@ const FINISH: Duration = Duration::from_secs(2);
 /// Both ends of a pipe that was just made.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    /// Ours.
+    /// The daemon's, for reading.
     pub(crate) reader: OwnedFd,
-    /// QEMU's.
+    /// QEMU's, for both, without blocking.
     pub(crate) writer: OwnedFd,
 }
 

@@ -19,7 +19,7 @@ const REBOOT: &str = "reboot";
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
-    /// Locked.
+    /// Holds the lock on it.
     _directory: OwnedFd,
     is_kept: bool,
 }

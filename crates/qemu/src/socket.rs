@@ -9,10 +9,16 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// Listens at that path; replaces a socket that an earlier start left there, and nothing else.
+/// Listens at that path; replaces a socket that an earlier start left there, and nothing else: none
+/// that somebody listens at.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
-        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(left) if left.file_type().is_socket() => match connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        },
         Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Err(_) => {}
@@ -60,6 +66,18 @@ mod tests {
         let listener = listen(&path).unwrap();
         connect(&path).unwrap();
         listener.accept().unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_somebody_listens_at_stays_theirs() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("agent");
+        let theirs = listen(&path).unwrap();
+        let error = listen(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        theirs.accept().unwrap(); // the question
+        connect(&path).unwrap();
+        theirs.accept().unwrap();
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl From<&RunState> for GuestState {
 /// How a guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
-    /// Why.
+    /// What ended it.
     pub reason: ExitReason,
     /// How its process ended; unknown for one that an earlier daemon started.
     pub status: Option<ExitStatus>,

@@ -188,6 +188,7 @@ async fn a_qemu_that_refuses_is_quoted() {
     );
     let log = std::fs::read_to_string(bench.log()).unwrap();
     assert!(log.starts_with("words of yesterday\n"), "{log}");
+    assert!(!bench.path("run").exists());
 }
 
 #[tokio::test]

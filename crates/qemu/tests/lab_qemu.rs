@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use conf::Domain;
 use qemu::{
-    DEFAULT_EMULATOR, ExitReason, GuestEvent, GuestEvents, GuestState, LaunchSpec, Launched,
-    Launcher, PauseReason,
+    DEFAULT_EMULATOR, ExitReason, GuestEvent, GuestEvents, GuestState, LaunchError, LaunchSpec,
+    Launched, Launcher, PauseReason, Unplugging,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -364,4 +364,75 @@ async fn an_event_of_its_own_ends_it() {
     guest.qmp().unwrap().human("quit", SOON).await.ok();
     let exit = tokio::time::timeout(SOON, guest.exited()).await.unwrap();
     assert_eq!(exit.reason, ExitReason::Shutdown { by_guest: false });
+}
+
+#[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
+async fn it_tells_what_it_has_and_what_its_cards_let_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let code = [0xeb, 0xfe]; // jmp to itself
+    let Launched { guest, .. } = running(directory.path(), &code, |_| {}).await;
+    let devices = guest.device_aliases().await.unwrap();
+    for alias in ["net0", "balloon0", "rng0", "channel0", "input1", "serial0"] {
+        assert!(devices.contains(alias), "{alias}: {devices:?}");
+    }
+    assert!(!devices.contains("type"), "a property, and no device");
+    let filters = guest.rx_filters().await.unwrap();
+    assert_eq!(filters.len(), 1, "{filters:?}");
+    assert_eq!(guest.rx_filter("net0").await.unwrap(), filters[0]);
+    assert_eq!(filters[0].mac, "52:54:00:09:a4:37".parse().ok());
+    assert!(guest.rx_filter("balloon0").await.is_err());
+    guest.set_link("net0", true).await.unwrap();
+    // No driver is there that would let it go.
+    assert_eq!(guest.unplug("rng0").await.unwrap(), Unplugging::Asked);
+    assert_eq!(guest.unplug("rng7").await.unwrap(), Unplugging::NotThere);
+    guest.destroy().await.unwrap();
+    assert!(!directory.path().join("run").exists());
+}
+
+#[test]
+#[ignore = "needs the lab: a real QEMU"]
+fn one_that_hangs_is_taken_up_and_answers_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = tokio::runtime::Runtime::new().unwrap();
+    let code = [0xeb, 0xfe]; // jmp to itself
+    let launched = first.block_on(running(directory.path(), &code, |_| {}));
+    let record = launched.guest.record().clone();
+    first.shutdown_background();
+
+    let pid = i32::try_from(record.pid).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let signal = |signal| rustix::process::kill_process(pid, signal).unwrap();
+    signal(rustix::process::Signal::STOP);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let patience = Duration::from_millis(200);
+        let (guest, mut events) = Launcher::Qemu.reconnect(&record, patience).await.unwrap();
+        assert_eq!(guest.state(), GuestState::Unknown);
+        signal(rustix::process::Signal::CONT);
+        reach(&mut events, GuestState::Running).await;
+        guest.suspend().await.unwrap();
+        guest.destroy().await.unwrap();
+    });
+}
+
+#[tokio::test]
+#[ignore = "needs the lab: a real QEMU"]
+async fn a_start_that_is_given_up_leaves_no_qemu() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = bootable(directory.path(), &POWER_OFF);
+    let run_dir = directory.path().join("run");
+    let spec = LaunchSpec::new(q35(&image), run_dir.clone(), directory.path().join("log"));
+    let is_there = async {
+        while !run_dir.join("output").exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let error = Launcher::Qemu
+        .launch_until(spec, is_there)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, LaunchError::GivenUp), "{error}");
+    assert!(!run_dir.exists());
+    let uuid = q35(&image).uuid;
+    assert_eq!(Launcher::Qemu.find_stray(uuid, &run_dir).unwrap(), None);
 }

@@ -304,7 +304,47 @@ async fn a_dropped_start_leaves_nothing() {
     }
     starting.abort();
     assert!(starting.await.unwrap_err().is_cancelled());
+    // The thread that starts it may have it in hand yet.
+    while (bench.guests.running(), bench.directories()) != (0, 0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_given_up_has_ended_when_that_is_told() {
+    let bench = Bench::with(Faults {
+        start_takes: Duration::from_secs(3600),
+        ..Faults::default()
+    });
+    let runs = async |uuid| {
+        while bench.guests.guest(uuid).is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let spec = bench.spec("web");
+    let uuid = spec.domain.uuid;
+    let starting = bench.launcher.launch_until(spec, runs(uuid));
+    let error = starting.await.unwrap_err();
+    assert!(matches!(error, LaunchError::GivenUp), "{error}");
     assert_eq!((bench.guests.running(), bench.directories()), (0, 0));
+
+    let at_once = bench.launcher.launch_until(bench.spec("web"), async {});
+    assert!(matches!(at_once.await, Err(LaunchError::GivenUp)));
+    // One that nothing ends is not said to have ended.
+    bench.guests.set_faults(Faults {
+        start_takes: Duration::from_secs(3600),
+        ignores_sigkill: true,
+        ..Faults::default()
+    });
+    let spec = bench.spec("web");
+    let uuid = spec.domain.uuid;
+    let error = bench
+        .launcher
+        .launch_until(spec, runs(uuid))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, LaunchError::StillThere { .. }), "{error}");
+    bench.guests.guest(uuid).unwrap().kill();
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 
-    /// Run on a simulated host, such as pfs=2,vfs=64; guests are stubs
+    /// Run on a simulated host, such as pfs=2,vfs=64, with simulated guests
     #[arg(long, value_name = "SHAPE")]
     pub simulate: Option<SimulatedShape>,
 

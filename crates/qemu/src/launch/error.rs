@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use host::SpawnError;
 
@@ -43,9 +44,21 @@ pub enum LaunchError {
         /// What it is, with its article.
         kind: &'static str,
     },
-    /// Nobody waited for the start any more.
+    /// Whoever asked for it gave it up.
     #[error("the start was given up")]
-    Dropped,
+    GivenUp,
+    /// It failed or was given up, and its process does not end: what was lent to it can't be taken
+    /// back yet.
+    #[error("the start failed, and its process {pid} has not ended within {} s", within.as_secs())]
+    StillThere {
+        /// The process. One that SIGKILL doesn't end waits for the kernel, usually for a device.
+        pid: u32,
+        /// How long it was given.
+        within: Duration,
+        /// Why the start failed.
+        #[source]
+        source: Box<LaunchError>,
+    },
     /// The process could not be made.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -84,7 +97,7 @@ pub enum LaunchError {
         number: u32,
         /// The host's CPUs, as the document has them.
         cpus: String,
-        /// Why.
+        /// What the kernel said.
         #[source]
         source: io::Error,
     },

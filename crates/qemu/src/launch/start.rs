@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use host::{Spawn, SpawnStep, Spawned};
 use tokio::sync::oneshot;
@@ -28,52 +28,88 @@ pub(super) struct Begun {
     pub(super) boot_id: String,
 }
 
-/// Does all that is done before QEMU runs, and starts it, on a thread of its own: the kernel may
-/// keep it waiting for a disk, and neither whoever drops this call nor the runtime's end waits
-/// along. Then nothing is started any more, or it is ended.
-pub(super) async fn start(
-    spec: LaunchSpec,
-    simulated: Option<SimulatedGuests>,
-) -> Result<(LaunchSpec, Begun), LaunchError> {
-    let wanted = Wanted::default();
-    let is_wanted = Arc::clone(&wanted.0);
-    let (sender, begun) = oneshot::channel();
-    let work = move || {
-        let begun = match simulated {
-            Some(guests) => begin_simulated(&guests, &spec),
-            None => begin_qemu(&spec, &is_wanted),
+/// A start on a thread of its own: the kernel may keep it waiting for a disk, and neither whoever
+/// gives the start up nor the runtime's end waits along.
+///
+/// When this is dropped nothing is started any more, or it is ended.
+pub(super) struct Starting {
+    gate: Arc<Gate>,
+    begun: oneshot::Receiver<Result<(LaunchSpec, Begun), LaunchError>>,
+}
+
+impl Starting {
+    /// Begins to do all that is done before QEMU runs, and to start it.
+    pub(super) fn new(
+        spec: LaunchSpec,
+        simulated: Option<SimulatedGuests>,
+    ) -> Result<Self, LaunchError> {
+        let gate = Arc::<Gate>::default();
+        let its_gate = Arc::clone(&gate);
+        let (sender, begun) = oneshot::channel();
+        let work = move || {
+            let begun = match simulated {
+                Some(guests) => begin_simulated(&guests, &spec, &its_gate),
+                None => begin_qemu(&spec, &its_gate),
+            };
+            // Whoever waited may be gone, and what was begun goes with this.
+            drop(sender.send(begun.map(|begun| (spec, begun))));
         };
-        // Whoever waited may be gone, and what was begun goes with this.
-        drop(sender.send(begun.map(|begun| (spec, begun))));
-    };
-    let broken_off = |source| LaunchError::Prepare {
-        path: PathBuf::from("the start"),
-        source,
-    };
-    std::thread::Builder::new()
-        .name("guest-start".to_owned())
-        .spawn(work)
-        .map_err(broken_off)?;
-    let begun = begun.await;
-    begun.map_err(|_| broken_off(io::Error::other("it broke off")))?
-}
+        std::thread::Builder::new()
+            .name("guest-start".to_owned())
+            .spawn(work)
+            .map_err(failed(Path::new("the start")))?;
+        Ok(Self { gate, begun })
+    }
 
-/// Whether somebody waits for the start. Until this is dropped, somebody does.
-struct Wanted(Arc<AtomicBool>);
+    /// Waits until the process runs.
+    pub(super) async fn begun(&mut self) -> Result<(LaunchSpec, Begun), LaunchError> {
+        let begun = (&mut self.begun).await;
+        let broken_off = |_| failed(Path::new("the start"))(io::Error::other("it broke off"));
+        begun.map_err(broken_off)?
+    }
 
-impl Default for Wanted {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+    /// Gives it up; `true`: there is no process, and none will come. Otherwise there is one, or
+    /// soon will be.
+    pub(super) fn withdraw(&self) -> bool {
+        self.gate.close()
     }
 }
 
-impl Drop for Wanted {
+impl Drop for Starting {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.withdraw();
     }
 }
 
-fn begin_qemu(spec: &LaunchSpec, is_wanted: &AtomicBool) -> Result<Begun, LaunchError> {
+/// Between what a start waits for and what it does.
+#[derive(Debug, Default)]
+struct Gate(AtomicU8);
+
+impl Gate {
+    const OPEN: u8 = 0;
+    const PASSED: u8 = 1;
+    const CLOSED: u8 = 2;
+
+    /// Whether the start may make a process.
+    fn pass(&self) -> Result<(), LaunchError> {
+        self.change(Self::PASSED)
+            .then_some(())
+            .ok_or(LaunchError::GivenUp)
+    }
+
+    /// Whether the start had not passed, and now can't.
+    fn close(&self) -> bool {
+        self.change(Self::CLOSED)
+    }
+
+    fn change(&self, to: u8) -> bool {
+        let order = Ordering::SeqCst;
+        let before = self.0.compare_exchange(Self::OPEN, to, order, order);
+        before.is_ok() || before == Err(to)
+    }
+}
+
+fn begin_qemu(spec: &LaunchSpec, gate: &Gate) -> Result<Begun, LaunchError> {
     let mut resources = resources(spec);
     let mut inherited: Vec<OwnedFd> = Vec::new();
     // First of all, since this may take its time.
@@ -84,9 +120,6 @@ fn begin_qemu(spec: &LaunchSpec, is_wanted: &AtomicBool) -> Result<Begun, Launch
         &mut inherited,
     )?;
     let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
-    if !is_wanted.load(Ordering::Relaxed) {
-        return Err(LaunchError::Dropped);
-    }
     let boot_id = boot_id().map_err(failed(Path::new("/proc")))?;
     let monitor = monitor_path(spec);
     let listener = socket::listen(&monitor).map_err(failed(&monitor))?;
@@ -110,6 +143,7 @@ fn begin_qemu(spec: &LaunchSpec, is_wanted: &AtomicBool) -> Result<Begun, Launch
     log.begin(&command).map_err(failed(&spec.log))?;
     let path = spec.run_dir.join("output");
     let Pipe { reader, writer } = make_pipe(&path).map_err(failed(&path))?;
+    gate.pass()?;
     let spawned = spawn(spec, command, writer, inherited)?;
     Ok(Begun {
         unfinished: Unfinished::new(Started::Qemu(spawned), run_dir),
@@ -121,7 +155,11 @@ fn begin_qemu(spec: &LaunchSpec, is_wanted: &AtomicBool) -> Result<Begun, Launch
 
 /// The same for a guest that is simulated: its document has to have a command line, and that is
 /// what the guest is made of. Its files need not be there.
-fn begin_simulated(guests: &SimulatedGuests, spec: &LaunchSpec) -> Result<Begun, LaunchError> {
+fn begin_simulated(
+    guests: &SimulatedGuests,
+    spec: &LaunchSpec,
+    gate: &Gate,
+) -> Result<Begun, LaunchError> {
     let mut resources = resources(spec);
     for device in &spec.domain.devices.others {
         if let (Some(_), Some(alias)) = (device.unix_channel(), &device.info.alias) {
@@ -138,6 +176,7 @@ fn begin_simulated(guests: &SimulatedGuests, spec: &LaunchSpec) -> Result<Begun,
     }
     let command = command_line(&spec.domain, &resources)?;
     let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
+    gate.pass()?;
     let machine = guests.start(spec.domain.uuid, &command);
     Ok(Begun {
         unfinished: Unfinished::new(Started::Simulated(machine), run_dir),

@@ -20,7 +20,7 @@ pub struct Event {
 /// A point in time, since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timestamp {
-    /// Seconds.
+    /// Whole seconds.
     pub seconds: i64,
     /// And microseconds.
     pub micros: u32,

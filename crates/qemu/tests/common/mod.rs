@@ -257,7 +257,9 @@ impl Guest {
             }
             "print" => {
                 let text = command["arguments"]["text"].as_str().unwrap();
-                writeln!(std::io::stderr(), "{text}").unwrap();
+                std::io::stderr()
+                    .write_all(format!("{text}\n").as_bytes())
+                    .unwrap();
                 done
             }
             "be-silent" => json!({}),

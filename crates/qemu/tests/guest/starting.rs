@@ -113,6 +113,19 @@ async fn given_up_before_its_process_is_there_none_comes() {
         opened.count() > 1
     };
     give_up(bench.spec(), eventually(waits)).await;
+    // With a word it is the same, and so it is for the runtime's end.
+    let told = Launcher::Qemu
+        .launch_until(bench.spec(), eventually(waits))
+        .await;
+    assert!(matches!(told, Err(LaunchError::GivenUp)), "{told:?}");
+    let spec = bench.spec();
+    tokio::task::spawn_blocking(move || {
+        let daemon = tokio::runtime::Runtime::new().unwrap();
+        daemon.spawn(async move { Launcher::Qemu.launch(spec).await });
+        drop(daemon);
+    })
+    .await
+    .unwrap();
     drop(directory);
     eventually(|| !run_dir.exists()).await;
     assert!(
@@ -135,6 +148,22 @@ async fn given_up_while_it_is_silent_its_process_ends_and_its_directory_goes() {
     tokio::task::spawn_blocking(move || wait_for_end(pid))
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn given_up_with_a_word_its_process_has_ended_when_that_is_told() {
+    for bench in [
+        Bench::with_script("echo $$ >\"${0%/*}/pid\"\ntouch \"${0%/*}/muted\"\nexec sleep 1000"),
+        Bench::serving_muted_after("query-chardev"),
+    ] {
+        let is_on_its_way = bench.path("muted");
+        let given_up = eventually(|| is_on_its_way.exists());
+        let starting = Launcher::Qemu.launch_until(bench.spec(), given_up);
+        let error = starting.await.unwrap_err();
+        assert!(matches!(error, LaunchError::GivenUp), "{error}");
+        assert!(!runs(pid_in(&bench.path("pid"))));
+        assert!(!bench.path("run").exists());
+    }
 }
 
 #[tokio::test]

@@ -235,11 +235,12 @@ impl Start<'_> {
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();
         spec.taps = taps;
-        tokio::select! {
-            launched = self.daemon.launcher.launch(spec) => launched.map_err(|error| launch_error(&error)),
-            // Dropped, it leaves no process behind.
-            () = self.cancel.cancelled() => Err(self.cancelled()),
-        }
+        // Given up, there is no process any more when this returns.
+        let launched = (self.daemon.launcher).launch_until(spec, self.cancel.cancelled());
+        launched.await.map_err(|error| match error {
+            qemu::LaunchError::GivenUp => self.cancelled(),
+            error => launch_error(&error),
+        })
     }
 
     /// Records a guest that was launched, and lets it run.

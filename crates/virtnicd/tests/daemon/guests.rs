@@ -1,4 +1,4 @@
-//! The life of a guest, kept or not. On a simulated host it is a stub: states, and no process.
+//! The life of a guest, kept or not. On a simulated host it is simulated, too.
 
 use rpc::*;
 
@@ -322,6 +322,33 @@ async fn what_a_guests_state_does_not_allow_is_refused() {
     // QEMU's refusal is an answer.
     let answer = client.ok(monitor).await;
     assert!(answer.contains("CommandNotFound"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_guests_directory_goes_with_it_and_others_at_the_next_start() {
+    let root = Root::new();
+    let daemon = root.start();
+    let directories = || {
+        let entries = std::fs::read_dir(root.path("run/virtnic/guests"));
+        entries.map_or(0, |entries| entries.count())
+    };
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    assert_eq!(directories(), 1);
+    client.ok(DomainDestroy { dom: dom.clone() }).await;
+    assert_eq!(directories(), 0);
+
+    client.start(&dom).await;
+    daemon.crash();
+    assert_eq!(directories(), 1);
+    let _daemon = root.start();
+    root.client().await;
+    assert_eq!(
+        directories(),
+        0,
+        "the simulated guest is gone with its daemon"
+    );
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn after_a_crash_everything_is_there_again_but_guests_that_died_with_it() 
     };
     let port_live = client.ok(port_dump.clone()).await;
     let before: Vec<_> = claims(&client).await;
-    // A stub lives in the daemon, so it dies with it.
+    // A simulated guest lives in the daemon, so it dies with it.
     let dom = client.running_guest("g1", "kept").await;
     let guest = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
     let xml_desc = guest_xml("transient", &on_network("transient"));

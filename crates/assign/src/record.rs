@@ -4,7 +4,7 @@ use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
 use host::{PortProfile, VfSetting, VfState, VirtualFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Generation, Item, Kind, Origin, Owner};
+use crate::device::{Generation, Holder, Item, Kind, Origin};
 
 /// One item's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,9 @@ pub(crate) struct Record {
     pub(crate) stage: Stage,
     /// Seconds since 1970.
     pub(crate) since: u64,
-    pub(crate) owner: Owner,
+    /// Called `owner` in each format.
+    #[serde(rename = "owner")]
+    pub(crate) holder: Holder,
     pub(crate) origin: Origin,
     pub(crate) work: Work,
 }
@@ -233,7 +235,8 @@ pub(crate) struct Format1 {
     generation: Generation,
     stage: Stage,
     since: u64,
-    owner: Owner,
+    #[serde(rename = "owner")]
+    holder: Holder,
     origin: Origin,
     group: u32,
     vf: Option<VirtualFunction>,
@@ -263,7 +266,7 @@ impl TryFrom<Format1> for Record {
             generation: old.generation,
             stage: old.stage,
             since: old.since,
-            owner: old.owner,
+            holder: old.holder,
             origin: old.origin,
             work: Work::Vfio(VfioWork {
                 address,

@@ -6,7 +6,7 @@ use conf::{NetdevName, Uuid};
 use host::HostError;
 
 use crate::assigner::Assigner;
-use crate::compare::Found;
+use crate::compare::Deviation;
 use crate::device::{Assignment, Item};
 use crate::error::UndoFault;
 use crate::record::Stage;
@@ -121,8 +121,8 @@ impl Assigner {
             let Some(in_hand) = self.take_left(&record) else {
                 continue;
             };
-            let (item, guest) = (record.item, record.owner.name.clone());
-            if record.stage == Stage::Lent && runs(record.owner.guest) {
+            let (item, guest) = (record.item, record.holder.name.clone());
+            if record.stage == Stage::Lent && runs(record.holder.guest) {
                 let found = self.compare(&record).into_iter();
                 findings.extend(found.map(|found| finding(item, guest.clone(), found)));
                 in_hand.lent();
@@ -150,20 +150,20 @@ impl Assigner {
     }
 }
 
-fn finding(item: Item, guest: String, found: Found) -> Finding {
+fn finding(item: Item, guest: String, found: Deviation) -> Finding {
     match found {
-        Found::Differs { wanted, found } => Finding::Differs {
+        Deviation::Differs { wanted, found } => Finding::Differs {
             item,
             guest,
             wanted,
             found,
         },
-        Found::DeviceGone => Finding::Vanished { item, guest },
-        Found::LinkGone(netdev) => Finding::LinkGone {
+        Deviation::DeviceGone => Finding::Vanished { item, guest },
+        Deviation::LinkGone(netdev) => Finding::LinkGone {
             item,
             guest,
             netdev,
         },
-        Found::Unknown(error) => Finding::Unknown { item, guest, error },
+        Deviation::Unknown(error) => Finding::Unknown { item, guest, error },
     }
 }

@@ -1,7 +1,7 @@
 //! Taking back: whatever state an item is in now, it gets the one that it was found in.
 
 use crate::assigner::Assigner;
-use crate::device::{Assignment, Generation, Item, Origin, Owner};
+use crate::device::{Assignment, Generation, Holder, Item, Origin};
 use crate::error::{ReturnError, UndoFault};
 use crate::record::{Record, Stage, Work};
 
@@ -11,7 +11,7 @@ pub struct Returned {
     /// Which.
     pub item: Item,
     /// Whose it was.
-    pub owner: Owner,
+    pub holder: Holder,
     /// What had asked for it.
     pub origin: Origin,
     /// The device, or the link, was not there any more, so that there was nothing to restore.
@@ -57,24 +57,24 @@ impl Assigner {
             Ok(lent) => lent,
             Err(Assignment {
                 item,
-                owner,
+                holder,
                 origin,
                 ..
             }) => {
                 return Ok(Returned {
                     item,
-                    owner,
+                    holder,
                     origin,
                     vanished: false,
                 });
             }
         };
-        let (item, owner, origin) = (in_hand.item, in_hand.owner.clone(), in_hand.origin);
+        let (item, holder, origin) = (in_hand.item, in_hand.holder.clone(), in_hand.origin);
         if let Err(fault) = self.nobody_holds(&record) {
             in_hand.untouched();
             return Err(ReturnError::Untouched {
                 item,
-                guest: owner.name,
+                guest: holder.name,
                 fault,
             });
         }
@@ -90,7 +90,7 @@ impl Assigner {
             in_hand.free();
             return Ok(Returned {
                 item,
-                owner,
+                holder,
                 origin,
                 vanished: restored.vanished,
             });
@@ -98,7 +98,7 @@ impl Assigner {
         in_hand.dirty(restored.reasons());
         Err(ReturnError::Dirty {
             item,
-            guest: owner.name,
+            guest: holder.name,
             faults: restored.faults,
         })
     }

@@ -267,7 +267,7 @@ fn a_record_of_the_first_format_is_read() {
     assert_eq!(findings.len(), 0, "{findings:?}");
     let line = &assigner.list()[0];
     assert_eq!(
-        (&*line.owner.name, line.host_driver.as_deref()),
+        (&*line.holder.name, line.host_driver.as_deref()),
         ("web1", Some("simvf"))
     );
     assigner.give_back(line.generation).unwrap();

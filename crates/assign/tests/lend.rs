@@ -40,7 +40,7 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
     let [line] = &assigner.list()[..] else {
         panic!("one line, not {:?}", assigner.list());
     };
-    assert_eq!((&line.phase, &line.owner), (&Phase::Lent, &guest(1)));
+    assert_eq!((&line.phase, &line.holder), (&Phase::Lent, &guest(1)));
     assert_eq!(line.vf.as_ref().unwrap().number, 1);
     assert_eq!(line.host_driver.as_deref(), Some("simvf"));
     assert_eq!(assigner.find(item(vf)).as_ref(), Some(line));
@@ -56,7 +56,7 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
 
     let returned = assigner.give_back(lent.generation).unwrap();
     assert_eq!(assigner.find_generation(lent.generation), None);
-    assert_eq!((returned.owner, returned.vanished), (guest(1), false));
+    assert_eq!((returned.holder, returned.vanished), (guest(1), false));
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
 }
@@ -328,4 +328,19 @@ fn nothing_is_taken_from_a_guest_that_still_runs() {
     assert_eq!(assigner.list()[0].phase, Phase::Lent);
     machine.host.hold_vfio(vf, false);
     assigner.give_back(lent.generation).unwrap();
+}
+
+#[test]
+fn what_a_guests_attachment_has_is_found_by_it_over_a_restart() {
+    let machine = Machine::new("vfs=2");
+    let attachment = guest(1).attachment.unwrap();
+    let assigner = machine.start();
+    assert!(assigner.find_attachment(attachment).is_none());
+    let lent = lend(&assigner, machine.vf(0), 1, &ordinary(1)).unwrap();
+    drop(assigner);
+    let (assigner, _) = machine.restart(|_| true);
+    let line = assigner.find_attachment(attachment).unwrap();
+    assert_eq!((line.item, line.generation), (lent.item, lent.generation));
+    assigner.give_back(lent.generation).unwrap();
+    assert!(assigner.find_attachment(attachment).is_none());
 }

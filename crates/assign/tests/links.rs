@@ -33,7 +33,7 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         let [line] = &assigner.list()[..] else {
             panic!("{scene:?}: one line, not {:?}", assigner.list());
         };
-        assert_eq!((&line.phase, &line.owner), (&Phase::Lent, &guest(1)));
+        assert_eq!((&line.phase, &line.holder), (&Phase::Lent, &guest(1)));
         assert_eq!(line.item, lent.item);
         assert_eq!(line.device(), scene.device(&machine), "{scene:?}");
         assert_eq!(
@@ -58,7 +58,7 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         assigner.set_link_state(generation, false).unwrap();
         drop(lent);
         let returned = assigner.give_back(generation).unwrap();
-        assert_eq!(returned.owner, guest(1));
+        assert_eq!(returned.holder, guest(1));
         assert_eq!(
             found.differences(&machine.host.snapshot()),
             [""; 0],

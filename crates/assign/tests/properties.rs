@@ -244,7 +244,7 @@ impl Life {
             match (&line.phase, loan) {
                 (Phase::Lent, Some(loan)) => {
                     assert_eq!(line.generation, loan.lent.generation);
-                    assert_eq!(line.owner, guest(loan.guest));
+                    assert_eq!(line.holder, guest(loan.guest));
                 }
                 (Phase::Dirty(_), None) => {}
                 (phase, loan) => panic!("{} is {phase:?}, and lent {loan:?}", line.item),

@@ -13,11 +13,12 @@ use crate::assigner::Assigner;
 use crate::error::Obstacle;
 use crate::list::InHand;
 use crate::patience::insist;
-use crate::plan::{Plan, Step};
+use crate::plan::ItemPlan;
 use crate::preparation::Preparation;
 use crate::prepare::LentKind;
 use crate::record::{LinkWork, Record};
 use crate::settings::{describe, read_back};
+use crate::step::Step;
 
 const EEXIST: i32 = 17;
 
@@ -25,7 +26,7 @@ impl Assigner {
     pub(crate) fn lend_link(
         &self,
         in_hand: &InHand<'_>,
-        plan: &Plan,
+        plan: &ItemPlan,
         preparation: &Preparation,
         record: &mut Record,
     ) -> Result<LentKind, Obstacle> {

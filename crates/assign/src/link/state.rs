@@ -127,7 +127,7 @@ impl Borrowed<'_> {
     pub(crate) fn refused(&self, source: HostError) -> LinkError {
         LinkError::Refused {
             item: self.item,
-            guest: self.record.owner.name.clone(),
+            guest: self.record.holder.name.clone(),
             source,
         }
     }

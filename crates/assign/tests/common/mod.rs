@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use assign::{
-    Assigner, Claim, ClaimError, Finding, Item, Lent, LentKind, Origin, Owner, Preparation,
+    Assigner, Claim, ClaimError, Finding, Holder, Item, Lent, LentKind, Origin, Preparation,
     PrepareError, Recovery, VfConfig, VfioPreparation, VfioUser,
 };
 use conf::{DeviceId, MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
@@ -88,14 +88,15 @@ impl Machine {
     }
 }
 
-pub(crate) fn guest(n: u32) -> Owner {
-    Owner {
+pub(crate) fn guest(n: u32) -> Holder {
+    Holder {
         guest: Uuid::from_u128(n.into()),
         name: format!("web{n}"),
         network: Some("vfs".into()),
         port: Some(Uuid::from_u128(1000 + u128::from(n))),
         mac: Some(mac(n)),
         alias: Some("hostdev0".into()),
+        attachment: Some(Uuid::from_u128(2000 + u128::from(n))),
     }
 }
 

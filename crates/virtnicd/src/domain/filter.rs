@@ -74,8 +74,8 @@ impl Daemon {
             .filter(|interface| alias.is_none() || interface.info.alias.as_deref() == alias)
             .filter_map(|interface| {
                 let line = lines.iter().find(|line| {
-                    line.owner.guest == running.domain.uuid
-                        && line.owner.mac == Some(interface.mac)
+                    line.holder.guest == running.domain.uuid
+                        && line.holder.mac == Some(interface.mac)
                         && line.ifindex.is_some()
                 })?;
                 Some(Followed {

@@ -51,11 +51,11 @@ impl Carrier {
     /// What carries an interface, of all that its guest has from the host.
     pub(super) fn of(interface: &Interface, guest: Uuid, lines: &[Assignment]) -> Self {
         let is_its = |line: &&Assignment| {
-            line.owner.guest == guest
+            line.holder.guest == guest
                 && line.phase == Phase::Lent
                 && match &interface.actual {
-                    Some(actual) => line.owner.port == Some(actual.port),
-                    None => line.owner.port.is_none() && line.owner.mac == Some(interface.mac),
+                    Some(actual) => line.holder.port == Some(actual.port),
+                    None => line.holder.port.is_none() && line.holder.mac == Some(interface.mac),
                 }
         };
         let Some(line) = lines.iter().find(is_its) else {

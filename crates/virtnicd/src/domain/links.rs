@@ -19,7 +19,7 @@ impl Daemon {
     /// would take frames that nobody reads, and answer for a MAC that may be elsewhere by now.
     pub(super) async fn switch_links(self: &Arc<Self>, guest: Uuid, up: bool) -> Result<()> {
         let is_link = |line: &Assignment| {
-            line.owner.guest == guest && matches!(line.kind, Some(Kind::Macvtap | Kind::Tap))
+            line.holder.guest == guest && matches!(line.kind, Some(Kind::Macvtap | Kind::Tap))
         };
         let links: Vec<_> = (self.lender.list().into_iter().filter(is_link)).collect();
         if links.is_empty() {
@@ -102,9 +102,9 @@ impl Daemon {
             let running = status.running.as_ref();
             running.and_then(|running| {
                 let lines = self.lender.list();
-                let of_guest = |line: &&Assignment| line.owner.guest == object.uuid;
+                let of_guest = |line: &&Assignment| line.holder.guest == object.uuid;
                 let is_it = |line: &&Assignment| {
-                    alias_of(running, &line.owner).as_deref() == Some(alias)
+                    alias_of(running, &line.holder).as_deref() == Some(alias)
                         && line.kind == Some(Kind::Hostdev)
                 };
                 lines.iter().filter(of_guest).find(is_it).cloned()
@@ -114,7 +114,7 @@ impl Daemon {
             if let Err(error) = self.lender.give_back(line.generation).await {
                 tracing::error!(guest = object.name, %error, "a device was not given back");
             }
-            let port = line.owner.port;
+            let port = line.holder.port;
             let network = {
                 let status = &mut *lock(&object.state);
                 status.running.as_mut().and_then(|running| {
@@ -146,7 +146,7 @@ impl Daemon {
 }
 
 /// The guest's name for a device that is lent to it.
-fn alias_of(running: &Running, owner: &assign::Owner) -> Option<String> {
+fn alias_of(running: &Running, owner: &assign::Holder) -> Option<String> {
     if owner.alias.is_some() {
         return owner.alias.clone();
     }

@@ -314,13 +314,14 @@ pub(super) fn refuse_unsupported(domain: &conf::Domain) -> Result<()> {
 impl Borrower {
     pub(super) fn interface(guest: &str, uuid: Uuid, interface: &Interface) -> Self {
         Self {
-            owner: assign::Owner {
+            owner: assign::Holder {
                 guest: uuid,
                 name: guest.to_owned(),
                 network: None,
                 port: None,
                 mac: Some(interface.mac),
                 alias: interface.info.alias.clone(),
+                attachment: None,
             },
             origin: Origin::Interface,
         }
@@ -328,13 +329,14 @@ impl Borrower {
 
     pub(super) fn host_device(guest: &str, uuid: Uuid, alias: Option<String>) -> Self {
         Self {
-            owner: assign::Owner {
+            owner: assign::Holder {
                 guest: uuid,
                 name: guest.to_owned(),
                 network: None,
                 port: None,
                 mac: None,
                 alias,
+                attachment: None,
             },
             origin: Origin::HostDevice,
         }

@@ -38,7 +38,7 @@ impl Daemon {
         let mut lent: HashMap<Uuid, Vec<Assignment>> = HashMap::new();
         if wants(INTERFACE) {
             for line in self.lender.list() {
-                lent.entry(line.owner.guest).or_default().push(line);
+                lent.entry(line.holder.guest).or_default().push(line);
             }
         }
         let told = guests.into_iter().map(|object| {

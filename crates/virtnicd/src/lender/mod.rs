@@ -15,12 +15,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use assign::{
-    Assigner, Assignment, ChangeError, Claim, Difference, ErrorKind, Generation, Item, Lent,
-    LinkError, OpenError, Origin, Owner, Phase, Preparation, PrepareError, ReturnError, VfioUser,
+    Assigner, Assignment, ChangeError, Claim, Difference, ErrorKind, Generation, Holder, Item,
+    Lent, LinkError, OpenError, Origin, Phase, Preparation, PrepareError, ReturnError, VfioUser,
 };
 use conf::{DeviceId, DirectMode, Network, NetworkPort, PciAddress, Plug, Uuid};
 use host::{HostError, PhysicalFunction, SharedHost, VirtualFunction};
-use pool::{Holder, Pool, Request, ShareId, Uses};
+use pool::{Pool, Request, ShareId, Uses};
 use rpc::{Code, Domain, Error};
 
 use crate::fault::{self, Result};
@@ -61,7 +61,7 @@ struct State {
 /// Who borrows, and by what.
 #[derive(Debug, Clone)]
 pub(crate) struct Borrower {
-    pub(crate) owner: Owner,
+    pub(crate) owner: Holder,
     pub(crate) origin: Origin,
 }
 
@@ -95,20 +95,21 @@ impl Borrower {
     /// The owner of a port.
     pub(crate) fn port(network: &Network, port: &NetworkPort) -> Self {
         Self {
-            owner: Owner {
+            owner: Holder {
                 guest: port.owner_uuid,
                 name: port.owner_name.clone(),
                 network: Some(network.name.clone()),
                 port: Some(port.uuid),
                 mac: Some(port.mac),
                 alias: None,
+                attachment: None,
             },
             origin: Origin::PoolPort,
         }
     }
 
-    fn holder(&self) -> Holder {
-        Holder {
+    fn holder(&self) -> pool::Holder {
+        pool::Holder {
             guest: self.owner.name.clone(),
             network: self.owner.network.clone(),
             mac: self.owner.mac,
@@ -151,7 +152,7 @@ impl Lender {
         }
         let mut state = lock(&self.state);
         for line in self.assigner.list() {
-            if let Some(port) = line.owner.port {
+            if let Some(port) = line.holder.port {
                 state.by_port.insert(port, line.generation);
             }
             // A fresh pool has lent nothing, so nothing clashes.
@@ -478,7 +479,7 @@ impl State {
     /// Enters a line of the list into the pool.
     fn enter(&mut self, line: &Assignment) {
         let holder = Borrower {
-            owner: line.owner.clone(),
+            owner: line.holder.clone(),
             origin: line.origin,
         }
         .holder();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
-use assign::{Item, Owner, Phase};
+use assign::{Holder, Item, Phase};
 use conf::{MacAddress, NetdevName, PciAddress, Uuid};
 use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
@@ -15,7 +15,7 @@ use crate::sync::lock;
 /// A lent device that is not there any more.
 #[derive(Debug)]
 pub(crate) struct Vanished {
-    pub(crate) owner: Owner,
+    pub(crate) owner: Holder,
 }
 
 /// What has to be looked at again.
@@ -131,16 +131,16 @@ impl Lender {
         let lines = self.assigner.list().into_iter();
         let its = lines.filter(|line| {
             let is_it = instance.is_none_or(|instance| line.instance == Some(instance));
-            line.owner.mac == Some(mac) && line.phase == Phase::Lent && is_it
+            line.holder.mac == Some(mac) && line.phase == Phase::Lent && is_it
         });
         for line in its {
             match self
                 .assigner
                 .associate(line.generation, PortAction::AssociateAgain)
             {
-                Ok(()) => tracing::info!(guest = line.owner.name, %mac, "its port profile again"),
+                Ok(()) => tracing::info!(guest = line.holder.name, %mac, "its port profile again"),
                 Err(error) => tracing::error!(
-                    guest = line.owner.name,
+                    guest = line.holder.name,
                     %mac,
                     error = fault::chain(&error),
                     "its port profile is not associated again"
@@ -222,7 +222,7 @@ impl Lender {
                 .into_iter()
                 .filter(|line| line.item == Item::Device(device) || line.parent == Some(device));
             for line in its {
-                tell(Vanished { owner: line.owner });
+                tell(Vanished { owner: line.holder });
             }
         }
     }

@@ -71,13 +71,14 @@ fn network(name: &str, mode: &str, members: &str) -> Network {
 
 fn borrower(network: &Network, guest: u8) -> Borrower {
     Borrower {
-        owner: Owner {
+        owner: Holder {
             guest: Uuid::from_u128(guest.into()),
             name: format!("g{guest}"),
             network: Some(network.name.clone()),
             port: Some(Uuid::from_u128(1000 + u128::from(guest))),
             mac: Some(MacAddress::new([0x52, 0x54, 0, 0, 0, guest])),
             alias: None,
+            attachment: None,
         },
         origin: Origin::PoolPort,
     }

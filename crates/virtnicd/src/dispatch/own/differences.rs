@@ -90,7 +90,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use assign::{MacvtapPreparation, Origin, Owner, Preparation, Vhost};
+    use assign::{Holder, MacvtapPreparation, Origin, Preparation, Vhost};
     use conf::{DirectMode, MacAddress};
     use host::{Fault, Links as _, Operation, SimulatedHost, TapQueues};
 
@@ -108,13 +108,14 @@ mod tests {
         let open = || Lender::open(Arc::new(host.clone()), journal.clone(), None).unwrap();
         let before = open();
         let borrower = Borrower {
-            owner: Owner {
+            owner: Holder {
                 guest: Uuid::from_u128(1),
                 name: "web".to_owned(),
                 network: None,
                 port: None,
                 mac: Some(MAC),
                 alias: None,
+                attachment: None,
             },
             origin: Origin::Interface,
         };

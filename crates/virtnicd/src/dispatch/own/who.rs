@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use assign::{Assignment, Item, Kind, Owner, Phase};
+use assign::{Assignment, Holder, Item, Kind, Phase};
 use conf::xml::Keyword as _;
 use conf::{DeviceId, Plug};
 use rpc::{Lent, LentKind, VirtnicWho};
@@ -42,7 +42,7 @@ impl Daemon {
             Phase::Returning => "returning",
             Phase::Dirty(_) => "dirty",
         };
-        let port = self.port_of(&line.owner);
+        let port = self.port_of(&line.holder);
         let kind = line.kind.unwrap_or_else(|| kind_to_be(line, port.as_ref()));
         let device = line.item.device();
         // A device that is only claimed was not looked at yet; its network knows it.
@@ -60,7 +60,7 @@ impl Daemon {
             Some(since.as_secs())
         };
         let since = line.since.or_else(made);
-        let owner = &line.owner;
+        let owner = &line.holder;
         Lent {
             kind: match kind {
                 Kind::Hostdev => LentKind::Hostdev,
@@ -86,7 +86,7 @@ impl Daemon {
         }
     }
 
-    fn port_of(&self, owner: &Owner) -> Option<PortEntry> {
+    fn port_of(&self, owner: &Holder) -> Option<PortEntry> {
         let network = self.networks.by_name(owner.network.as_deref()?)?;
         network.port(owner.port?).ok()
     }

@@ -1,7 +1,7 @@
 //! What the journal keeps of an item: all that it takes to restore it.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
-use host::{PortProfile, VfSetting, VfState, VirtualFunction};
+use host::{Ipv6Autoconf, PortProfile, VfSetting, VfState, VirtualFunction};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Generation, Holder, Item, Kind, Origin};
@@ -107,6 +107,10 @@ pub(crate) struct LowerWork {
     pub(crate) index: u32,
     /// It was down, and was brought up for the guest.
     pub(crate) raised: bool,
+    /// How it got IPv6 addresses, where it is to get none while it is up for guests only. Earlier
+    /// formats lack it.
+    #[serde(default)]
+    pub(crate) ipv6: Option<Ipv6Autoconf>,
     /// As it was found, where it is lent whole.
     pub(crate) whole: Option<WholeWork>,
 }
@@ -143,7 +147,7 @@ pub(crate) enum Association {
 
 impl Record {
     /// Of this layout; a later one gets another number.
-    pub(crate) const FORMAT: u32 = 2;
+    pub(crate) const FORMAT: u32 = 3;
 
     pub(crate) fn vfio(&self) -> Option<&VfioWork> {
         match &self.work {

@@ -25,6 +25,12 @@ pub enum Step {
         /// The user.
         user: VfioUser,
     },
+    /// Keeping the host's kernel from taking IPv6 addresses on the device below a macvtap in
+    /// passthrough mode.
+    NoIpv6 {
+        /// The device below.
+        netdev: NetdevName,
+    },
     /// Giving the device below a macvtap in passthrough mode the guest's MAC.
     LowerMac {
         /// The device below.
@@ -109,6 +115,9 @@ impl fmt::Display for Step {
             Self::Bind { driver } => write!(f, "bind to {driver}"),
             Self::Grant { group, user } => {
                 write!(f, "let user {} open /dev/vfio/{group}", user.uid)
+            }
+            Self::NoIpv6 { netdev } => {
+                write!(f, "keep the host from taking IPv6 addresses on {netdev}")
             }
             Self::LowerMac { netdev, mac } => write!(f, "give {netdev} the MAC {mac}"),
             Self::LowerMtu { netdev, mtu } => write!(f, "give {netdev} an MTU of {mtu}"),

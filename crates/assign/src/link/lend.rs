@@ -6,7 +6,7 @@ use conf::{DirectMode, NetdevName};
 use host::{Host, HostError, MacvlanSpec, Netdev, RxFilter, TapQueues, TapSpec};
 
 use super::find::lower_now;
-use super::lower::{Given, give_mac, give_mtu};
+use super::lower::{Given, give_mac, give_mtu, hush};
 use super::names::name_of;
 use super::plan::{MACVTAP, TAP};
 use crate::assigner::Assigner;
@@ -77,6 +77,8 @@ impl Making<'_> {
                     insist(|| host.set_vf(&work.vf, *setting))?;
                 }
             }
+            // Another one, if its driver was bound anew for its MAC.
+            Step::NoIpv6 { .. } => hush(host, self.lower()?.index)?,
             Step::LowerMac { mac, .. } => self.lower_mac(*mac)?,
             Step::LowerMtu { mtu, .. } => {
                 let lower = self.lower()?;

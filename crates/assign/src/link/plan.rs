@@ -1,7 +1,7 @@
 //! What making a link would take.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
-use host::{BridgePort, Host, Netdev, PortAction, Usage, VfSetting};
+use host::{BridgePort, Host, Ipv6Autoconf, Netdev, PortAction, Usage, VfSetting};
 
 use crate::assigner::Assigner;
 use crate::device::{Holder, Item};
@@ -55,8 +55,14 @@ impl Assigner {
             });
         }
         let mut steps = Vec::new();
+        let mut ipv6 = None;
         let whole = if is_whole {
-            Some(self.plan_whole(&lower, macvtap, &mut steps)?)
+            let whole = self.plan_whole(&lower, macvtap, &mut steps)?;
+            ipv6 = host.ipv6_autoconf(lower.index)?;
+            if ipv6.is_some_and(|found| found != Ipv6Autoconf::NONE) {
+                steps.push(Step::NoIpv6 { netdev: lower.name });
+            }
+            Some(whole)
         } else {
             refuse_enslaved(host, &lower)?;
             None
@@ -105,6 +111,7 @@ impl Assigner {
                     name: lower.name,
                     index: lower.index,
                     raised: false,
+                    ipv6,
                     whole,
                 }),
                 mode: Some(macvtap.mode),

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 
 use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 use host::{
-    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, LinkState, Links, MacvlanSpec,
-    Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
+    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
+    MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
     SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
 };
 
@@ -126,6 +126,15 @@ impl Links for Hooked {
             return Ok(());
         }
         self.inner.set_up(ifindex, up)
+    }
+    fn ipv6_autoconf(&self, ifindex: u32) -> Answer<Option<Ipv6Autoconf>> {
+        self.inner.ipv6_autoconf(ifindex)
+    }
+    fn set_addr_gen_mode(&self, ifindex: u32, mode: u8) -> Answer<()> {
+        self.inner.set_addr_gen_mode(ifindex, mode)
+    }
+    fn set_accept_ra(&self, ifindex: u32, accept: i32) -> Answer<()> {
+        self.inner.set_accept_ra(ifindex, accept)
     }
     fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Answer<()> {
         if self.deaf_to == Some(Operation::SetNetdevMac) {

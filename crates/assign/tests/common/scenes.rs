@@ -22,6 +22,10 @@ pub(crate) enum Scene {
     PassthroughLockedVf,
     /// A macvtap in passthrough mode on a plain card.
     PassthroughNic,
+    /// A macvtap on a plain card that the host keeps down.
+    SharedDown,
+    /// A macvtap in passthrough mode on one.
+    PassthroughDown,
     /// A tap in a bridge.
     Bridge,
     /// A tap alone.
@@ -31,7 +35,7 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Vfio,
         Self::Shared(DirectMode::Vepa),
         Self::Shared(DirectMode::Private),
@@ -39,6 +43,8 @@ impl Scene {
         Self::PassthroughVf,
         Self::PassthroughLockedVf,
         Self::PassthroughNic,
+        Self::SharedDown,
+        Self::PassthroughDown,
         Self::Bridge,
         Self::Ethernet,
         Self::Existing,
@@ -52,6 +58,9 @@ impl Scene {
             let own = machine.host.vf_state(&vf).unwrap().netdev.unwrap().1;
             machine.host.set_vf(&vf, VfSetting::Mac(own)).unwrap();
         }
+        if matches!(self, Self::SharedDown | Self::PassthroughDown) {
+            machine.host.put_up("eth0", false);
+        }
         machine.host.clear_effects();
         machine
     }
@@ -62,7 +71,9 @@ impl Scene {
             Self::Vfio | Self::PassthroughVf | Self::PassthroughLockedVf => {
                 Some(machine.vf(0).into())
             }
-            Self::Shared(_) | Self::PassthroughNic => Some(machine.device("eth0")),
+            Self::Shared(_) | Self::PassthroughNic | Self::SharedDown | Self::PassthroughDown => {
+                Some(machine.device("eth0"))
+            }
             Self::Bridge | Self::Ethernet | Self::Existing => None,
         }
     }
@@ -75,7 +86,7 @@ impl Scene {
     ) -> Result<Claim, ClaimError> {
         let device = self.device(machine);
         match (self, device) {
-            (Self::Shared(_), _) | (_, None) => {
+            (Self::Shared(_) | Self::SharedDown, _) | (_, None) => {
                 assigner.claim_link(device, guest(n), Origin::Interface)
             }
             (_, Some(device)) => assigner.claim(device, guest(n), Origin::Interface),
@@ -95,6 +106,10 @@ impl Scene {
                     vf: Some(mac_and_vlan(n)),
                     ..macvtap("sim0v0", DirectMode::Passthrough, n)
                 })
+            }
+            Self::SharedDown => Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, n)),
+            Self::PassthroughDown => {
+                Preparation::Macvtap(macvtap("eth0", DirectMode::Passthrough, n))
             }
             Self::PassthroughNic => Preparation::Macvtap(MacvtapPreparation {
                 mtu: Some(9000),

@@ -3,6 +3,7 @@
 mod ability;
 mod alias;
 mod driver;
+mod ipv6;
 mod links;
 mod netlink;
 mod paths;

@@ -12,7 +12,7 @@ use super::state::{
     pf_netdev, vf_ifindex, vf_netdev,
 };
 use super::{NIC_DRIVER, VF_DRIVER};
-use crate::{BridgePort, Counters, HostEvent, LinkState, Netdev, RxFilter, Usage};
+use crate::{BridgePort, Counters, HostEvent, Ipv6Autoconf, LinkState, Netdev, RxFilter, Usage};
 
 /// Devices that are neither a PF's nor a VF's are counted from here: there are fewer VFs.
 const FIRST_MADE_INDEX: u32 = 100_000;
@@ -64,6 +64,8 @@ pub(super) struct Common {
     pub(super) port: Option<BridgePort>,
     pub(super) filter: RxFilter,
     pub(super) alternative_names: Vec<String>,
+    /// As the kernel has it for a new device, unless it was changed.
+    pub(super) ipv6: Option<Ipv6Autoconf>,
 }
 
 /// Whose a network device is.

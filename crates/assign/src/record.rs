@@ -58,6 +58,10 @@ pub(crate) struct VfWork {
     pub(crate) vf: VirtualFunction,
     /// Its settings as they were found.
     pub(crate) original: VfState,
+    /// Whether its driver had found its MAC given by the PF. `None`: not known, as in earlier
+    /// formats.
+    #[serde(default)]
+    pub(crate) mac_given: Option<bool>,
     /// What it gets; empty for plain host devices.
     pub(crate) settings: Vec<VfSetting>,
 }
@@ -263,6 +267,7 @@ impl TryFrom<Format1> for Record {
         let vf = old.vf.zip(old.original).map(|(vf, original)| VfWork {
             vf,
             original,
+            mac_given: None,
             settings: old.settings,
         });
         Ok(Self {

@@ -12,7 +12,7 @@ use common::{
     ordinary, vfio,
 };
 use conf::{HostDriver, MacAddress, VfLink};
-use host::{Effect, Fault, Host, Operation, Quirks, VfSetting, VlanProtocol};
+use host::{Effect, Fault, Host, Operation, Quirks, VfSetting, VirtualFunction, VlanProtocol};
 
 #[test]
 fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
@@ -343,4 +343,74 @@ fn what_a_guests_attachment_has_is_found_by_it_over_a_restart() {
     assert_eq!((line.item, line.generation), (lent.item, lent.generation));
     assigner.give_back(lent.generation).unwrap();
     assert!(assigner.find_attachment(attachment).is_none());
+}
+
+/// A VF of an igb card, found with those MACs, and how its PF holds it.
+fn igb_vf(admin: Option<u32>, own: Option<u32>, trust: bool) -> (Machine, VirtualFunction) {
+    let machine = Machine::new("vfs=2");
+    machine.host.set_quirks(Quirks::igb());
+    let vf = machine.host.virtual_function(machine.vf(0)).unwrap();
+    let rebind = || {
+        machine.host.unbind(vf.address, None).unwrap();
+        machine.host.bind(vf.address, "vfio-pci").unwrap();
+        machine.host.unbind(vf.address, Some("simvf")).unwrap();
+    };
+    machine.host.set_vf(&vf, VfSetting::Trust(trust)).unwrap();
+    rebind();
+    if let Some(own) = own {
+        machine.host.set_netdev_mac("sim0v0", mac(own)).unwrap();
+    }
+    if let Some(admin) = admin {
+        machine
+            .host
+            .set_vf(&vf, VfSetting::Mac(mac(admin)))
+            .unwrap();
+        if own.is_none() {
+            rebind();
+        }
+    }
+    (machine, vf)
+}
+
+/// Whether the VF's PF lets it have a MAC of its own choice.
+fn may_choose(machine: &Machine, vf: &VirtualFunction) -> bool {
+    let was = machine.host.vf_state(vf).unwrap().netdev.unwrap().1;
+    let may = machine.host.set_netdev_mac("sim0v0", mac(200)).is_ok();
+    if may {
+        machine.host.set_netdev_mac("sim0v0", was).unwrap();
+    }
+    may
+}
+
+#[test]
+fn a_vf_gets_its_own_mac_and_its_pfs_back_and_is_held_as_before() {
+    for trust in [false, true] {
+        for (admin, own) in [
+            (None, None),
+            (None, Some(90)),
+            (Some(91), None),
+            (Some(91), Some(90)),
+            // The guest's is the one that is found.
+            (Some(1), Some(90)),
+        ] {
+            let (machine, vf) = igb_vf(admin, own, trust);
+            let case = format!("{admin:?} {own:?} {trust}");
+            let assigner = machine.start();
+            let found = machine.host.snapshot();
+            for _ in 0..2 {
+                let lent = lend(&assigner, vf.address, 1, &ordinary(1)).unwrap();
+                let returned = assigner.give_back(lent.generation);
+                returned.unwrap_or_else(|error| panic!("{case}: {}", chain(&error)));
+                assert_eq!(
+                    found.differences(&machine.host.snapshot()),
+                    [""; 0],
+                    "{case}"
+                );
+                // A trusted one may always, and its choice would replace what is checked here.
+                if !trust {
+                    assert_eq!(may_choose(&machine, &vf), admin.is_none(), "{case}");
+                }
+            }
+        }
+    }
 }

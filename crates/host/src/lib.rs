@@ -67,6 +67,11 @@ pub trait Host: Links {
     /// All that the kernel tells of a VF's settings.
     fn vf_state(&self, vf: &VirtualFunction) -> Result<VfState, HostError>;
 
+    /// Whether the VF's own driver found a MAC that its PF had given it; `false`: it made one up, or
+    /// the host gave it one. `None`: it has no network device, or the kernel does not tell.
+    /// [`VfState::mac`] does not say so: some PFs list what the VF chose for itself.
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError>;
+
     /// What the PF's driver can set of that which [`Self::vf_state`] tells for every driver alike.
     fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError>;
 

@@ -168,9 +168,11 @@ impl Assigner {
                     _ => true,
                 });
                 steps.extend(steps_to_make(&settings, &original));
+                let mac_given = host.vf_mac_is_given(&vf)?;
                 Some(VfWork {
                     vf,
                     original,
+                    mac_given,
                     settings,
                 })
             }

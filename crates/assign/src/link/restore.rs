@@ -236,6 +236,7 @@ fn restore_vf(
         Err(error) => function.faults.doubtful(Err(error)),
     }
     function.netdev_mac();
+    function.admin_mac();
     function.verify();
     let Faults {
         certain,

@@ -146,9 +146,11 @@ fn plan_vf(
         settings.retain(|setting| !matches!(setting, VfSetting::Mac(_) | VfSetting::Vlan { .. }));
     }
     steps.extend(steps_to_make(&settings, &original));
+    let mac_given = host.vf_mac_is_given(&vf)?;
     Ok(VfWork {
         vf,
         original,
+        mac_given,
         settings,
     })
 }

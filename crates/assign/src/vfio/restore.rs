@@ -34,6 +34,7 @@ impl Assigner {
             work.faults.certain.push(fault);
         }
         work.netdev_mac();
+        work.admin_mac();
         work.verify();
         restored.faults = work.faults.settle(record.item);
         restored

@@ -66,6 +66,9 @@ impl Host for Hooked {
         }
         self.inner.set_vf(vf, setting)
     }
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Answer<Option<bool>> {
+        self.inner.vf_mac_is_given(vf)
+    }
     fn vf_abilities(&self, vf: &VirtualFunction) -> Answer<VfAbilities> {
         self.inner.vf_abilities(vf)
     }

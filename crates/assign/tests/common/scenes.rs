@@ -5,15 +5,17 @@ use assign::{
     TapPreparation, Vhost,
 };
 use conf::{Bandwidth, DeviceId, DirectMode, NetdevName, Rate, Uuid};
-use host::{BridgePort, Host, Links, PortAction, TapQueues, VfSetting};
+use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, VfSetting};
 
-use super::{Machine, everything, guest, mac, mac_and_vlan};
+use super::{Machine, everything, guest, mac, mac_and_vlan, ordinary};
 
 /// A way to lend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
     /// A VF by vfio.
     Vfio,
+    /// The same on an igb card, whose PF holds the VF to another MAC than its own.
+    VfioHeld,
     /// A macvtap that shares a card's network device.
     Shared(DirectMode),
     /// A macvtap in passthrough mode on a VF.
@@ -35,8 +37,9 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Vfio,
+        Self::VfioHeld,
         Self::Shared(DirectMode::Vepa),
         Self::Shared(DirectMode::Private),
         Self::Shared(DirectMode::Bridge),
@@ -58,6 +61,12 @@ impl Scene {
             let own = machine.host.vf_state(&vf).unwrap().netdev.unwrap().1;
             machine.host.set_vf(&vf, VfSetting::Mac(own)).unwrap();
         }
+        if self == Self::VfioHeld {
+            machine.host.set_quirks(Quirks::igb());
+            let vf = machine.host.virtual_function(machine.vf(0)).unwrap();
+            machine.host.set_netdev_mac("sim0v0", mac(90)).unwrap();
+            machine.host.set_vf(&vf, VfSetting::Mac(mac(91))).unwrap();
+        }
         if matches!(self, Self::SharedDown | Self::PassthroughDown) {
             machine.host.put_up("eth0", false);
         }
@@ -68,7 +77,7 @@ impl Scene {
     /// What is claimed of the host.
     pub(crate) fn device(self, machine: &Machine) -> Option<DeviceId> {
         match self {
-            Self::Vfio | Self::PassthroughVf | Self::PassthroughLockedVf => {
+            Self::Vfio | Self::VfioHeld | Self::PassthroughVf | Self::PassthroughLockedVf => {
                 Some(machine.vf(0).into())
             }
             Self::Shared(_) | Self::PassthroughNic | Self::SharedDown | Self::PassthroughDown => {
@@ -97,6 +106,7 @@ impl Scene {
     pub(crate) fn preparation(self, n: u32) -> Preparation {
         match self {
             Self::Vfio => everything(n),
+            Self::VfioHeld => ordinary(n),
             Self::Shared(mode) => Preparation::Macvtap(MacvtapPreparation {
                 profile: Some(qbg()),
                 ..macvtap("eth0", mode, n)
@@ -137,7 +147,7 @@ impl Scene {
 
     /// Whether a link is made for the guest.
     pub(crate) fn makes_link(self) -> bool {
-        !matches!(self, Self::Vfio | Self::Existing)
+        !matches!(self, Self::Vfio | Self::VfioHeld | Self::Existing)
     }
 
     /// The item that is claimed first.

@@ -170,6 +170,13 @@ impl Host for LinuxHost {
         })
     }
 
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError> {
+        match self.sysfs.netdevs(vf.address)?.first() {
+            Some(netdev) => self.sysfs.mac_is_permanent(netdev),
+            None => Ok(None),
+        }
+    }
+
     fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
         let driver = self.sysfs.driver(vf.pf_address)?;
         Ok(driver.map_or(VfAbilities::ALL, |driver| VfAbilities::of_driver(&driver)))

@@ -97,6 +97,13 @@ impl Host for SimulatedHost {
         })
     }
 
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError> {
+        self.call(Operation::ReadVf, Some(vf.address), |state, _| {
+            let vf = state.vf(vf.address)?;
+            Ok(vf.netdev_mac.map(|_| vf.took_given_mac))
+        })
+    }
+
     fn vf_abilities(&self, _vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
         let quirks = self.lock().quirks;
         Ok(VfAbilities {

@@ -68,6 +68,8 @@ pub(super) struct Vf {
     pub(super) admin_mac: MacAddress,
     /// The PF gave it; else the VF's driver told it, or there is none.
     pub(super) mac_given: bool,
+    /// Its driver found its MAC given when it was bound.
+    pub(super) took_given_mac: bool,
     pub(super) vlan: (u16, u8, VlanProtocol),
     pub(super) spoof_check: bool,
     pub(super) trust: bool,
@@ -336,6 +338,7 @@ impl State {
             // Where the PF gave none, igbvf makes a new one up at each probe.
             let own = Some(vf.admin_mac).filter(|mac| heard && !mac.is_zero());
             let own = own.unwrap_or(random);
+            vf.took_given_mac = vf.mac_given && own == vf.admin_mac;
             vf.netdev_mac = Some(own);
             if mailbox && heard && !vf.mac_given {
                 vf.admin_mac = own;
@@ -430,6 +433,7 @@ impl Vf {
         Self {
             admin_mac: MacAddress::ZERO,
             mac_given: false,
+            took_given_mac: false,
             vlan: (0, 0, VlanProtocol::Dot1q),
             spoof_check: true,
             trust: false,

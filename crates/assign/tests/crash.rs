@@ -152,7 +152,7 @@ fn a_device_that_is_still_open_is_not_touched_though_its_guest_is_said_to_be_gon
     machine.host.hold_vfio(machine.vf(0), true);
     let (assigner, findings) = machine.restart(|_| false);
     let text = findings[0].to_string();
-    assert!(text.contains("a process has its vfio group"), "{text}");
+    assert!(text.contains("process 4711 has its vfio group"), "{text}");
     assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
     machine.host.hold_vfio(machine.vf(0), false);
     assigner.give_back(lent.generation).unwrap();

@@ -4,8 +4,9 @@
 mod common;
 
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
-use assign::{Origin, Phase, Preparation, ReturnError, VfioPreparation};
+use assign::{ErrorKind, Origin, Phase, Preparation, ReturnError, VfioPreparation};
 use common::hooked::Hooked;
 use common::{
     Machine, USER, chain, claim, driver, everything, guest, item, lend, mac, mac_and_vlan, managed,
@@ -315,19 +316,43 @@ fn a_device_that_vanished_is_off_the_list_when_it_is_given_back() {
 }
 
 #[test]
-fn nothing_is_taken_from_a_guest_that_still_runs() {
+fn nothing_is_taken_from_a_process_that_still_has_it_and_nothing_is_forgotten() {
     let machine = Machine::new("vfs=1");
     let (assigner, vf) = (machine.start(), machine.vf(0));
-    let lent = lend(&assigner, vf, 1, &ordinary(1)).unwrap();
-    let as_lent = machine.host.snapshot();
-    machine.host.hold_vfio(vf, true);
-    let error = assigner.give_back(lent.generation).unwrap_err();
-    assert!(matches!(error, ReturnError::Untouched { .. }));
-    assert!(chain(&error).starts_with(&format!("cannot take {vf} back from guest 'web1'")));
-    assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
-    assert_eq!(assigner.list()[0].phase, Phase::Lent);
-    machine.host.hold_vfio(vf, false);
-    assigner.give_back(lent.generation).unwrap();
+    let plain = machine.host.add_nic("eth0").unwrap().pci.unwrap();
+    for (device, preparation) in [(vf, ordinary(1)), (plain, managed(None))] {
+        let found = machine.host.snapshot();
+        let lent = lend(&assigner, device, 1, &preparation).unwrap();
+        let (as_lent, records) = (machine.host.snapshot(), machine.records());
+        machine.host.hold_vfio(device, true);
+        let error = assigner.give_back(lent.generation).unwrap_err();
+        assert!(matches!(error, ReturnError::StillHeld { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::System(16));
+        let text = error.to_string();
+        let start = format!("{device}, lent to guest 'web1', is still in use: process 4711 has");
+        assert!(text.starts_with(&start), "{text}");
+        assert!(
+            error
+                .advice()
+                .unwrap()
+                .starts_with("once process 4711 has ended")
+        );
+        assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
+        assert_eq!(
+            (&assigner.list()[0].phase, machine.records()),
+            (&Phase::Lent, records)
+        );
+        let later = assigner.give_back_within(lent.generation, Duration::from_millis(1));
+        assert!(matches!(later, Err(ReturnError::StillHeld { .. })));
+        let patience = Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| assigner.give_back_within(lent.generation, patience));
+            machine.host.hold_vfio(device, false);
+            waits.join().unwrap().unwrap();
+        });
+        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+        assert!(assigner.list().is_empty() && machine.records().is_empty());
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Life {
                 let Some(line) = listed.get(nth) else { return };
                 let returned = until_crash(|| self.assigner.give_back(line.generation));
                 match returned {
-                    Some(Err(ReturnError::Untouched { .. })) => {}
+                    Some(Err(ReturnError::Untouched { .. } | ReturnError::StillHeld { .. })) => {}
                     Some(_) => self.forget(line.item),
                     None => {
                         self.forget(line.item);

@@ -86,6 +86,10 @@ pub trait Host: Links {
     /// What, if anything, uses the VF now besides us: the kernel's view, not our records.
     fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError>;
 
+    /// Who has the function's vfio group open, where a vfio driver has the function. Members of a
+    /// group share it: it may be open for another one.
+    fn vfio_holder(&self, address: PciAddress) -> Result<Option<VfioHolder>, HostError>;
+
     /// Whether it is certain, and can be told at once, that nothing uses the VF. Unlike every other
     /// question this one never waits for a lock that a driver may hold for seconds, so it may be
     /// asked where nothing may block. `false`: ask [`Self::vf_usage`].

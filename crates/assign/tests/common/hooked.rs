@@ -6,7 +6,8 @@ use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 use host::{
     BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
     MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
-    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
+    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VfioHolder,
+    VirtualFunction,
 };
 
 pub(crate) struct Hooked {
@@ -77,6 +78,9 @@ impl Host for Hooked {
     }
     fn vf_usage(&self, vf: &VirtualFunction) -> Answer<Vec<Usage>> {
         self.inner.vf_usage(vf)
+    }
+    fn vfio_holder(&self, address: PciAddress) -> Answer<Option<VfioHolder>> {
+        self.inner.vfio_holder(address)
     }
     fn best_vfio_driver(&self, address: PciAddress) -> Answer<String> {
         self.inner.best_vfio_driver(address)

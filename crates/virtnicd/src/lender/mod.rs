@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use assign::{
     Assigner, Assignment, ChangeError, Claim, Difference, ErrorKind, Generation, Holder, Item,
@@ -57,6 +58,10 @@ struct State {
     /// Lent devices that the host does not have any more.
     vanished: BTreeSet<DeviceId>,
 }
+
+/// How long a process may take to let go of its vfio groups once it has ended, or has parted with
+/// a device.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// Who borrows, and by what.
 #[derive(Debug, Clone)]
@@ -313,7 +318,9 @@ impl Lender {
     ) -> std::result::Result<(), String> {
         lock(&self.state).claims.remove(&generation);
         let assigner = Arc::clone(&self.assigner);
-        let returned = tokio::task::spawn_blocking(move || assigner.give_back(generation)).await;
+        let returned =
+            tokio::task::spawn_blocking(move || assigner.give_back_within(generation, LETTING_GO))
+                .await;
         match returned {
             Ok(Ok(returned)) => {
                 self.settle(returned.item, generation);

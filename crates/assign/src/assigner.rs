@@ -10,6 +10,7 @@ use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::{ClaimError, Obstacle, OpenError, ReturnError};
 use crate::journal::Journal;
 use crate::list::{self, InHand, List};
+use crate::make_vfs::Probing;
 use crate::record::Record;
 use crate::recover::{Finding, Recovery};
 use crate::step::VfioUser;
@@ -19,6 +20,7 @@ use crate::step::VfioUser;
 pub struct Assigner {
     pub(crate) host: Shared,
     pub(crate) journal: Journal,
+    pub(crate) probing: Probing,
     pub(crate) vfio_user: Option<VfioUser>,
     list: Mutex<List>,
     /// Held while a device that links share is brought up or down, so that two of them agree who
@@ -77,6 +79,7 @@ impl Assigner {
         vfio_user: Option<VfioUser>,
     ) -> Result<(Self, Recovery), OpenError> {
         let boot = host.boot_id().map_err(OpenError::Boot)?;
+        let probing = Probing::open(&directory, &boot)?;
         let journal = Journal::open(directory, boot)?;
         let told = journal.read_all()?;
         let mut findings = Vec::new();
@@ -101,6 +104,7 @@ impl Assigner {
         let assigner = Self {
             host: Shared(host),
             journal,
+            probing,
             vfio_user,
             list: Mutex::new(list),
             parents: Mutex::default(),

@@ -342,7 +342,8 @@ pub enum UndoFault {
     Record(#[from] RecordError),
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with what is behind it, where that is told in one line of another one.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

@@ -36,6 +36,7 @@ mod error;
 mod journal;
 mod link;
 mod list;
+mod make_vfs;
 mod patience;
 mod plan;
 mod preparation;
@@ -58,6 +59,7 @@ pub use error::{
     Blocker, ClaimError, ErrorKind, LinkError, Obstacle, OpenError, PrepareError, ReturnError,
     UndoFault, describe_usage,
 };
+pub use make_vfs::MakeVfsError;
 pub use plan::ItemPlan;
 pub use preparation::{
     MacvtapPreparation, Preparation, Profile, ProfileId, TapPreparation, VfioPreparation, Vhost,

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use conf::{NetdevName, Uuid};
+use conf::{NetdevName, PciAddress, Uuid};
 use host::HostError;
 
 use crate::assigner::Assigner;
 use crate::compare::Deviation;
 use crate::device::{Assignment, Item};
-use crate::error::UndoFault;
+use crate::error::{UndoFault, chain};
+use crate::make_vfs::MakeVfsError;
 use crate::record::Stage;
 
 /// What the journal told when it was opened.
@@ -41,6 +42,22 @@ pub enum Finding {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// While VFs were made, drivers were kept from taking them; later ones are taken again.
+    #[error(
+        "drivers take new VFs of {pf} again by themselves: the last run was ended before it saw to that"
+    )]
+    ProbingRestored {
+        /// The physical function.
+        pf: PciAddress,
+    },
+    /// That could not be put back; it is tried again at the next start.
+    #[error("drivers don't take new VFs of {pf} by themselves (sriov_drivers_autoprobe): {}", chain(.error))]
+    ProbingLeft {
+        /// The physical function.
+        pf: PciAddress,
+        /// What stood in the way.
+        error: MakeVfsError,
     },
     /// The guest was gone; its device is back.
     #[error("{item} was given back: guest '{guest}' is gone")]
@@ -116,7 +133,7 @@ impl Assigner {
     /// are compared with the kernel; all others, and what was half prepared or half given back,
     /// are restored. Called once, after [`Assigner::open`].
     pub fn recover(&self, runs: impl Fn(Uuid) -> bool) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let mut findings = self.recover_probing();
         for record in self.left_over() {
             let Some(in_hand) = self.take_left(&record) else {
                 continue;

@@ -82,7 +82,9 @@ impl Machine {
     pub(crate) fn records(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.journal()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name != "starts").collect();
+        let mut names: Vec<_> = names
+            .filter(|name| name != "starts" && name != "probing")
+            .collect();
         names.sort_unstable();
         names
     }

@@ -205,47 +205,14 @@ impl Lender {
             );
             Error::new(Code::OperationFailed, Domain::Network, detail)
         };
-        let count = u16::try_from(count)
-            .ok()
-            .filter(|count| *count <= pf.max_vfs)
-            .ok_or_else(|| refused(format!("it can have {} at most", pf.max_vfs)))?;
-        let said = |error: &HostError| match error.advice() {
-            Some(advice) => format!("{}\n{advice}", fault::chain(error)),
-            None => fault::chain(error),
-        };
-        let probed = self.host.autoprobe(pf).map_err(|e| refused(said(&e)))?;
-        let switch_off = probed && !need_netdevs;
-        if switch_off {
-            let off = self.host.set_autoprobe(pf, false);
-            off.map_err(|error| refused(said(&error)))?;
-        }
-        let made = self.host.set_vf_count(pf, count);
-        let restored = if switch_off {
-            self.host.set_autoprobe(pf, true)
-        } else {
-            Ok(())
-        };
-        match (made, restored) {
-            (Ok(()), Ok(())) => {
-                tracing::info!(pf = pf.netdev, count, "made VFs");
-                Ok(())
-            }
-            (Err(error), Ok(())) => Err(refused(said(&error))),
-            (Ok(()), Err(error)) => {
-                // The VFs are there, and good; only later ones would go without a driver.
-                tracing::error!(
-                    pf = pf.netdev,
-                    error = fault::chain(&error),
-                    "its drivers' automatic probing stays switched off"
-                );
-                Ok(())
-            }
-            (Err(error), Err(again)) => Err(refused(format!(
-                "{}\nNot undone: {}",
-                said(&error),
-                fault::chain(&again)
-            ))),
-        }
+        let made = self.assigner.make_vfs(pf, count, need_netdevs);
+        made.map_err(|error| {
+            let said = fault::chain(&error);
+            refused(match error.advice() {
+                Some(advice) => format!("{said}\n{advice}"),
+                None => said,
+            })
+        })
     }
 
     /// A device that a network lists by name. One that is not there yet is known by its name until

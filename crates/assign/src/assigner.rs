@@ -1,37 +1,31 @@
 //! The list of assigned devices.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use conf::{DeviceId, Uuid};
 use host::SharedHost;
 
-use crate::device::{Assignment, Generation, Item, Origin, Owner, Phase};
+use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::{ClaimError, Obstacle, OpenError, ReturnError};
 use crate::journal::Journal;
-use crate::list::{InHand, List};
+use crate::list::{self, InHand, List};
+use crate::make_vfs::Probing;
 use crate::record::Record;
 use crate::recover::{Finding, Recovery};
+use crate::step::VfioUser;
 
 /// Lends devices and takes them back; see the crate's own words.
 #[derive(Debug)]
 pub struct Assigner {
     pub(crate) host: Shared,
     pub(crate) journal: Journal,
+    pub(crate) probing: Probing,
     pub(crate) vfio_user: Option<VfioUser>,
     list: Mutex<List>,
     /// Held while a device that links share is brought up or down, so that two of them agree who
     /// is the last.
     pub(crate) parents: Mutex<()>,
-}
-
-/// Who opens `/dev/vfio/N`, where that is not root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct VfioUser {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
 }
 
 /// A device, or a link to be made, that is spoken for. Given to [`Assigner::prepare`], or its generation to
@@ -85,6 +79,7 @@ impl Assigner {
         vfio_user: Option<VfioUser>,
     ) -> Result<(Self, Recovery), OpenError> {
         let boot = host.boot_id().map_err(OpenError::Boot)?;
+        let probing = Probing::open(&directory, &boot)?;
         let journal = Journal::open(directory, boot)?;
         let told = journal.read_all()?;
         let mut findings = Vec::new();
@@ -109,6 +104,7 @@ impl Assigner {
         let assigner = Self {
             host: Shared(host),
             journal,
+            probing,
             vfio_user,
             list: Mutex::new(list),
             parents: Mutex::default(),
@@ -131,10 +127,10 @@ impl Assigner {
     pub fn claim(
         &self,
         device: DeviceId,
-        owner: Owner,
+        holder: Holder,
         origin: Origin,
     ) -> Result<Claim, ClaimError> {
-        let (item, generation) = self.lock().claim(Some(device), None, owner, origin)?;
+        let (item, generation) = self.lock().claim(Some(device), None, holder, origin)?;
         Ok(Claim {
             item,
             parent: None,
@@ -150,10 +146,10 @@ impl Assigner {
     pub fn claim_link(
         &self,
         parent: Option<DeviceId>,
-        owner: Owner,
+        holder: Holder,
         origin: Origin,
     ) -> Result<Claim, ClaimError> {
-        let (item, generation) = self.lock().claim(None, parent, owner, origin)?;
+        let (item, generation) = self.lock().claim(None, parent, holder, origin)?;
         Ok(Claim {
             item,
             parent,
@@ -200,6 +196,15 @@ impl Assigner {
             .map(|(item, entry)| entry.line(item))
     }
 
+    /// The line of a guest's attachment, if it is on the list. Records of releases that had none are
+    /// found by their generation only.
+    #[must_use]
+    pub fn find_attachment(&self, attachment: Uuid) -> Option<Assignment> {
+        let list = self.lock();
+        let item = *list.by_attachment.get(&attachment)?;
+        (list.entries.get(&item)).map(|entry| entry.line(item))
+    }
+
     /// What a guest has, in the order of [`Assigner::list`].
     #[must_use]
     pub fn of_guest(&self, guest: Uuid) -> Vec<Assignment> {
@@ -226,7 +231,7 @@ impl Assigner {
                 if entry.generation == claim.generation && entry.phase == Phase::Claimed =>
             {
                 entry.phase = Phase::Preparing;
-                Ok(InHand::new(self, claim.item, entry))
+                Ok(InHand::new(&self.list, claim.item, entry))
             }
             _ => Err(Obstacle::Superseded(claim.generation)),
         }
@@ -252,7 +257,7 @@ impl Assigner {
             (Phase::Returning, _) => in_hand("taken back"),
             _ if entry.busy => in_hand("switched on or off"),
             (Phase::Lent | Phase::Dirty(_), Some(record)) => {
-                let in_hand = InHand::new(self, item, entry);
+                let in_hand = InHand::new(&self.list, item, entry);
                 entry.phase = Phase::Returning;
                 Ok(Ok((in_hand, record)))
             }
@@ -282,13 +287,12 @@ impl Assigner {
         if entry.generation != record.generation {
             return None;
         }
-        let in_hand = InHand::new(self, record.item, entry);
+        let in_hand = InHand::new(&self.list, record.item, entry);
         entry.phase = Phase::Returning;
         Some(in_hand)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, List> {
-        // Each change of the list is made whole or not at all, so a panic elsewhere spoils none.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        list::lock(&self.list)
     }
 }

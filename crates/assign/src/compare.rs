@@ -11,7 +11,7 @@ use crate::vf::driver_name;
 
 /// Something that is not as the record says.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum Deviation {
     /// Set otherwise.
     Differs {
         /// As it was lent.
@@ -29,26 +29,26 @@ pub(crate) enum Found {
 
 impl Assigner {
     /// What is not so of what the record of a lent item says. Reads only.
-    pub(crate) fn compare(&self, record: &Record) -> Vec<Found> {
+    pub(crate) fn compare(&self, record: &Record) -> Vec<Deviation> {
         let host = &*self.host.0;
         let found = match &record.work {
             Work::Vfio(vfio) => compare_vfio(host, vfio),
             Work::Link(link) => compare_link(host, link, &self.tag_of(record)),
         };
         found.unwrap_or_else(|error| match error {
-            HostError::NoPciDevice(_) => vec![Found::DeviceGone],
-            error => vec![Found::Unknown(error)],
+            HostError::NoPciDevice(_) => vec![Deviation::DeviceGone],
+            error => vec![Deviation::Unknown(error)],
         })
     }
 }
 
-fn compare_vfio(host: &dyn Host, vfio: &VfioWork) -> Result<Vec<Found>, HostError> {
+fn compare_vfio(host: &dyn Host, vfio: &VfioWork) -> Result<Vec<Deviation>, HostError> {
     let (driver, mut found) = match &vfio.vf {
         Some(work) => compare_vf(host, work)?,
         None => (host.pci_device(vfio.address)?.driver, Vec::new()),
     };
     if driver.as_deref() != Some(&vfio.driver) {
-        found.push(Found::Differs {
+        found.push(Deviation::Differs {
             wanted: driver_name(Some(&vfio.driver)),
             found: driver_name(driver.as_deref()),
         });
@@ -56,10 +56,13 @@ fn compare_vfio(host: &dyn Host, vfio: &VfioWork) -> Result<Vec<Found>, HostErro
     Ok(found)
 }
 
-fn compare_vf(host: &dyn Host, work: &VfWork) -> Result<(Option<String>, Vec<Found>), HostError> {
+fn compare_vf(
+    host: &dyn Host,
+    work: &VfWork,
+) -> Result<(Option<String>, Vec<Deviation>), HostError> {
     let state = host.vf_state(&work.vf)?;
     let differing = differing(&work.settings, &state).into_iter();
-    let found = differing.map(|(wanted, found)| Found::Differs {
+    let found = differing.map(|(wanted, found)| Deviation::Differs {
         wanted: describe(wanted),
         found: found.map_or_else(|| "nothing told".to_owned(), describe),
     });
@@ -68,14 +71,14 @@ fn compare_vf(host: &dyn Host, work: &VfWork) -> Result<(Option<String>, Vec<Fou
 }
 
 /// Its MAC is not compared: a guest may have changed it, where it is trusted to.
-fn compare_link(host: &dyn Host, link: &LinkWork, tag: &str) -> Result<Vec<Found>, HostError> {
+fn compare_link(host: &dyn Host, link: &LinkWork, tag: &str) -> Result<Vec<Deviation>, HostError> {
     if let Some(lower) = &link.lower
         && matches!(lower_now(host, lower)?, LowerNow::Gone)
     {
-        return Ok(vec![Found::DeviceGone]);
+        return Ok(vec![Deviation::DeviceGone]);
     }
     let Some(netdev) = find_link(host, link, tag)? else {
-        return Ok(vec![Found::LinkGone(link.name)]);
+        return Ok(vec![Deviation::LinkGone(link.name)]);
     };
     let mut found = match link.whole().and_then(|whole| whole.vf.as_ref()) {
         Some(work) => compare_vf(host, work)?.1,
@@ -87,7 +90,7 @@ fn compare_link(host: &dyn Host, link: &LinkWork, tag: &str) -> Result<Vec<Found
             (Some(_), Some(name)) => format!("bridge {name}"),
             (Some(index), None) => format!("bridge {}", name_of(host, index)),
         };
-        found.push(Found::Differs {
+        found.push(Deviation::Differs {
             wanted: bridge(link.bridge_index, link.bridge),
             found: bridge(netdev.master, None),
         });

@@ -73,7 +73,7 @@ impl From<DeviceId> for Item {
 }
 
 /// Which claim of a device is meant. No two claims share one, across restarts of the daemon too
-/// (until the next boot), so that a late clean-up can't reach the next owner's device.
+/// (until the next boot), so that a late clean-up can't reach the next holder's device.
 ///
 /// Written `3.17`: the 17th claim since the third start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -134,9 +134,9 @@ pub enum Origin {
     HostDevice,
 }
 
-/// Whose the device is while it is lent.
+/// Whose the device is while it is lent. (`pool` has one of its own, with what a refusal tells.)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub struct Holder {
     /// The guest's identity.
     pub guest: Uuid,
     /// The guest's name.
@@ -149,6 +149,10 @@ pub struct Owner {
     pub mac: Option<MacAddress>,
     /// The guest's name for the device.
     pub alias: Option<String>,
+    /// The identity of the guest's attachment; `None` in records of earlier releases, and for
+    /// whoever has none.
+    #[serde(default)]
+    pub attachment: Option<Uuid>,
 }
 
 /// How far a device is on its way.
@@ -174,7 +178,7 @@ pub struct Assignment {
     /// Which claim of it.
     pub generation: Generation,
     /// Whose.
-    pub owner: Owner,
+    pub holder: Holder,
     /// Asked for by what.
     pub origin: Origin,
     /// How far.

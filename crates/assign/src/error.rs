@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use conf::{DeviceId, NetdevName, PciAddress};
-use host::{HostError, Usage};
+use host::{HostError, Usage, VfioHolder};
 use records::RecordError;
+use rustix::io::Errno;
 
 use crate::device::{Generation, Item};
 
@@ -285,6 +286,17 @@ pub enum ReturnError {
         /// What is done to it.
         doing: &'static str,
     },
+    /// A process has it. Nothing was changed, nothing is forgotten: it is as lent, or as dirty, as
+    /// before, and is taken back when it is asked for again after the process let go.
+    #[error("{item}, lent to guest '{guest}', is still in use: {process}")]
+    StillHeld {
+        /// What is lent.
+        item: Item,
+        /// Whose it is.
+        guest: String,
+        /// Who has it.
+        process: VfioHolder,
+    },
     /// Nothing was changed; it is as lent as before.
     #[error("cannot take {item} back from guest '{guest}'")]
     Untouched {
@@ -323,19 +335,15 @@ pub enum UndoFault {
         is: String,
     },
     /// A guest runs with it.
-    #[error("a process has its vfio group {group} open")]
-    StillOpen {
-        /// The group.
-        group: u32,
-    },
+    #[error("{0}")]
+    StillHeld(VfioHolder),
     /// The record could not be removed.
     #[error("{}", chain(.0))]
     Record(#[from] RecordError),
 }
 
-const EEXIST: i32 = 17;
-
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with what is behind it, where that is told in one line of another one.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -359,7 +367,7 @@ pub fn describe_usage(usage: &Usage) -> String {
         Usage::Lower { netdev, upper } => format!("{upper} sits on {netdev}"),
         Usage::DefaultRoute { netdev } => format!("a default route leaves through {netdev}"),
         Usage::OtherNamespace => "its network device is in another network namespace".to_owned(),
-        Usage::VfioOpen { group } => format!("a process has its vfio group {group} open"),
+        Usage::VfioOpen(holder) => holder.to_string(),
     }
 }
 
@@ -374,6 +382,33 @@ impl PrepareError {
     #[must_use]
     pub fn is_about_this_device(&self) -> bool {
         self.obstacle.is_about_this_device()
+    }
+}
+
+impl ReturnError {
+    /// Its class.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::StillHeld { .. } => ErrorKind::System(Errno::BUSY.raw_os_error()),
+            Self::Superseded(_) | Self::InHand { .. } => ErrorKind::OperationInvalid,
+            Self::Untouched { .. } | Self::Dirty { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What a person can do about it, where there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::StillHeld { process, .. } => Some(match process.process {
+                Some(process) => {
+                    format!("once process {process} has ended or closed it: virtnic reconcile")
+                }
+                None => "once it is closed: virtnic reconcile".to_owned(),
+            }),
+            Self::Dirty { .. } => Some("virtnic reconcile tells more, and mends it".to_owned()),
+            Self::Superseded(_) | Self::InHand { .. } | Self::Untouched { .. } => None,
+        }
     }
 }
 
@@ -405,7 +440,7 @@ impl Obstacle {
             | Self::Enslaved { .. }
             | Self::OtherDevice { .. } => ErrorKind::OperationInvalid,
             // What the kernel would have said.
-            Self::NameTaken { .. } => ErrorKind::System(EEXIST),
+            Self::NameTaken { .. } => ErrorKind::System(Errno::EXIST.raw_os_error()),
             Self::NotKept { .. } | Self::NoFreeName { .. } | Self::WrongClaim { .. } => {
                 ErrorKind::Internal
             }

@@ -71,7 +71,7 @@ impl Journal {
                 }),
                 Loaded::OtherBoot { id, record } => {
                     told.of_other_boots
-                        .push((id, record.map(|record| record.owner.name)));
+                        .push((id, record.map(|record| record.holder.name)));
                 }
                 Loaded::Unreadable(file) => told.unreadable.push(Unreadable {
                     path: file.path,

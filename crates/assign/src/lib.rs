@@ -36,6 +36,7 @@ mod error;
 mod journal;
 mod link;
 mod list;
+mod make_vfs;
 mod patience;
 mod plan;
 mod preparation;
@@ -46,18 +47,20 @@ mod record;
 mod recover;
 mod restore;
 mod settings;
+mod step;
 mod vf;
 mod vfio;
 
-pub use assigner::{Assigner, Claim, VfioUser};
+pub use assigner::{Assigner, Claim};
 pub use change::ChangeError;
 pub use config::{AccessVlan, VfConfig, VfConfigError};
-pub use device::{Assignment, Generation, Item, Kind, Origin, Owner, ParseGenerationError, Phase};
+pub use device::{Assignment, Generation, Holder, Item, Kind, Origin, ParseGenerationError, Phase};
 pub use error::{
     Blocker, ClaimError, ErrorKind, LinkError, Obstacle, OpenError, PrepareError, ReturnError,
     UndoFault, describe_usage,
 };
-pub use plan::{Plan, Step};
+pub use make_vfs::MakeVfsError;
+pub use plan::ItemPlan;
 pub use preparation::{
     MacvtapPreparation, Preparation, Profile, ProfileId, TapPreparation, VfioPreparation, Vhost,
 };
@@ -65,3 +68,4 @@ pub use prepare::{Lent, LentKind};
 pub use reconcile::{Difference, MendError};
 pub use recover::{Finding, Recovery};
 pub use restore::Returned;
+pub use step::{Step, VfioUser};

@@ -1,11 +1,11 @@
 //! The list itself: its lines, and who works on one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conf::{DeviceId, Uuid};
 
-use crate::assigner::Assigner;
-use crate::device::{Assignment, Generation, Item, Origin, Owner, Phase};
+use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::ClaimError;
 use crate::record::{Record, Stage};
 
@@ -16,6 +16,8 @@ pub(crate) struct List {
     pub(crate) entries: BTreeMap<Item, Entry>,
     pub(crate) by_generation: BTreeMap<Generation, Item>,
     by_guest: BTreeMap<Uuid, BTreeSet<Item>>,
+    /// Attachments are the guests' own, and the last claim for one counts.
+    pub(crate) by_attachment: BTreeMap<Uuid, Item>,
     /// The links on each device that is shared.
     pub(crate) shared: BTreeMap<DeviceId, BTreeSet<Generation>>,
     /// Items whose records can't be read: of nobody known.
@@ -25,7 +27,7 @@ pub(crate) struct List {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) generation: Generation,
-    pub(crate) owner: Owner,
+    pub(crate) holder: Holder,
     pub(crate) origin: Origin,
     pub(crate) phase: Phase,
     /// The device that it shares.
@@ -42,7 +44,7 @@ impl List {
         &mut self,
         device: Option<DeviceId>,
         parent: Option<DeviceId>,
-        owner: Owner,
+        holder: Holder,
         origin: Origin,
     ) -> Result<(Item, Generation), ClaimError> {
         if let Some(claimed) = device.or(parent) {
@@ -59,7 +61,7 @@ impl List {
             item,
             Entry {
                 generation,
-                owner,
+                holder,
                 origin,
                 phase: Phase::Claimed,
                 parent,
@@ -75,7 +77,7 @@ impl List {
         self.refuse_taken(device)?;
         if whole && let Some(links) = self.shared.get(&device) {
             let guests = links.iter().filter_map(|link| self.by_generation(*link));
-            let mut guests: Vec<_> = guests.map(|(_, entry)| entry.owner.name.clone()).collect();
+            let mut guests: Vec<_> = guests.map(|(_, entry)| entry.holder.name.clone()).collect();
             guests.dedup();
             return Err(ClaimError::Shared { device, guests });
         }
@@ -92,8 +94,8 @@ impl List {
                 },
                 _ => ClaimError::Taken {
                     device,
-                    guest: entry.owner.name.clone(),
-                    network: entry.owner.network.clone(),
+                    guest: entry.holder.name.clone(),
+                    network: entry.holder.network.clone(),
                 },
             });
         }
@@ -112,7 +114,7 @@ impl List {
             record.item,
             Entry {
                 generation: record.generation,
-                owner: record.owner.clone(),
+                holder: record.holder.clone(),
                 origin: record.origin,
                 phase: match record.stage {
                     Stage::Preparing => Phase::Preparing,
@@ -128,7 +130,10 @@ impl List {
 
     fn insert(&mut self, item: Item, entry: Entry) {
         self.by_generation.insert(entry.generation, item);
-        (self.by_guest.entry(entry.owner.guest).or_default()).insert(item);
+        (self.by_guest.entry(entry.holder.guest).or_default()).insert(item);
+        if let Some(attachment) = entry.holder.attachment {
+            self.by_attachment.insert(attachment, item);
+        }
         if let Some(parent) = entry.parent {
             (self.shared.entry(parent).or_default()).insert(entry.generation);
         }
@@ -140,7 +145,12 @@ impl List {
             return;
         };
         self.by_generation.remove(&entry.generation);
-        let guest = entry.owner.guest;
+        if let Some(attachment) = entry.holder.attachment
+            && self.by_attachment.get(&attachment) == Some(&item)
+        {
+            self.by_attachment.remove(&attachment);
+        }
+        let guest = entry.holder.guest;
         if let Some(items) = self.by_guest.get_mut(&guest) {
             items.remove(&item);
             if items.is_empty() {
@@ -177,7 +187,7 @@ impl Entry {
         Assignment {
             item,
             generation: self.generation,
-            owner: self.owner.clone(),
+            holder: self.holder.clone(),
             origin: self.origin,
             phase: self.phase.clone(),
             kind: record.map(Record::kind),
@@ -196,13 +206,18 @@ impl Entry {
     }
 }
 
+/// Each change of the list is made whole or not at all, so a panic elsewhere spoils none.
+pub(crate) fn lock(list: &Mutex<List>) -> MutexGuard<'_, List> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An item that one thread works on. Dropped unsettled (by a panic), it is dirty.
 #[derive(Debug)]
 pub(crate) struct InHand<'a> {
-    assigner: &'a Assigner,
+    list: &'a Mutex<List>,
     pub(crate) item: Item,
     pub(crate) generation: Generation,
-    pub(crate) owner: Owner,
+    pub(crate) holder: Holder,
     pub(crate) origin: Origin,
     pub(crate) parent: Option<DeviceId>,
     before: Phase,
@@ -210,12 +225,12 @@ pub(crate) struct InHand<'a> {
 }
 
 impl<'a> InHand<'a> {
-    pub(crate) fn new(assigner: &'a Assigner, item: Item, entry: &Entry) -> Self {
+    pub(crate) fn new(list: &'a Mutex<List>, item: Item, entry: &Entry) -> Self {
         Self {
-            assigner,
+            list,
             item,
             generation: entry.generation,
-            owner: entry.owner.clone(),
+            holder: entry.holder.clone(),
             origin: entry.origin,
             parent: entry.parent,
             before: entry.phase.clone(),
@@ -225,7 +240,7 @@ impl<'a> InHand<'a> {
 
     /// What is known of it from now on.
     pub(crate) fn note(&self, record: &Record) {
-        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+        if let Some(entry) = lock(self.list).entries.get_mut(&self.item) {
             entry.record = Some(record.clone());
         }
     }
@@ -249,12 +264,12 @@ impl<'a> InHand<'a> {
     /// It is nobody's.
     pub(crate) fn free(mut self) {
         self.settled = true;
-        self.assigner.lock().forget(self.item);
+        lock(self.list).forget(self.item);
     }
 
     fn settle(mut self, phase: Phase) {
         self.settled = true;
-        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
+        if let Some(entry) = lock(self.list).entries.get_mut(&self.item) {
             entry.phase = phase;
         }
     }
@@ -263,7 +278,7 @@ impl<'a> InHand<'a> {
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         if !self.settled
-            && let Some(entry) = self.assigner.lock().entries.get_mut(&self.item)
+            && let Some(entry) = lock(self.list).entries.get_mut(&self.item)
         {
             entry.phase = Phase::Dirty(vec!["work on it was cut short".to_owned()]);
         }

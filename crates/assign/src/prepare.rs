@@ -10,7 +10,7 @@ use crate::device::{Generation, Item};
 use crate::error::{Obstacle, PrepareError};
 use crate::list::InHand;
 use crate::patience::now;
-use crate::plan::Plan;
+use crate::plan::ItemPlan;
 use crate::preparation::Preparation;
 use crate::record::{Record, Stage, Work};
 
@@ -64,11 +64,11 @@ impl Assigner {
         let item = claim.item;
         let in_hand = self.take_claimed(&claim).map_err(|obstacle| PrepareError {
             item,
-            guest: self.find(item).map_or_else(String::new, |a| a.owner.name),
+            guest: self.find(item).map_or_else(String::new, |a| a.holder.name),
             obstacle: Box::new(obstacle),
             undo: Vec::new(),
         })?;
-        let guest = in_hand.owner.name.clone();
+        let guest = in_hand.holder.name.clone();
         let refused = |obstacle, undo| PrepareError {
             item,
             guest,
@@ -110,14 +110,14 @@ impl Assigner {
         &self,
         in_hand: &InHand<'_>,
         preparation: &Preparation,
-    ) -> Result<(Plan, Record), Obstacle> {
-        let plan = self.plan(in_hand.item, &in_hand.owner, preparation)?;
+    ) -> Result<(ItemPlan, Record), Obstacle> {
+        let plan = self.plan(in_hand.item, &in_hand.holder, preparation)?;
         let record = Record {
             item: in_hand.item,
             generation: in_hand.generation,
             stage: Stage::Preparing,
             since: now(),
-            owner: in_hand.owner.clone(),
+            holder: in_hand.holder.clone(),
             origin: in_hand.origin,
             work: plan.work.clone(),
         };
@@ -131,7 +131,7 @@ impl Assigner {
     fn carry_out(
         &self,
         in_hand: &InHand<'_>,
-        plan: &Plan,
+        plan: &ItemPlan,
         preparation: &Preparation,
         record: &mut Record,
     ) -> Result<LentKind, Obstacle> {

@@ -4,7 +4,7 @@ use conf::{MacAddress, NetdevName, PciAddress};
 use host::{Host, HostError, Netdev, PortAction, PortProfile, PortRequest, VirtualFunction};
 
 use crate::assigner::Assigner;
-use crate::device::{Generation, Owner};
+use crate::device::{Generation, Holder};
 use crate::error::{LinkError, Obstacle};
 use crate::list::InHand;
 use crate::preparation::ProfileId;
@@ -81,26 +81,26 @@ fn request(work: &ProfileWork, action: PortAction) -> PortRequest {
 /// The profile of a PCI function for vfio: its card's driver speaks for it.
 pub(crate) fn for_function(
     id: &ProfileId,
-    owner: &Owner,
+    holder: &Holder,
     address: PciAddress,
     vf: Option<&VirtualFunction>,
 ) -> Result<ProfileWork, Obstacle> {
     let ProfileId::Qbh { profile_id, host } = id else {
         return Err(Obstacle::ProfileNotForVfio);
     };
-    let (Some(vf), Some(mac)) = (vf, owner.mac) else {
+    let (Some(vf), Some(mac)) = (vf, holder.mac) else {
         return Err(Obstacle::Host(HostError::NotVirtualFunction(address)));
     };
     let link = vf.pf_netdev.parse();
     let link = link.map_err(|_| HostError::NoNetdev(vf.pf_netdev.clone()))?;
-    Ok(qbh(link, Some(vf.number), profile_id, *host, owner, mac))
+    Ok(qbh(link, Some(vf.number), profile_id, *host, holder, mac))
 }
 
 /// The profile of a macvtap on that device, which speaks for it: the macvtap can be gone before its
 /// association is. 802.1Qbh is spoken by the card itself: by its PF, if it is a VF.
 pub(crate) fn for_macvtap(
     id: &ProfileId,
-    owner: &Owner,
+    holder: &Holder,
     mac: MacAddress,
     lower: &Netdev,
     vf: Option<&VirtualFunction>,
@@ -131,7 +131,7 @@ pub(crate) fn for_macvtap(
                 }
                 None => (lower.name, None),
             };
-            Ok(qbh(link, number, profile_id, *host, owner, mac))
+            Ok(qbh(link, number, profile_id, *host, holder, mac))
         }
     }
 }
@@ -141,7 +141,7 @@ fn qbh(
     vf: Option<u16>,
     profile_id: &str,
     host: conf::Uuid,
-    owner: &Owner,
+    holder: &Holder,
     mac: MacAddress,
 ) -> ProfileWork {
     ProfileWork {
@@ -149,7 +149,7 @@ fn qbh(
             link,
             vf,
             profile_id: profile_id.to_owned(),
-            guest: owner.guest,
+            guest: holder.guest,
             host,
         },
         mac,

@@ -7,7 +7,7 @@ use host::{HostError, PhysicalFunction, VfState, VirtualFunction};
 use serde::{Deserialize, Serialize};
 
 use crate::assigner::Assigner;
-use crate::compare::Found;
+use crate::compare::Deviation;
 use crate::device::{Generation, Item, Phase};
 use crate::error::ReturnError;
 use crate::record::Record;
@@ -239,7 +239,7 @@ impl Assigner {
     fn reconcile_records(&self, runs: &impl Fn(Uuid) -> bool) -> Vec<Difference> {
         let mut differences = Vec::new();
         for line in self.list() {
-            let (item, generation, guest) = (line.item, line.generation, line.owner.name);
+            let (item, generation, guest) = (line.item, line.generation, line.holder.name);
             match line.phase {
                 Phase::Dirty(reasons) => differences.push(Difference::Dirty {
                     item,
@@ -247,7 +247,7 @@ impl Assigner {
                     guest,
                     reasons,
                 }),
-                Phase::Lent if !runs(line.owner.guest) => {
+                Phase::Lent if !runs(line.holder.guest) => {
                     differences.push(Difference::NoGuest {
                         item,
                         generation,
@@ -352,21 +352,21 @@ impl Assigner {
     }
 }
 
-fn changed(item: Item, guest: String, found: Found) -> Difference {
+fn changed(item: Item, guest: String, found: Deviation) -> Difference {
     match found {
-        Found::Differs { wanted, found } => Difference::Changed {
+        Deviation::Differs { wanted, found } => Difference::Changed {
             item,
             guest,
             wanted,
             found,
         },
-        Found::DeviceGone => Difference::DeviceMissing { item, guest },
-        Found::LinkGone(netdev) => Difference::LinkMissing {
+        Deviation::DeviceGone => Difference::DeviceMissing { item, guest },
+        Deviation::LinkGone(netdev) => Difference::LinkMissing {
             item,
             netdev,
             guest,
         },
-        Found::Unknown(error) => unknown(&item.to_string(), &error),
+        Deviation::Unknown(error) => unknown(&item.to_string(), &error),
     }
 }
 

@@ -1,10 +1,10 @@
 //! What the journal keeps of an item: all that it takes to restore it.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
-use host::{PortProfile, VfSetting, VfState, VirtualFunction};
+use host::{Ipv6Autoconf, PortProfile, VfSetting, VfState, VirtualFunction};
 use serde::{Deserialize, Serialize};
 
-use crate::device::{Generation, Item, Kind, Origin, Owner};
+use crate::device::{Generation, Holder, Item, Kind, Origin};
 
 /// One item's record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,9 @@ pub(crate) struct Record {
     pub(crate) stage: Stage,
     /// Seconds since 1970.
     pub(crate) since: u64,
-    pub(crate) owner: Owner,
+    /// Called `owner` in each format.
+    #[serde(rename = "owner")]
+    pub(crate) holder: Holder,
     pub(crate) origin: Origin,
     pub(crate) work: Work,
 }
@@ -56,6 +58,10 @@ pub(crate) struct VfWork {
     pub(crate) vf: VirtualFunction,
     /// Its settings as they were found.
     pub(crate) original: VfState,
+    /// Whether its driver had found its MAC given by the PF. `None`: not known, as in earlier
+    /// formats.
+    #[serde(default)]
+    pub(crate) mac_given: Option<bool>,
     /// What it gets; empty for plain host devices.
     pub(crate) settings: Vec<VfSetting>,
 }
@@ -105,6 +111,10 @@ pub(crate) struct LowerWork {
     pub(crate) index: u32,
     /// It was down, and was brought up for the guest.
     pub(crate) raised: bool,
+    /// How it got IPv6 addresses, where it is to get none while it is up for guests only. Earlier
+    /// formats lack it.
+    #[serde(default)]
+    pub(crate) ipv6: Option<Ipv6Autoconf>,
     /// As it was found, where it is lent whole.
     pub(crate) whole: Option<WholeWork>,
 }
@@ -141,7 +151,7 @@ pub(crate) enum Association {
 
 impl Record {
     /// Of this layout; a later one gets another number.
-    pub(crate) const FORMAT: u32 = 2;
+    pub(crate) const FORMAT: u32 = 3;
 
     pub(crate) fn vfio(&self) -> Option<&VfioWork> {
         match &self.work {
@@ -233,7 +243,8 @@ pub(crate) struct Format1 {
     generation: Generation,
     stage: Stage,
     since: u64,
-    owner: Owner,
+    #[serde(rename = "owner")]
+    holder: Holder,
     origin: Origin,
     group: u32,
     vf: Option<VirtualFunction>,
@@ -256,6 +267,7 @@ impl TryFrom<Format1> for Record {
         let vf = old.vf.zip(old.original).map(|(vf, original)| VfWork {
             vf,
             original,
+            mac_given: None,
             settings: old.settings,
         });
         Ok(Self {
@@ -263,7 +275,7 @@ impl TryFrom<Format1> for Record {
             generation: old.generation,
             stage: old.stage,
             since: old.since,
-            owner: old.owner,
+            holder: old.holder,
             origin: old.origin,
             work: Work::Vfio(VfioWork {
                 address,

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use conf::{NetdevName, Uuid};
+use conf::{NetdevName, PciAddress, Uuid};
 use host::HostError;
 
 use crate::assigner::Assigner;
-use crate::compare::Found;
+use crate::compare::Deviation;
 use crate::device::{Assignment, Item};
-use crate::error::UndoFault;
+use crate::error::{UndoFault, chain};
+use crate::make_vfs::MakeVfsError;
 use crate::record::Stage;
 
 /// What the journal told when it was opened.
@@ -41,6 +42,22 @@ pub enum Finding {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// While VFs were made, drivers were kept from taking them; later ones are taken again.
+    #[error(
+        "drivers take new VFs of {pf} again by themselves: the last run was ended before it saw to that"
+    )]
+    ProbingRestored {
+        /// The physical function.
+        pf: PciAddress,
+    },
+    /// That could not be put back; it is tried again at the next start.
+    #[error("drivers don't take new VFs of {pf} by themselves (sriov_drivers_autoprobe): {}", chain(.error))]
+    ProbingLeft {
+        /// The physical function.
+        pf: PciAddress,
+        /// What stood in the way.
+        error: MakeVfsError,
     },
     /// The guest was gone; its device is back.
     #[error("{item} was given back: guest '{guest}' is gone")]
@@ -116,13 +133,13 @@ impl Assigner {
     /// are compared with the kernel; all others, and what was half prepared or half given back,
     /// are restored. Called once, after [`Assigner::open`].
     pub fn recover(&self, runs: impl Fn(Uuid) -> bool) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let mut findings = self.recover_probing();
         for record in self.left_over() {
             let Some(in_hand) = self.take_left(&record) else {
                 continue;
             };
-            let (item, guest) = (record.item, record.owner.name.clone());
-            if record.stage == Stage::Lent && runs(record.owner.guest) {
+            let (item, guest) = (record.item, record.holder.name.clone());
+            if record.stage == Stage::Lent && runs(record.holder.guest) {
                 let found = self.compare(&record).into_iter();
                 findings.extend(found.map(|found| finding(item, guest.clone(), found)));
                 in_hand.lent();
@@ -150,20 +167,20 @@ impl Assigner {
     }
 }
 
-fn finding(item: Item, guest: String, found: Found) -> Finding {
+fn finding(item: Item, guest: String, found: Deviation) -> Finding {
     match found {
-        Found::Differs { wanted, found } => Finding::Differs {
+        Deviation::Differs { wanted, found } => Finding::Differs {
             item,
             guest,
             wanted,
             found,
         },
-        Found::DeviceGone => Finding::Vanished { item, guest },
-        Found::LinkGone(netdev) => Finding::LinkGone {
+        Deviation::DeviceGone => Finding::Vanished { item, guest },
+        Deviation::LinkGone(netdev) => Finding::LinkGone {
             item,
             guest,
             netdev,
         },
-        Found::Unknown(error) => Finding::Unknown { item, guest, error },
+        Deviation::Unknown(error) => Finding::Unknown { item, guest, error },
     }
 }

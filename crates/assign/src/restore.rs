@@ -1,7 +1,9 @@
 //! Taking back: whatever state an item is in now, it gets the one that it was found in.
 
+use std::time::{Duration, Instant};
+
 use crate::assigner::Assigner;
-use crate::device::{Assignment, Generation, Item, Origin, Owner};
+use crate::device::{Assignment, Generation, Holder, Item, Origin};
 use crate::error::{ReturnError, UndoFault};
 use crate::record::{Record, Stage, Work};
 
@@ -11,7 +13,7 @@ pub struct Returned {
     /// Which.
     pub item: Item,
     /// Whose it was.
-    pub owner: Owner,
+    pub holder: Holder,
     /// What had asked for it.
     pub origin: Origin,
     /// The device, or the link, was not there any more, so that there was nothing to restore.
@@ -48,7 +50,7 @@ impl Assigner {
     /// device's present one is refused.
     ///
     /// The guest's process has to be gone, or to have let go: as long as one has the vfio group
-    /// open nothing is changed ([`ReturnError::Untouched`]).
+    /// open nothing is changed ([`ReturnError::StillHeld`]; ask again).
     ///
     /// # Errors
     /// Nothing is lent under it, or it could not all be restored: then it is dirty.
@@ -57,25 +59,29 @@ impl Assigner {
             Ok(lent) => lent,
             Err(Assignment {
                 item,
-                owner,
+                holder,
                 origin,
                 ..
             }) => {
                 return Ok(Returned {
                     item,
-                    owner,
+                    holder,
                     origin,
                     vanished: false,
                 });
             }
         };
-        let (item, owner, origin) = (in_hand.item, in_hand.owner.clone(), in_hand.origin);
+        let (item, holder, origin) = (in_hand.item, in_hand.holder.clone(), in_hand.origin);
         if let Err(fault) = self.nobody_holds(&record) {
             in_hand.untouched();
-            return Err(ReturnError::Untouched {
-                item,
-                guest: owner.name,
-                fault,
+            let guest = holder.name;
+            return Err(match fault {
+                UndoFault::StillHeld(process) => ReturnError::StillHeld {
+                    item,
+                    guest,
+                    process,
+                },
+                fault => ReturnError::Untouched { item, guest, fault },
             });
         }
         // So that a restart does not take it for lent. On a full disk it may: still better than a
@@ -90,7 +96,7 @@ impl Assigner {
             in_hand.free();
             return Ok(Returned {
                 item,
-                owner,
+                holder,
                 origin,
                 vanished: restored.vanished,
             });
@@ -98,9 +104,32 @@ impl Assigner {
         in_hand.dirty(restored.reasons());
         Err(ReturnError::Dirty {
             item,
-            guest: owner.name,
+            guest: holder.name,
             faults: restored.faults,
         })
+    }
+
+    /// [`Assigner::give_back`], where the guest is known to be gone, or to be parting with the
+    /// device: waits that long for its process to let go. No event tells when it did.
+    ///
+    /// # Errors
+    /// As those of [`Assigner::give_back`].
+    pub fn give_back_within(
+        &self,
+        generation: Generation,
+        patience: Duration,
+    ) -> Result<Returned, ReturnError> {
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.give_back(generation) {
+                Err(ReturnError::StillHeld { .. }) if Instant::now() < end => {
+                    std::thread::park_timeout(pause);
+                    pause = (pause * 2).min(Duration::from_millis(200));
+                }
+                settled => return settled,
+            }
+        }
     }
 
     /// Brings an item from any state between "as found" and "lent" back to "as found", verifies

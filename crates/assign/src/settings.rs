@@ -6,8 +6,8 @@ use host::{Host, VfAbilities, VfSetting, VfState, VlanProtocol};
 use crate::config::VfConfig;
 use crate::error::Obstacle;
 use crate::patience::patiently;
-use crate::plan::Step;
 use crate::record::VfWork;
+use crate::step::Step;
 
 /// What the kernel tells, in the order in which settings are made.
 pub(crate) fn told(state: &VfState) -> Vec<VfSetting> {

@@ -100,14 +100,26 @@ impl<'a> FunctionRestorer<'a> {
         for (setting, _) in differing(&told(original), &state).into_iter().rev() {
             let set = match setting {
                 VfSetting::Mac(_) if self.is_mac(state.mac) => Ok(()),
-                VfSetting::Mac(mac) if mac.is_zero() => self.no_mac(vf, original),
+                VfSetting::Mac(mac) if mac.is_zero() || self.lifts_first() => {
+                    self.no_mac(vf, original)
+                }
                 _ => insist(|| self.host.set_vf(vf, setting)),
             };
             self.faults.doubtful(set);
         }
     }
 
-    /// Takes the MAC from a VF that had none. Some drivers refuse zeroes; then the VF gets for good
+    /// Whether the guest's MAC has to be lifted before the VF's driver is bound, and its own network
+    /// device gets its own one, before the PF gives it the one that was found. Otherwise the driver
+    /// takes up what the PF gave it, and is held to it as before.
+    fn lifts_first(&self) -> bool {
+        self.vf.is_some_and(|work| {
+            let own = work.original.netdev.as_ref().map(|(_, own)| *own);
+            own.is_some_and(|own| own != work.original.mac || work.mac_given == Some(false))
+        })
+    }
+
+    /// Takes the MAC from a VF that had none, or gets its own one first. Some drivers refuse zeroes; then the VF gets for good
     /// the one that its own network device had, or one that nothing else has: all is better than
     /// the guest's.
     fn no_mac(&mut self, vf: &VirtualFunction, original: &VfState) -> Result<(), HostError> {
@@ -138,17 +150,41 @@ impl<'a> FunctionRestorer<'a> {
         self.faults.doubtful(set);
     }
 
-    fn set_netdev_mac(&self) -> Result<(), HostError> {
+    fn set_netdev_mac(&mut self) -> Result<(), HostError> {
         let Some(VfWork { vf, original, .. }) = self.vf else {
             return Ok(());
         };
         let Some((_, mac)) = &original.netdev else {
             return Ok(());
         };
-        insist(|| match self.host.vf_state(vf)?.netdev {
-            Some((name, now)) if now != *mac => self.host.set_netdev_mac(&name, *mac),
+        let host = self.host;
+        let set = || match host.vf_state(vf)?.netdev {
+            Some((name, now)) if now != *mac => host.set_netdev_mac(&name, *mac),
             _ => Ok(()),
-        })
+        };
+        match insist(set) {
+            // Its PF holds it to another one: the guest's own was the one that was found.
+            Err(error) if is_locked(&error) => {
+                self.no_mac(vf, original)?;
+                insist(set)
+            }
+            settled => settled,
+        }
+    }
+
+    /// The MAC that the PF had given, last: while it stands the VF can't change its own.
+    pub(crate) fn admin_mac(&mut self) {
+        let Some(VfWork { vf, original, .. }) = self.vf else {
+            return;
+        };
+        let set = match self.host.vf_state(vf) {
+            Ok(now) if now.mac != original.mac && !original.mac.is_zero() => {
+                insist(|| self.host.set_vf(vf, VfSetting::Mac(original.mac)))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.faults.doubtful(set);
     }
 
     /// Reads what is so now.
@@ -206,9 +242,9 @@ impl<'a> FunctionRestorer<'a> {
     /// some PFs tell as theirs as soon as they hear of it.
     fn is_mac(&self, mac: MacAddress) -> bool {
         self.vf.is_some_and(|VfWork { original, .. }| {
-            mac == original.mac
-                || self.stand_in == Some(mac)
-                || (original.netdev.as_ref()).is_some_and(|(_, own)| *own == mac)
+            let is_own = || (original.netdev.as_ref()).is_some_and(|(_, own)| *own == mac);
+            let had_none = original.mac.is_zero();
+            mac == original.mac || (had_none && (self.stand_in == Some(mac) || is_own()))
         })
     }
 

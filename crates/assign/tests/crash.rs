@@ -152,7 +152,7 @@ fn a_device_that_is_still_open_is_not_touched_though_its_guest_is_said_to_be_gon
     machine.host.hold_vfio(machine.vf(0), true);
     let (assigner, findings) = machine.restart(|_| false);
     let text = findings[0].to_string();
-    assert!(text.contains("a process has its vfio group"), "{text}");
+    assert!(text.contains("process 4711 has its vfio group"), "{text}");
     assert_eq!(as_lent.differences(&machine.host.snapshot()), [""; 0]);
     machine.host.hold_vfio(machine.vf(0), false);
     assigner.give_back(lent.generation).unwrap();
@@ -216,7 +216,7 @@ fn a_record_that_cannot_be_read_keeps_its_device_back() {
     for text in [
         String::new(),
         good[..good.len() / 2].to_owned(),
-        good.replace("\"format\": 2", "\"format\": 99"),
+        good.replace("\"format\": 3", "\"format\": 99"),
         good.replace(":10.0", ":10.7").replace(":00.0", ":00.7"),
         " ".repeat(70_000),
     ] {
@@ -267,7 +267,7 @@ fn a_record_of_the_first_format_is_read() {
     assert_eq!(findings.len(), 0, "{findings:?}");
     let line = &assigner.list()[0];
     assert_eq!(
-        (&*line.owner.name, line.host_driver.as_deref()),
+        (&*line.holder.name, line.host_driver.as_deref()),
         ("web1", Some("simvf"))
     );
     assigner.give_back(line.generation).unwrap();

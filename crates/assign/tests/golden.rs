@@ -30,7 +30,7 @@ fn list(format: u32) -> Vec<Assignment> {
 fn lines(list: &[Assignment]) -> Vec<(String, Option<Kind>, Origin, Option<String>)> {
     for line in list {
         let guest: Uuid = GUEST.parse().unwrap();
-        assert_eq!((line.owner.guest, &line.phase), (guest, &Phase::Lent));
+        assert_eq!((line.holder.guest, &line.phase), (guest, &Phase::Lent));
     }
     let lines = list.iter().map(|line| {
         let netdev = line.netdev.map(|netdev| netdev.to_string());

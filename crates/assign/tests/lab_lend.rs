@@ -16,7 +16,7 @@ use assign::{
 };
 use common::scenes::{bandwidth, macvtap, name, tap};
 use common::{chain, guest, mac, mac_and_vlan, ordinary};
-use conf::{DeviceId, DirectMode};
+use conf::{DeviceId, DirectMode, MacAddress};
 use host::{
     BridgePort, BridgeVlan, Host, Links, LinuxHost, Netdev, Paths, VfSetting, VfState,
     VirtualFunction,
@@ -156,6 +156,47 @@ fn a_vf_whose_mac_is_its_pfs_gets_the_guests_through_the_pf() {
         assert_eq!(state.vlan, 42);
     });
     assert_eq!(lab.vf_state(), found);
+}
+
+/// igb holds a VF to the MAC that its PF gave it, unless it is trusted, and does not tell whether it
+/// does.
+#[test]
+#[ignore = "needs the lab: a PF that is up, has VFs and is named in LAB_PF0"]
+fn a_vf_gets_its_own_mac_and_its_pfs_back_and_is_held_as_before() {
+    let lab = lab();
+    let (host, vf) = (&lab.host, &lab.vf);
+    let choose = |n| host.set_netdev_mac(lab.vf_state().1.name.as_str(), mac(n));
+    for trust in [false, true] {
+        for (admin, own) in [(None, 90), (Some(91), 90), (Some(1), 90), (Some(92), 92)] {
+            host.set_vf(vf, VfSetting::Trust(trust)).unwrap();
+            host.set_vf(vf, VfSetting::Mac(MacAddress::ZERO)).unwrap();
+            host.unbind(vf.address, None).unwrap();
+            if own == admin.unwrap_or(0) {
+                host.set_vf(vf, VfSetting::Mac(mac(own))).unwrap();
+            }
+            host.bind(vf.address, "vfio-pci").unwrap();
+            host.unbind(vf.address, Some("igbvf")).unwrap();
+            if own != admin.unwrap_or(0) {
+                choose(own).unwrap();
+            }
+            if let Some(admin) = admin {
+                host.set_vf(vf, VfSetting::Mac(mac(admin))).unwrap();
+            }
+            let found = lab.vf_state();
+            let case = format!("{admin:?} {own} {trust}");
+            assert_eq!(found.1.mac, mac(own), "{case}");
+            let claim = (lab.assigner).claim(vf.address.into(), guest(1), Origin::Interface);
+            let lent = lab.prepare(claim.unwrap(), &ordinary(1));
+            let returned = lab.assigner.give_back(lent.generation);
+            returned.unwrap_or_else(|error| panic!("{case}: {}", chain(&error)));
+            assert_eq!(lab.vf_state(), found, "{case}");
+            if !trust {
+                assert_eq!(choose(93).is_ok(), admin.is_none(), "{case}");
+            }
+        }
+    }
+    host.set_vf(vf, VfSetting::Trust(false)).unwrap();
+    host.set_vf(vf, VfSetting::Mac(MacAddress::ZERO)).unwrap();
 }
 
 #[test]

@@ -7,9 +7,9 @@ use assign::{
     ClaimError, Item, Kind, Lent, LentKind, MacvtapPreparation, Origin, Phase, Preparation,
 };
 use common::scenes::{Scene, bandwidth, macvtap, name};
-use common::{Machine, guest, lend, mac, ordinary};
+use common::{Machine, chain, guest, lend, mac, ordinary};
 use conf::{DeviceId, DirectMode};
-use host::{Fault, Host, Links, Netdev, Operation};
+use host::{Fault, Host, Ipv6Autoconf, Links, Netdev, Operation};
 
 fn netdev(lent: &Lent) -> &Netdev {
     match &lent.kind {
@@ -33,7 +33,7 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         let [line] = &assigner.list()[..] else {
             panic!("{scene:?}: one line, not {:?}", assigner.list());
         };
-        assert_eq!((&line.phase, &line.owner), (&Phase::Lent, &guest(1)));
+        assert_eq!((&line.phase, &line.holder), (&Phase::Lent, &guest(1)));
         assert_eq!(line.item, lent.item);
         assert_eq!(line.device(), scene.device(&machine), "{scene:?}");
         assert_eq!(
@@ -58,7 +58,7 @@ fn whatever_is_lent_is_recorded_listed_and_comes_back_as_it_was() {
         assigner.set_link_state(generation, false).unwrap();
         drop(lent);
         let returned = assigner.give_back(generation).unwrap();
-        assert_eq!(returned.owner, guest(1));
+        assert_eq!(returned.holder, guest(1));
         assert_eq!(
             found.differences(&machine.host.snapshot()),
             [""; 0],
@@ -327,10 +327,11 @@ fn a_plan_of_a_link_tells_the_steps_and_takes_none() {
     );
     let vf = DeviceId::Pci(machine.vf(0));
     assert_eq!(
-        planned(Item::Device(vf), Scene::PassthroughVf)[..3],
+        planned(Item::Device(vf), Scene::PassthroughVf)[..4],
         [
             "set VLAN 42",
             "give sim0v0 the MAC 52:54:00:00:00:01",
+            "keep the host from taking IPv6 addresses on sim0v0",
             "make macvtap0 on sim0v0 in passthrough mode",
         ]
     );
@@ -463,4 +464,98 @@ fn a_device_that_takes_no_mac_while_it_is_up_is_switched_off_for_it() {
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(machine.host.waiting_faults(), 0);
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+/// A router is heard while the card is up for guests; the host takes nothing from it, and the card
+/// can be lent again.
+#[test]
+fn a_card_that_is_up_for_guests_only_gives_the_host_no_ipv6_addresses() {
+    for scene in [Scene::SharedDown, Scene::PassthroughDown] {
+        let machine = scene.machine();
+        let found = machine.host.snapshot();
+        let assigner = machine.start();
+        let claim = scene.claim(&assigner, &machine, 1).unwrap();
+        let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+        assigner.set_link_state(lent.generation, true).unwrap();
+        let card = machine.host.netdev("eth0").unwrap();
+        assert!(card.state.up, "{scene:?}");
+        assert_eq!(
+            machine.host.ipv6_autoconf(card.index).unwrap(),
+            Some(Ipv6Autoconf::NONE),
+            "{scene:?}"
+        );
+        machine.host.advertise_router();
+        assert_eq!(machine.host.netdev_usage(&card).unwrap(), [], "{scene:?}");
+        assigner.give_back(lent.generation).unwrap();
+        assert_eq!(
+            found.differences(&machine.host.snapshot()),
+            [""; 0],
+            "{scene:?}"
+        );
+        let whole = Scene::PassthroughDown;
+        let claim = whole.claim(&assigner, &machine, 2).unwrap();
+        assert!(assigner.prepare(claim, &whole.preparation(2)).is_ok());
+    }
+}
+
+#[test]
+fn the_last_of_two_links_gives_the_card_its_ipv6_settings_back() {
+    let machine = Scene::SharedDown.machine();
+    let card = machine.host.netdev("eth0").unwrap();
+    machine.host.set_accept_ra(card.index, 2).unwrap();
+    let found = machine.host.snapshot();
+    let assigner = machine.start();
+    let lent: Vec<_> = [1, 2]
+        .map(|n| {
+            let claim = Scene::SharedDown.claim(&assigner, &machine, n).unwrap();
+            let preparation = Scene::SharedDown.preparation(n);
+            let lent = assigner.prepare(claim, &preparation).unwrap();
+            assigner.set_link_state(lent.generation, true).unwrap();
+            lent.generation
+        })
+        .into();
+    assigner.give_back(lent[0]).unwrap();
+    let card = machine.host.netdev("eth0").unwrap();
+    assert!(card.state.up);
+    assert_eq!(
+        machine.host.ipv6_autoconf(card.index).unwrap(),
+        Some(Ipv6Autoconf::NONE)
+    );
+    assigner.give_back(lent[1]).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+#[test]
+fn a_card_that_the_host_has_up_keeps_its_ipv6_settings_while_guests_share_it() {
+    let machine = Machine::with_links("vfs=1");
+    let scene = Scene::Shared(DirectMode::Bridge);
+    let assigner = machine.start();
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let lent = assigner.prepare(claim, &scene.preparation(1)).unwrap();
+    assigner.set_link_state(lent.generation, true).unwrap();
+    machine.host.advertise_router();
+    let card = machine.host.netdev("eth0").unwrap();
+    assert_eq!(machine.host.netdev_usage(&card).unwrap().len(), 2);
+}
+
+#[test]
+fn a_card_whose_ipv6_can_not_be_switched_off_is_not_raised_and_comes_back() {
+    for operation in [
+        Operation::ReadIpv6,
+        Operation::SetAddrGenMode,
+        Operation::SetAcceptRa,
+    ] {
+        let machine = Scene::SharedDown.machine();
+        let found = machine.host.snapshot();
+        let assigner = machine.start();
+        let claim = Scene::SharedDown.claim(&assigner, &machine, 1).unwrap();
+        let preparation = Scene::SharedDown.preparation(1);
+        let lent = assigner.prepare(claim, &preparation).unwrap();
+        machine.host.fail(Fault::of(operation, 30));
+        let refused = assigner.set_link_state(lent.generation, true).unwrap_err();
+        assert!(chain(&refused).contains("of 'eth0'"), "{}", chain(&refused));
+        assert!(!machine.host.netdev("eth0").unwrap().state.up);
+        assigner.give_back(lent.generation).unwrap();
+        assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+    }
 }

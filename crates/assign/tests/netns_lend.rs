@@ -232,3 +232,85 @@ fn a_link_that_lost_its_record_is_found_by_its_tag_and_removed() {
         assert_eq!(assigner.reconcile(|_| false), []);
     });
 }
+
+/// A router at the right end.
+struct Router(std::os::fd::OwnedFd, u32);
+
+impl Router {
+    fn new(space: &Namespace) -> Self {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
+        run("ip addr add fe80::1/64 dev right nodad");
+        let socket = socket_with(
+            AddressFamily::INET6,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            Some(ipproto::ICMPV6),
+        )
+        .unwrap();
+        sockopt::set_ipv6_multicast_hops(&socket, 255).unwrap();
+        Self(socket, space.host().netdev("right").unwrap().index)
+    }
+
+    /// Advertises itself, and the prefix 2001:db8:5::/64.
+    fn advertise(&self) {
+        let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08];
+        message.extend([0; 8]);
+        message.extend([3, 4, 64, 0xc0]);
+        for number in [86_400_u32, 14_400, 0] {
+            message.extend(number.to_be_bytes());
+        }
+        let prefix: std::net::Ipv6Addr = "2001:db8:5::".parse().unwrap();
+        message.extend(prefix.octets());
+        let all = std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, self.1);
+        rustix::net::sendto(&self.0, &message, rustix::net::SendFlags::empty(), &all).unwrap();
+    }
+
+    /// Advertises until the left end has heard it that many times more.
+    fn is_heard(&self, times: u64) {
+        let heard = || {
+            let told = std::fs::read_to_string("/proc/thread-self/net/dev_snmp6/left").unwrap();
+            let line = told
+                .lines()
+                .find(|line| line.starts_with("Icmp6InRouterAdvertisements"));
+            let number = line.and_then(|line| line.split_whitespace().last());
+            number.map_or(0, |number| number.parse::<u64>().unwrap())
+        };
+        let before = heard();
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while heard() < before + times {
+            assert!(std::time::Instant::now() < patience, "nothing is heard");
+            self.advertise();
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn addresses() -> String {
+    run("ip -6 -o addr show dev left") + &run("ip -6 route show dev left")
+}
+
+#[test]
+fn what_is_up_for_a_guest_only_gets_no_address_from_a_router() {
+    Namespace::run(|space| {
+        let (assigner, host) = (space.open().0, space.host());
+        let router = Router::new(space);
+        router.is_heard(3);
+        assert!(addresses().contains("2001:db8:5:"), "{}", addresses());
+        for mode in [DirectMode::Bridge, DirectMode::Passthrough] {
+            let left = host.netdev("left").unwrap();
+            host.set_up(left.index, false).unwrap();
+            assert_eq!(addresses(), "");
+            let found = (space.netdevs(), host.ipv6_autoconf(left.index).unwrap());
+            let lent = lend(&assigner, &Preparation::Macvtap(plain_macvtap(mode, 1)), 1);
+            assigner.set_link_state(lent.generation, true).unwrap();
+            router.is_heard(3);
+            assert_eq!(addresses(), "", "{mode:?}");
+            let name = link(&lent).name;
+            assert_eq!(run(&format!("ip -6 -o addr show dev {name}")), "");
+            assigner.give_back(lent.generation).unwrap();
+            let now = (space.netdevs(), host.ipv6_autoconf(left.index).unwrap());
+            assert_eq!(now, found);
+            assert_eq!(addresses(), "", "{mode:?}");
+        }
+    });
+}

@@ -149,7 +149,7 @@ impl Life {
                 let Some(line) = listed.get(nth) else { return };
                 let returned = until_crash(|| self.assigner.give_back(line.generation));
                 match returned {
-                    Some(Err(ReturnError::Untouched { .. })) => {}
+                    Some(Err(ReturnError::Untouched { .. } | ReturnError::StillHeld { .. })) => {}
                     Some(_) => self.forget(line.item),
                     None => {
                         self.forget(line.item);
@@ -244,7 +244,7 @@ impl Life {
             match (&line.phase, loan) {
                 (Phase::Lent, Some(loan)) => {
                     assert_eq!(line.generation, loan.lent.generation);
-                    assert_eq!(line.owner, guest(loan.guest));
+                    assert_eq!(line.holder, guest(loan.guest));
                 }
                 (Phase::Dirty(_), None) => {}
                 (phase, loan) => panic!("{} is {phase:?}, and lent {loan:?}", line.item),

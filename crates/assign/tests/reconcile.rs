@@ -38,7 +38,9 @@ fn texts(differences: &[Difference]) -> Vec<String> {
 
 #[test]
 fn where_all_agree_nothing_is_said() {
-    for scene in Scene::ALL {
+    // One that its PF holds to a MAC of its own is told as such while nobody has it.
+    let scenes = Scene::ALL.into_iter();
+    for scene in scenes.filter(|scene| *scene != Scene::VfioHeld) {
         let machine = scene.machine();
         let assigner = machine.start();
         let quiet = |differences: Vec<Difference>| {

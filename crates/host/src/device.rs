@@ -212,10 +212,29 @@ pub enum Usage {
     /// Its driver makes a network device, and none is to be seen here.
     OtherNamespace,
     /// A process holds its vfio group.
-    VfioOpen {
-        /// The group.
-        group: u32,
-    },
+    VfioOpen(VfioHolder),
+}
+
+/// A process that has a vfio group open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VfioHolder {
+    /// The group.
+    pub group: u32,
+    /// The process; `None`: it is not to be seen from here, or just closes the group.
+    pub process: Option<u32>,
+}
+
+impl std::fmt::Display for VfioHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.process {
+            Some(process) => write!(
+                f,
+                "process {process} has its vfio group {} open",
+                self.group
+            ),
+            None => write!(f, "a process has its vfio group {} open", self.group),
+        }
+    }
 }
 
 /// A change on the host.

@@ -67,6 +67,11 @@ pub trait Host: Links {
     /// All that the kernel tells of a VF's settings.
     fn vf_state(&self, vf: &VirtualFunction) -> Result<VfState, HostError>;
 
+    /// Whether the VF's own driver found a MAC that its PF had given it; `false`: it made one up, or
+    /// the host gave it one. `None`: it has no network device, or the kernel does not tell.
+    /// [`VfState::mac`] does not say so: some PFs list what the VF chose for itself.
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError>;
+
     /// What the PF's driver can set of that which [`Self::vf_state`] tells for every driver alike.
     fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError>;
 
@@ -80,6 +85,10 @@ pub trait Host: Links {
 
     /// What, if anything, uses the VF now besides us: the kernel's view, not our records.
     fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError>;
+
+    /// Who has the function's vfio group open, where a vfio driver has the function. Members of a
+    /// group share it: it may be open for another one.
+    fn vfio_holder(&self, address: PciAddress) -> Result<Option<VfioHolder>, HostError>;
 
     /// Whether it is certain, and can be told at once, that nothing uses the VF. Unlike every other
     /// question this one never waits for a lock that a driver may hold for seconds, so it may be

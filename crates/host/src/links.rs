@@ -42,13 +42,24 @@ pub trait Links: Send + Sync + 'static {
     /// Sets `IFF_UP`.
     fn set_up(&self, ifindex: u32, up: bool) -> Result<(), HostError>;
 
+    /// How the kernel gives the device IPv6 addresses by itself; `None`: it has no IPv6, or not on
+    /// that device.
+    fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError>;
+
+    /// Sets [`Ipv6Autoconf::addr_gen_mode`]. Addresses that are there stay.
+    fn set_addr_gen_mode(&self, ifindex: u32, mode: u8) -> Result<(), HostError>;
+
+    /// Sets [`Ipv6Autoconf::accept_ra`]. Addresses and routes that are there stay.
+    fn set_accept_ra(&self, ifindex: u32, accept: i32) -> Result<(), HostError>;
+
     /// Sets the device's own MAC (`IFLA_ADDRESS`). [`crate::Host::set_netdev_mac`], by index.
     fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Result<(), HostError>;
 
     /// Sets the MTU, bytes.
     fn set_mtu(&self, ifindex: u32, mtu: u32) -> Result<(), HostError>;
 
-    /// Makes a macvtap or macvlan, down, and tags it; refused with EEXIST if the name is taken.
+    /// Makes a macvtap or macvlan, down, and tags it; refused with EEXIST if the name is taken. A
+    /// macvtap gets no IPv6 address of the host's; a macvlan is for the host's own use.
     /// A failure after its making removes it again.
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError>;
 
@@ -56,7 +67,7 @@ pub trait Links: Send + Sync + 'static {
     /// this network namespace; does without a node in `/dev`.
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Result<Vec<OwnedFd>, HostError>;
 
-    /// Makes a tap, down, tagged, and opens its queues. It is gone when the last of these is
+    /// Makes a tap, down, tagged, and opens its queues. It gets no IPv6 address of the host's. It is gone when the last of these is
     /// closed. EEXIST if the name is taken.
     fn make_tap(&self, spec: &TapSpec) -> Result<(Netdev, Vec<OwnedFd>), HostError>;
 
@@ -148,6 +159,25 @@ impl Netdev {
             .as_ref()
             .is_some_and(|alias| alias.starts_with(TAG))
     }
+}
+
+/// How the kernel gives a device IPv6 addresses by itself, once it is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Autoconf {
+    /// How a link-local address is made up (`IFLA_INET6_ADDR_GEN_MODE`): 0 from the MAC, 1 not at
+    /// all, 2 and 3 so that nobody recognises the MAC.
+    pub addr_gen_mode: u8,
+    /// Whether routers are believed that advertise prefixes and routes (`accept_ra`): 0 never, 1 if
+    /// the host does not forward, 2 always.
+    pub accept_ra: i32,
+}
+
+impl Ipv6Autoconf {
+    /// No address comes by itself, and no route.
+    pub const NONE: Self = Self {
+        addr_gen_mode: 1,
+        accept_ra: 0,
+    };
 }
 
 /// How a network device works, for people to read. `None`: it is none of that kind, or tells

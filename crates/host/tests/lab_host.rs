@@ -12,7 +12,7 @@ mod suite;
 
 use std::process::Command;
 
-use host::{Host, LinuxHost, Paths, Usage, VirtualFunction};
+use host::{Host, LinuxHost, Paths, Usage, VfioHolder, VirtualFunction};
 use suite::{CHECKS, Subject};
 
 const EBUSY: i32 = 16;
@@ -43,7 +43,10 @@ fn a_vf_that_a_process_holds_is_in_use_and_not_waited_for() {
     let group = std::fs::File::open(format!("/dev/vfio/{number}")).unwrap();
     assert_eq!(
         host.vf_usage(&vf).unwrap(),
-        [Usage::VfioOpen { group: number }]
+        [Usage::VfioOpen(VfioHolder {
+            group: number,
+            process: Some(std::process::id()),
+        })]
     );
     let error = host.unbind(vf.address, Some("igbvf")).unwrap_err();
     assert_eq!(error.errno(), Some(EBUSY), "{error:?}");

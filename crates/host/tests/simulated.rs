@@ -203,7 +203,7 @@ fn a_held_vf_can_not_be_taken_back() {
     host.hold_vfio(vfs[0].address, true);
     assert!(matches!(
         host.vf_usage(&vfs[0]).unwrap()[..],
-        [Usage::VfioOpen { .. }]
+        [Usage::VfioOpen(_)]
     ));
     let ordinary = Some(SimulatedHost::VF_DRIVER);
     assert_eq!(

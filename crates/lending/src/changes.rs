@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
-use assign::{Generation, Item, Owner, Phase};
+use assign::{Generation, Holder, Item, Phase};
 use conf::{MacAddress, NetdevName, PciAddress, Uuid};
 use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
@@ -16,7 +16,7 @@ use crate::state::{State, lock};
 #[derive(Debug)]
 pub struct Vanished {
     /// Who has it, or a part of it.
-    pub owner: Owner,
+    pub holder: Holder,
     /// The claim on it.
     pub claim: Generation,
 }
@@ -132,16 +132,16 @@ impl Ledger {
         let lines = self.assigner.list().into_iter();
         let its = lines.filter(|line| {
             let is_it = instance.is_none_or(|instance| line.instance == Some(instance));
-            line.owner.mac == Some(mac) && line.phase == Phase::Lent && is_it
+            line.holder.mac == Some(mac) && line.phase == Phase::Lent && is_it
         });
         for line in its {
             match self
                 .assigner
                 .associate(line.generation, PortAction::AssociateAgain)
             {
-                Ok(()) => tracing::info!(guest = line.owner.name, %mac, "its port profile again"),
+                Ok(()) => tracing::info!(guest = line.holder.name, %mac, "its port profile again"),
                 Err(error) => tracing::error!(
-                    guest = line.owner.name,
+                    guest = line.holder.name,
                     %mac,
                     error = chain(&error),
                     "its port profile is not associated again"
@@ -224,7 +224,7 @@ impl Ledger {
                 .filter(|line| line.item == Item::Device(device) || line.parent == Some(device));
             for line in its {
                 tell(Vanished {
-                    owner: line.owner,
+                    holder: line.holder,
                     claim: line.generation,
                 });
             }

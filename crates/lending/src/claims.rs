@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use assign::{ClaimError, Generation, Origin, Owner};
+use assign::{ClaimError, Generation, Holder, Origin};
 use conf::DeviceId;
 use pool::{Pool, ShareId, Taken, Uses};
 
 use crate::error::{ChooseError, chain};
 use crate::ledger::{Chosen, Ledger, PoolRequest};
-use crate::state::{Share, holder, lock, whole_or_part};
+use crate::state::{Share, lock, pool_holder, whole_or_part};
 
 /// Chooses and claims. What the host says is the same for all: that of [`Claims::ledger`].
 pub trait Claims {
@@ -35,7 +35,7 @@ pub trait Claims {
     fn claim(
         &mut self,
         share: Share,
-        owner: &Owner,
+        holder: &Holder,
         origin: Origin,
     ) -> Result<Self::Claim, ClaimError>;
 
@@ -64,10 +64,10 @@ impl Claims for &Ledger {
     fn claim(
         &mut self,
         share: Share,
-        owner: &Owner,
+        holder: &Holder,
         origin: Origin,
     ) -> Result<Generation, ClaimError> {
-        Ledger::claim(self, share, owner, origin)
+        Ledger::claim(self, share, holder, origin)
     }
 
     fn drop_claim(&mut self, claim: Generation) {
@@ -123,7 +123,7 @@ impl Claims for Trial<'_> {
         loop {
             let choice = self.pool.choose(&request.to_pool(excluded))?;
             let share = whole_or_part(request.network, request.mode, choice.device);
-            let claim = self.claim(share, request.owner, Origin::PoolPort)?;
+            let claim = self.claim(share, request.holder, Origin::PoolPort)?;
             let plug = (self.ledger).plug(request.network, request.mode, share, choice.device);
             match plug {
                 Ok(plug) => {
@@ -142,17 +142,27 @@ impl Claims for Trial<'_> {
         }
     }
 
-    fn claim(&mut self, share: Share, owner: &Owner, _: Origin) -> Result<TrialClaim, ClaimError> {
+    fn claim(
+        &mut self,
+        share: Share,
+        holder: &Holder,
+        _: Origin,
+    ) -> Result<TrialClaim, ClaimError> {
         let assigner = &self.ledger.assigner;
         match share {
             Share::Whole(device) => {
                 assigner.check_claim(device, true)?;
-                self.pool.claim(device, holder(owner)).map_err(refusal)?;
+                self.pool
+                    .claim(device, pool_holder(holder))
+                    .map_err(refusal)?;
                 Ok(TrialClaim::Whole(device))
             }
             Share::Part(parent) => {
                 assigner.check_claim(parent, false)?;
-                let share = self.pool.share(parent, holder(owner)).map_err(refusal)?;
+                let share = self
+                    .pool
+                    .share(parent, pool_holder(holder))
+                    .map_err(refusal)?;
                 Ok(TrialClaim::Part(share))
             }
             Share::Tap => Ok(TrialClaim::Tap),

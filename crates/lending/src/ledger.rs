@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use assign::{
-    Assigner, Assignment, ChangeError, ClaimError, Difference, Generation, Item, Lent, LinkError,
-    MendError, OpenError, Origin, Owner, Phase, Preparation, ReturnError, VfioUser,
+    Assigner, Assignment, ChangeError, ClaimError, Difference, Generation, Holder, Item, Lent,
+    LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError, VfioUser,
 };
 use conf::{DeviceId, DirectMode, Network, Plug, Uuid};
 use host::SharedHost;
 use pool::{Choice, Request};
 
 use crate::error::{ChooseError, PrepareError, chain};
-use crate::state::{Share, State, holder, lock, whole_or_part};
+use crate::state::{Share, State, lock, pool_holder, whole_or_part};
 
 /// Chooses, claims, lends and takes back.
 pub struct Ledger {
@@ -31,7 +32,7 @@ pub struct PoolRequest<'a> {
     /// The macvtap mode; `None` where the network lends host devices.
     pub mode: Option<DirectMode>,
     /// Who gets it.
-    pub owner: &'a Owner,
+    pub holder: &'a Holder,
     /// The host's NUMA nodes that the guest runs on; empty: anywhere.
     pub numa_nodes: &'a [u16],
 }
@@ -56,6 +57,10 @@ impl fmt::Debug for Ledger {
             .finish_non_exhaustive()
     }
 }
+
+/// How long a process may take to let go of its vfio groups once it has ended, or has parted with a
+/// device.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 impl Ledger {
     /// Opens the journal in that directory, and knows again what is lent. `vfio_user`: who opens
@@ -87,7 +92,7 @@ impl Ledger {
         let (lines, barred) = (self.assigner.list(), self.assigner.barred());
         let mut state = lock(&self.state);
         for line in lines {
-            if let Some(port) = line.owner.port {
+            if let Some(port) = line.holder.port {
                 state.by_port.insert(port, line.generation);
             }
             // A fresh pool has lent nothing, so nothing clashes.
@@ -162,7 +167,7 @@ impl Ledger {
         let mut state = lock(&self.state);
         let choice = state.pool.choose(&request.to_pool(excluded))?;
         let share = whole_or_part(request.network, request.mode, choice.device);
-        let claim = self.claim_in(&mut state, share, request.owner, Origin::PoolPort)?;
+        let claim = self.claim_in(&mut state, share, request.holder, Origin::PoolPort)?;
         Ok((choice, share, claim))
     }
 
@@ -173,34 +178,34 @@ impl Ledger {
     pub fn claim(
         &self,
         share: Share,
-        owner: &Owner,
+        holder: &Holder,
         origin: Origin,
     ) -> Result<Generation, ClaimError> {
-        self.claim_in(&mut lock(&self.state), share, owner, origin)
+        self.claim_in(&mut lock(&self.state), share, holder, origin)
     }
 
     fn claim_in(
         &self,
         state: &mut State,
         share: Share,
-        owner: &Owner,
+        holder: &Holder,
         origin: Origin,
     ) -> Result<Generation, ClaimError> {
         let claim = match share {
-            Share::Whole(device) => self.assigner.claim(device, owner.clone(), origin),
+            Share::Whole(device) => self.assigner.claim(device, holder.clone(), origin),
             Share::Part(parent) => self
                 .assigner
-                .claim_link(Some(parent), owner.clone(), origin),
-            Share::Tap => self.assigner.claim_link(None, owner.clone(), origin),
+                .claim_link(Some(parent), holder.clone(), origin),
+            Share::Tap => self.assigner.claim_link(None, holder.clone(), origin),
         }?;
         let generation = claim.generation();
         // `assign` has just said that nobody else has it.
         match share {
             Share::Whole(device) => {
-                let _ = state.pool.claim(device, holder(owner));
+                let _ = state.pool.claim(device, pool_holder(holder));
             }
             Share::Part(parent) => {
-                if let Ok(share) = state.pool.share(parent, holder(owner)) {
+                if let Ok(share) = state.pool.share(parent, pool_holder(holder)) {
                     state.shares.insert(generation, share);
                 }
             }
@@ -219,12 +224,12 @@ impl Ledger {
         &self,
         port: Uuid,
         share: Share,
-        owner: &Owner,
+        holder: &Holder,
     ) -> Result<Generation, ClaimError> {
         let mut state = lock(&self.state);
         match state.by_port.remove(&port) {
             Some(known) => Ok(known),
-            None => self.claim_in(&mut state, share, owner, Origin::PoolPort),
+            None => self.claim_in(&mut state, share, holder, Origin::PoolPort),
         }
     }
 
@@ -263,14 +268,14 @@ impl Ledger {
         Ok(prepared?)
     }
 
-    /// Takes a device back from its guest, whose process is gone. One that was given back before,
-    /// by whoever undid a failed start, is fine. Blocks.
+    /// Takes a device back from its guest, whose process is gone, or has parted with it. One that was
+    /// given back before, by whoever undid a failed start, is fine. Blocks.
     ///
     /// # Errors
     /// It is not back, or not as it was found.
     pub fn give_back(&self, generation: Generation) -> Result<(), ReturnError> {
         lock(&self.state).claims.remove(&generation);
-        match self.assigner.give_back(generation) {
+        match self.assigner.give_back_within(generation, LETTING_GO) {
             Ok(returned) => {
                 self.settle(returned.item, generation);
                 Ok(())
@@ -389,8 +394,8 @@ impl<'a> PoolRequest<'a> {
     pub(crate) fn to_pool(self, excluded: &'a BTreeMap<DeviceId, String>) -> Request<'a> {
         Request {
             network: &self.network.name,
-            guest: &self.owner.name,
-            mac: self.owner.mac,
+            guest: &self.holder.name,
+            mac: self.holder.mac,
             numa_nodes: self.numa_nodes,
             exclude: excluded,
         }

@@ -12,9 +12,9 @@ mod changes;
 mod claims;
 mod devices;
 mod error;
+mod holder;
 mod ledger;
 mod members;
-mod owner;
 mod plan;
 mod refusal;
 mod state;
@@ -32,9 +32,9 @@ pub use changes::Vanished;
 pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
 pub use error::{ChooseError, PrepareError, chain};
+pub use holder::{host_device_holder, interface_holder, port_holder};
 pub use ledger::{Chosen, Ledger, PoolRequest};
 pub use members::OpenPoolError;
-pub use owner::{host_device_owner, interface_owner, port_owner};
 pub use plan::{
     DevicePlan, GuestPlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, plan,
 };

@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use assign::{Assignment, Claim, Generation, Item, Owner, Phase};
+use assign::{Assignment, Claim, Generation, Holder, Item, Phase};
 use conf::{DeviceId, DirectMode, ForwardMode, Network, PciAddress, Uuid};
 use host::{PhysicalFunction, VirtualFunction};
-use pool::{Holder, Pool, ShareId, Uses};
+use pool::{Pool, ShareId, Uses};
 
 use crate::members::NetworkMembers;
 
@@ -64,11 +64,11 @@ pub fn whole_or_part(network: &Network, mode: Option<DirectMode>, device: Device
 }
 
 /// The pool's words for who has a device.
-pub(crate) fn holder(owner: &Owner) -> Holder {
-    Holder {
-        guest: owner.name.clone(),
-        network: owner.network.clone(),
-        mac: owner.mac,
+pub(crate) fn pool_holder(holder: &Holder) -> pool::Holder {
+    pool::Holder {
+        guest: holder.name.clone(),
+        network: holder.network.clone(),
+        mac: holder.mac,
     }
 }
 
@@ -96,7 +96,7 @@ impl State {
 
     /// Enters a line of the list into the pool.
     pub(crate) fn enter(&mut self, line: &Assignment) {
-        let holder = holder(&line.owner);
+        let holder = pool_holder(&line.holder);
         match (line.item, &line.phase) {
             (Item::Device(device), Phase::Dirty(reasons)) => {
                 self.withhold(device, reasons.join("; "));

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use assign::{MacvtapPreparation, Origin, Owner, Preparation, Profile, ProfileId, Vhost};
+use assign::{Holder, MacvtapPreparation, Origin, Preparation, Profile, ProfileId, Vhost};
 use conf::{MacAddress, Network, PciAddress, Plug, Uuid};
 use host::{Fault, Host, HostEvent, Links, Operation, PortAction, SimulatedHost, TapQueues, Usage};
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ impl Bench {
         let request = PoolRequest {
             network,
             mode: network.default_direct_mode(),
-            owner: &owner(network, guest),
+            holder: &holder(network, guest),
             numa_nodes: &[],
         };
         (self.ledger).choose(&request, &mut BTreeMap::new())
@@ -62,7 +62,7 @@ impl Bench {
         let mut changes = HostChanges::default();
         self.ledger.sort(event, &mut changes);
         (self.ledger).work_off(changes, &|vanished: Vanished| {
-            told.borrow_mut().push(vanished.owner.name);
+            told.borrow_mut().push(vanished.holder.name);
         });
         told.into_inner()
     }
@@ -76,14 +76,15 @@ fn network(name: &str, mode: &str, members: &str) -> Network {
     Network::parse(&xml).unwrap()
 }
 
-fn owner(network: &Network, guest: u8) -> Owner {
-    Owner {
+fn holder(network: &Network, guest: u8) -> Holder {
+    Holder {
         guest: Uuid::from_u128(guest.into()),
         name: format!("g{guest}"),
         network: Some(network.name.clone()),
         port: Some(Uuid::from_u128(1000 + u128::from(guest))),
         mac: Some(MacAddress::new([0x52, 0x54, 0, 0, 0, guest])),
         alias: None,
+        attachment: None,
     }
 }
 
@@ -155,7 +156,7 @@ fn weakness_04_a_device_of_two_networks_is_lent_once() {
         assert!(chain(&error).contains("g2"), "{error}");
     }
     // A guest that names the device itself meets the same list.
-    let own = owner(&whole, 4);
+    let own = holder(&whole, 4);
     let device = Share::Whole(address(&first).into());
     let taken = bench.ledger.claim(device, &own, Origin::Interface);
     assert!(taken.unwrap_err().to_string().contains("g1"));
@@ -200,11 +201,11 @@ fn a_vf_at_rest_is_chosen_at_once_and_another_leaves_no_claim() {
     let bench = Bench::new("pfs=1,vfs=2");
     let net = network("n", "hostdev", "<pf dev='sim0'/>");
     bench.open(&net);
-    let (first, second) = (owner(&net, 1), owner(&net, 2));
+    let (first, second) = (holder(&net, 1), holder(&net, 2));
     let request = PoolRequest {
         network: &net,
         mode: None,
-        owner: &first,
+        holder: &first,
         numa_nodes: &[],
     };
     let none = BTreeMap::new();
@@ -214,7 +215,7 @@ fn a_vf_at_rest_is_chosen_at_once_and_another_leaves_no_claim() {
     let used = Usage::OtherNamespace;
     bench.host.set_usage(bench.vf("sim0", 1), vec![used]);
     let request = PoolRequest {
-        owner: &second,
+        holder: &second,
         ..request
     };
     let before = bench.ledger.list();
@@ -276,7 +277,7 @@ fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
         let net = network("n", mode, "<interface dev='sim0v0'/>");
         bench.open(&net);
         let chosen = bench.choose(&net, 1).unwrap();
-        let mac = owner(&net, 1).mac.unwrap();
+        let mac = holder(&net, 1).mac.unwrap();
         let instance_id = Uuid::from_u128(7);
         let macvtap = MacvtapPreparation {
             lower: "sim0v0".parse().unwrap(),

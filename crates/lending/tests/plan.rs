@@ -168,7 +168,7 @@ fn each_claim_carries_the_alias_that_the_running_guest_has() {
     let lines = bench.list();
     let mut known: Vec<_> = lines
         .iter()
-        .filter_map(|line| line.owner.alias.as_deref())
+        .filter_map(|line| line.holder.alias.as_deref())
         .collect();
     aliases.sort_unstable();
     known.sort_unstable();

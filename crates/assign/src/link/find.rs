@@ -12,7 +12,7 @@ impl Assigner {
     /// the same host.
     pub(crate) fn tag_of(&self, record: &Record) -> String {
         let claim = format!("{}@{}", record.generation, self.journal.instance());
-        tag(record.owner.guest, &claim)
+        tag(record.holder.guest, &claim)
     }
 
     /// Whose link that is, if this daemon made it.

@@ -6,18 +6,19 @@ use conf::{DirectMode, NetdevName};
 use host::{Host, HostError, MacvlanSpec, Netdev, RxFilter, TapQueues, TapSpec};
 
 use super::find::lower_now;
-use super::lower::{Given, give_mac, give_mtu};
+use super::lower::{Given, give_mac, give_mtu, hush};
 use super::names::name_of;
 use super::plan::{MACVTAP, TAP};
 use crate::assigner::Assigner;
 use crate::error::Obstacle;
 use crate::list::InHand;
 use crate::patience::insist;
-use crate::plan::{Plan, Step};
+use crate::plan::ItemPlan;
 use crate::preparation::Preparation;
 use crate::prepare::LentKind;
 use crate::record::{LinkWork, Record};
 use crate::settings::{describe, read_back};
+use crate::step::Step;
 
 const EEXIST: i32 = 17;
 
@@ -25,7 +26,7 @@ impl Assigner {
     pub(crate) fn lend_link(
         &self,
         in_hand: &InHand<'_>,
-        plan: &Plan,
+        plan: &ItemPlan,
         preparation: &Preparation,
         record: &mut Record,
     ) -> Result<LentKind, Obstacle> {
@@ -76,6 +77,8 @@ impl Making<'_> {
                     insist(|| host.set_vf(&work.vf, *setting))?;
                 }
             }
+            // Another one, if its driver was bound anew for its MAC.
+            Step::NoIpv6 { .. } => hush(host, self.lower()?.index)?,
             Step::LowerMac { mac, .. } => self.lower_mac(*mac)?,
             Step::LowerMtu { mtu, .. } => {
                 let lower = self.lower()?;

@@ -1,7 +1,7 @@
 //! Setting the device below a macvtap.
 
 use conf::MacAddress;
-use host::{Host, HostError, Netdev, VirtualFunction};
+use host::{Host, HostError, Ipv6Autoconf, Netdev, VirtualFunction};
 
 use crate::patience::insist;
 use crate::vf::is_locked;
@@ -49,4 +49,35 @@ fn while_down(
         Err(error) if error.errno() == Some(EBUSY) => insist(set),
         settled => settled,
     }
+}
+
+/// Keeps the host's kernel from taking addresses and routes on a device that is up for guests
+/// only. Addresses that are there stay, so that a device which the host has up loses none.
+pub(crate) fn hush(host: &dyn Host, index: u32) -> Result<(), HostError> {
+    let Some(now) = host.ipv6_autoconf(index)? else {
+        return Ok(());
+    };
+    let none = Ipv6Autoconf::NONE;
+    if now.addr_gen_mode != none.addr_gen_mode {
+        host.set_addr_gen_mode(index, none.addr_gen_mode)?;
+    }
+    if now.accept_ra != none.accept_ra {
+        host.set_accept_ra(index, none.accept_ra)?;
+    }
+    Ok(())
+}
+
+/// The reverse of [`hush`]. What somebody has set otherwise meanwhile is theirs.
+pub(crate) fn unhush(host: &dyn Host, index: u32, found: Ipv6Autoconf) -> Result<(), HostError> {
+    let Some(now) = host.ipv6_autoconf(index)? else {
+        return Ok(());
+    };
+    let none = Ipv6Autoconf::NONE;
+    if now.addr_gen_mode == none.addr_gen_mode && now.addr_gen_mode != found.addr_gen_mode {
+        host.set_addr_gen_mode(index, found.addr_gen_mode)?;
+    }
+    if now.accept_ra == none.accept_ra && now.accept_ra != found.accept_ra {
+        host.set_accept_ra(index, found.accept_ra)?;
+    }
+    Ok(())
 }

@@ -64,7 +64,7 @@ impl Assigner {
                 let link = entry.record.as_ref().and_then(Record::link);
                 link.is_some_and(|link| link.index == Some(holder.index))
             });
-            entry.map(|entry| entry.owner.name.clone())
+            entry.map(|entry| entry.holder.name.clone())
         };
         let holder_text = match (guest, &holder.kind) {
             (Some(guest), _) => format!("made for guest '{guest}'"),

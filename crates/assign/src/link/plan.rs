@@ -1,16 +1,17 @@
 //! What making a link would take.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
-use host::{BridgePort, Host, Netdev, PortAction, Usage, VfSetting};
+use host::{BridgePort, Host, Ipv6Autoconf, Netdev, PortAction, Usage, VfSetting};
 
 use crate::assigner::Assigner;
-use crate::device::{Item, Owner};
+use crate::device::{Holder, Item};
 use crate::error::Obstacle;
-use crate::plan::{Plan, Step, protocol};
+use crate::plan::ItemPlan;
 use crate::preparation::{MacvtapPreparation, Profile, ProfileId, TapPreparation, Vhost};
 use crate::profile::for_macvtap;
 use crate::record::{LinkKind, LinkWork, LowerWork, ProfileWork, VfWork, WholeWork, Work};
 use crate::settings::{steps_to_make, wanted};
+use crate::step::{Step, protocol};
 use crate::vfio::check_pf;
 
 /// Names of macvtaps start so.
@@ -22,9 +23,9 @@ impl Assigner {
     pub(crate) fn plan_macvtap(
         &self,
         item: Item,
-        owner: &Owner,
+        holder: &Holder,
         macvtap: &MacvtapPreparation,
-    ) -> Result<Plan, Obstacle> {
+    ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         let lower = host.netdev(macvtap.lower.as_str())?;
         let is_whole = macvtap.mode == DirectMode::Passthrough;
@@ -54,8 +55,14 @@ impl Assigner {
             });
         }
         let mut steps = Vec::new();
+        let mut ipv6 = None;
         let whole = if is_whole {
-            Some(self.plan_whole(&lower, macvtap, &mut steps)?)
+            let whole = self.plan_whole(&lower, macvtap, &mut steps)?;
+            ipv6 = host.ipv6_autoconf(lower.index)?;
+            if ipv6.is_some_and(|found| found != Ipv6Autoconf::NONE) {
+                steps.push(Step::NoIpv6 { netdev: lower.name });
+            }
+            Some(whole)
         } else {
             refuse_enslaved(host, &lower)?;
             None
@@ -78,7 +85,7 @@ impl Assigner {
             Some(profile) => {
                 let vf = whole.as_ref().and_then(|whole| whole.vf.as_ref());
                 let vf = vf.map(|work| &work.vf);
-                let work = for_macvtap(&profile.id, owner, macvtap.mac, &lower, vf)?;
+                let work = for_macvtap(&profile.id, holder, macvtap.mac, &lower, vf)?;
                 steps.push(profile_step(profile.action, &work));
                 Some(work)
             }
@@ -89,7 +96,7 @@ impl Assigner {
             queues: macvtap.queues,
         });
         steps.extend(vhost_step(macvtap.vhost));
-        Ok(Plan {
+        Ok(ItemPlan {
             item,
             steps,
             work: Work::Link(LinkWork {
@@ -104,6 +111,7 @@ impl Assigner {
                     name: lower.name,
                     index: lower.index,
                     raised: false,
+                    ipv6,
                     whole,
                 }),
                 mode: Some(macvtap.mode),
@@ -160,9 +168,11 @@ impl Assigner {
                     _ => true,
                 });
                 steps.extend(steps_to_make(&settings, &original));
+                let mac_given = host.vf_mac_is_given(&vf)?;
                 Some(VfWork {
                     vf,
                     original,
+                    mac_given,
                     settings,
                 })
             }
@@ -189,7 +199,7 @@ impl Assigner {
         })
     }
 
-    pub(crate) fn plan_tap(&self, item: Item, tap: &TapPreparation) -> Result<Plan, Obstacle> {
+    pub(crate) fn plan_tap(&self, item: Item, tap: &TapPreparation) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         let mut steps = Vec::new();
         let existing = match (tap.existing, tap.name) {
@@ -229,7 +239,7 @@ impl Assigner {
         if existing.is_none() {
             steps.push(Step::Up);
         }
-        Ok(Plan {
+        Ok(ItemPlan {
             item,
             steps,
             work: Work::Link(LinkWork {

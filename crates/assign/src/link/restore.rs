@@ -4,7 +4,7 @@ use conf::{Bandwidth, DeviceId};
 use host::{Host, HostError, Netdev};
 
 use super::find::{LowerNow, find_link, lower_now};
-use super::lower::{Given, give_mac, give_mtu};
+use super::lower::{Given, give_mac, give_mtu, unhush};
 use crate::assigner::Assigner;
 use crate::device::Item;
 use crate::profile::leave;
@@ -52,30 +52,36 @@ impl Assigner {
             return false;
         }
         let _one_at_a_time = self.hold_parents();
-        if self.others_raised(item, lower.device) {
+        if self.other_raiser(item, lower.device).is_some() {
             self.forget_raised(item);
             return false;
         }
         let host = &*self.host.0;
-        let lowered = match lower_now(host, lower) {
-            Ok(LowerNow::Here(netdev)) if netdev.state.up => put_down(host, &netdev),
+        match lower_now(host, lower) {
+            Ok(LowerNow::Here(netdev)) => {
+                if netdev.state.up {
+                    faults.certain(put_down(host, &netdev));
+                }
+                if let Some(found) = lower.ipv6 {
+                    faults.certain(unhush(host, netdev.index, found));
+                }
+            }
             Ok(LowerNow::Gone) => return true,
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        faults.certain(lowered);
+            Ok(LowerNow::Bare) => {}
+            Err(error) => faults.certain(Err(error)),
+        }
         false
     }
 
-    /// Whether the device is up for another link, too.
-    pub(crate) fn others_raised(&self, item: Item, device: DeviceId) -> bool {
+    /// What another link knows of the device, for which that is up, too.
+    pub(crate) fn other_raiser(&self, item: Item, device: DeviceId) -> Option<LowerWork> {
         let list = self.lock();
         let links = list.shared.get(&device).into_iter().flatten();
         let mut others = links.filter_map(|link| list.by_generation(*link));
-        others.any(|(other, entry)| {
-            let link = entry.record.as_ref().and_then(Record::link);
-            let lower = link.and_then(|link| link.lower.as_ref());
-            other != item && lower.is_some_and(|lower| lower.raised)
+        others.find_map(|(other, entry)| {
+            let link = entry.record.as_ref().and_then(Record::link)?;
+            let lower = link.lower.as_ref()?;
+            (other != item && lower.raised).then(|| lower.clone())
         })
     }
 
@@ -146,6 +152,9 @@ fn restore_whole(
         Ok(LowerNow::Here(netdev)) => {
             if netdev.state.mtu != whole.mtu {
                 faults.doubtful(give_mtu(host, &netdev, whole.mtu));
+            }
+            if let Some(found) = lower.ipv6 {
+                faults.certain(unhush(host, netdev.index, found));
             }
             raise(host, lower, whole, faults);
             compare(host, lower, whole, faults);
@@ -227,6 +236,7 @@ fn restore_vf(
         Err(error) => function.faults.doubtful(Err(error)),
     }
     function.netdev_mac();
+    function.admin_mac();
     function.verify();
     let Faults {
         certain,

@@ -5,6 +5,7 @@ use std::sync::{MutexGuard, PoisonError};
 use host::HostError;
 
 use super::find::{LowerNow, find_link, lower_now};
+use super::lower::hush;
 use crate::assigner::Assigner;
 use crate::device::{Generation, Item, Phase};
 use crate::error::LinkError;
@@ -51,7 +52,8 @@ impl Assigner {
     }
 
     /// Brings the device below up, and remembers that it was down: the record comes first. Where
-    /// it is up for another of our links only, this one holds it up, too.
+    /// it is up for another of our links only, this one holds it up, too. It is up for guests, so
+    /// the host takes no addresses there.
     fn raise_lower(&self, lent: &mut Borrowed<'_>, link: &LinkWork) -> Result<(), LinkError> {
         let Some(lower) = &link.lower else {
             return Ok(());
@@ -64,18 +66,35 @@ impl Assigner {
             return Err(lent.refused(gone));
         };
         let is_shared = lower.whole.is_none();
-        let raised = !netdev.state.up || self.others_raised(lent.item, lower.device);
+        let other = self.other_raiser(lent.item, lower.device);
+        let raised = !netdev.state.up || other.is_some();
         if is_shared && raised && !lower.raised {
+            let ipv6 = match other {
+                // The other one has changed it.
+                Some(other) => other.ipv6,
+                None => host
+                    .ipv6_autoconf(netdev.index)
+                    .map_err(|source| lent.refused(source))?,
+            };
             let link = lent.record.link_mut();
             if let Some(lower) = link.and_then(|link| link.lower.as_mut()) {
                 lower.raised = true;
+                lower.ipv6 = ipv6;
             }
             lent.keep()?;
         }
         if netdev.state.up {
             return Ok(());
         }
-        let set = host.set_up(netdev.index, true);
+        // Only what is recorded can be undone.
+        let is_known = (lent.record.link().and_then(|link| link.lower.as_ref()))
+            .is_some_and(|lower| lower.ipv6.is_some());
+        let hushed = if is_known {
+            hush(host, netdev.index)
+        } else {
+            Ok(())
+        };
+        let set = hushed.and_then(|()| host.set_up(netdev.index, true));
         set.map_err(|source| lent.refused(source))
     }
 
@@ -127,7 +146,7 @@ impl Borrowed<'_> {
     pub(crate) fn refused(&self, source: HostError) -> LinkError {
         LinkError::Refused {
             item: self.item,
-            guest: self.record.owner.name.clone(),
+            guest: self.record.holder.name.clone(),
             source,
         }
     }

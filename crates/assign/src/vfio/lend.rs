@@ -6,17 +6,18 @@ use crate::assigner::Assigner;
 use crate::error::Obstacle;
 use crate::list::InHand;
 use crate::patience::insist;
-use crate::plan::{Plan, Step};
+use crate::plan::ItemPlan;
 use crate::prepare::LentKind;
 use crate::record::{Record, VfioWork};
 use crate::settings::read_back;
+use crate::step::Step;
 use crate::vf::driver_name;
 
 impl Assigner {
     pub(crate) fn lend_vfio(
         &self,
         in_hand: &InHand<'_>,
-        plan: &Plan,
+        plan: &ItemPlan,
         vfio: &VfioWork,
         record: &mut Record,
     ) -> Result<LentKind, Obstacle> {

@@ -5,21 +5,22 @@ use host::{Host, HostError, IommuGroup, PciDevice, Sriov, VfSetting, VirtualFunc
 
 use super::is_vfio;
 use crate::assigner::Assigner;
-use crate::device::{Item, Owner, Phase};
+use crate::device::{Holder, Item, Phase};
 use crate::error::{Blocker, Obstacle};
-use crate::plan::{Plan, Step, protocol};
+use crate::plan::ItemPlan;
 use crate::preparation::{Profile, VfioPreparation};
 use crate::profile::for_function;
 use crate::record::{VfWork, VfioWork, Work};
 use crate::settings::{steps_to_make, wanted};
+use crate::step::{Step, protocol};
 
 impl Assigner {
     pub(crate) fn plan_vfio(
         &self,
         address: PciAddress,
-        owner: &Owner,
+        holder: &Holder,
         preparation: &VfioPreparation,
-    ) -> Result<Plan, Obstacle> {
+    ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         refuse_old_backend(preparation.driver.as_ref())?;
         let pci = host.pci_device(address)?;
@@ -44,7 +45,7 @@ impl Assigner {
         }
         let group = (host.iommu_group(address)?).ok_or(Obstacle::NoIommu)?;
         check_group(host, address, &group)?;
-        self.check_ties(owner, &ties(&pci, vf.as_ref(), &group))?;
+        self.check_ties(holder, &ties(&pci, vf.as_ref(), &group))?;
         let driver = driver_for(host, &pci, preparation)?;
 
         let mut steps = Vec::new();
@@ -57,7 +58,7 @@ impl Assigner {
                     return Err(Obstacle::ProfileWithVlan);
                 }
                 let vf = vf.as_ref().map(|work| &work.vf);
-                let profile = for_function(id, owner, address, vf)?;
+                let profile = for_function(id, holder, address, vf)?;
                 let protocol = protocol(&profile.profile);
                 steps.push(Step::Profile {
                     action: *action,
@@ -79,7 +80,7 @@ impl Assigner {
                 user,
             });
         }
-        Ok(Plan {
+        Ok(ItemPlan {
             item: Item::Device(DeviceId::Pci(address)),
             steps,
             work: Work::Vfio(VfioWork {
@@ -95,7 +96,7 @@ impl Assigner {
     }
 
     /// Refuses a device that can't be parted from another guest's.
-    fn check_ties(&self, owner: &Owner, ties: &[(PciAddress, Tie)]) -> Result<(), Obstacle> {
+    fn check_ties(&self, holder: &Holder, ties: &[(PciAddress, Tie)]) -> Result<(), Obstacle> {
         let list = self.lock();
         for (address, tie) in ties {
             let member = DeviceId::Pci(*address);
@@ -107,12 +108,12 @@ impl Assigner {
             let other = whole
                 .into_iter()
                 .chain(links)
-                .find(|entry| entry.phase != Phase::Claimed && entry.owner.guest != owner.guest);
+                .find(|entry| entry.phase != Phase::Claimed && entry.holder.guest != holder.guest);
             if let Some(entry) = other {
                 return Err(Obstacle::Tied {
                     member,
                     tie: tie.words(),
-                    guest: entry.owner.name.clone(),
+                    guest: entry.holder.name.clone(),
                 });
             }
         }
@@ -145,9 +146,11 @@ fn plan_vf(
         settings.retain(|setting| !matches!(setting, VfSetting::Mac(_) | VfSetting::Vlan { .. }));
     }
     steps.extend(steps_to_make(&settings, &original));
+    let mac_given = host.vf_mac_is_given(&vf)?;
     Ok(VfWork {
         vf,
         original,
+        mac_given,
         settings,
     })
 }

@@ -1,6 +1,6 @@
 //! Taking a PCI function back from vfio.
 
-use host::{HostError, Usage};
+use host::HostError;
 
 use super::is_vfio;
 use crate::assigner::Assigner;
@@ -34,6 +34,7 @@ impl Assigner {
             work.faults.certain.push(fault);
         }
         work.netdev_mac();
+        work.admin_mac();
         work.verify();
         restored.faults = work.faults.settle(record.item);
         restored
@@ -42,20 +43,15 @@ impl Assigner {
     /// Unbinding a device that a process has open would block until it lets go, and changing its
     /// settings would hit a guest that runs.
     pub(crate) fn group_is_closed(&self, item: Item, vfio: &VfioWork) -> Result<(), UndoFault> {
-        let Some(work) = &vfio.vf else { return Ok(()) };
         if self.shares_group(item, vfio.group) {
             // The open group may be for the other device.
             return Ok(());
         }
-        let usages = match self.host.0.vf_usage(&work.vf) {
-            Err(HostError::NoPciDevice(_)) => return Ok(()),
-            other => other?,
-        };
-        let open = usages.iter().find_map(|usage| match usage {
-            Usage::VfioOpen { group } => Some(*group),
-            _ => None,
-        });
-        open.map_or(Ok(()), |group| Err(UndoFault::StillOpen { group }))
+        match self.host.0.vfio_holder(vfio.address) {
+            Ok(Some(holder)) => Err(UndoFault::StillHeld(holder)),
+            Ok(None) | Err(HostError::NoPciDevice(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A vfio group that was there before is root's again.

@@ -4,9 +4,10 @@ use std::os::fd::OwnedFd;
 
 use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
 use host::{
-    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, LinkState, Links, MacvlanSpec,
-    Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
-    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
+    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
+    MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
+    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VfioHolder,
+    VirtualFunction,
 };
 
 pub(crate) struct Hooked {
@@ -66,6 +67,9 @@ impl Host for Hooked {
         }
         self.inner.set_vf(vf, setting)
     }
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Answer<Option<bool>> {
+        self.inner.vf_mac_is_given(vf)
+    }
     fn vf_abilities(&self, vf: &VirtualFunction) -> Answer<VfAbilities> {
         self.inner.vf_abilities(vf)
     }
@@ -74,6 +78,9 @@ impl Host for Hooked {
     }
     fn vf_usage(&self, vf: &VirtualFunction) -> Answer<Vec<Usage>> {
         self.inner.vf_usage(vf)
+    }
+    fn vfio_holder(&self, address: PciAddress) -> Answer<Option<VfioHolder>> {
+        self.inner.vfio_holder(address)
     }
     fn best_vfio_driver(&self, address: PciAddress) -> Answer<String> {
         self.inner.best_vfio_driver(address)
@@ -126,6 +133,15 @@ impl Links for Hooked {
             return Ok(());
         }
         self.inner.set_up(ifindex, up)
+    }
+    fn ipv6_autoconf(&self, ifindex: u32) -> Answer<Option<Ipv6Autoconf>> {
+        self.inner.ipv6_autoconf(ifindex)
+    }
+    fn set_addr_gen_mode(&self, ifindex: u32, mode: u8) -> Answer<()> {
+        self.inner.set_addr_gen_mode(ifindex, mode)
+    }
+    fn set_accept_ra(&self, ifindex: u32, accept: i32) -> Answer<()> {
+        self.inner.set_accept_ra(ifindex, accept)
     }
     fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Answer<()> {
         if self.deaf_to == Some(Operation::SetNetdevMac) {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use assign::{
-    Assigner, Claim, ClaimError, Finding, Item, Lent, LentKind, Origin, Owner, Preparation,
+    Assigner, Claim, ClaimError, Finding, Holder, Item, Lent, LentKind, Origin, Preparation,
     PrepareError, Recovery, VfConfig, VfioPreparation, VfioUser,
 };
 use conf::{DeviceId, MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
@@ -82,20 +82,23 @@ impl Machine {
     pub(crate) fn records(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.journal()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|name| name != "starts").collect();
+        let mut names: Vec<_> = names
+            .filter(|name| name != "starts" && name != "probing")
+            .collect();
         names.sort_unstable();
         names
     }
 }
 
-pub(crate) fn guest(n: u32) -> Owner {
-    Owner {
+pub(crate) fn guest(n: u32) -> Holder {
+    Holder {
         guest: Uuid::from_u128(n.into()),
         name: format!("web{n}"),
         network: Some("vfs".into()),
         port: Some(Uuid::from_u128(1000 + u128::from(n))),
         mac: Some(mac(n)),
         alias: Some("hostdev0".into()),
+        attachment: Some(Uuid::from_u128(2000 + u128::from(n))),
     }
 }
 

@@ -5,15 +5,17 @@ use assign::{
     TapPreparation, Vhost,
 };
 use conf::{Bandwidth, DeviceId, DirectMode, NetdevName, Rate, Uuid};
-use host::{BridgePort, Host, Links, PortAction, TapQueues, VfSetting};
+use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, VfSetting};
 
-use super::{Machine, everything, guest, mac, mac_and_vlan};
+use super::{Machine, everything, guest, mac, mac_and_vlan, ordinary};
 
 /// A way to lend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scene {
     /// A VF by vfio.
     Vfio,
+    /// The same on an igb card, whose PF holds the VF to another MAC than its own.
+    VfioHeld,
     /// A macvtap that shares a card's network device.
     Shared(DirectMode),
     /// A macvtap in passthrough mode on a VF.
@@ -22,6 +24,10 @@ pub(crate) enum Scene {
     PassthroughLockedVf,
     /// A macvtap in passthrough mode on a plain card.
     PassthroughNic,
+    /// A macvtap on a plain card that the host keeps down.
+    SharedDown,
+    /// A macvtap in passthrough mode on one.
+    PassthroughDown,
     /// A tap in a bridge.
     Bridge,
     /// A tap alone.
@@ -31,14 +37,17 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Vfio,
+        Self::VfioHeld,
         Self::Shared(DirectMode::Vepa),
         Self::Shared(DirectMode::Private),
         Self::Shared(DirectMode::Bridge),
         Self::PassthroughVf,
         Self::PassthroughLockedVf,
         Self::PassthroughNic,
+        Self::SharedDown,
+        Self::PassthroughDown,
         Self::Bridge,
         Self::Ethernet,
         Self::Existing,
@@ -52,6 +61,15 @@ impl Scene {
             let own = machine.host.vf_state(&vf).unwrap().netdev.unwrap().1;
             machine.host.set_vf(&vf, VfSetting::Mac(own)).unwrap();
         }
+        if self == Self::VfioHeld {
+            machine.host.set_quirks(Quirks::igb());
+            let vf = machine.host.virtual_function(machine.vf(0)).unwrap();
+            machine.host.set_netdev_mac("sim0v0", mac(90)).unwrap();
+            machine.host.set_vf(&vf, VfSetting::Mac(mac(91))).unwrap();
+        }
+        if matches!(self, Self::SharedDown | Self::PassthroughDown) {
+            machine.host.put_up("eth0", false);
+        }
         machine.host.clear_effects();
         machine
     }
@@ -59,10 +77,12 @@ impl Scene {
     /// What is claimed of the host.
     pub(crate) fn device(self, machine: &Machine) -> Option<DeviceId> {
         match self {
-            Self::Vfio | Self::PassthroughVf | Self::PassthroughLockedVf => {
+            Self::Vfio | Self::VfioHeld | Self::PassthroughVf | Self::PassthroughLockedVf => {
                 Some(machine.vf(0).into())
             }
-            Self::Shared(_) | Self::PassthroughNic => Some(machine.device("eth0")),
+            Self::Shared(_) | Self::PassthroughNic | Self::SharedDown | Self::PassthroughDown => {
+                Some(machine.device("eth0"))
+            }
             Self::Bridge | Self::Ethernet | Self::Existing => None,
         }
     }
@@ -75,7 +95,7 @@ impl Scene {
     ) -> Result<Claim, ClaimError> {
         let device = self.device(machine);
         match (self, device) {
-            (Self::Shared(_), _) | (_, None) => {
+            (Self::Shared(_) | Self::SharedDown, _) | (_, None) => {
                 assigner.claim_link(device, guest(n), Origin::Interface)
             }
             (_, Some(device)) => assigner.claim(device, guest(n), Origin::Interface),
@@ -86,6 +106,7 @@ impl Scene {
     pub(crate) fn preparation(self, n: u32) -> Preparation {
         match self {
             Self::Vfio => everything(n),
+            Self::VfioHeld => ordinary(n),
             Self::Shared(mode) => Preparation::Macvtap(MacvtapPreparation {
                 profile: Some(qbg()),
                 ..macvtap("eth0", mode, n)
@@ -95,6 +116,10 @@ impl Scene {
                     vf: Some(mac_and_vlan(n)),
                     ..macvtap("sim0v0", DirectMode::Passthrough, n)
                 })
+            }
+            Self::SharedDown => Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, n)),
+            Self::PassthroughDown => {
+                Preparation::Macvtap(macvtap("eth0", DirectMode::Passthrough, n))
             }
             Self::PassthroughNic => Preparation::Macvtap(MacvtapPreparation {
                 mtu: Some(9000),
@@ -122,7 +147,7 @@ impl Scene {
 
     /// Whether a link is made for the guest.
     pub(crate) fn makes_link(self) -> bool {
-        !matches!(self, Self::Vfio | Self::Existing)
+        !matches!(self, Self::Vfio | Self::VfioHeld | Self::Existing)
     }
 
     /// The item that is claimed first.

@@ -111,7 +111,7 @@ impl LinuxHost {
     fn held_vf(&self, pf: &PhysicalFunction) -> Result<Option<PciAddress>, HostError> {
         for (_, vf) in self.sysfs.vf_addresses(pf.address)? {
             let driver = self.sysfs.driver(vf)?;
-            if driver.as_deref().is_some_and(is_vfio) && self.open_vfio_group(vf)?.is_some() {
+            if driver.as_deref().is_some_and(is_vfio) && self.holder_of_group(vf)?.is_some() {
                 return Ok(Some(vf));
             }
         }

@@ -88,7 +88,7 @@ impl LinuxHost {
         let Some(holder) = holder else {
             return Ok(());
         };
-        if is_vfio(holder) && self.open_vfio_group(address)?.is_some() {
+        if is_vfio(holder) && self.holder_of_group(address)?.is_some() {
             const EBUSY: i32 = 16;
             return Err(writing.refused(io::Error::from_raw_os_error(EBUSY)));
         }

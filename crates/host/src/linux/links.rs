@@ -11,9 +11,9 @@ use super::netlink::{Device, Kind, PortFlags};
 use super::sysfs::Reading;
 use super::tap::set_group;
 use crate::{
-    BridgePort, BridgeVlan, Counters, HostError, Links, MacvlanSpec, Netdev, NetdevDetails,
-    NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage,
-    VirtualFunction,
+    BridgePort, BridgeVlan, Counters, HostError, Ipv6Autoconf, Links, MacvlanSpec, Netdev,
+    NetdevDetails, NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues,
+    TapSpec, Usage, VirtualFunction,
 };
 
 impl Links for LinuxHost {
@@ -81,6 +81,18 @@ impl Links for LinuxHost {
 
     fn set_up(&self, ifindex: u32, up: bool) -> Result<(), HostError> {
         self.tell(Operation::SetUp, ifindex, self.netlink.set_up(ifindex, up))
+    }
+
+    fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError> {
+        self.autoconf_of(ifindex)
+    }
+
+    fn set_addr_gen_mode(&self, ifindex: u32, mode: u8) -> Result<(), HostError> {
+        self.change_addr_gen_mode(ifindex, mode)
+    }
+
+    fn set_accept_ra(&self, ifindex: u32, accept: i32) -> Result<(), HostError> {
+        self.change_accept_ra(ifindex, accept)
     }
 
     fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Result<(), HostError> {
@@ -255,7 +267,7 @@ impl LinuxHost {
     }
 
     /// An outcome with the device's name in its error.
-    fn tell<T>(
+    pub(super) fn tell<T>(
         &self,
         operation: Operation,
         ifindex: u32,

@@ -3,6 +3,7 @@
 mod ability;
 mod alias;
 mod driver;
+mod ipv6;
 mod links;
 mod netlink;
 mod paths;
@@ -12,9 +13,9 @@ mod sysfs;
 mod tap;
 mod uevent;
 mod usage;
+mod vfio;
 mod watch;
 
-use std::fs::OpenOptions;
 use std::io;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub use port_profile::PortPatience;
 
 use crate::{
     Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Usage, VfAbilities, VfSetting, VfState, VirtualFunction,
+    Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
 };
 use alias::Variants;
 use netlink::Connections;
@@ -71,26 +72,6 @@ impl LinuxHost {
     pub fn with_port_patience(mut self, patience: PortPatience) -> Self {
         self.port_patience = patience;
         self
-    }
-
-    /// The function's vfio group, if a process holds it.
-    fn open_vfio_group(&self, address: PciAddress) -> Result<Option<u32>, HostError> {
-        const EBUSY: i32 = 16;
-        let Some(group) = self.sysfs.iommu_group(address)? else {
-            return Ok(None);
-        };
-        let file = self.paths.dev.join(format!("vfio/{}", group.number));
-        // The kernel lets one process at a time open a group.
-        match OpenOptions::new().read(true).write(true).open(file) {
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) if error.raw_os_error() == Some(EBUSY) => Ok(Some(group.number)),
-            Err(source) => Err(HostError::Kernel {
-                operation: Operation::ReadUsage,
-                target: format!("vfio group {} ({address})", group.number),
-                source,
-            }),
-        }
     }
 
     fn refused_vf(vf: &VirtualFunction, operation: Operation, source: io::Error) -> HostError {
@@ -169,6 +150,13 @@ impl Host for LinuxHost {
         })
     }
 
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError> {
+        match self.sysfs.netdevs(vf.address)?.first() {
+            Some(netdev) => self.sysfs.mac_is_permanent(netdev),
+            None => Ok(None),
+        }
+    }
+
     fn vf_abilities(&self, vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
         let driver = self.sysfs.driver(vf.pf_address)?;
         Ok(driver.map_or(VfAbilities::ALL, |driver| VfAbilities::of_driver(&driver)))
@@ -186,6 +174,13 @@ impl Host for LinuxHost {
             target: format!("'{netdev}'"),
             source,
         })
+    }
+
+    fn vfio_holder(&self, address: PciAddress) -> Result<Option<VfioHolder>, HostError> {
+        match self.sysfs.driver(address)? {
+            Some(driver) if is_vfio(&driver) => self.holder_of_group(address),
+            _ => Ok(None),
+        }
     }
 
     fn vf_usage(&self, vf: &VirtualFunction) -> Result<Vec<Usage>, HostError> {

@@ -224,6 +224,16 @@ impl Sysfs {
             .map_err(|_| reading.malformed(format!("its MAC is '{text}'")))
     }
 
+    /// Whether the MAC is the one that the driver found (`addr_assign_type`).
+    pub(super) fn mac_is_permanent(&self, netdev: &str) -> Result<Option<bool>, HostError> {
+        const NET_ADDR_PERM: u32 = 0;
+        let Some(directory) = self.netdev_dir(netdev) else {
+            return Ok(None);
+        };
+        let kind: Option<u32> = inventory(netdev).number(&directory.join("addr_assign_type"))?;
+        Ok(kind.map(|kind| kind == NET_ADDR_PERM))
+    }
+
     /// The network devices that sit on this one.
     pub(super) fn uppers(&self, netdev: &str) -> Result<Vec<String>, HostError> {
         let Some(directory) = self.netdev_dir(netdev) else {

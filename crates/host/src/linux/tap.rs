@@ -98,6 +98,8 @@ impl LinuxHost {
         let made = self.netlink.device_named(spec.name.as_str())?;
         let index = made.ok_or_else(|| errno(ENODEV))?.index;
         self.netlink.set_alias(index, &spec.tag)?;
+        // It is up as long as the guest runs, and the host has no part in it.
+        self.netlink.set_without_ipv6_address(index)?;
         self.netlink.set_mac(index, spec.mac)?;
         if let Some(mtu) = spec.mtu {
             self.netlink.set_mtu(index, mtu)?;

@@ -18,11 +18,8 @@ impl LinuxHost {
             return Ok(Vec::new());
         };
         if is_vfio(&driver) {
-            let open = self.open_vfio_group(address)?;
-            return Ok(open
-                .map(|group| Usage::VfioOpen { group })
-                .into_iter()
-                .collect());
+            let holder = self.holder_of_group(address)?;
+            return Ok(holder.map(Usage::VfioOpen).into_iter().collect());
         }
         let netdevs = self.sysfs.netdevs(address)?;
         if netdevs.is_empty() && self.makes_netdev(address, &driver)? {

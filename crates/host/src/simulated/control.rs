@@ -1,5 +1,7 @@
 //! What a test does to the simulated host behind the daemon's back.
 
+use std::borrow::Cow;
+
 use conf::PciAddress;
 
 use super::state::{Binding, Place, Plain, Vf, is_vfio, pf_ifindex, pf_netdev};
@@ -150,6 +152,7 @@ impl SimulatedHost {
             driver_override: None,
         };
         let plain = Plain {
+            ordinary: (binding.driver.clone()).unwrap_or(Cow::Borrowed(super::NIC_DRIVER)),
             binding,
             group,
             nic: None,

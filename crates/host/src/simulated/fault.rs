@@ -165,6 +165,10 @@ pub enum Effect {
     Tagged(u32, String),
     /// A network device is up, or down.
     LinkUp(u32, bool),
+    /// How addresses are made up on a network device (`addr_gen_mode`).
+    AddrGenMode(u32, u8),
+    /// Whether routers are believed on a network device (`accept_ra`).
+    AcceptRa(u32, i32),
     /// A network device, other than a VF's, got a MAC.
     LinkMac(u32, MacAddress),
     /// A network device got an MTU.

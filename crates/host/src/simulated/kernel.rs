@@ -9,7 +9,7 @@ use super::state::{
 use super::{Effect, NIC_DRIVER, PF_DRIVER, SimulatedHost, VF_DRIVER};
 use crate::{
     Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Sriov, Usage, VfAbilities, VfSetting, VfState, VirtualFunction, VlanProtocol,
+    Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction, VlanProtocol,
 };
 
 const EINVAL: i32 = 22;
@@ -97,6 +97,13 @@ impl Host for SimulatedHost {
         })
     }
 
+    fn vf_mac_is_given(&self, vf: &VirtualFunction) -> Result<Option<bool>, HostError> {
+        self.call(Operation::ReadVf, Some(vf.address), |state, _| {
+            let vf = state.vf(vf.address)?;
+            Ok(vf.netdev_mac.map(|_| vf.took_given_mac))
+        })
+    }
+
     fn vf_abilities(&self, _vf: &VirtualFunction) -> Result<VfAbilities, HostError> {
         let quirks = self.lock().quirks;
         Ok(VfAbilities {
@@ -152,9 +159,20 @@ impl Host for SimulatedHost {
             let (pf, number) = state.vf_place(vf.address)?;
             usages.extend(state.stacked_on(vf_ifindex(state.shape, pf, number), true));
             if state.held_groups.contains(&group) {
-                usages.push(Usage::VfioOpen { group });
+                usages.push(Usage::VfioOpen(holder(group)));
             }
             Ok(usages)
+        })
+    }
+
+    fn vfio_holder(&self, address: PciAddress) -> Result<Option<VfioHolder>, HostError> {
+        self.call(Operation::ReadUsage, Some(address), |state, _| {
+            let group = state.group(address)?;
+            let is_vfio = state
+                .driver(address)?
+                .is_some_and(|driver| is_vfio(&driver));
+            let held = is_vfio && state.held_groups.contains(&group);
+            Ok(held.then(|| holder(group)))
         })
     }
 
@@ -265,6 +283,7 @@ fn bind(state: &mut State, address: PciAddress, driver: &str, partial: bool) -> 
         return Ok(());
     }
     let known = [VF_DRIVER, PF_DRIVER, NIC_DRIVER, "vfio-pci"].contains(&driver)
+        || state.ordinary_driver(address) == driver
         || state.variant.as_deref() == Some(driver);
     if !known {
         let (driver, reason) = (
@@ -394,4 +413,12 @@ fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostE
         is_express: true,
         sriov,
     })
+}
+
+/// Every group that is open here is so in one guest's process.
+fn holder(group: u32) -> VfioHolder {
+    VfioHolder {
+        group,
+        process: Some(SimulatedHost::GUEST_PROCESS),
+    }
 }

@@ -40,6 +40,7 @@ impl State {
                     return refuse(self, EADDRNOTAVAIL);
                 }
                 vf.netdev_mac = Some(mac);
+                vf.took_given_mac = false;
                 if told {
                     vf.admin_mac = mac;
                 }

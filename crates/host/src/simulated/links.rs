@@ -11,8 +11,9 @@ use super::net::{Made, Who};
 use super::state::{EBUSY, State, Stop, Target};
 use super::{Effect, SimulatedHost};
 use crate::{
-    BridgePort, Counters, HostError, LinkState, Links, MacvlanSpec, Netdev, NicAbility, Operation,
-    PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage, VirtualFunction,
+    BridgePort, Counters, HostError, Ipv6Autoconf, LinkState, Links, MacvlanSpec, Netdev,
+    NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage,
+    VirtualFunction,
 };
 
 /// Queues of a macvtap or tap, at most: the kernel's limit.
@@ -90,6 +91,18 @@ impl Links for SimulatedHost {
             state.netdev_changed(ifindex);
             state.effect(Effect::LinkUp(ifindex, up))
         })
+    }
+
+    fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError> {
+        self.autoconf_of(ifindex)
+    }
+
+    fn set_addr_gen_mode(&self, ifindex: u32, mode: u8) -> Result<(), HostError> {
+        self.change_addr_gen_mode(ifindex, mode)
+    }
+
+    fn set_accept_ra(&self, ifindex: u32, accept: i32) -> Result<(), HostError> {
+        self.change_accept_ra(ifindex, accept)
     }
 
     fn set_mac(&self, ifindex: u32, mac: MacAddress) -> Result<(), HostError> {
@@ -370,8 +383,15 @@ fn finish(
 ) -> Result<Netdev, Stop> {
     state.effect(Effect::LinkMade(index, name))?;
     if !partial {
+        let is_macvlan =
+            (state.made(index)).is_some_and(|made| made.kind.as_deref() == Some("macvlan"));
         if let Some(made) = state.made_mut(index) {
             made.alias = Some(tag.to_owned());
+        }
+        if !is_macvlan {
+            state.change_ipv6(index, |ipv6| {
+                ipv6.addr_gen_mode = Ipv6Autoconf::NONE.addr_gen_mode;
+            });
         }
         state.effect(Effect::Tagged(index, tag.to_owned()))?;
     }

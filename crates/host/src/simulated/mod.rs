@@ -7,6 +7,7 @@
 mod control;
 mod events;
 mod fault;
+mod ipv6;
 mod kernel;
 mod link_rules;
 mod links;
@@ -101,6 +102,9 @@ impl SimulatedHost {
     pub const PF_DRIVER: &str = "simpf";
     /// The ordinary driver of simulated VFs; it makes a network device.
     pub const VF_DRIVER: &str = "simvf";
+
+    /// The process that has the vfio groups open of [`Self::hold_vfio`].
+    pub const GUEST_PROCESS: u32 = 4711;
 
     /// The driver of simulated NICs without VFs.
     pub const NIC_DRIVER: &str = "simnic";

@@ -1,18 +1,19 @@
 //! The network devices of the simulated host.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::PipeReader;
 
 use conf::{DirectMode, MacAddress, NetdevName, PciAddress};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::VF_DRIVER;
 use super::link_rules::DEFAULT_MTU;
 use super::state::{
-    FIRST_PF_INDEX, FIRST_VF_INDEX, Pf, Place, State, Target, Vf, parse_netdev, pf_ifindex,
-    pf_netdev, vf_ifindex, vf_netdev,
+    FIRST_PF_INDEX, FIRST_VF_INDEX, Pf, State, Target, Vf, parse_netdev, pf_ifindex, pf_netdev,
+    vf_ifindex, vf_netdev,
 };
-use super::{NIC_DRIVER, VF_DRIVER};
-use crate::{BridgePort, Counters, HostEvent, LinkState, Netdev, RxFilter, Usage};
+use crate::{BridgePort, Counters, HostEvent, Ipv6Autoconf, LinkState, Netdev, RxFilter, Usage};
 
 /// Devices that are neither a PF's nor a VF's are counted from here: there are fewer VFs.
 const FIRST_MADE_INDEX: u32 = 100_000;
@@ -64,6 +65,8 @@ pub(super) struct Common {
     pub(super) port: Option<BridgePort>,
     pub(super) filter: RxFilter,
     pub(super) alternative_names: Vec<String>,
+    /// As the kernel has it for a new device, unless it was changed.
+    pub(super) ipv6: Option<Ipv6Autoconf>,
 }
 
 /// Whose a network device is.
@@ -362,13 +365,9 @@ impl State {
         }
     }
 
-    pub(super) fn ordinary_driver(&self, address: PciAddress) -> &'static str {
-        match self.places.get(&address) {
-            Some(Place::Plain) if self.plain.get(&address).is_some_and(|p| p.nic.is_some()) => {
-                NIC_DRIVER
-            }
-            _ => VF_DRIVER,
-        }
+    pub(super) fn ordinary_driver(&self, address: PciAddress) -> Cow<'static, str> {
+        let plain = self.plain.get(&address);
+        plain.map_or(Cow::Borrowed(VF_DRIVER), |plain| plain.ordinary.clone())
     }
 
     /// Takes away what hangs on a device that goes.

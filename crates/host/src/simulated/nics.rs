@@ -29,6 +29,7 @@ impl SimulatedHost {
                 driver_override: None,
             },
             group: FIRST_NIC_GROUP + u32::from(count),
+            ordinary: NIC_DRIVER.into(),
             nic: Some(name),
         };
         state.plain.insert(address, plain);

@@ -7,7 +7,7 @@ use conf::{Bandwidth, DirectMode, MacAddress, PciAddress};
 use super::SimulatedHost;
 use super::net::Who;
 use super::state::{Place, State};
-use crate::{BridgePort, Netdev, PortRequest, RxFilter, VfState};
+use crate::{BridgePort, Ipv6Autoconf, Netdev, PortRequest, RxFilter, VfState};
 
 /// All VFs, and the plain devices, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct NetdevSnapshot {
     pub filter: RxFilter,
     /// How it stands in its bridge.
     pub port: Option<BridgePort>,
+    /// How it gets IPv6 addresses.
+    pub ipv6: Ipv6Autoconf,
     /// MACs that its bridge's table has, statically, behind it.
     pub bridge_macs: Vec<MacAddress>,
 }
@@ -141,6 +143,7 @@ fn netdevs(state: &State) -> BTreeMap<String, NetdevSnapshot> {
             mode: state.made(index).and_then(|made| made.mode),
             filter: common.filter,
             port: common.port,
+            ipv6: state.ipv6_of(index),
             bridge_macs: behind.map(|(_, mac)| *mac).collect(),
             netdev,
         };

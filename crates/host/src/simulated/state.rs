@@ -68,6 +68,8 @@ pub(super) struct Vf {
     pub(super) admin_mac: MacAddress,
     /// The PF gave it; else the VF's driver told it, or there is none.
     pub(super) mac_given: bool,
+    /// Its driver found its MAC given when it was bound.
+    pub(super) took_given_mac: bool,
     pub(super) vlan: (u16, u8, VlanProtocol),
     pub(super) spoof_check: bool,
     pub(super) trust: bool,
@@ -90,6 +92,8 @@ pub(super) struct Binding {
 pub(super) struct Plain {
     pub(super) binding: Binding,
     pub(super) group: u32,
+    /// The host's driver that takes it.
+    pub(super) ordinary: Cow<'static, str>,
     /// Its network device, while a driver makes it.
     pub(super) nic: Option<NetdevName>,
 }
@@ -317,7 +321,7 @@ impl State {
         }
         let driver_override = binding.driver_override.clone();
         let ordinary = self.ordinary_driver(address);
-        let driver = driver_override.unwrap_or(Cow::Borrowed(ordinary));
+        let driver = driver_override.unwrap_or_else(|| ordinary.clone());
         if (self.refusals).contains(&(address, driver.clone().into_owned())) {
             return Ok(());
         }
@@ -336,6 +340,7 @@ impl State {
             // Where the PF gave none, igbvf makes a new one up at each probe.
             let own = Some(vf.admin_mac).filter(|mac| heard && !mac.is_zero());
             let own = own.unwrap_or(random);
+            vf.took_given_mac = vf.mac_given && own == vf.admin_mac;
             vf.netdev_mac = Some(own);
             if mailbox && heard && !vf.mac_given {
                 vf.admin_mac = own;
@@ -430,6 +435,7 @@ impl Vf {
         Self {
             admin_mac: MacAddress::ZERO,
             mac_given: false,
+            took_given_mac: false,
             vlan: (0, 0, VlanProtocol::Dot1q),
             spoof_check: true,
             trust: false,

@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use conf::{DirectMode, MacAddress};
 use host::{
-    BridgePort, Host, HostError, HostEvent, HostEvents, MacvlanSpec, Netdev, RxFilter, TapQueues,
-    TapSpec, Usage, tag,
+    BridgePort, Host, HostError, HostEvent, HostEvents, Ipv6Autoconf, MacvlanSpec, Netdev,
+    RxFilter, TapQueues, TapSpec, Usage, tag,
 };
 
 const EEXIST: i32 = 17;
@@ -48,6 +48,14 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ),
     ("a bridge port is set as far as is asked", port_is_set),
     ("what is let in is read back", filter_is_read_back),
+    (
+        "how IPv6 addresses come is set and read back",
+        ipv6_is_read_back,
+    ),
+    (
+        "a guest's link has no IPv6 address of the host's",
+        links_have_no_ipv6,
+    ),
     ("a bridge's device carries no macvtap", bridge_listens_alone),
     ("a device is removed under its name only", name_is_minded),
     ("what is gone has no settings", gone_is_refused),
@@ -336,6 +344,53 @@ fn filter_is_read_back(subject: &Subject<'_>) {
         assert_eq!(subject.host.rx_filter(made.index).unwrap(), filter);
     }
     subject.delete(&made);
+}
+
+fn ipv6_is_read_back(subject: &Subject<'_>) {
+    let (host, nic) = (subject.host, subject.nic());
+    let before = host.ipv6_autoconf(nic.index).unwrap().unwrap();
+    assert_ne!(before, Ipv6Autoconf::NONE);
+    let none = Ipv6Autoconf::NONE;
+    host.set_addr_gen_mode(nic.index, none.addr_gen_mode)
+        .unwrap();
+    let now = host.ipv6_autoconf(nic.index).unwrap().unwrap();
+    assert_eq!(
+        now,
+        Ipv6Autoconf {
+            accept_ra: before.accept_ra,
+            ..none
+        }
+    );
+    host.set_accept_ra(nic.index, none.accept_ra).unwrap();
+    assert_eq!(host.ipv6_autoconf(nic.index).unwrap(), Some(none));
+    let refused = host.set_addr_gen_mode(nic.index, 99).unwrap_err();
+    assert_eq!(refused.errno(), Some(EINVAL), "{refused}");
+    host.set_addr_gen_mode(nic.index, before.addr_gen_mode)
+        .unwrap();
+    host.set_accept_ra(nic.index, before.accept_ra).unwrap();
+    assert_eq!(host.ipv6_autoconf(nic.index).unwrap(), Some(before));
+}
+
+fn links_have_no_ipv6(subject: &Subject<'_>) {
+    let mode = |netdev: &Netdev| {
+        let told = subject.host.ipv6_autoconf(netdev.index).unwrap();
+        told.unwrap().addr_gen_mode
+    };
+    let none = Ipv6Autoconf::NONE.addr_gen_mode;
+    let macvtap = subject.make("linktap6", DirectMode::Bridge);
+    assert_eq!(mode(&macvtap), none);
+    subject.delete(&macvtap);
+    let (tap, queue) = subject.port();
+    assert_eq!(mode(&tap), none);
+    drop(queue);
+    // The host's own.
+    let macvlan = MacvlanSpec {
+        tap: false,
+        ..subject.spec("linkvlan6", DirectMode::Bridge)
+    };
+    let macvlan = subject.host.make_macvlan(&macvlan).unwrap();
+    assert_ne!(mode(&macvlan), none);
+    subject.delete(&macvlan);
 }
 
 fn bridge_listens_alone(subject: &Subject<'_>) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use assign::{Item, Origin, Owner, Preparation, Step, VfioPreparation};
+use assign::{Holder, Item, Origin, Preparation, Step, VfioPreparation};
 use conf::{
     ActualDevice, DeviceId, DirectMode, Domain, HostDevice, HostSource, Interface, InterfaceSource,
     MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, PoolMembers,
@@ -16,8 +16,8 @@ use super::{
 };
 use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
 use crate::claims::Claims;
+use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::PoolRequest;
-use crate::owner::{host_device_owner, interface_owner, port_owner};
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::Share;
 use crate::wish::{PortSource, Settings, Target, Wish};
@@ -58,7 +58,7 @@ struct Applicant<'a> {
     network: Arc<Network>,
     port: NetworkPort,
     settings: Settings,
-    owner: Owner,
+    holder: Holder,
 }
 
 impl<C: Claims, N: Networks> Walk<'_, C, N> {
@@ -128,9 +128,9 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         check_setting(interface, None)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
         planned.note_host_access();
-        let owner = owner(interface_owner(self.domain, interface), attachment);
-        let claim = self.claims.claim(share, &owner, Origin::Interface)?;
-        self.check(claim, planned, &owner).map(Some)
+        let holder = holder(interface_holder(self.domain, interface), attachment);
+        let claim = self.claims.claim(share, &holder, Origin::Interface)?;
+        self.check(claim, planned, &holder).map(Some)
     }
 
     fn host_device(
@@ -147,9 +147,9 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         });
         let share = Share::Whole(address.into());
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
-        let owner = owner(host_device_owner(self.domain, hostdev), attachment);
-        let claim = self.claims.claim(share, &owner, Origin::HostDevice)?;
-        self.check(claim, planned, &owner)
+        let holder = holder(host_device_holder(self.domain, hostdev), attachment);
+        let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
+        self.check(claim, planned, &holder)
     }
 
     fn applicant<'i>(
@@ -165,7 +165,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         Ok(Applicant {
             interface,
             settings: Settings::of_port(&port, vf),
-            owner: owner(port_owner(&network, &port), attachment),
+            holder: holder(port_holder(&network, &port), attachment),
             network,
             port,
         })
@@ -185,15 +185,15 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             Ok(PortSource::Bridge(plug)) => {
                 let target = Target::of_plug(self.host(), &plug, None)?;
                 let planned = self.seated(&applicant, plug, &target, "the network's bridge")?;
-                let owner = &applicant.owner;
-                let claim = self.claims.claim(planned.share, owner, Origin::PoolPort)?;
-                return self.check(claim, planned, owner);
+                let holder = &applicant.holder;
+                let claim = self.claims.claim(planned.share, holder, Origin::PoolPort)?;
+                return self.check(claim, planned, holder);
             }
         };
         let request = PoolRequest {
             network,
             mode,
-            owner: &applicant.owner,
+            holder: &applicant.holder,
             numa_nodes: &self.context.numa_nodes,
         };
         loop {
@@ -205,7 +205,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 .map_err(DeviceRefusal::from)
                 .and_then(|target| self.seated(&applicant, chosen.plug, &target, &why));
             let planned = match planned {
-                Ok(planned) => self.check(chosen.claim, planned, &applicant.owner),
+                Ok(planned) => self.check(chosen.claim, planned, &applicant.holder),
                 Err(refusal) => {
                     self.claims.drop_claim(chosen.claim);
                     Err(refusal)
@@ -260,9 +260,9 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         &mut self,
         claim: C::Claim,
         mut planned: PlannedDevice,
-        owner: &Owner,
+        holder: &Holder,
     ) -> Result<PlannedDevice, DeviceRefusal> {
-        match self.steps(&planned, owner) {
+        match self.steps(&planned, holder) {
             Ok((steps, netdev)) => {
                 (planned.steps, planned.netdev) = (steps, netdev);
                 planned.claim = C::generation(claim);
@@ -278,7 +278,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
     fn steps(
         &self,
         planned: &PlannedDevice,
-        owner: &Owner,
+        holder: &Holder,
     ) -> Result<(Vec<Step>, Option<NetdevName>), DeviceRefusal> {
         if let (Preparation::Macvtap(macvtap), Some(parent)) =
             (&planned.preparation, planned.share.device())
@@ -297,7 +297,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         };
         let plan = |preparation: &Preparation| {
             assigner
-                .plan(item, owner, preparation)
+                .plan(item, holder, preparation)
                 .map_err(|obstacle| DeviceRefusal::Obstructed {
                     what: Lendable::new(planned.share, mode(preparation)),
                     guest: self.domain.name.clone(),
@@ -375,12 +375,12 @@ fn next_name(
     asked.is_some().then_some(preparation)
 }
 
-/// The owner of the attachment's device.
-fn owner(owner: Owner, attachment: &Attachment) -> Owner {
-    Owner {
+/// The holder of the attachment's device.
+fn holder(holder: Holder, attachment: &Attachment) -> Holder {
+    Holder {
         alias: Some(attachment.alias.clone()),
-        // ATTACHMENT: `attachment: Some(attachment.id)` goes here as soon as the owner has it.
-        ..owner
+        attachment: Some(attachment.id),
+        ..holder
     }
 }
 

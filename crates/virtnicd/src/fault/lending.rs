@@ -4,8 +4,8 @@
 use assign::{ChangeError, ClaimError, ErrorKind, LinkError};
 use host::HostError;
 use lending::{
-    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, MakeVfsError, NetworkProblem,
-    OpenPoolError, PlanRefusal, PrepareError, WishError,
+    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, NetworkProblem, OpenPoolError,
+    PlanRefusal, PrepareError, WishError,
 };
 use rpc::{Code, Domain, Error};
 
@@ -52,16 +52,7 @@ pub(crate) fn open_pool(error: OpenPoolError) -> Error {
         OpenPoolError::NoVfs { .. } | OpenPoolError::Host { .. } => Code::InternalError,
         OpenPoolError::MakeVfs(_) => Code::OperationFailed,
     };
-    let mut detail = with_advice(&error, error.advice());
-    if let OpenPoolError::MakeVfs(error) = &error
-        && let MakeVfsError::Refused {
-            not_undone: Some(left),
-            ..
-        } = &**error
-    {
-        detail.push_str("\nNot undone: ");
-        detail.push_str(&chain(&**left));
-    }
+    let detail = with_advice(&error, error.advice());
     Error::new(code, Domain::Network, detail)
 }
 

@@ -83,7 +83,7 @@ impl Daemon {
 
     /// A device that a guest has is not there any more. The guest goes on.
     pub(crate) fn tell_vanished(&self, vanished: &Vanished) {
-        let Some(handle) = self.guests.by_uuid(vanished.owner.guest) else {
+        let Some(handle) = self.guests.by_uuid(vanished.holder.guest) else {
             return;
         };
         let view = handle.view();

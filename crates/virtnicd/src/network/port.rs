@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use assign::{Generation, Origin};
 use conf::{Network, NetworkPort, Plug, Uuid};
 use lending::{
-    PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_owner,
+    PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_holder,
     whole_or_part,
 };
 use rpc::flags::CreatePort;
@@ -124,14 +124,14 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        let owner = port_owner(&network, &port);
+        let holder = port_holder(&network, &port);
         let claim = match &port.plug {
             None => match PortSource::of(&network, None).map_err(fault::document(DOMAIN))? {
                 PortSource::Pool(mode) => {
                     let request = PoolRequest {
                         network: &network,
                         mode,
-                        owner: &owner,
+                        holder: &holder,
                         numa_nodes: &[],
                     };
                     let mut excluded = BTreeMap::new();
@@ -157,7 +157,7 @@ impl Daemon {
             },
             Some(plug) => match self.share_of(&network, plug)? {
                 Some(share) => {
-                    let claim = self.lender.claim(share, &owner, Origin::PoolPort);
+                    let claim = self.lender.claim(share, &holder, Origin::PoolPort);
                     Some(claim.map_err(|error| fault::lending::claim(&error))?)
                 }
                 None => None,
@@ -298,8 +298,8 @@ impl Daemon {
                 None | Some(Ok(None)) => return None,
                 Some(Err(error)) => Err(error),
                 Some(Ok(Some(share))) => {
-                    let owner = port_owner(network, &port);
-                    let claim = self.lender.reclaim(port.uuid, share, &owner);
+                    let holder = port_holder(network, &port);
+                    let claim = self.lender.reclaim(port.uuid, share, &holder);
                     claim.map_err(|error| fault::lending::claim(&error))
                 }
             };

@@ -44,9 +44,6 @@ const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-const AF_INET6: u16 = 10;
 
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
@@ -321,22 +318,6 @@ impl Connections {
 
     pub(crate) fn set_alias(&self, ifindex: u32, alias: &str) -> io::Result<()> {
         self.set(ifindex, |link| link.value(IFLA_IFALIAS, alias))
-    }
-
-    /// Keeps the kernel from giving the device an IPv6 address of its own. Fine without IPv6.
-    pub(crate) fn set_without_ipv6_address(&self, ifindex: u32) -> io::Result<()> {
-        const EAFNOSUPPORT: i32 = 97;
-        let set = self.set(ifindex, |link| {
-            link.nest(IFLA_AF_SPEC, |families| {
-                families.nest(AF_INET6, |inet6| {
-                    inet6.value(IFLA_INET6_ADDR_GEN_MODE, [IN6_ADDR_GEN_MODE_NONE]);
-                });
-            })
-        });
-        match set {
-            Err(error) if crate::errno(&error) == Some(EAFNOSUPPORT) => Ok(()),
-            set => set,
-        }
     }
 
     fn set(

@@ -13,6 +13,7 @@ mod connection;
 mod details;
 mod device;
 mod ethtool;
+mod ipv6;
 mod link;
 mod port;
 mod traffic;

@@ -77,7 +77,7 @@ impl Daemon {
         for line in self.lender.of_guest(guest) {
             (self.lender.give_back(line.generation))
                 .map_err(|error| crate::fault::chain(&error))?;
-            if let Some(port) = line.owner.port {
+            if let Some(port) = line.holder.port {
                 self.end_port_anywhere(port);
             }
         }
@@ -150,7 +150,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use assign::{MacvtapPreparation, Origin, Owner, Preparation, Vhost};
+    use assign::{Holder, MacvtapPreparation, Origin, Preparation, Vhost};
     use conf::{DirectMode, MacAddress};
     use host::{Fault, Links as _, Operation, SimulatedHost, TapQueues};
     use lending::{Share, device_named};
@@ -167,16 +167,17 @@ mod tests {
         let journal = dir.path().join("devices");
         let open = || Ledger::open(Arc::new(host.clone()), journal.clone(), None).unwrap();
         let before = open();
-        let owner = Owner {
+        let holder = Holder {
             guest: Uuid::from_u128(1),
             name: "web".to_owned(),
             network: None,
             port: None,
             mac: Some(MAC),
             alias: None,
+            attachment: None,
         };
         let sim0 = device_named(&host, "sim0").unwrap();
-        let claim = (before.claim(Share::Part(sim0), &owner, Origin::Interface)).unwrap();
+        let claim = (before.claim(Share::Part(sim0), &holder, Origin::Interface)).unwrap();
         let macvtap = MacvtapPreparation {
             lower: "sim0".parse().unwrap(),
             mode: DirectMode::Bridge,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use assign::{Assignment, Item, Kind, Owner, Phase};
+use assign::{Assignment, Holder, Item, Kind, Phase};
 use conf::xml::Keyword as _;
 use conf::{DeviceId, Plug};
 use rpc::{Lent, LentKind, VirtnicWho};
@@ -42,7 +42,7 @@ impl Daemon {
             Phase::Returning => "returning",
             Phase::Dirty(_) => "dirty",
         };
-        let port = self.port_of(&line.owner);
+        let port = self.port_of(&line.holder);
         let kind = line.kind.unwrap_or_else(|| kind_to_be(line, port.as_ref()));
         let device = line.item.device();
         // A device that is only claimed was not looked at yet; its network knows it.
@@ -60,17 +60,17 @@ impl Daemon {
             Some(since.as_secs())
         };
         let since = line.since.or_else(made);
-        let owner = &line.owner;
+        let holder = &line.holder;
         Lent {
             kind: match kind {
                 Kind::Hostdev => LentKind::Hostdev,
                 Kind::Macvtap => LentKind::Macvtap,
                 Kind::Tap => LentKind::Tap,
             },
-            network: owner.network.clone(),
-            guest: Some(owner.name.clone()),
-            guest_uuid: Some(owner.guest),
-            mac: owner.mac.map(|mac| mac.to_string()),
+            network: holder.network.clone(),
+            guest: Some(holder.name.clone()),
+            guest_uuid: Some(holder.guest),
+            mac: holder.mac.map(|mac| mac.to_string()),
             pf,
             vf: vf.map(u32::from),
             pci_address: device.and_then(DeviceId::pci).map(|pci| pci.to_string()),
@@ -81,14 +81,14 @@ impl Daemon {
             state: state.to_owned(),
             vanished: (device.or(line.parent)).is_some_and(|on| self.lender.is_vanished(on)),
             since: since.map_or(0, |since| i64::try_from(since).unwrap_or(i64::MAX)),
-            port: owner.port.unwrap_or_default(),
+            port: holder.port.unwrap_or_default(),
             counters: None,
         }
     }
 
-    fn port_of(&self, owner: &Owner) -> Option<PortEntry> {
-        let network = self.networks.by_name(owner.network.as_deref()?)?;
-        self.port(&network, owner.port?).ok()
+    fn port_of(&self, holder: &Holder) -> Option<PortEntry> {
+        let network = self.networks.by_name(holder.network.as_deref()?)?;
+        self.port(&network, holder.port?).ok()
     }
 }
 

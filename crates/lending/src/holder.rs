@@ -1,43 +1,46 @@
 //! Who gets a device, as the list of lent devices says it.
 
-use assign::Owner;
+use assign::Holder;
 use conf::{Domain, HostDevice, Interface, Network, NetworkPort};
 
-/// The owner of a network's port.
+/// The holder of a network's port.
 #[must_use]
-pub fn port_owner(network: &Network, port: &NetworkPort) -> Owner {
-    Owner {
+pub fn port_holder(network: &Network, port: &NetworkPort) -> Holder {
+    Holder {
         guest: port.owner_uuid,
         name: port.owner_name.clone(),
         network: Some(network.name.clone()),
         port: Some(port.uuid),
         mac: Some(port.mac),
         alias: None,
+        attachment: None,
     }
 }
 
-/// The owner of what an interface names itself.
+/// The holder of what an interface names itself.
 #[must_use]
-pub fn interface_owner(domain: &Domain, interface: &Interface) -> Owner {
-    Owner {
+pub fn interface_holder(domain: &Domain, interface: &Interface) -> Holder {
+    Holder {
         guest: domain.uuid,
         name: domain.name.clone(),
         network: None,
         port: None,
         mac: Some(interface.mac),
         alias: interface.info.alias.clone(),
+        attachment: None,
     }
 }
 
-/// The owner of a plain host device.
+/// The holder of a plain host device.
 #[must_use]
-pub fn host_device_owner(domain: &Domain, hostdev: &HostDevice) -> Owner {
-    Owner {
+pub fn host_device_holder(domain: &Domain, hostdev: &HostDevice) -> Holder {
+    Holder {
         guest: domain.uuid,
         name: domain.name.clone(),
         network: None,
         port: None,
         mac: None,
         alias: hostdev.info.alias.clone(),
+        attachment: None,
     }
 }

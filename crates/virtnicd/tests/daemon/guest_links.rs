@@ -200,7 +200,7 @@ async fn a_link_that_can_not_be_kept_stays_as_it_was() {
         .refuses(&root, both, Code::SystemError, &["can't keep guest 'g1'"])
         .await;
     fs::remove_dir(definition).unwrap();
-    let record = root.path(&format!("run/virtnic/domains/{}.new", dom.uuid));
+    let record = root.path(&format!("run/virtnic/domains/.{}.json.new", dom.uuid));
     fs::create_dir(&record).unwrap();
     let live = change(&dom, &down, LIVE);
     client

@@ -249,11 +249,11 @@ async fn rates_that_can_not_be_kept_are_not_there() {
     let all = &[("outbound.average", 5)];
     for (path, part) in [
         (
-            format!("run/virtnic/ports/{}.new", port.uuid),
+            format!("run/virtnic/ports/.{}.json.new", port.uuid),
             "can't record port",
         ),
         (
-            format!("run/virtnic/domains/{}.new", dom.uuid),
+            format!("run/virtnic/domains/.{}.json.new", dom.uuid),
             "can't record guest 'g1'",
         ),
         (

@@ -233,7 +233,7 @@ async fn an_update_that_can_not_be_kept_changes_nothing() {
     let add = device(&net, ADD_LAST, "sim1", LIVE | CONFIG);
 
     // The running network's record can't be written.
-    let record = format!("run/virtnic/networks/{}.new", net.uuid);
+    let record = format!("run/virtnic/networks/.{}.json.new", net.uuid);
     let record = in_the_way(&root.path(&record));
     let parts = &["can't record network 'n1'"];
     client

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use conf::{DeviceId, NetdevName, PciAddress};
+use conf::{DeviceId, MacAddress, NetdevName, PciAddress};
 use host::{HostError, Usage, VfioHolder};
 use records::RecordError;
 use rustix::io::Errno;
@@ -170,6 +170,24 @@ pub enum Obstacle {
         netdev: NetdevName,
         /// What it belongs to.
         master: String,
+    },
+    /// A device that can't have a macvtap.
+    #[error("'{netdev}' is {}, and a macvtap needs an Ethernet card, a bond or a VLAN below it", if *.is_loopback { "the loopback device" } else { "no Ethernet device" })]
+    NotEthernet {
+        /// The device.
+        netdev: NetdevName,
+        /// It is `lo`.
+        is_loopback: bool,
+    },
+    /// A MAC is another's on the same device.
+    #[error("the MAC {mac} on '{parent}' {holder}")]
+    MacTaken {
+        /// The MAC.
+        mac: MacAddress,
+        /// The device that is shared.
+        parent: NetdevName,
+        /// Whose it is, in words.
+        holder: String,
     },
     /// Settings of a VF for what is none.
     #[error("'{netdev}' is no VF, so that it can have neither a VLAN nor other settings of a VF")]
@@ -424,6 +442,7 @@ impl Obstacle {
             | Self::ProfileWithVlan
             | Self::NoVf { .. }
             | Self::NoBridge { .. }
+            | Self::NotEthernet { .. }
             | Self::MtuAboveParent { .. }
             | Self::NoName
             | Self::Host(
@@ -438,7 +457,8 @@ impl Obstacle {
             | Self::Tied { .. }
             | Self::NotDetached { .. }
             | Self::Enslaved { .. }
-            | Self::OtherDevice { .. } => ErrorKind::OperationInvalid,
+            | Self::OtherDevice { .. }
+            | Self::MacTaken { .. } => ErrorKind::OperationInvalid,
             // What the kernel would have said.
             Self::NameTaken { .. } => ErrorKind::System(Errno::EXIST.raw_os_error()),
             Self::NotKept { .. } | Self::NoFreeName { .. } | Self::WrongClaim { .. } => {
@@ -461,6 +481,8 @@ impl Obstacle {
                 | Self::PfDown { .. }
                 | Self::Enslaved { .. }
                 | Self::MtuAboveParent { .. }
+                | Self::MacTaken { .. }
+                | Self::NotEthernet { .. }
                 | Self::OtherDevice { .. }
                 | Self::Host(
                     HostError::NotTaken { .. }
@@ -513,6 +535,10 @@ impl Obstacle {
             Self::MtuAboveParent { mtu, parent, .. } => {
                 Some(format!("raise it first: ip link set {parent} mtu {mtu}"))
             }
+            Self::MacTaken { .. } => {
+                Some("give the guest another MAC: devices on one card have one each".to_owned())
+            }
+            Self::NotEthernet { .. } => Some("name the card that the guest is to use".to_owned()),
             Self::NameTaken { .. } => {
                 Some("leave <target> out, and it gets a name that is free".to_owned())
             }

@@ -7,8 +7,8 @@ use assign::{
     Claim, ErrorKind, LentKind, MacvtapPreparation, Origin, Preparation, TapPreparation, Vhost,
 };
 use common::scenes::{Scene, macvtap, name, tap};
-use common::{Machine, chain, guest, ordinary};
-use conf::DirectMode;
+use common::{Machine, chain, guest, mac, ordinary};
+use conf::{DeviceId, DirectMode};
 use host::{Fault, Links, Operation};
 
 #[test]
@@ -255,5 +255,59 @@ fn what_was_set_and_not_kept_is_a_failure() {
             [""; 0],
             "{scene:?}"
         );
+    }
+}
+
+#[test]
+fn a_mac_that_another_on_the_same_card_has_is_told_with_its_holder() {
+    let machine = Machine::with_links("vfs=1");
+    let assigner = machine.start();
+    let shared = |n, mac| {
+        let claim = assigner
+            .claim_link(Some(machine.device("eth0")), guest(n), Origin::Interface)
+            .unwrap();
+        let preparation = MacvtapPreparation {
+            mac,
+            ..macvtap("eth0", DirectMode::Bridge, n)
+        };
+        assigner.prepare(claim, &Preparation::Macvtap(preparation))
+    };
+    let _first = shared(1, mac(1)).unwrap();
+    let effects = machine.host.effect_count();
+    let refused = shared(2, mac(1)).unwrap_err();
+    assert_eq!(
+        refused.obstacle.to_string(),
+        "the MAC 52:54:00:00:00:01 on 'eth0' is that of 'macvtap0', made for guest 'web1'"
+    );
+    let own = machine.host.netdev("eth0").unwrap().mac;
+    let refused = shared(3, own).unwrap_err();
+    assert_eq!(
+        refused.obstacle.to_string(),
+        format!("the MAC {own} on 'eth0' is that of 'eth0' itself")
+    );
+    assert!(refused.obstacle.advice().is_some());
+    assert_eq!(machine.host.effect_count(), effects);
+    assert!(shared(4, mac(4)).is_ok());
+}
+
+#[test]
+fn the_loopback_device_carries_no_macvtap() {
+    let machine = Machine::with_links("vfs=1");
+    machine.host.add_netdev("lo", "loopback", None).unwrap();
+    let assigner = machine.start();
+    for mode in [DirectMode::Bridge, DirectMode::Passthrough] {
+        let lo = DeviceId::Netdev(name("lo"));
+        let claim = match mode {
+            DirectMode::Passthrough => assigner.claim(lo, guest(1), Origin::Interface),
+            _ => assigner.claim_link(Some(lo), guest(1), Origin::Interface),
+        };
+        let preparation = Preparation::Macvtap(macvtap("lo", mode, 1));
+        let refused = assigner.prepare(claim.unwrap(), &preparation).unwrap_err();
+        assert_eq!(
+            refused.obstacle.to_string(),
+            "'lo' is the loopback device, and a macvtap needs an Ethernet card, a bond or a VLAN \
+             below it"
+        );
+        assert_eq!(refused.kind(), ErrorKind::ConfigUnsupported);
     }
 }

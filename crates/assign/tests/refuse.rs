@@ -240,33 +240,23 @@ fn a_value_that_was_not_kept_is_a_failure() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_is_told_before_anything_is_changed() {
+fn a_full_disk_is_told_before_anything_is_changed() {
     let machine = Machine::new("vfs=1");
     let (assigner, vf) = (machine.start(), machine.vf(0));
-    let record = machine.journal().join(format!("{vf}.json"));
-    std::fs::create_dir(&record).unwrap();
+    let record = machine.journal().join(format!(".{vf}.json.new"));
+    std::os::unix::fs::symlink("/dev/full", record).unwrap();
     let error = lend(&assigner, vf, 1, &ordinary(1)).unwrap_err();
     let text = chain(&error);
     assert!(
-        text.contains(&format!("{vf}.json': Is a directory")),
+        text.contains(&format!("{vf}.json': No space left on device")),
         "{text}"
     );
-    assert_eq!(error.kind(), ErrorKind::System(21));
-    assert_eq!(machine.host.effect_count(), 0);
-    std::fs::remove_dir(&record).unwrap();
-    assert!(assigner.list().is_empty() && machine.records().is_empty());
-}
-
-#[test]
-fn a_full_disk_is_told_with_what_to_do() {
-    let obstacle = assign::Obstacle::Record(records::RecordError {
-        action: "write",
-        path: "/run/virtnic/devices/a.json".into(),
-        source: std::io::Error::from_raw_os_error(28),
-    });
-    assert_eq!(obstacle.kind(), ErrorKind::System(28));
+    assert_eq!(error.kind(), ErrorKind::System(28));
+    let advice = error.obstacle.advice().unwrap();
     assert_eq!(
-        obstacle.advice().unwrap(),
-        "make room under /run/virtnic/devices"
+        advice,
+        format!("make room under {}", machine.journal().display())
     );
+    assert_eq!(machine.host.effect_count(), 0);
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
 }

@@ -149,6 +149,20 @@ pub struct Netdev {
     pub alias: Option<String>,
     /// The PCI function that it belongs to.
     pub pci: Option<PciAddress>,
+    /// What it speaks.
+    pub link_type: LinkType,
+}
+
+/// What a network device speaks (`ARPHRD_…`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LinkType {
+    /// Ethernet.
+    #[default]
+    Ethernet,
+    /// The host with itself.
+    Loopback,
+    /// Something else: a tunnel, InfiniBand.
+    Other,
 }
 
 impl Netdev {

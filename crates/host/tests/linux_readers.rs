@@ -518,6 +518,7 @@ fn pfs_and_vfs_are_told_apart_from_other_nics() {
         master: None,
         alias: None,
         pci: Some(address.parse().unwrap()),
+        link_type: host::LinkType::Ethernet,
     };
     let ability = host.nic_ability(&netdev("enp1s0", 5, PF)).unwrap();
     assert_eq!(ability, NicAbility::SrIov { max_vfs: 7, vfs: 2 });

@@ -5,7 +5,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a name in a directory of records means.
 pub(crate) enum Name<'a> {
@@ -22,7 +21,7 @@ pub(crate) fn classify(name: &OsStr) -> Name<'_> {
     let Some(name) = name.to_str() else {
         return Name::Strange;
     };
-    // The first releases wrote `ID.new`, later ones write `.ID.json.NUMBER.new`.
+    // The first releases wrote `ID.new`, later ones write `.ID.json.new`.
     if name.ends_with(".new") {
         return Name::HalfWritten;
     }
@@ -62,12 +61,10 @@ pub(crate) fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Replaces a file as a whole. One thread at a time.
 pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // Two threads that write one record must not write one file.
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{count}.new"));
+    let beside = path.with_file_name(format!(".{name}.new"));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     let written = (options.open(&beside))

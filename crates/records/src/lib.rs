@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Records {
     boot: String,
     format: u32,
     longest: u64,
+    /// Two threads that write one record must not write one file. Held for one write alone.
+    writing: Arc<Mutex<()>>,
 }
 
 /// A file of records that can't be used.
@@ -101,6 +104,7 @@ impl Records {
             boot: boot.into(),
             format,
             longest: LONGEST,
+            writing: Arc::default(),
         })
     }
 
@@ -192,6 +196,7 @@ impl Records {
     }
 
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), RecordError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         file::replace(path, text).map_err(failed("write", path))
     }
 

@@ -57,24 +57,28 @@ impl Assigner {
     }
 
     /// That a name is taken, and by whom.
-    pub(crate) fn taken(&self, holder: &Netdev) -> Obstacle {
+    pub(crate) fn taken(&self, other: &Netdev) -> Obstacle {
+        Obstacle::NameTaken {
+            name: other.name,
+            holder: self.whose(other),
+        }
+    }
+
+    /// Whose a network device is, in words.
+    pub(crate) fn whose(&self, netdev: &Netdev) -> String {
         let guest = {
             let list = self.lock();
             let entry = list.entries.values().find(|entry| {
                 let link = entry.record.as_ref().and_then(Record::link);
-                link.is_some_and(|link| link.index == Some(holder.index))
+                link.is_some_and(|link| link.index == Some(netdev.index))
             });
             entry.map(|entry| entry.holder.name.clone())
         };
-        let holder_text = match (guest, &holder.kind) {
+        match (guest, &netdev.kind) {
             (Some(guest), _) => format!("made for guest '{guest}'"),
-            (None, _) if holder.is_ours() => "left behind by a guest that is gone".to_owned(),
+            (None, _) if netdev.is_ours() => "left behind by a guest that is gone".to_owned(),
             (None, Some(kind)) => format!("a {kind} device of the host"),
             (None, None) => "a card of the host".to_owned(),
-        };
-        Obstacle::NameTaken {
-            name: holder.name,
-            holder: holder_text,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What making a link would take.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
-use host::{BridgePort, Host, Ipv6Autoconf, Netdev, PortAction, Usage, VfSetting};
+use host::{BridgePort, Host, Ipv6Autoconf, LinkType, Netdev, PortAction, Usage, VfSetting};
 
 use crate::assigner::Assigner;
 use crate::device::{Holder, Item};
@@ -53,6 +53,15 @@ impl Assigner {
                 parent: lower.name,
                 parent_mtu: lower.state.mtu,
             });
+        }
+        if lower.link_type != LinkType::Ethernet {
+            return Err(Obstacle::NotEthernet {
+                netdev: lower.name,
+                is_loopback: lower.link_type == LinkType::Loopback,
+            });
+        }
+        if !is_whole {
+            self.refuse_taken_mac(&lower, macvtap.mac)?;
         }
         let mut steps = Vec::new();
         let mut ipv6 = None;
@@ -122,6 +131,32 @@ impl Assigner {
                 profile,
             }),
         })
+    }
+
+    /// Devices that share one, and that one, have a MAC each: the kernel would let this one be made,
+    /// and refuse to switch it on.
+    fn refuse_taken_mac(&self, lower: &Netdev, mac: MacAddress) -> Result<(), Obstacle> {
+        let taken = |holder| Obstacle::MacTaken {
+            mac,
+            parent: lower.name,
+            holder,
+        };
+        if lower.mac == mac {
+            return Err(taken(format!("is that of '{}' itself", lower.name)));
+        }
+        let all = self.host.0.netdevs()?;
+        let is_it = |other: &&Netdev| {
+            let is_macvlan = matches!(other.kind.as_deref(), Some("macvtap" | "macvlan"));
+            is_macvlan && other.lower == Some(lower.index) && other.mac == mac
+        };
+        match all.iter().find(is_it) {
+            None => Ok(()),
+            Some(other) => Err(taken(format!(
+                "is that of '{}', {}",
+                other.name,
+                self.whose(other)
+            ))),
+        }
     }
 
     /// What the device below gets, where the guest is its only user.

@@ -244,6 +244,7 @@ impl LinuxHost {
             master: device.master,
             alias: device.alias,
             pci,
+            link_type: device.link_type,
         })
     }
 

@@ -11,7 +11,7 @@ use super::net::{Made, Who};
 use super::state::{EBUSY, State, Stop, Target};
 use super::{Effect, SimulatedHost};
 use crate::{
-    BridgePort, Counters, HostError, Ipv6Autoconf, LinkState, Links, MacvlanSpec, Netdev,
+    BridgePort, Counters, HostError, Ipv6Autoconf, LinkState, LinkType, Links, MacvlanSpec, Netdev,
     NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage,
     VirtualFunction,
 };
@@ -140,6 +140,10 @@ impl Links for SimulatedHost {
             let lower = below.and_then(|made| made.lower).unwrap_or(spec.lower);
             if !state.is_free(spec.name.as_str()) {
                 return refused(state, EEXIST);
+            }
+            let speaks = state.netdev_at(lower).map(|netdev| netdev.link_type);
+            if speaks != Some(LinkType::Ethernet) {
+                return refused(state, EINVAL);
             }
             if let Some(errno) = state.macvlan_refusal(lower, spec.mode) {
                 return refused(state, errno);

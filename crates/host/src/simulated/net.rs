@@ -13,7 +13,9 @@ use super::state::{
     FIRST_PF_INDEX, FIRST_VF_INDEX, Pf, State, Target, Vf, parse_netdev, pf_ifindex, pf_netdev,
     vf_ifindex, vf_netdev,
 };
-use crate::{BridgePort, Counters, HostEvent, Ipv6Autoconf, LinkState, Netdev, RxFilter, Usage};
+use crate::{
+    BridgePort, Counters, HostEvent, Ipv6Autoconf, LinkState, LinkType, Netdev, RxFilter, Usage,
+};
 
 /// Devices that are neither a PF's nor a VF's are counted from here: there are fewer VFs.
 const FIRST_MADE_INDEX: u32 = 100_000;
@@ -119,10 +121,14 @@ impl State {
             master: common.master,
             alias: None,
             pci: self.pci_of(Target::Netdev(index)),
+            link_type: LinkType::Ethernet,
         };
         if let (Who::Made, Some(made)) = (who, self.net.made.get(&index)) {
             netdev.kind.clone_from(&made.kind);
             netdev.lower = made.lower;
+            if made.kind.as_deref() == Some("loopback") {
+                netdev.link_type = LinkType::Loopback;
+            }
             netdev.alias.clone_from(&made.alias);
         }
         Some(netdev)

@@ -12,7 +12,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use super::attributes::{AttributeWriter, Attributes, malformed, text, u32_at, u64_at};
 use super::connection::{Connections, Raw};
 use super::link::{HEADER, Link, get_link};
-use crate::{Counters, LinkState, MacvlanSpec};
+use crate::{Counters, LinkState, LinkType, MacvlanSpec};
 
 pub(super) const RTM_NEWLINK: u16 = 16;
 pub(super) const RTM_DELLINK: u16 = 17;
@@ -47,6 +47,9 @@ const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
+
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 1 << 8;
 const IFF_ALLMULTI: u32 = 1 << 9;
@@ -64,6 +67,7 @@ pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) alternative_names: Vec<String>,
     pub(crate) mac: MacAddress,
+    pub(crate) link_type: LinkType,
     pub(crate) state: LinkState,
     pub(crate) promiscuous: bool,
     pub(crate) all_multicast: bool,
@@ -160,6 +164,10 @@ impl Device {
             name: link.name,
             alternative_names: Vec::new(),
             mac: MacAddress::ZERO,
+            link_type: match payload.get(2..4).and_then(|kind| kind.try_into().ok()) {
+                None => return Err(malformed()),
+                Some(kind) => link_type(u16::from_ne_bytes(kind)),
+            },
             state: link.state,
             promiscuous: flags & IFF_PROMISC != 0,
             all_multicast: flags & IFF_ALLMULTI != 0,
@@ -359,6 +367,14 @@ impl Connections {
             Err(error) if crate::errno(&error) == Some(ENODEV) => Ok(()),
             deleted => deleted,
         }
+    }
+}
+
+fn link_type(number: u16) -> LinkType {
+    match number {
+        ARPHRD_ETHER => LinkType::Ethernet,
+        ARPHRD_LOOPBACK => LinkType::Loopback,
+        _ => LinkType::Other,
     }
 }
 

@@ -16,6 +16,8 @@ use crate::socket::{Outgoing, permits};
 /// A frame of at most so many bytes is tried on the socket before the budget is asked: a peer that
 /// reads always has room for it there.
 const SMALL: usize = 64 * 1024;
+/// What a frame takes in a queue beside its bytes.
+const OVERHEAD: usize = 256;
 /// How long the front of a bounded queue may take until the peer has read it.
 const FRONT_TIME: Duration = Duration::from_secs(60);
 
@@ -265,6 +267,7 @@ impl Outbox {
                 }
             }
         }
+        frame.shrink();
         // What is left over of a large frame is charged already, and a pong is nothing.
         if charge.is_none() && kind != What::Pong {
             charge = match state.charge(frame.left()) {
@@ -395,7 +398,7 @@ impl State {
             return Ok(None);
         };
         Arc::clone(budget)
-            .try_acquire_many_owned(permits(bytes))
+            .try_acquire_many_owned(permits(bytes + OVERHEAD))
             .map(Some)
             .map_err(|_| NoRoom)
     }

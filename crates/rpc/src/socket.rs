@@ -285,6 +285,11 @@ impl Outgoing {
         }
     }
 
+    /// Gives back what was not needed of the memory in which it was composed: it will be kept.
+    pub(crate) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+    }
+
     /// How many bytes are left to send.
     pub(crate) fn left(&self) -> usize {
         self.bytes.len() - self.sent + self.fds.len()

@@ -46,6 +46,12 @@ pub(super) fn pools(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
     }
 }
 
+/// A writer beside hostile readers.
+pub(super) fn readers(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    let calls = if quick { "500" } else { "5000" };
+    run(lab, &["readers.py", "200", calls])
+}
+
 /// Runs one of the scripts in `lab/bench`, with its arguments, to its end.
 fn run(lab: &Lab, script: &[&str]) -> Result<Vec<Sample>, BenchError> {
     let programs = build_programs(&["virtnicd", "virtnic"], true)?;

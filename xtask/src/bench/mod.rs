@@ -41,6 +41,8 @@ enum Part {
     Machine,
     /// Pools of 16 to 32,768 devices, and many clients at once, on this machine
     Pools,
+    /// A writer beside 200 hostile readers, on this machine
+    Readers,
     /// Ports and guests in the emulated SR-IOV host, beside libvirtd and a bare script
     Lab,
     /// Reading and writing documents, beside libxml2; not part of --json
@@ -55,6 +57,8 @@ enum Place {
     Machine,
     /// This machine, with pools of many sizes
     Pools,
+    /// This machine, with readers that do what they can
+    Readers,
     /// The emulated SR-IOV host
     Lab,
 }
@@ -64,6 +68,7 @@ impl Place {
         match self {
             Self::Machine => "this machine",
             Self::Pools => "pools, on this machine",
+            Self::Readers => "hostile readers, on this machine",
             Self::Lab => "emulated host",
         }
     }
@@ -111,6 +116,11 @@ pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
     if wanted(Part::Pools) {
         for sample in machine::pools(&lab, options.quick)? {
             report.add(Place::Pools, sample);
+        }
+    }
+    if wanted(Part::Readers) {
+        for sample in machine::readers(&lab, options.quick)? {
+            report.add(Place::Readers, sample);
         }
     }
     if wanted(Part::Lab) {

@@ -113,6 +113,19 @@ impl Report {
         Some(ours.median / self.beside(ours, other)?.median)
     }
 
+    /// Our median.
+    fn ours(&self, place: Place, what: &str) -> Option<f64> {
+        let mut all = self.measurements.iter();
+        let ours = all.find(|one| one.place == place && one.what == what && one.who == OURS)?;
+        Some(ours.median)
+    }
+
+    /// A writer's list beside hostile readers, as a multiple of one at rest.
+    fn beside_readers(&self) -> Option<f64> {
+        let median = |when: &str| self.ours(Place::Readers, &format!("a writer's list {when}"));
+        Some(median("beside hostile readers")? / median("at rest")?)
+    }
+
     /// What we did in several sizes: the first of each, the median of its largest as a part of its
     /// smallest's, and both sizes.
     fn growths(&self) -> Vec<(&Measurement, f64, u32, u32)> {
@@ -175,6 +188,24 @@ impl Report {
         let seen = self.ratio(Place::Lab, "guest with a VF", BARE);
         let what = "guest with a VF: at most 1.3 of the bare script's".to_owned();
         aim(what, Place::Lab, 1.3, seen, |seen, limit| seen <= limit);
+        let seen = self.beside_readers();
+        let what = "a writer's list beside hostile readers: at most 10 times of that at rest";
+        aim(
+            what.to_owned(),
+            Place::Readers,
+            10.0,
+            seen,
+            |seen, limit| seen <= limit,
+        );
+        let seen = self.ours(Place::Readers, "memory beside hostile readers, peak");
+        let what = "memory beside hostile readers: under 128 MB";
+        aim(
+            what.to_owned(),
+            Place::Readers,
+            128.0,
+            seen,
+            |seen, limit| seen < limit,
+        );
         for one in &self.measurements {
             if one.who == OURS && one.what.starts_with("memory") && one.what.ends_with("resident") {
                 let what = format!("{}: under 12 MB", one.what);
@@ -331,6 +362,32 @@ mod tests {
         assert_eq!(report.aims().len(), 2);
         let ratios = text.lines().filter(|line| line.ends_with("  0.50"));
         assert_eq!(ratios.count(), 3, "{text}");
+    }
+
+    #[test]
+    fn a_writers_list_beside_readers_is_compared_with_one_at_rest() {
+        let mut report = Report::default();
+        for (what, unit, sample) in [
+            ("a writer's list at rest", "ms", 0.2),
+            ("a writer's list beside hostile readers", "ms", 1.0),
+            ("memory beside hostile readers, peak", "MB", 130.0),
+        ] {
+            let sample = Sample {
+                what: what.to_owned(),
+                who: OURS.to_owned(),
+                unit: unit.to_owned(),
+                size: None,
+                samples: vec![sample],
+            };
+            report.add(Place::Readers, sample);
+        }
+        let text = report.to_string();
+        for line in [
+            "met      5.00  a writer's list beside hostile readers: at most 10 times",
+            "NOT met  130.00  memory beside hostile readers: under 128 MB",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Default for Limits {
             writers_slow_calls: 64,
             urgent_calls: 32,
             readers_slow_calls: 4,
-            readers_bytes: 32 * 1024 * 1024,
+            readers_bytes: 16 * 1024 * 1024,
             opening: Duration::from_secs(30),
         }
     }

@@ -213,6 +213,30 @@ async fn garbage_and_half_frames_do_no_harm() {
 }
 
 #[tokio::test]
+async fn a_picture_is_whole_while_guests_come_and_go() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let other = root.client().await;
+    let before = client.picture(&root).await;
+    // Each is known for as long as it takes to see that it can't be started.
+    let mut refusals = std::pin::pin!(async {
+        for _ in 0..50 {
+            let xml_desc = guest_xml("half", "<tpm/>");
+            let flags = flags::CreateDomain::NONE;
+            other.refused(DomainCreateXml { xml_desc, flags }).await;
+        }
+    });
+    loop {
+        tokio::select! {
+            () = &mut refusals => break,
+            picture = client.picture(&root) => drop(picture),
+        }
+    }
+    assert_eq!(client.picture(&root).await, before);
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_holds_nobody_up() {
     let root = Root::new();
     // A large dump: a network of many VFs.

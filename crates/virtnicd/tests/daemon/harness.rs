@@ -457,6 +457,19 @@ impl Client {
 
     /// All that a user can see of a daemon, and all that it keeps.
     pub(crate) async fn picture(&self, root: &Root) -> Picture {
+        let whole = async {
+            loop {
+                if let Some(picture) = self.picture_at_once(root).await {
+                    return picture;
+                }
+            }
+        };
+        let picture = tokio::time::timeout(PATIENCE, whole).await;
+        picture.expect("objects come and go without end")
+    }
+
+    /// The same; none if something that was listed was gone before it could be looked at.
+    async fn picture_at_once(&self, root: &Root) -> Option<Picture> {
         let status = self.ok(VirtnicStatus {}).await;
         let mut lines = vec![format!(
             "networks {} ({} active), guests {} ({} running), lent {}",
@@ -474,16 +487,9 @@ impl Client {
             .await;
         for net in nets.into_items() {
             lines.push(format!("{net:?}"));
-            for flags in [0, NETWORK_XML_INACTIVE] {
+            for flags in [flags::ShowXml::NONE, flags::ShowXml::INACTIVE] {
                 let net = net.clone();
-                let dump = self
-                    .rpc
-                    .call(&NetworkGetXmlDesc {
-                        net,
-                        flags: flags.into(),
-                    })
-                    .await;
-                lines.push(dump.unwrap_or_else(|error| error.to_string()));
+                lines.push(self.unless_gone(NetworkGetXmlDesc { net, flags }).await?);
             }
         }
         let doms = self
@@ -494,17 +500,9 @@ impl Client {
             .await;
         for dom in doms.into_items() {
             lines.push(format!("{dom:?}"));
-            // One that ends between two calls is no fault of either.
-            for flags in [0, DOMAIN_XML_INACTIVE] {
+            for flags in [flags::DomainXml::NONE, flags::DomainXml::INACTIVE] {
                 let dom = dom.clone();
-                let dump = self
-                    .rpc
-                    .call(&DomainGetXmlDesc {
-                        dom,
-                        flags: flags.into(),
-                    })
-                    .await;
-                lines.push(dump.unwrap_or_else(|error| error.to_string()));
+                lines.push(self.unless_gone(DomainGetXmlDesc { dom, flags }).await?);
             }
         }
         let mut who: Vec<_> = self
@@ -519,7 +517,21 @@ impl Client {
         files.extend(files_below(&root.path("run")));
         // It counts the claims that were ever made, so that none is taken for another.
         files.retain(|(name, _)| !name.ends_with("devices/starts"));
-        Picture { lines, files }
+        Some(Picture { lines, files })
+    }
+
+    /// Makes a call that must succeed; none if what it is about does not exist any more.
+    async fn unless_gone<P: Procedure>(&self, args: P) -> Option<P::Reply> {
+        match tokio::time::timeout(PATIENCE, self.rpc.call(&args)).await {
+            Ok(Ok(reply)) => Some(reply),
+            Ok(Err(CallError::Refused(error)))
+                if matches!(error.code(), Code::NoDomain | Code::NoNetwork) =>
+            {
+                None
+            }
+            Ok(Err(error)) => panic!("{}: {error}", P::INFO.api),
+            Err(_) => panic!("{} gets no answer", P::INFO.api),
+        }
     }
 }
 

@@ -35,6 +35,7 @@ impl Daemon {
             Some(old) => {
                 let mut new = old.clone();
                 changed(&mut new, Read::Live)?;
+                new.check_kept().map_err(fault::document(QEMU))?;
                 Some((old, new))
             }
             None => None,
@@ -42,6 +43,7 @@ impl Daemon {
         let config = match config {
             Some(mut config) => {
                 changed(&mut config, Read::Config)?;
+                config.check_kept().map_err(fault::document(QEMU))?;
                 Some(config)
             }
             None => None,

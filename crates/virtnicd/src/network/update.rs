@@ -49,6 +49,11 @@ impl Daemon {
         changed: impl Fn(&Network, Read) -> Result<Network>,
         effect: impl Fn(&Network, &Network) -> Result<()>,
     ) -> Result<()> {
+        let changed = |network: &Network, which| {
+            let new = changed(network, which)?;
+            new.check_kept().map_err(fault::document(DOMAIN))?;
+            Ok::<_, Error>(new)
+        };
         let active = state.active.as_mut().filter(|_| affected.live);
         let mut live = match active {
             Some(active) => {

@@ -1,8 +1,8 @@
 //! Guests of all kinds at random: what is written is read again as the same.
 
 use conf::{
-    ActualDevice, DirectMode, Domain, Form, GuestAddress, HostBackend, HostDriver, InterfaceSource,
-    MacTableManager, PciAddress, Plug, Uuid,
+    ActualDevice, DirectMode, Domain, Form, GuestAddress, HostBackend, HostDevice, HostDriver,
+    Interface, InterfaceSource, MacTableManager, PciAddress, Plug, Uuid,
 };
 use proptest::prelude::*;
 
@@ -212,6 +212,17 @@ proptest! {
             };
             prop_assert_eq!(again.to_xml(Form::Inactive), &*defined, "{}", shown);
             prop_assert_eq!(lacking(&again), &*unsupported);
+        }
+        // Clients cut a device out of what they were shown, and send it back.
+        for device in &domain.devices.interfaces {
+            let own = Interface::parse(&device.to_xml(Form::Inactive)).unwrap();
+            let live = Interface::parse(&device.to_xml(Form::Live)).unwrap();
+            prop_assert_eq!(live.to_xml(Form::Inactive), own.to_xml(Form::Inactive));
+        }
+        for device in &domain.devices.hostdevs {
+            let own = HostDevice::parse(&device.to_xml(Form::Inactive)).unwrap();
+            let live = HostDevice::parse(&device.to_xml(Form::Live)).unwrap();
+            prop_assert_eq!(live.to_xml(Form::Inactive), own.to_xml(Form::Inactive));
         }
         let status = Domain::parse_status(&domain.to_status_xml()).unwrap();
         prop_assert_eq!(status.to_status_xml(), domain.to_status_xml());

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::handle::{GuestHandle, Run, View};
-use super::record;
 use super::tune::{bandwidth_of, put_bandwidth, shape_interface};
 use super::update::set_link;
+use super::{QEMU, record};
 use crate::affect::{Affected, Read};
 use crate::daemon::Daemon;
-use crate::fault::Result;
+use crate::fault::{self, Result};
 
 /// What is made of a document; told which one, and what the guest is like.
 pub(crate) struct Edit(Box<EditFn>);
@@ -50,6 +50,7 @@ pub(super) fn documents(view: &View, affected: Affected, edit: &Edit) -> Result<
         Some(run) => {
             let mut new = run.domain.clone();
             edit.0(&mut new, Read::Live, view)?;
+            new.check_kept().map_err(fault::document(QEMU))?;
             Some((run.domain.clone(), new))
         }
         None => None,
@@ -58,6 +59,7 @@ pub(super) fn documents(view: &View, affected: Affected, edit: &Edit) -> Result<
         Some(defined) => {
             let mut config = conf::Domain::clone(defined);
             edit.0(&mut config, Read::Config, view)?;
+            config.check_kept().map_err(fault::document(QEMU))?;
             Some(Arc::new(config))
         }
         None => None,

@@ -51,6 +51,11 @@ impl Daemon {
         changed: impl Fn(&Network, Read) -> Result<Network>,
         effect: impl Fn(&Network, &Network) -> Result<()>,
     ) -> Result<()> {
+        let changed = |network: &Network, which| {
+            let new = changed(network, which)?;
+            new.check_kept().map_err(fault::document(DOMAIN))?;
+            Ok::<_, Error>(new)
+        };
         let live = match state.active.clone().filter(|_| affected.live) {
             Some(old) => {
                 let new = changed(&old, Read::Live)?;

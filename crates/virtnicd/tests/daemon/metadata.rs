@@ -195,3 +195,29 @@ async fn notes_that_would_break_a_document_are_refused() {
         .refuses(&root, both, invalid, &["exclude each other"])
         .await;
 }
+
+#[tokio::test]
+async fn no_note_makes_a_definition_too_large_to_be_read_again() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let dom = client.define_guest(&guest_xml("g1", "")).await;
+    let net = client.define_network(&network_xml("n1", "sim0")).await;
+    let long = Some("x".repeat(3 << 20));
+    let parts = &["too large to be kept"];
+    let of_guest = set(&dom, DESCRIPTION, long.clone(), CONFIG);
+    client
+        .refuses(&root, of_guest, Code::ConfigUnsupported, parts)
+        .await;
+    let of_network = NetworkSetMetadata {
+        network: net,
+        r#type: DESCRIPTION,
+        metadata: long,
+        key: None,
+        uri: None,
+        flags: CONFIG,
+    };
+    client
+        .refuses(&root, of_network, Code::ConfigUnsupported, parts)
+        .await;
+}

@@ -156,6 +156,26 @@ pub enum Operation {
     PortProfile,
 }
 
+impl Operation {
+    /// Whether it changes anything on the host.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        !matches!(
+            self,
+            Self::ReadInventory
+                | Self::ReadLink
+                | Self::ReadVf
+                | Self::ReadUsage
+                | Self::ReadGroup
+                | Self::ChooseDriver
+                | Self::Watch
+                | Self::ReadNetdev
+                | Self::ReadCounters
+                | Self::ReadIpv6
+        )
+    }
+}
+
 impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

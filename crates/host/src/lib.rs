@@ -32,7 +32,7 @@ pub use linux::{LinuxHost, Paths, PortPatience};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
 pub use process::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep, Spawned};
 pub use simulated::{
-    DeviceSnapshot, Effect, Fault, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
+    DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
     SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
 

@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use assign::{OpenError, VfioUser};
-use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost, SimulatedHost};
+use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost};
 use lending::Ledger;
 use records::Records;
 use rpc::DaemonStatus;
 use rpc::server::Connection;
 use tokio::sync::{OnceCell, watch};
 
+use crate::Simulation;
 use crate::accounts;
 use crate::events::Events;
 use crate::guest::{Barred, DomainRecord, GuestHandle};
@@ -117,20 +118,27 @@ pub enum StartError {
 impl Daemon {
     /// Opens the root, and takes up what an earlier daemon left: definitions, running networks,
     /// running guests, and devices that nobody has any more.
-    pub(crate) async fn open(options: &Options) -> Result<Arc<Self>, StartError> {
+    pub(crate) async fn open(
+        options: &Options,
+        simulation: Option<Simulation>,
+    ) -> Result<Arc<Self>, StartError> {
         let paths = Paths::below(&options.root);
         let lock = lock_root(&paths)?;
-        let host: SharedHost = match options.simulate {
-            Some(shape) => Arc::new(SimulatedHost::new(shape)),
+        let host: SharedHost = match &simulation {
+            Some(simulation) => Arc::new(simulation.host.clone()),
             None => Arc::new(LinuxHost::new(host::Paths::default())),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
-        let node = match options.simulate {
+        let node = match &simulation {
             Some(_) => NodeInfo::simulated(),
             None => NodeInfo::read(&host::Paths::default())?,
         };
         let in_dir = |path: PathBuf| move |source| StartError::Directory { path, source };
-        let qemu_user = qemu_user(options)?;
+        let qemu_user = if simulation.is_some() {
+            None
+        } else {
+            qemu_user(options)?
+        };
         let vfio_user = qemu_user.as_ref().map(|user| VfioUser {
             uid: user.uid,
             gid: user.gid,
@@ -142,9 +150,9 @@ impl Daemon {
         let store = |dir: PathBuf, edit| Store::open(dir.clone(), edit).map_err(in_dir(dir));
         let daemon = Arc::new(Self {
             node,
-            simulated: options.simulate.is_some(),
-            launcher: match options.simulate {
-                Some(_) => qemu::Launcher::Simulated(qemu::SimulatedGuests::new()),
+            simulated: simulation.is_some(),
+            launcher: match simulation {
+                Some(simulation) => qemu::Launcher::Simulated(simulation.guests),
                 None => qemu::Launcher::Qemu,
             },
             networks: Registry::new(),
@@ -304,7 +312,7 @@ fn lock_root(paths: &Paths) -> Result<File, StartError> {
 
 /// QEMU's own user, where there is one and we may become it; it may use KVM.
 fn qemu_user(options: &Options) -> Result<Option<RunAs>, StartError> {
-    if !rustix::process::geteuid().is_root() || options.simulate.is_some() {
+    if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
     let run_as = |(uid, gid)| RunAs {

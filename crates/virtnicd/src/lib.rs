@@ -27,6 +27,8 @@ mod sync;
 
 use std::sync::Arc;
 
+use host::{SimulatedHost, SimulatedShape};
+use qemu::SimulatedGuests;
 use tokio::task::JoinSet;
 
 pub use daemon::StartError;
@@ -35,6 +37,26 @@ pub use logging::{LogError, start as start_logging};
 pub use options::Options;
 
 use daemon::Daemon;
+
+/// A host that is none, and the guests on it. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    /// Its kernel.
+    pub host: SimulatedHost,
+    /// Its processes.
+    pub guests: SimulatedGuests,
+}
+
+impl Simulation {
+    /// A host of that shape, without guests.
+    #[must_use]
+    pub fn new(shape: SimulatedShape) -> Self {
+        Self {
+            host: SimulatedHost::new(shape),
+            guests: SimulatedGuests::new(),
+        }
+    }
+}
 
 /// A daemon that serves clients. Dropped, it stops to; guests go on.
 pub struct Virtnicd {
@@ -58,7 +80,19 @@ impl Virtnicd {
     /// # Errors
     /// The root can't be used, or another daemon uses it.
     pub async fn start(options: &Options) -> Result<Self, StartError> {
-        let daemon = Daemon::open(options).await?;
+        let simulation = options.simulate.map(Simulation::new);
+        Self::start_on(options, simulation).await
+    }
+
+    /// The same, on a simulated host that others have, too: the next daemon finds what this one left.
+    ///
+    /// # Errors
+    /// As those of [`Virtnicd::start`].
+    pub async fn start_on(
+        options: &Options,
+        simulation: Option<Simulation>,
+    ) -> Result<Self, StartError> {
+        let daemon = Daemon::open(options, simulation).await?;
         let mut accepting = JoinSet::new();
         let room = dispatch::Room::of_this_process();
         for socket in daemon.listen(options)? {

@@ -13,6 +13,7 @@ mod link_rules;
 mod links;
 mod net;
 mod nics;
+mod pace;
 mod qos;
 mod shape;
 mod snapshot;
@@ -21,6 +22,8 @@ mod state;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Effect, Fault, SimulatedCrash};
+pub use pace::Held;
+use pace::Pace;
 pub use qos::PortAnswer;
 pub use shape::{ParseShapeError, SimulatedShape};
 pub use snapshot::{DeviceSnapshot, NetdevSnapshot, Snapshot};
@@ -38,6 +41,7 @@ const NIC_DRIVER: &str = SimulatedHost::NIC_DRIVER;
 #[derive(Debug, Clone)]
 pub struct SimulatedHost {
     state: Arc<Mutex<State>>,
+    pace: Pace,
 }
 
 /// What drivers of PFs differ in. The default can do all.
@@ -115,6 +119,7 @@ impl SimulatedHost {
     pub fn new(shape: SimulatedShape) -> Self {
         Self {
             state: Arc::new(Mutex::new(State::new(shape))),
+            pace: Pace::default(),
         }
     }
 
@@ -131,6 +136,7 @@ impl SimulatedHost {
         target: impl Into<Target>,
         carry_out: impl FnOnce(&mut State, bool) -> Result<T, Stop>,
     ) -> Result<T, HostError> {
+        self.pace.wait(operation);
         let target = target.into();
         let mut state = self.lock();
         state.close_unused_taps();

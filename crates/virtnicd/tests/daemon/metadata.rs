@@ -215,7 +215,7 @@ async fn no_note_makes_a_definition_too_large_to_be_read_again() {
         metadata: long,
         key: None,
         uri: None,
-        flags: CONFIG,
+        flags: CONFIG.into(),
     };
     client
         .refuses(&root, of_network, Code::ConfigUnsupported, parts)

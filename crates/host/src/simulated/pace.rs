@@ -1,0 +1,99 @@
+//! How long a simulated kernel takes. What waits holds no lock of the simulated host's.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::SimulatedHost;
+use crate::Operation;
+
+/// The pace of one host.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    waits: Mutex<Waits>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waits {
+    /// Each call that changes something takes so long.
+    slowness: Duration,
+    /// Calls of these don't return yet.
+    held: Vec<Operation>,
+    /// Calls that wait for that.
+    waiting: Vec<Operation>,
+}
+
+/// Calls of an operation that don't return until this is dropped.
+#[derive(Debug)]
+#[must_use = "calls go on when it is dropped"]
+pub struct Held {
+    pace: Pace,
+    operation: Operation,
+}
+
+impl Pace {
+    pub(super) fn wait(&self, operation: Operation) {
+        let mut waits = self.lock();
+        if waits.held.contains(&operation) {
+            waits.waiting.push(operation);
+            self.0.changed.notify_all();
+            while waits.held.contains(&operation) {
+                let woken = self.0.changed.wait(waits);
+                waits = woken.unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Some(at) = waits.waiting.iter().position(|one| *one == operation) {
+                waits.waiting.swap_remove(at);
+            }
+        }
+        let slowness = waits.slowness;
+        drop(waits);
+        if !slowness.is_zero() && operation.changes() {
+            #[expect(clippy::disallowed_methods, reason = "this is the slowness itself")]
+            std::thread::sleep(slowness);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waits> {
+        self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Waits until a call is held.
+    pub fn reached(&self) {
+        let mut waits = self.pace.lock();
+        while !waits.waiting.contains(&self.operation) {
+            let woken = self.pace.0.changed.wait(waits);
+            waits = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut waits = self.pace.lock();
+        if let Some(at) = waits.held.iter().position(|one| *one == self.operation) {
+            waits.held.swap_remove(at);
+        }
+        self.pace.0.changed.notify_all();
+    }
+}
+
+impl SimulatedHost {
+    /// Each call that changes something takes so long from now on.
+    pub fn set_slowness(&self, slowness: Duration) {
+        self.pace.lock().slowness = slowness;
+    }
+
+    /// Calls of an operation don't return from now on, until what this gives is dropped.
+    pub fn hold(&self, operation: Operation) -> Held {
+        self.pace.lock().held.push(operation);
+        Held {
+            pace: self.pace.clone(),
+            operation,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What the next daemon finds: guests that answer, guests that don't, and records that nobody can read.
+
+use std::fs;
+
+use qemu::{Answers, Faults, Unplug};
+use rpc::*;
+
+use crate::harness::*;
+use crate::in_process::{Site, until};
+
+fn start(dom: &Dom) -> DomainCreateWithFlags {
+    DomainCreateWithFlags {
+        dom: dom.clone(),
+        flags: Default::default(),
+    }
+}
+
+async fn state(client: &Client, dom: &Dom) -> i32 {
+    let (dom, flags) = (dom.clone(), Default::default());
+    client.ok(DomainGetState { dom, flags }).await.state
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_running_guests_are_found_again_with_all_that_they_have() {
+    let site = Site::on("pfs=1,vfs=64");
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    for number in 0..32 {
+        client.running_guest(&format!("g{number}"), "n1").await;
+    }
+    let who = |client: Vec<Lent>| {
+        let mut rows: Vec<_> = client.iter().map(|lent| format!("{lent:?}")).collect();
+        rows.sort();
+        rows
+    };
+    let before = who(client.who().await);
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(who(client.who().await), before);
+    let dom = client.ok(DomainLookupByName { name: "g7".into() }).await;
+    until("its monitor answers", async || {
+        state(&client, &dom).await == 1
+    })
+    .await;
+    client.ok(DomainDestroy { dom }).await;
+    assert_eq!(client.who().await.len(), 31);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_monitor_is_silent_keeps_its_devices_says_so_and_can_be_ended() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    site.simulation.guests.set_faults(Faults {
+        monitor: Answers::Never,
+        ..Faults::default()
+    });
+    let guest = site.simulation.guests.guest(dom.uuid).unwrap();
+    guest.set_faults(Faults {
+        monitor: Answers::Never,
+        ..Faults::default()
+    });
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(state(&client, &dom).await, 0);
+    assert_eq!(client.who().await.len(), 1);
+    let error = client.refused(DomainSuspend { dom: dom.clone() }).await;
+    assert!(error.message().contains("g1"), "{error}");
+    let error = client.refused(start(&dom)).await;
+    assert_eq!(error.code(), Code::OperationInvalid, "{error}");
+    client.ok(DomainDestroy { dom }).await;
+    assert!(client.who().await.is_empty());
+    assert_eq!(site.simulation.guests.running(), 0);
+}
+
+/// A guest that was asked to let its device go, and does when it is told to.
+async fn asked_to_let_go(site: &Site, client: &Client, dom: &Dom) -> qemu::SimulatedGuest {
+    let guest = site.simulation.guests.guest(dom.uuid).unwrap();
+    guest.set_faults(Faults {
+        unplug: Unplug::WhenReleased,
+        ..Faults::default()
+    });
+    let ask = QemuDomainMonitorCommand {
+        dom: dom.clone(),
+        cmd: r#"{"execute":"device_del","arguments":{"id":"hostdev0"}}"#.into(),
+        flags: Default::default(),
+    };
+    client.ok(ask).await;
+    guest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_qemu_still_holds_is_owed_and_taken_back_later() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    let guest = asked_to_let_go(&site, &client, &dom).await;
+    // QEMU says that it has let go, and has not closed the group.
+    let vf = client.who().await[0].pci_address.clone().unwrap();
+    site.simulation.host.hold_vfio(vf.parse().unwrap(), true);
+    guest.release("hostdev0");
+    until("the guest is without it", async || {
+        !client.guest_dump(&dom, 0).await.contains("<interface")
+    })
+    .await;
+    assert_eq!(client.who().await.len(), 1);
+    site.simulation.host.hold_vfio(vf.parse().unwrap(), false);
+    until("it is back", async || client.who().await.is_empty()).await;
+    client.ok(DomainDestroy { dom }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_let_go_while_nobody_listened_is_taken_back() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    let net = client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    let guest = asked_to_let_go(&site, &client, &dom).await;
+    daemon.stop().await;
+    guest.release("hostdev0");
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    until("it is back", async || client.who().await.is_empty()).await;
+    until("its port is gone", async || {
+        client.ports(&net).await.is_empty()
+    })
+    .await;
+    until("the guest is without it", async || {
+        !client.guest_dump(&dom, 0).await.contains("<interface")
+    })
+    .await;
+}
+
+/// Each way in which a record can't be read.
+fn spoil(text: &str, how: usize) -> String {
+    match how {
+        0 => text[..text.len() / 2].to_owned(),
+        1 => String::new(),
+        2 => text.replacen("\"format\": 2", "\"format\": 999", 1),
+        _ => text.replacen("\"id\"", "\"number\"", 1),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_started_twice() {
+    for how in 0..4 {
+        let site = Site::new();
+        let daemon = site.start().await;
+        let client = site.root.client().await;
+        client.running_network("n1", "sim0").await;
+        let dom = client.running_guest("g1", "n1").await;
+        daemon.stop().await;
+        let (path, _) = site.root.record("domains");
+        let text = fs::read_to_string(&path).unwrap();
+        let spoilt = spoil(&text, how);
+        assert_ne!(spoilt, text);
+        fs::write(&path, &spoilt).unwrap();
+
+        let _daemon = site.start().await;
+        let client = site.root.client().await;
+        assert_eq!(client.who().await.len(), 1, "{how}");
+        let error = client.refused(start(&dom)).await;
+        assert!(error.message().contains("reconcile"), "{how}: {error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), spoilt);
+        let told = client.ok(VirtnicReconcile { apply: true }).await;
+        assert!(
+            told.iter().any(|one| one.remedy.contains("process")
+                && one.guest.as_deref() == Some("g1")
+                && matches!(one.outcome, Outcome::Left)),
+            "{how}: {told:?}"
+        );
+        assert_eq!(site.simulation.guests.running(), 1);
+        assert_eq!(client.who().await.len(), 1, "{how}");
+
+        // Its process ends: then it can be mended, and starts.
+        site.simulation.guests.guest(dom.uuid).unwrap().kill();
+        until("it has ended", async || {
+            site.simulation.guests.running() == 0
+        })
+        .await;
+        let told = client.ok(VirtnicReconcile { apply: true }).await;
+        assert!(
+            told.iter()
+                .any(|one| matches!(one.outcome, Outcome::Mended)),
+            "{how}: {told:?}"
+        );
+        assert!(client.who().await.is_empty(), "{how}");
+        client.ok(start(&dom)).await;
+        assert_eq!(client.who().await.len(), 1);
+    }
+}

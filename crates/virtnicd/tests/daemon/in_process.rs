@@ -1,0 +1,46 @@
+//! Daemons in the test's own process, on a simulated host that the test can slow down, and on which
+//! one daemon follows another.
+
+use clap::Parser as _;
+use virtnicd::{Options, Simulation, Virtnicd};
+
+use crate::harness::*;
+
+/// A root, and the host that daemons on it share.
+pub(crate) struct Site {
+    pub(crate) root: Root,
+    pub(crate) simulation: Simulation,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self::on(SHAPE)
+    }
+
+    pub(crate) fn on(shape: &str) -> Self {
+        Self {
+            root: Root::new(),
+            simulation: Simulation::new(shape.parse().unwrap()),
+        }
+    }
+
+    /// A daemon that listens.
+    pub(crate) async fn start(&self) -> Virtnicd {
+        let root = self.root.path("");
+        let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);
+        Virtnicd::start_on(&options, Some(self.simulation.clone()))
+            .await
+            .unwrap()
+    }
+}
+
+/// Waits until something is so that no event tells.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let asked = async {
+        while !is_so().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let so = tokio::time::timeout(PATIENCE, asked).await;
+    assert!(so.is_ok(), "it never came to pass: {what}");
+}

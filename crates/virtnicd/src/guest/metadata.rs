@@ -40,7 +40,7 @@ impl Daemon {
     ) -> Result<()> {
         let piece = Piece::new(DOMAIN, args.r#type, args.uri.as_deref())?;
         let (r#type, nsuri) = piece.told();
-        let flags = args.flags.into();
+        let flags = args.flags;
         let edit = Edit::new(move |domain, _, _| {
             let piece = Piece::new(DOMAIN, args.r#type, args.uri.as_deref())?;
             let new = NewText {

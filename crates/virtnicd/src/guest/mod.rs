@@ -48,8 +48,6 @@ pub(crate) use record::DomainRecord;
 pub(crate) use tune::interface_bandwidth;
 pub(crate) use update::update_device;
 
-use handle::Gone;
-
 /// Errors of the hypervisor's side; libvirt keeps these apart from checks of the call itself.
 const QEMU: Domain = Domain::Qemu;
 const DOMAIN: Domain = Domain::Domain;
@@ -208,10 +206,9 @@ impl Daemon {
                 };
                 Error::new(Code::OperationFailed, QEMU, detail)
             })?;
-            match handle.ask(request()).await {
-                Ok(answer) => return answer.map(|()| handle),
-                // Forgotten meanwhile: it is a new one then.
-                Err(Gone) => {}
+            // Forgotten meanwhile, it is a new one.
+            if let Ok(answer) = handle.ask(request()).await {
+                return answer.map(|()| handle);
             }
         }
     }

@@ -22,7 +22,7 @@ pub(crate) use live::NetworkRecord;
 pub(crate) use port::{PortEntry, PortMaker, PortRecord};
 pub(crate) use table::Ports;
 
-use owner::{Gone, NetworkState, Work};
+use owner::{NetworkState, Work};
 
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -367,13 +367,10 @@ impl Daemon {
                 Error::new(Code::OperationFailed, DOMAIN, detail)
             })?;
             let (daemon, network) = (Arc::clone(self), Arc::clone(network));
-            match handle
-                .ask(move |state| work(&daemon, &network, state))
-                .await
-            {
-                Ok(done) => return done.map(|()| handle),
-                // Forgotten meanwhile: it is a new one then.
-                Err(Gone) => {}
+            let asked = handle.ask(move |state| work(&daemon, &network, state));
+            // Forgotten meanwhile, it is a new one.
+            if let Ok(done) = asked.await {
+                return done.map(|()| handle);
             }
         }
     }

@@ -49,7 +49,7 @@ impl Daemon {
                 return Err(Error::new(Code::OperationUnsupported, DOMAIN, detail));
             }
             if let Some(guest) = self.guests.by_uuid(entry.port.owner_uuid)
-                && self.shape_port(&guest, uuid, change.clone()).await?
+                && self.shape_port(&guest, uuid, change).await?
             {
                 return Ok(());
             }

@@ -2,14 +2,18 @@
 
 mod control;
 mod life;
+mod plug;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{DeviceInfo, Domain, PciAddress, Teaming};
+use conf::{DeviceInfo, Domain, Interface, PciAddress, Teaming};
 
-use crate::{Exit, GuestRecord, GuestRxFilter, GuestState, Problem, Qmp, QmpError, hostdev_device};
+use crate::{
+    Exit, GuestRecord, GuestRxFilter, GuestState, Problem, Qmp, QmpError, TapFds, hostdev_device,
+    netdev_id,
+};
 
 pub(crate) use life::Life;
 
@@ -185,6 +189,25 @@ impl Guest {
         }
     }
 
+    /// Plugs a network card of QEMU's into the guest, which is `domain`. The interface's alias and
+    /// address are filled in; `index` is its place among the guest's interfaces. If it fails
+    /// nothing of it is left; if this call is dropped, that is not so.
+    pub async fn plug_interface(
+        &self,
+        domain: &Domain,
+        interface: &Interface,
+        index: usize,
+        taps: TapFds,
+    ) -> Result<(), ControlError> {
+        plug::interface(&self.0, domain, interface, index, taps).await
+    }
+
+    /// Takes away the host's side of a network card whose device is gone.
+    pub async fn remove_netdev(&self, alias: &str) -> Result<(), ControlError> {
+        let netdev = netdev_id(alias);
+        self.command(self.qmp()?.netdev_del(&netdev)).await
+    }
+
     /// Plugs a PCI function of the host's into the guest, which is `domain`; `info` and `teaming`
     /// are the device's, its alias and address filled in.
     pub async fn plug_host_device(
@@ -195,10 +218,7 @@ impl Guest {
         host: PciAddress,
     ) -> Result<(), ControlError> {
         let arguments = hostdev_device(domain, info, teaming, host);
-        let arguments = arguments.map_err(|problem| ControlError::Device {
-            name: self.name().to_owned(),
-            problem,
-        })?;
+        let arguments = arguments.map_err(|problem| self.0.cannot_have(problem))?;
         self.command(self.qmp()?.device_add(arguments)).await
     }
 

@@ -54,6 +54,7 @@ mod state;
 mod stray;
 mod version;
 
+pub(crate) use command::netdev_id;
 pub use command::{
     CommandLine, CommandLineError, DEFAULT_EMULATOR, Problem, Resources, Taps, command_line,
     hostdev_device, nic_device, nic_netdev,

@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "simulated/devices.rs"]
+mod devices;
+
 use std::time::Duration;
 
 use conf::Domain;
 use qemu::{
     Answers, ControlError, Exit, ExitReason, Faults, Guest, GuestEvent, GuestEvents, GuestState,
     LaunchError, LaunchSpec, Launched, Launcher, PauseReason, ReconnectError, SimulatedGuest,
-    SimulatedGuests, Unplug, Unplugging,
+    SimulatedGuests, Unplug,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -140,81 +143,6 @@ async fn what_happens_inside_is_told() {
     let (_guest, mut events, beside) = bench.start().await;
     beside.die(3);
     assert_eq!(exited(&mut events).await.reason, ExitReason::Died);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_device_goes_at_once_or_late_or_never_or_without_a_word() {
-    let bench = Bench::new();
-    let (guest, mut events, beside) = bench.start().await;
-    let has = async || guest.device_aliases().await.unwrap().contains("hostdev0");
-    let unplug = async |unplug| {
-        beside.set_faults(Faults {
-            unplug,
-            ..Faults::default()
-        });
-        guest.unplug("hostdev0").await.unwrap()
-    };
-    assert!(has().await);
-    assert_eq!(
-        guest.unplug("hostdev9").await.unwrap(),
-        Unplugging::NotThere
-    );
-
-    assert_eq!(unplug(Unplug::Refused).await, Unplugging::Asked);
-    let alias = "hostdev0".to_owned();
-    assert_eq!(next(&mut events).await, GuestEvent::UnplugRefused { alias });
-    unplug(Unplug::WhenReleased).await;
-    assert!(has().await);
-    beside.release("hostdev0");
-    assert_eq!(next(&mut events).await, deleted("hostdev0"));
-    assert!(!has().await);
-
-    for (how, is_told) in [
-        (Unplug::AtOnce, true),
-        (Unplug::After(Duration::from_secs(5)), true),
-        (Unplug::Silently, false),
-    ] {
-        let (guest, mut events, beside) = bench.start().await;
-        beside.set_faults(Faults {
-            unplug: how,
-            ..Faults::default()
-        });
-        guest.unplug("hostdev0").await.unwrap();
-        if is_told {
-            assert_eq!(next(&mut events).await, deleted("hostdev0"), "{how:?}");
-        }
-        let left = guest.device_aliases().await.unwrap();
-        assert!(
-            !left.contains("hostdev0") && left.contains("net0"),
-            "{how:?}: {left:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_changed_filter_is_told_once_until_it_is_asked_for() {
-    let bench = Bench::new();
-    let (guest, mut events, beside) = bench.start().await;
-    let change = |mac: &str| {
-        let members = json!({ "main-mac": mac, "promiscuous": true });
-        beside.change_filter("net0", members.as_object().unwrap());
-    };
-    change("52:54:00:00:00:02");
-    change("52:54:00:00:00:03");
-    let changed = GuestEvent::RxFilterChanged {
-        alias: "net0".to_owned(),
-    };
-    assert_eq!(next(&mut events).await, changed);
-    let asked = guest.rx_filter("net0").await.unwrap();
-    assert_eq!(asked.mac, "52:54:00:00:00:03".parse().ok());
-    assert!(asked.filter.promiscuous);
-    assert!(guest.rx_filter("net7").await.is_err());
-    let told: Vec<_> = std::iter::from_fn(|| events.try_recv()).collect();
-    assert!(!told.contains(&changed), "told once");
-    change("52:54:00:00:00:04");
-    assert_eq!(next(&mut events).await, changed);
-    let all = guest.rx_filters().await.unwrap();
-    assert_eq!(all.len(), 1, "the VF is no card of QEMU's: {all:?}");
 }
 
 #[tokio::test(start_paused = true)]

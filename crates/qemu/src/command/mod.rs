@@ -27,6 +27,7 @@ use conf::{DeviceInfo, Domain, PciAddress};
 
 pub use error::{CommandLineError, Problem};
 pub use hostdevs::hostdev_device;
+pub(crate) use nics::netdev_id;
 pub use nics::{nic_device, nic_netdev};
 
 use json::Object;

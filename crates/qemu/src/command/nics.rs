@@ -56,6 +56,11 @@ pub fn nic_netdev(
     Ok(netdev(interface, alias, index, descriptors)?.to_json())
 }
 
+/// The id of the host's side of a network card.
+pub(crate) fn netdev_id(alias: &str) -> String {
+    format!("host{alias}")
+}
+
 /// The arguments of `device_add` for that interface, with that many queues.
 pub fn nic_device(
     domain: &Domain,
@@ -94,7 +99,7 @@ fn netdev(
     index: usize,
     descriptors: Option<Descriptors>,
 ) -> Result<Object, Problem> {
-    let id = format!("host{alias}");
+    let id = netdev_id(alias);
     let kind = |kind: &str| Object::new().with("type", kind);
     match &interface.source {
         InterfaceSource::User => Ok(kind("user").with("id", id)),
@@ -159,7 +164,7 @@ fn device_object(
         Object::driver(model)
     };
     device
-        .with("netdev", format!("host{alias}"))
+        .with("netdev", netdev_id(alias))
         .with("id", alias)
         .with("mac", interface.mac.to_string())
         .maybe("bootindex", boot_index)

@@ -15,7 +15,7 @@ use crate::qmp::QmpEvents;
 use crate::run_dir;
 use crate::{
     Action, Event, Exit, ExitReason, ExitStatus, GuestEvent, GuestEvents, GuestRecord, GuestState,
-    PauseReason, Qmp, QmpError, RunState,
+    PauseReason, Problem, Qmp, QmpError, RunState,
 };
 
 /// For the last events of a QEMU that is gone: they are in the socket already.
@@ -115,6 +115,13 @@ impl Life {
             name: self.record.name.clone(),
             pid: self.record.pid,
         })
+    }
+
+    pub(super) fn cannot_have(&self, problem: Problem) -> ControlError {
+        ControlError::Device {
+            name: self.record.name.clone(),
+            problem,
+        }
     }
 
     pub(super) fn ended(&self) -> ControlError {

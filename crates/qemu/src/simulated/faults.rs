@@ -11,6 +11,8 @@ pub struct Faults {
     pub refuses_to_start: Option<String>,
     /// How its monitor answers.
     pub monitor: Answers,
+    /// Commands that its monitor refuses, such as `device_add`.
+    pub refused_commands: Vec<String>,
     /// What becomes of a device that it is asked to let go.
     pub unplug: Unplug,
     /// Its power button does nothing.

@@ -1,6 +1,6 @@
 //! The process of a simulated guest: what it has, and what happens to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +32,10 @@ pub(crate) struct Machine {
 struct State {
     status: RunState,
     devices: BTreeMap<String, Device>,
+    /// The host's sides of network cards.
+    netdevs: BTreeSet<String>,
+    /// The names of descriptors that were handed over and that nothing took.
+    descriptors: BTreeSet<String>,
     /// What it has said and nobody has heard.
     outbox: VecDeque<String>,
     /// The number of the connection that it serves; an older one is over.
@@ -56,10 +60,13 @@ enum Leaving {
 
 impl Machine {
     pub(super) fn new(pid: u32, uuid: Uuid, command: &CommandLine, faults: Faults) -> Self {
-        let options = command.args.iter().zip(command.args.iter().skip(1));
-        let devices = options
-            .filter(|(option, _)| *option == "-device")
-            .filter_map(|(_, device)| Device::of(&serde_json::from_str(device).ok()?));
+        let options = || command.args.iter().zip(command.args.iter().skip(1));
+        let values = |wanted: &'static str| {
+            let values = options().filter(move |(option, _)| *option == wanted);
+            values.filter_map(|(_, value)| serde_json::from_str::<Value>(value).ok())
+        };
+        let devices = values("-device").filter_map(|device| Device::of(&device));
+        let netdevs = values("-netdev").filter_map(|netdev| id_of(&netdev));
         let ready_at = Instant::now() + faults.start_takes;
         let exit = faults
             .refuses_to_start
@@ -71,6 +78,8 @@ impl Machine {
             state: Mutex::new(State {
                 status: RunState::PreLaunch,
                 devices: devices.collect(),
+                netdevs: netdevs.collect(),
+                descriptors: BTreeSet::new(),
                 outbox: VecDeque::new(),
                 connection: 0,
             }),
@@ -168,6 +177,49 @@ impl Machine {
 
     pub(super) fn devices(&self) -> Vec<String> {
         lock(&self.state).devices.keys().cloned().collect()
+    }
+
+    pub(super) fn netdevs(&self) -> Vec<String> {
+        lock(&self.state).netdevs.iter().cloned().collect()
+    }
+
+    pub(super) fn descriptors(&self) -> Vec<String> {
+        lock(&self.state).descriptors.iter().cloned().collect()
+    }
+
+    pub(super) fn refuses(&self, command: &str) -> bool {
+        let faults = self.faults.borrow();
+        faults
+            .refused_commands
+            .iter()
+            .any(|refused| refused == command)
+    }
+
+    /// Takes a descriptor, or gives it up; whether there was one to give up.
+    pub(super) fn hold_descriptor(&self, name: &str, hold: bool) -> bool {
+        let descriptors = &mut lock(&self.state).descriptors;
+        if hold {
+            descriptors.insert(name.to_owned())
+        } else {
+            descriptors.remove(name)
+        }
+    }
+
+    /// Adds the host's side of a card, which takes its descriptors.
+    pub(super) fn add_netdev(&self, arguments: &Value) {
+        let mut state = lock(&self.state);
+        for member in ["fd", "fds", "vhostfd", "vhostfds"] {
+            let names = arguments[member].as_str().unwrap_or_default();
+            for name in names.split(':') {
+                state.descriptors.remove(name);
+            }
+        }
+        state.netdevs.extend(id_of(arguments));
+    }
+
+    /// Whether there was one.
+    pub(super) fn remove_netdev(&self, id: &str) -> bool {
+        lock(&self.state).netdevs.remove(id)
     }
 
     pub(super) fn link(&self, alias: &str) -> Option<bool> {
@@ -393,7 +445,7 @@ impl Machine {
 impl Device {
     /// The name and the rest of a device, as `-device` and `device_add` have it.
     fn of(arguments: &Value) -> Option<(String, Self)> {
-        let alias = arguments.get("id")?.as_str()?.to_owned();
+        let alias = id_of(arguments)?;
         let mut filter = Map::new();
         if let Some(mac) = arguments.get("mac") {
             filter.insert("main-mac".to_owned(), mac.clone());
@@ -406,6 +458,10 @@ impl Device {
         };
         Some((alias, device))
     }
+}
+
+fn id_of(arguments: &Value) -> Option<String> {
+    Some(arguments.get("id")?.as_str()?.to_owned())
 }
 
 fn path_of(alias: &str) -> String {

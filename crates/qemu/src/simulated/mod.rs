@@ -140,6 +140,18 @@ impl SimulatedGuest {
         self.0.devices()
     }
 
+    /// The ids of the host's sides of its network cards.
+    #[must_use]
+    pub fn netdevs(&self) -> Vec<String> {
+        self.0.netdevs()
+    }
+
+    /// The names of descriptors that were handed over to it and that nothing took.
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<String> {
+        self.0.descriptors()
+    }
+
     /// Whether the cable of a network card is plugged in; `None`: there is no such device.
     #[must_use]
     pub fn link(&self, alias: &str) -> Option<bool> {

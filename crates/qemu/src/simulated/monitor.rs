@@ -84,8 +84,25 @@ fn obey(machine: &Machine, command: &Value) -> Result<Value, (&'static str, Stri
     let text = |member: &str| arguments[member].as_str().unwrap_or_default();
     let no_device = |alias: &str| ("DeviceNotFound", format!("Device '{alias}' not found"));
     match name {
-        "qmp_capabilities" | "balloon" | "getfd" | "closefd" | "add-fd" | "netdev_add"
-        | "netdev_del" => {}
+        refused if machine.refuses(refused) => {
+            return Err(("GenericError", format!("'{refused}' is refused by a fault")));
+        }
+        "qmp_capabilities" | "balloon" | "add-fd" => {}
+        "getfd" => {
+            machine.hold_descriptor(text("fdname"), true);
+        }
+        "closefd" => {
+            if !machine.hold_descriptor(text("fdname"), false) {
+                let text = format!("File descriptor named '{}' not found", text("fdname"));
+                return Err(("GenericError", text));
+            }
+        }
+        "netdev_add" => machine.add_netdev(arguments),
+        "netdev_del" => {
+            if !machine.remove_netdev(text("id")) {
+                return Err(no_device(text("id")));
+            }
+        }
         "query-status" => {
             let status = machine.status();
             let running = status == RunState::Running;

@@ -95,7 +95,6 @@ impl Assigner {
             });
         }
         for (item, guest) in told.of_other_boots {
-            let item = (item.parse::<Item>()).map_or(item, Item::words);
             findings.push(Finding::OtherBoot { item, guest });
         }
         list.start = journal.count_start(&told.records);

@@ -35,15 +35,6 @@ impl Item {
     /// A link that nobody claimed: for planning only.
     pub const PLANNED_LINK: Self = Self::Link(Generation { start: 0, count: 0 });
 
-    /// In words of users, who know nothing of claims and their numbers.
-    #[must_use]
-    pub fn words(self) -> String {
-        match self {
-            Self::Device(device) => device.to_string(),
-            Self::Link(_) => "a macvtap or tap".to_owned(),
-        }
-    }
-
     /// The device of the host, if it is one.
     #[must_use]
     pub fn device(self) -> Option<DeviceId> {

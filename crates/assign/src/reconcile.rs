@@ -43,7 +43,7 @@ pub enum Difference {
         guest: String,
     },
     /// A lent device that is not there.
-    #[error("{}, lent to guest '{guest}', is not there", .item.words())]
+    #[error("{item}, lent to guest '{guest}', is not there")]
     DeviceMissing {
         /// What is lent.
         item: Item,
@@ -51,7 +51,7 @@ pub enum Difference {
         guest: String,
     },
     /// A lent item that is not set as it was.
-    #[error("{}, lent to guest '{guest}', should have {wanted}, and has {found}", .item.words())]
+    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
     Changed {
         /// What is lent.
         item: Item,
@@ -63,7 +63,7 @@ pub enum Difference {
         found: String,
     },
     /// What is lent to a guest that does not run.
-    #[error("{} is lent to guest '{guest}', which does not run", .item.words())]
+    #[error("{item} is lent to guest '{guest}', which does not run")]
     NoGuest {
         /// What is lent.
         item: Item,
@@ -73,7 +73,7 @@ pub enum Difference {
         guest: String,
     },
     /// What could not be restored.
-    #[error("{}, back from guest '{guest}', is not as it was found: {}", .item.words(), .reasons.join("; "))]
+    #[error("{item}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "))]
     Dirty {
         /// What.
         item: Item,
@@ -85,7 +85,7 @@ pub enum Difference {
         reasons: Vec<String>,
     },
     /// A record that can't be read.
-    #[error("{} is kept back: {reason}", .item.words())]
+    #[error("{item} is kept back: {reason}")]
     UnreadableRecord {
         /// Whose record.
         item: Item,

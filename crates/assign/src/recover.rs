@@ -28,7 +28,7 @@ pub enum Finding {
     /// Removed: the device's state went with its boot.
     #[error("{item} was lent{} before the last boot; its record is removed", match .guest { Some(guest) => format!(" to guest '{guest}'"), None => String::new() })]
     OtherBoot {
-        /// The item, in words.
+        /// The item, as its record is called.
         item: String,
         /// Whose it was, if the record could be read.
         guest: Option<String>,
@@ -60,7 +60,7 @@ pub enum Finding {
         error: MakeVfsError,
     },
     /// The guest was gone; its device is back.
-    #[error("{} was given back: guest '{guest}' is gone", .item.words())]
+    #[error("{item} was given back: guest '{guest}' is gone")]
     GivenBack {
         /// Which.
         item: Item,
@@ -68,7 +68,7 @@ pub enum Finding {
         guest: String,
     },
     /// It was being prepared; all of that is undone.
-    #[error("{} was being prepared for guest '{guest}'; that is undone", .item.words())]
+    #[error("{item} was being prepared for guest '{guest}'; that is undone")]
     Undone {
         /// Which.
         item: Item,
@@ -76,7 +76,7 @@ pub enum Finding {
         guest: String,
     },
     /// The device is dirty, or still open.
-    #[error("{}, of guest '{guest}', could not be restored: {fault}", .item.words())]
+    #[error("{item}, of guest '{guest}', could not be restored: {fault}")]
     NotRestored {
         /// Which.
         item: Item,
@@ -86,7 +86,7 @@ pub enum Finding {
         fault: UndoFault,
     },
     /// A running guest's device is not as it was lent.
-    #[error("{}, lent to guest '{guest}', should have {wanted}, and has {found}", .item.words())]
+    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
     Differs {
         /// Which.
         item: Item,
@@ -98,7 +98,7 @@ pub enum Finding {
         found: String,
     },
     /// A running guest's device is not there.
-    #[error("{}, lent to guest '{guest}', is not there any more", .item.words())]
+    #[error("{item}, lent to guest '{guest}', is not there any more")]
     Vanished {
         /// Which.
         item: Item,
@@ -106,7 +106,7 @@ pub enum Finding {
         guest: String,
     },
     /// A running guest's link is not there, though the device below may be.
-    #[error("'{netdev}', made for guest '{guest}', is not there any more")]
+    #[error("'{netdev}' ({item}), made for guest '{guest}', is not there any more")]
     LinkGone {
         /// Which.
         item: Item,
@@ -116,7 +116,7 @@ pub enum Finding {
         netdev: NetdevName,
     },
     /// A running guest's device could not be looked at.
-    #[error("{}, lent to guest '{guest}', can't be looked at", .item.words())]
+    #[error("{item}, lent to guest '{guest}', can't be looked at")]
     Unknown {
         /// Which.
         item: Item,

@@ -94,11 +94,11 @@ impl Launcher {
         }
     }
 
-    /// The process of a guest whose record says nothing, known as in [`Self::kill_stray`]; `None`:
-    /// it has none.
-    pub fn find_stray(&self, guest: Uuid, run_dir: &Path) -> io::Result<Option<u32>> {
+    /// A process that may be that of a guest whose record says nothing; `None`: it has none. More
+    /// cautious than [`Self::kill_stray`]: another one's process of the guest's identity counts, too.
+    pub fn find_stray(&self, guest: Uuid) -> io::Result<Option<u32>> {
         match self {
-            Self::Qemu => stray::find(guest, run_dir),
+            Self::Qemu => stray::find(guest),
             Self::Simulated(guests) => Ok(guests.pid_of(guest)),
         }
     }

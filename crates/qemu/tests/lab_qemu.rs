@@ -434,5 +434,5 @@ async fn a_start_that_is_given_up_leaves_no_qemu() {
     assert!(matches!(error, LaunchError::GivenUp), "{error}");
     assert!(!run_dir.exists());
     let uuid = q35(&image).uuid;
-    assert_eq!(Launcher::Qemu.find_stray(uuid, &run_dir).unwrap(), None);
+    assert_eq!(Launcher::Qemu.find_stray(uuid).unwrap(), None);
 }

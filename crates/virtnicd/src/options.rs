@@ -42,7 +42,7 @@ pub struct Options {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
 
-    /// Run QEMU as this user [default: libvirt-qemu or qemu, where there is one]
+    /// Run QEMU as this user [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
     #[arg(long, value_name = "USER")]
     pub qemu_user: Option<String>,
 

@@ -13,6 +13,10 @@ use crate::daemon::Daemon;
 use crate::fault;
 use crate::guest::{DomainRecord, GuestHandle, Request};
 
+/// For a process to end whose start was broken off. One that waits for the kernel keeps nobody
+/// else's daemon from listening.
+const STRAY_DEADLINE: Duration = Duration::from_secs(10);
+
 /// A guest whose process was found.
 struct Found {
     record: DomainRecord,
@@ -47,10 +51,6 @@ impl Daemon {
         }
         self.take_guests_in(definitions).await;
         self.sweep_host_access();
-        let in_use = |guest| running.contains(&guest);
-        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
-            tracing::warn!(%error, "directories of guests that are gone may stay");
-        }
         let in_use = |guest| running.contains(&guest);
         if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
             tracing::warn!(%error, "directories of guests that are gone may stay");
@@ -97,12 +97,20 @@ impl Daemon {
         let Some(process) = &record.guest else {
             tracing::warn!(guest = record.name, "its start was broken off; undoing it");
             let run_dir = self.paths.guest(record.uuid);
-            if let Err(error) = self.launcher.kill_stray(record.uuid, &run_dir).await {
-                tracing::error!(
-                    guest = record.name,
-                    error = fault::chain(&error),
-                    "still runs"
+            let ended = self.launcher.kill_stray(record.uuid, &run_dir);
+            let reason = match tokio::time::timeout(STRAY_DEADLINE, ended).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("it is there {} s later", STRAY_DEADLINE.as_secs())),
+            };
+            if let Some(reason) = reason {
+                // What it has can't be taken from under it.
+                let what = format!(
+                    "the process of guest '{}', whose start was broken off, can't be ended: {reason}",
+                    record.name
                 );
+                self.barred.bar_unknown(record.uuid, what);
+                return None;
             }
             self.drop_guest_record(record.uuid);
             return None;

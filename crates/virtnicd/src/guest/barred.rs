@@ -35,7 +35,7 @@ impl Barred {
         }
     }
 
-    /// Bars a guest of which the kernel does not say whether its process is there.
+    /// Bars a guest that runs, or may run, and can't be taken up; what is wrong, in words.
     pub(crate) fn bar_unknown(&self, uuid: Uuid, what: String) {
         tracing::error!("{what}; it is left alone and can't be started");
         lock(&self.0).insert(uuid, BarredGuest { uuid, what });

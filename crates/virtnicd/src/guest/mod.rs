@@ -296,8 +296,9 @@ impl Daemon {
         let run = match record.into_run(machine) {
             Ok(run) => run,
             Err(error) => {
-                tracing::error!(guest = name, %error, "its record can't be read");
-                return;
+                let what =
+                    format!("the document in the record of guest '{name}' can't be read: {error}");
+                return self.barred.bar_unknown(uuid, what);
             }
         };
         self.seen_domain_id(run.id);
@@ -305,10 +306,8 @@ impl Daemon {
             owner::make_found(self, &name, uuid, run, events)
         });
         if made.is_err() {
-            tracing::error!(
-                guest = name,
-                "runs, and is not known: its name or uuid is another's"
-            );
+            let what = format!("guest '{name}' runs, and its name or uuid is another's by now");
+            self.barred.bar_unknown(uuid, what);
         }
     }
 

@@ -145,13 +145,15 @@ fn spoil(text: &str, how: usize) -> String {
         0 => text[..text.len() / 2].to_owned(),
         1 => String::new(),
         2 => text.replacen("\"format\": 2", "\"format\": 999", 1),
-        _ => text.replacen("\"id\"", "\"number\"", 1),
+        3 => text.replacen("\"id\"", "\"number\"", 1),
+        // A sound record of a document that makes no sense to this release.
+        _ => text.replacen("<memory", "<mem", 1),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_started_twice() {
-    for how in 0..4 {
+    for how in 0..5 {
         let site = Site::new();
         let daemon = site.start().await;
         let client = site.root.client().await;

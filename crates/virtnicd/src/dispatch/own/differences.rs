@@ -35,7 +35,7 @@ impl Daemon {
 
     /// A guest whose record can't be read. If it has no process, what it had can be taken back.
     fn barred_difference(&self, guest: &BarredGuest, apply: bool) -> Difference {
-        let process = (self.launcher).find_stray(guest.uuid, &self.paths.guest(guest.uuid));
+        let process = self.launcher.find_stray(guest.uuid);
         let name = match self.guests.by_uuid(guest.uuid) {
             Some(handle) => handle.name().to_owned(),
             None => guest.uuid.to_string(),

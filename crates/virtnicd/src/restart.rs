@@ -1,6 +1,7 @@
 //! What a daemon does first: take up what an earlier one left, in this boot or before.
 
-use std::collections::HashSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,28 +32,21 @@ impl Daemon {
         self.load_networks().await?;
         let definitions = self.find_guest_definitions()?;
         let mut found = Vec::new();
-        let records = self.records.domains.load::<DomainRecord>();
-        for record in records.map_err(io::Error::other)? {
-            match record {
-                Loaded::Good { record, .. } => found.extend(self.find_guest(record).await),
-                Loaded::OtherBoot { .. } => {}
-                Loaded::Unreadable(error) => self.barred.bar(&error),
-            }
+        for record in self.guest_records()? {
+            found.extend(self.find_guest(record).await);
         }
-        let mut running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
-        // What such a guest has stays with it: it may run.
-        running.extend(self.barred.guests());
-        let runs = running.clone();
-        tokio::task::block_in_place(|| self.lender.recover(|guest| runs.contains(&guest)));
-        self.restore_networks(|guest| running.contains(&guest))
-            .await?;
+        let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
+        // What a guest has of which nobody knows stays with it: it may run.
+        let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
+        tokio::task::block_in_place(|| self.lender.recover(may_run));
+        self.restore_networks(may_run).await?;
         for found in found {
             self.take_up_guest(found.record, found.machine, found.events);
         }
         self.take_guests_in(definitions).await;
         self.sweep_host_access();
-        let in_use = |guest| running.contains(&guest);
-        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), in_use) {
+        let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
+        if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), may_run) {
             tracing::warn!(%error, "directories of guests that are gone may stay");
         }
         self.follow_host();
@@ -89,6 +83,46 @@ impl Daemon {
             }
             Err(error) => tracing::error!(%error, "can't read definitions"),
         }
+    }
+
+    /// What records tell of guests, one a guest. Guests of those that can't be read are barred.
+    fn guest_records(&self) -> io::Result<Vec<DomainRecord>> {
+        let mut records = BTreeMap::new();
+        let (mut renamed, mut unreadable) = (Vec::new(), Vec::new());
+        let loaded = self.records.domains.load::<DomainRecord>();
+        for loaded in loaded.map_err(io::Error::other)? {
+            match loaded {
+                Loaded::Good { id, record, .. } if id == record.uuid.to_string() => {
+                    records.insert(record.uuid, record);
+                }
+                Loaded::Good { id, record, .. } => renamed.push((id, record)),
+                Loaded::OtherBoot { .. } => {}
+                Loaded::Unreadable(error) => unreadable.push(error),
+            }
+        }
+        for (id, record) in renamed {
+            match records.entry(record.uuid) {
+                Entry::Occupied(_) => {
+                    tracing::warn!(
+                        file = id,
+                        guest = record.name,
+                        "a copy of its record is left"
+                    );
+                }
+                Entry::Vacant(entry) => {
+                    tracing::warn!(file = id, guest = record.name, "its record was renamed");
+                    let put_back = self.records.domains.write(record.uuid, &record);
+                    if let Err(error) = put_back.and_then(|()| self.records.domains.remove(&id)) {
+                        tracing::error!(file = id, %error, "its record keeps a name that isn't its own");
+                    }
+                    entry.insert(record);
+                }
+            }
+        }
+        for record in unreadable {
+            self.barred.bar(&record);
+        }
+        Ok(records.into_values().collect())
     }
 
     /// A recorded guest, if its process is there. Without one the record goes: the journal knows what

@@ -2,6 +2,7 @@
 //! them, and none of them is started a second time.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use conf::Uuid;
@@ -11,66 +12,132 @@ use rpc::{Code, Error};
 use super::QEMU;
 use crate::sync::lock;
 
-/// Those guests.
+/// Those guests, and records of which not even that is known.
 #[derive(Debug, Default)]
-pub(crate) struct Barred(Mutex<BTreeMap<Uuid, BarredGuest>>);
+pub(crate) struct Barred {
+    guests: Mutex<BTreeMap<Uuid, BarredGuest>>,
+    unread: Mutex<Vec<UnreadRecord>>,
+}
 
-/// One of them.
+/// One of those guests.
 #[derive(Debug, Clone)]
 pub(crate) struct BarredGuest {
     pub(crate) uuid: Uuid,
     /// What is wrong, in words.
     pub(crate) what: String,
+    /// The name of its record's file, without extension.
+    pub(crate) record: String,
+}
+
+/// A record that can't be read, and bars no guest that could be named.
+#[derive(Debug, Clone)]
+pub(crate) struct UnreadRecord {
+    pub(crate) subject: RecordSubject,
+    pub(crate) path: PathBuf,
+    /// What is wrong, in words.
+    pub(crate) what: String,
+}
+
+/// What a record tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordSubject {
+    /// A guest. As long as nobody knows which, it may be any.
+    Guest,
+    Network,
+    Port,
 }
 
 impl Barred {
-    /// Bars the guest of a record.
+    /// Bars the guest of a record, by the file's name or else by what the text still says.
     pub(crate) fn bar(&self, record: &Unreadable) {
+        let Some(uuid) = guest_of(record) else {
+            return self.note_unread(RecordSubject::Guest, record);
+        };
         tracing::error!(
             "{record}; its guest is left alone and can't be started: virtnic reconcile tells more"
         );
-        if let Ok(uuid) = record.id.parse() {
-            let what = record.to_string();
-            lock(&self.0).insert(uuid, BarredGuest { uuid, what });
-        }
+        let (what, record) = (record.to_string(), record.id.clone());
+        let guest = BarredGuest { uuid, what, record };
+        lock(&self.guests).insert(uuid, guest);
     }
 
     /// Bars a guest that runs, or may run, and can't be taken up; what is wrong, in words.
     pub(crate) fn bar_unknown(&self, uuid: Uuid, what: String) {
         tracing::error!("{what}; it is left alone and can't be started");
-        lock(&self.0).insert(uuid, BarredGuest { uuid, what });
+        let record = uuid.to_string();
+        let guest = BarredGuest { uuid, what, record };
+        lock(&self.guests).insert(uuid, guest);
+    }
+
+    /// Keeps in mind that a record says nothing.
+    pub(crate) fn note_unread(&self, subject: RecordSubject, record: &Unreadable) {
+        tracing::error!("{record}: virtnic reconcile tells more");
+        lock(&self.unread).push(UnreadRecord {
+            subject,
+            path: record.path.clone(),
+            what: record.to_string(),
+        });
     }
 
     /// It is known again what became of it.
     pub(crate) fn admit(&self, guest: Uuid) {
-        lock(&self.0).remove(&guest);
+        lock(&self.guests).remove(&guest);
     }
 
-    /// Who they are.
-    pub(crate) fn guests(&self) -> Vec<Uuid> {
-        lock(&self.0).keys().copied().collect()
+    /// Whether nobody knows if a guest runs.
+    pub(crate) fn may_be(&self, guest: Uuid) -> bool {
+        lock(&self.guests).contains_key(&guest) || self.has_nameless()
     }
 
-    /// Whether a guest is one of them.
-    pub(crate) fn has(&self, guest: Uuid) -> bool {
-        lock(&self.0).contains_key(&guest)
+    /// Whether there is the record of a guest that can't be named. Looks for its file.
+    pub(super) fn has_nameless(&self) -> bool {
+        let unread = self.unread();
+        unread.iter().any(|one| one.subject == RecordSubject::Guest)
     }
 
-    /// All of them.
+    /// All guests that can be named.
     pub(crate) fn all(&self) -> Vec<BarredGuest> {
-        lock(&self.0).values().cloned().collect()
+        lock(&self.guests).values().cloned().collect()
+    }
+
+    /// The records that bar nobody who could be named, as far as they are still there.
+    pub(crate) fn unread(&self) -> Vec<UnreadRecord> {
+        let mut unread = lock(&self.unread).clone();
+        if unread.is_empty() {
+            return unread;
+        }
+        // Only what is surely gone is forgotten.
+        unread.retain(|one| one.path.try_exists().unwrap_or(true));
+        let is_there = |path: &PathBuf| unread.iter().any(|one| one.path == *path);
+        lock(&self.unread).retain(|one| is_there(&one.path));
+        unread
     }
 
     /// Refuses to start one of them.
     pub(super) fn check(&self, guest: Uuid, name: &str) -> Result<(), Error> {
-        let barred = lock(&self.0).get(&guest).cloned();
-        let Some(BarredGuest { what, .. }) = barred else {
-            return Ok(());
-        };
-        let detail = format!(
-            "guest '{name}' may be running already: {what}\n\
-             See what is there: virtnic reconcile"
-        );
-        Err(Error::new(Code::OperationFailed, QEMU, detail))
+        let barred = lock(&self.guests).get(&guest).cloned();
+        match barred {
+            Some(BarredGuest { what, .. }) => Err(may_run(name, &what)),
+            None => Ok(()),
+        }
     }
+}
+
+/// The refusal to start a guest a second time, with what tells that it may run.
+pub(super) fn may_run(name: &str, what: &str) -> Error {
+    let detail = format!(
+        "guest '{name}' may be running already: {what}\n\
+         See what is there: virtnic reconcile"
+    );
+    Error::new(Code::OperationFailed, QEMU, detail)
+}
+
+/// Whose a record is. Its file may have been renamed, and its text be cut short: the guest's `uuid`
+/// stands near its beginning.
+fn guest_of(record: &Unreadable) -> Option<Uuid> {
+    let from_text = || {
+        let (_, rest) = record.text.split_once("\"uuid\"")?;
+        rest.split('"').nth(1)?.parse().ok()
+    };
+    record.id.parse().ok().or_else(from_text)
 }

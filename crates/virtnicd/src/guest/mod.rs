@@ -42,7 +42,7 @@ use crate::fault::{self, Result};
 use crate::registry::Clash;
 use crate::store::Found;
 
-pub(crate) use barred::{Barred, BarredGuest};
+pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
 pub(crate) use handle::{GuestHandle, Request};
 pub(crate) use record::DomainRecord;
 pub(crate) use tune::interface_bandwidth;

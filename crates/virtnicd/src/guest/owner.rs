@@ -381,11 +381,8 @@ impl Owner {
             let error = Error::new(Code::OperationAborted, QEMU, detail);
             return self.answers.push((reply, Err(error)));
         }
-        if let Err(error) = self
-            .daemon
-            .barred
-            .check(self.handle.uuid, &self.handle.name)
-        {
+        let (barred, guest) = (&self.daemon.barred, self.handle.uuid);
+        if let Err(error) = barred.check(guest, &self.handle.name) {
             return self.answers.push((reply, Err(error)));
         }
         self.state.life = Life::Starting;

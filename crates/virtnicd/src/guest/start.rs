@@ -2,6 +2,7 @@
 //! wherever it stopped.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
@@ -12,7 +13,7 @@ use rpc::{Code, Error};
 use super::cancel::Cancel;
 use super::end::give_all_back;
 use super::handle::{GuestHandle, Run};
-use super::{DomainRecord, QEMU, control, links, record};
+use super::{DomainRecord, QEMU, barred, control, links, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -87,6 +88,7 @@ pub(super) async fn start(
 impl Start<'_> {
     async fn carry_out(&self, mut domain: conf::Domain) -> Result<Started> {
         domain.id = u32::try_from(self.id).ok();
+        self.check_no_process().await?;
         let (mut domain, mut plan) = self.plan(domain).await?;
         self.record(&domain).await?;
         let mut taps = BTreeMap::new();
@@ -145,6 +147,26 @@ impl Start<'_> {
                 Err(left) => and_left_behind(error, &[fault::chain(&left)]),
             }),
         }
+    }
+
+    /// Where a record that says nothing may be this guest's, its process may be there.
+    async fn check_no_process(&self) -> Result<()> {
+        let (daemon, handle) = (Arc::clone(self.daemon), Arc::clone(self.handle));
+        blocking(QEMU, move || {
+            if !daemon.barred.has_nameless() {
+                return Ok(());
+            }
+            let found = daemon.launcher.find_stray(handle.uuid);
+            let unknown = |error: io::Error| Error::new(Code::SystemError, QEMU, error.to_string());
+            match found.map_err(unknown)? {
+                Some(pid) => Err(barred::may_run(
+                    &handle.name,
+                    &format!("process {pid} has its uuid"),
+                )),
+                None => Ok(()),
+            }
+        })
+        .await?
     }
 
     /// Chooses, claims and checks every device, with its port on its network; nothing is touched.

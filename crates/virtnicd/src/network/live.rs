@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{DOMAIN, PortEntry, PortMaker, port::PortRecord};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
+use crate::guest::RecordSubject;
 use crate::store::Found;
 
 /// A running network, for the next daemon.
@@ -168,7 +169,10 @@ impl Daemon {
                     .await
                     .map_err(|error| error.to_string()),
                 Loaded::OtherBoot { .. } => Ok(()),
-                Loaded::Unreadable(error) => Err(error.to_string()),
+                Loaded::Unreadable(error) => {
+                    self.barred.note_unread(RecordSubject::Network, &error);
+                    Ok(())
+                }
             };
             if let Err(error) = restored {
                 tracing::error!(error, "a running network could not be put back");
@@ -179,7 +183,10 @@ impl Daemon {
             let restored = match record {
                 Loaded::Good { record, .. } => self.take_port_record(record, &runs),
                 Loaded::OtherBoot { .. } => Ok(()),
-                Loaded::Unreadable(error) => Err(error.to_string()),
+                Loaded::Unreadable(error) => {
+                    self.barred.note_unread(RecordSubject::Port, &error);
+                    Ok(())
+                }
             };
             if let Err(error) = restored {
                 tracing::error!(error, "a port could not be put back");

@@ -142,7 +142,7 @@ async fn a_device_that_was_let_go_while_nobody_listened_is_taken_back() {
 /// Each way in which a record can't be read.
 fn spoil(text: &str, how: usize) -> String {
     match how {
-        0 => text[..text.len() / 2].to_owned(),
+        0 | 5 => text[..text.len() / 2].to_owned(),
         1 => String::new(),
         2 => text.replacen("\"format\": 2", "\"format\": 999", 1),
         3 => text.replacen("\"id\"", "\"number\"", 1),
@@ -153,7 +153,7 @@ fn spoil(text: &str, how: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_started_twice() {
-    for how in 0..5 {
+    for how in 0..6 {
         let site = Site::new();
         let daemon = site.start().await;
         let client = site.root.client().await;
@@ -165,6 +165,15 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
         let spoilt = spoil(&text, how);
         assert_ne!(spoilt, text);
         fs::write(&path, &spoilt).unwrap();
+        // Whatever name somebody gave the file, as far as it still says whose it is.
+        let path = match how {
+            5 => {
+                let renamed = path.with_file_name("renamed.json");
+                fs::rename(&path, &renamed).unwrap();
+                renamed
+            }
+            _ => path,
+        };
 
         let _daemon = site.start().await;
         let client = site.root.client().await;
@@ -198,4 +207,100 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
         client.ok(start(&dom)).await;
         assert_eq!(client.who().await.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nobody_knows_whose_a_record_is_no_guest_loses_what_it_has() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    daemon.stop().await;
+    let (path, _) = site.root.record("domains");
+    let nameless = path.with_file_name("renamed.json");
+    fs::write(&nameless, "{\"format\": 2,").unwrap();
+    fs::remove_file(&path).unwrap();
+
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 1);
+    let error = client.refused(start(&dom)).await;
+    assert!(error.message().contains("reconcile"), "{error}");
+    let told = client.ok(VirtnicReconcile { apply: true }).await;
+    let file = nameless.display().to_string();
+    assert!(
+        told.iter().any(|one| one.remedy.contains(&file)),
+        "{told:?}"
+    );
+    assert_eq!(client.who().await.len(), 1);
+
+    // As it is told to.
+    site.simulation.guests.guest(dom.uuid).unwrap().kill();
+    until("it has ended", async || {
+        site.simulation.guests.running() == 0
+    })
+    .await;
+    fs::remove_file(&nameless).unwrap();
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert!(client.who().await.is_empty());
+    client.ok(start(&dom)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_under_another_name_is_put_back_and_its_copy_left_alone() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    client.running_guest("g1", "n1").await;
+    daemon.stop().await;
+    let (path, _) = site.root.record("domains");
+    let renamed = path.with_file_name("renamed.json");
+    fs::rename(&path, &renamed).unwrap();
+
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 1);
+    assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
+    assert!(path.exists() && !renamed.exists());
+    daemon.stop().await;
+
+    fs::copy(&path, &renamed).unwrap();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 1);
+    assert_eq!(client.ok(VirtnicReconcile { apply: true }).await, []);
+    assert!(path.exists() && renamed.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_records_of_networks_and_ports_are_told() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    client.running_guest("g1", "n1").await;
+    daemon.stop().await;
+    let spoilt = ["networks", "ports"].map(|kind| site.root.record(kind).0);
+    for path in &spoilt {
+        fs::write(path, "{").unwrap();
+    }
+
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 1);
+    let told = client.ok(VirtnicReconcile { apply: true }).await;
+    for path in &spoilt {
+        let file = path.display().to_string();
+        assert!(
+            told.iter().any(|one| one.remedy.contains(&file)),
+            "{told:?}"
+        );
+        assert_eq!(fs::read_to_string(path).unwrap(), "{");
+        fs::remove_file(path).unwrap();
+    }
+    assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
 }

@@ -6,8 +6,11 @@ use rpc::{Difference, Outcome};
 
 use crate::daemon::Daemon;
 use crate::fault;
-use crate::guest::BarredGuest;
+use crate::guest::{BarredGuest, RecordSubject, UnreadRecord};
 use crate::registry::Named as _;
+
+/// How a record comes to be unreadable.
+const DAMAGED: &str = "a file that was damaged, or that another release wrote";
 
 impl Daemon {
     /// Every difference; with `apply`, those that are safe to mend are mended first, one after the
@@ -17,12 +20,14 @@ impl Daemon {
         let barred: Vec<_> = barred
             .map(|guest| self.barred_difference(&guest, apply))
             .collect();
+        let unread = self.barred.unread();
+        let unread = unread.iter().map(unread_difference);
         let found = self.lender.differences(|guest| self.may_run(guest));
         let found = found.iter().map(|difference| {
             let outcome = mended(&self.lender, difference, apply);
             self.difference(difference, outcome)
         });
-        barred.into_iter().chain(found).collect()
+        barred.into_iter().chain(unread).chain(found).collect()
     }
 
     /// Whether what a guest has is its own. One with a job under way may have been started by the time
@@ -30,7 +35,7 @@ impl Daemon {
     pub(crate) fn may_run(&self, guest: Uuid) -> bool {
         let handle = self.guests.by_uuid(guest);
         handle.is_some_and(|handle| handle.is_active() || handle.is_busy())
-            || self.barred.has(guest)
+            || self.barred.may_be(guest)
     }
 
     /// A guest whose record can't be read. If it has no process, what it had can be taken back.
@@ -54,7 +59,7 @@ impl Daemon {
             Err(error) => format!("look for its process, which could not be done here: {error}"),
         };
         let outcome = if apply && safe {
-            match self.admit_barred(guest.uuid) {
+            match self.admit_barred(guest) {
                 Ok(()) => Outcome::Mended,
                 Err(reason) => Outcome::Failed(reason),
             }
@@ -65,7 +70,7 @@ impl Daemon {
             device: None,
             guest: Some(name),
             what: guest.what.clone(),
-            cause: "a file that was damaged, or that another release wrote".to_owned(),
+            cause: DAMAGED.to_owned(),
             remedy,
             safe,
             outcome,
@@ -73,16 +78,17 @@ impl Daemon {
     }
 
     /// Takes back all that a barred guest without a process had, and removes its record.
-    fn admit_barred(&self, guest: Uuid) -> Result<(), String> {
-        for line in self.lender.of_guest(guest) {
+    fn admit_barred(&self, guest: &BarredGuest) -> Result<(), String> {
+        for line in self.lender.of_guest(guest.uuid) {
             (self.lender.give_back(line.generation))
                 .map_err(|error| crate::fault::chain(&error))?;
             if let Some(port) = line.holder.port {
                 self.end_port_anywhere(port);
             }
         }
-        (self.records.domains.remove(guest)).map_err(|error| crate::fault::chain(&error))?;
-        self.barred.admit(guest);
+        let removed = self.records.domains.remove(&guest.record);
+        removed.map_err(|error| crate::fault::chain(&error))?;
+        self.barred.admit(guest.uuid);
         Ok(())
     }
 
@@ -116,6 +122,34 @@ impl Daemon {
             | D::LeftSettings { .. }
             | D::Unknown { .. } => None,
         }
+    }
+}
+
+/// A record that says nothing, not even of whom. Mending it takes somebody who knows.
+fn unread_difference(record: &UnreadRecord) -> Difference {
+    let path = record.path.display();
+    let remedy = match record.subject {
+        RecordSubject::Guest => format!(
+            "no guest's devices are taken back until it is known whose it was: look for a QEMU that \
+             virsh list does not show, end it, remove '{path}' and start virtnicd again"
+        ),
+        RecordSubject::Network => format!(
+            "the network counts as inactive, and its guests keep what they have: remove '{path}', \
+             and start the network"
+        ),
+        RecordSubject::Port => format!(
+            "what a guest has is listed by virtnic who all the same; a port that was made without \
+             a guest holds its device no more: remove '{path}', and make the port again"
+        ),
+    };
+    Difference {
+        device: None,
+        guest: None,
+        what: record.what.clone(),
+        cause: DAMAGED.to_owned(),
+        remedy,
+        safe: false,
+        outcome: Outcome::Left,
     }
 }
 

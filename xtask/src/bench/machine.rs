@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::report::Sample;
 use super::{BenchError, Lines};
@@ -52,6 +52,17 @@ pub(super) fn readers(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError>
     run(lab, &["readers.py", "200", calls])
 }
 
+/// Clients beside each other, and a restart.
+pub(super) fn owners(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["run", "--quiet", "--release", "--package", "virtnicd"])
+        .args(["--example", "owners", "--"])
+        .args(quick.then_some("--quick"))
+        .current_dir(&lab.checkout);
+    samples(cargo)
+}
+
 /// Runs one of the scripts in `lab/bench`, with its arguments, to its end.
 fn run(lab: &Lab, script: &[&str]) -> Result<Vec<Sample>, BenchError> {
     let programs = build_programs(&["virtnicd", "virtnic"], true)?;
@@ -60,13 +71,20 @@ fn run(lab: &Lab, script: &[&str]) -> Result<Vec<Sample>, BenchError> {
         .find(|program| program.ends_with("virtnicd"))
         .and_then(|program| program.parent())
         .ok_or(BenchError::NoProgram)?;
-    let mut child = privileged("setpriv")
+    let mut command = privileged("setpriv");
+    command
         .args(["--pdeathsig", "KILL"])
         .args(["unshare", "--mount", "--net", "--uts", "--ipc", "--pid"])
         .args(["--fork", "--kill-child", "sh", "-ec", ENTER, "sh"])
         .args([&lab.root, programs, &lab.checkout] as [&Path; 3])
         .args(["env", "--chdir=/checkout/lab/bench", "python3", "-B"])
-        .args(script)
+        .args(script);
+    samples(command)
+}
+
+/// Runs a program to its end that says what it measured.
+fn samples(mut command: Command) -> Result<Vec<Sample>, BenchError> {
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

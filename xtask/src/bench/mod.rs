@@ -43,6 +43,8 @@ enum Part {
     Pools,
     /// A writer beside 200 hostile readers, on this machine
     Readers,
+    /// Clients beside each other and a restart, on a simulated host in one process
+    Owners,
     /// Ports and guests in the emulated SR-IOV host, beside libvirtd and a bare script
     Lab,
     /// Reading and writing documents, beside libxml2; not part of --json
@@ -59,6 +61,8 @@ enum Place {
     Pools,
     /// This machine, with readers that do what they can
     Readers,
+    /// This machine, daemon and clients in one process
+    Owners,
     /// The emulated SR-IOV host
     Lab,
 }
@@ -69,6 +73,7 @@ impl Place {
             Self::Machine => "this machine",
             Self::Pools => "pools, on this machine",
             Self::Readers => "hostile readers, on this machine",
+            Self::Owners => "owners, on a simulated host",
             Self::Lab => "emulated host",
         }
     }
@@ -121,6 +126,11 @@ pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
     if wanted(Part::Readers) {
         for sample in machine::readers(&lab, options.quick)? {
             report.add(Place::Readers, sample);
+        }
+    }
+    if wanted(Part::Owners) {
+        for sample in machine::owners(&lab, options.quick)? {
+            report.add(Place::Owners, sample);
         }
     }
     if wanted(Part::Lab) {

@@ -206,10 +206,39 @@ impl Report {
             seen,
             |seen, limit| seen < limit,
         );
+        let median = |what: &str| self.ours(Place::Owners, what);
+        let ratio = |what: &str, other: &str| Some(median(what)? / median(other)?);
+        let under = |seen: f64, limit: f64| seen < limit;
+        let beside = ratio(
+            "a reader's net-list while a PF makes VFs",
+            "a reader's net-list at rest",
+        );
+        let what = "a reader's net-list while a PF makes VFs: at most twice that at rest";
+        aim(what.to_owned(), Place::Owners, 2.0, beside, under);
+        for (step, limit) in [
+            ("until it answers", 1000.0),
+            ("until all guests are reconnected", 5000.0),
+        ] {
+            let what = format!("restart: {step}");
+            let seen = median(&what);
+            aim(
+                format!("{what}: under {limit} ms"),
+                Place::Owners,
+                limit,
+                seen,
+                under,
+            );
+        }
+        let at_once = ratio(
+            "guests with a VF, started at once",
+            "guests with a VF, one after another",
+        );
+        let what = "guests with a VF started at once: at most 0.25 of one after another";
+        aim(what.to_owned(), Place::Owners, 0.25, at_once, under);
         for one in &self.measurements {
             if one.who == OURS && one.what.starts_with("memory") && one.what.ends_with("resident") {
-                let what = format!("{}: under 12 MB", one.what);
-                aim(what, one.place, 12.0, Some(one.median), |seen, limit| {
+                let what = format!("{}: under 8 MB", one.what);
+                aim(what, one.place, 8.0, Some(one.median), |seen, limit| {
                     seen < limit
                 });
             }

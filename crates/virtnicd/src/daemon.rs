@@ -137,7 +137,13 @@ impl Daemon {
         let qemu_user = if simulation.is_some() {
             None
         } else {
-            qemu_user(options)?
+            let is_root = rustix::process::geteuid().is_root();
+            let ids = qemu_user(is_root, options.qemu_user.as_deref(), accounts::user)?;
+            ids.map(|(uid, gid)| RunAs {
+                uid,
+                gid,
+                groups: accounts::group("kvm").into_iter().collect(),
+            })
         };
         let vfio_user = qemu_user.as_ref().map(|user| VfioUser {
             uid: user.uid,
@@ -310,25 +316,40 @@ fn lock_root(paths: &Paths) -> Result<File, StartError> {
     }
 }
 
-/// QEMU's own user, where there is one and we may become it; it may use KVM.
-fn qemu_user(options: &Options) -> Result<Option<RunAs>, StartError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let run_as = |(uid, gid)| RunAs {
-        uid,
-        gid,
-        groups: accounts::group("kvm").into_iter().collect(),
-    };
-    match &options.qemu_user {
-        Some(name) => {
-            let ids = accounts::user(name).ok_or_else(|| StartError::NoUser(name.clone()))?;
-            Ok(Some(run_as(ids)))
-        }
+/// QEMU's own user and group; none where we may not become another's anyway.
+fn qemu_user(
+    is_root: bool,
+    named: Option<&str>,
+    find: impl Fn(&str) -> Option<(u32, u32)>,
+) -> Result<Option<(u32, u32)>, StartError> {
+    let ids = match named {
+        _ if !is_root => return Ok(None),
+        Some(name) => find(name).ok_or_else(|| StartError::NoUser(name.to_owned())),
         None => {
             let mut usual = ["libvirt-qemu", "qemu"].into_iter();
-            let ids = usual.find_map(accounts::user);
-            ids.map(run_as).map(Some).ok_or(StartError::QemuAsRoot)
+            usual.find_map(find).ok_or(StartError::QemuAsRoot)
         }
+    };
+    ids.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qemu_is_root_only_if_that_is_asked_for() {
+        let only_root = |name: &str| (name == "root").then_some((0, 0));
+        let refused = qemu_user(true, None, only_root).unwrap_err();
+        assert!(matches!(refused, StartError::QemuAsRoot));
+        assert!(refused.to_string().contains("--qemu-user"), "{refused}");
+        let asked = qemu_user(true, Some("root"), only_root).unwrap();
+        assert_eq!(asked, Some((0, 0)));
+        let unknown = qemu_user(true, Some("nosuch"), only_root).unwrap_err();
+        assert!(matches!(unknown, StartError::NoUser(name) if name == "nosuch"));
+
+        let usual = |name: &str| (name == "qemu").then_some((107, 107));
+        assert_eq!(qemu_user(true, None, usual).unwrap(), Some((107, 107)));
+        assert_eq!(qemu_user(false, None, only_root).unwrap(), None);
     }
 }

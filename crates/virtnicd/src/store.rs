@@ -1,7 +1,7 @@
 //! Definitions on disk: one XML file each, readable by a person, safe against a power cut.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Definitions of one kind, in one directory; the links in `autostart/` mark those to start.
@@ -108,7 +108,7 @@ impl Store {
         paths.sort();
         Ok(paths
             .into_iter()
-            .map(|path| match fs::read_to_string(&path) {
+            .map(|path| match read(&path) {
                 Ok(text) => Ok(Found { path, text }),
                 Err(source) => Err(Unreadable { path, source }),
             })
@@ -130,6 +130,18 @@ impl Store {
     fn mark(&self, name: &str) -> PathBuf {
         self.dir.join("autostart").join(format!("{name}.xml"))
     }
+}
+
+/// No more is read than a document may have: it is some other file then.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let limit = 2 * conf::xml::MAX_BYTES as u64;
+    let read = File::open(path)?.take(limit).read_to_string(&mut text)?;
+    if read as u64 == limit {
+        let detail = format!("it has {limit} bytes or more, which no definition has");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, detail));
+    }
+    Ok(text)
 }
 
 fn write_synced(path: &Path, text: &str) -> io::Result<()> {
@@ -157,6 +169,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("networks"), "virsh net-edit").unwrap();
         (dir, store)
+    }
+
+    #[test]
+    fn a_file_without_end_is_no_definition() {
+        let (dir, store) = store();
+        store.write("a", "<network/>\n").unwrap();
+        let huge = File::create(dir.path().join("networks/b.xml")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        let found = store.load().unwrap();
+        assert!(found[0].is_ok());
+        let error = found[1].as_ref().unwrap_err();
+        assert!(
+            error.source.to_string().contains("bytes or more"),
+            "{error}"
+        );
     }
 
     #[test]

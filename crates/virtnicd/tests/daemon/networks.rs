@@ -248,11 +248,12 @@ async fn lists_hold_what_their_flags_ask_for() {
     let client = root.client().await;
     client.define_network(&network_xml("off", "sim0")).await;
     let on = client.running_network("on", "sim0").await;
-    client
+    let transient = client
         .ok(NetworkCreateXml {
             xml: network_xml("transient", "sim1"),
         })
         .await;
+    assert!(!client.ok(NetworkGetAutostart { net: transient }).await);
     client
         .ok(NetworkSetAutostart {
             net: on.clone(),

@@ -268,3 +268,41 @@ fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
     assert!(hear().lines().any(|line| line == "STOPPING=1"));
     assert!(daemon.ended().0.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_on_a_disk_that_hangs_keeps_nobody_waiting() {
+    let root = Root::new();
+    let daemon = root.start();
+    let client = root.client().await;
+    // Opening this never returns: nobody reads at the other end.
+    let hanging = root.path("etc/virtnic/domains/g1.xml.new");
+    let made = Command::new("mkfifo").arg(&hanging).status().unwrap();
+    assert!(made.success());
+    let defining = tokio::spawn({
+        let definer = root.client().await;
+        async move { definer.rpc.call(&define("g1")).await }
+    });
+    for at in 2..20 {
+        client.ok(define(&format!("g{at}"))).await;
+        let reader = root.read_only_client().await;
+        assert!(reader.guest_names(0).await.contains(&format!("g{at}")));
+    }
+    client.running_network("n1", "sim0").await;
+    assert!(!defining.is_finished());
+    daemon.stop();
+    assert!(defining.await.unwrap().is_err());
+
+    // What was never acknowledged is not there, and all else is.
+    fs::remove_file(&hanging).unwrap();
+    let _daemon = root.start();
+    let names = root.client().await.guest_names(0).await;
+    assert_eq!(names.len(), 18);
+    assert!(!names.contains(&"g1".to_owned()));
+}
+
+fn define(name: &str) -> DomainDefineXmlFlags {
+    DomainDefineXmlFlags {
+        xml: guest_xml(name, ""),
+        flags: Default::default(),
+    }
+}

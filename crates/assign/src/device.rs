@@ -54,6 +54,17 @@ impl fmt::Display for Item {
     }
 }
 
+impl Item {
+    /// What a person is told: a tap has a name of its own only while it is there.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Device(device) => device.to_string(),
+            Self::Link(_) => "a tap device".to_owned(),
+        }
+    }
+}
+
 impl FromStr for Item {
     type Err = NetdevNameError;
 

@@ -55,7 +55,7 @@ pub enum ClaimError {
         guests: Vec<String>,
     },
     /// It is not as it was found, or its record can't be read.
-    #[error("device {item} is kept back: {reason}")]
+    #[error("device {words} is kept back: {reason}", words = .item.words())]
     Barred {
         /// Which.
         item: Item,
@@ -72,7 +72,7 @@ fn quoted(names: &[String]) -> String {
 /// An item was not lent, and is off the list; unless [`PrepareError::undo`] tells faults: then it
 /// is on it, dirty.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot lend {item} to guest '{guest}'{}", and_not_undone(.undo))]
+#[error("cannot lend {words} to guest '{guest}'{}", and_not_undone(.undo), words = .item.words())]
 pub struct PrepareError {
     /// Which.
     pub item: Item,
@@ -96,7 +96,7 @@ fn and_not_undone(undo: &[UndoFault]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum Obstacle {
     /// The claim is not the device's present one.
-    #[error("the claim {0} is no longer good")]
+    #[error("it was given to another guest, or back, meanwhile; try again")]
     Superseded(Generation),
     /// The host uses it.
     #[error("it is in use: {}", .0.iter().map(describe_usage).collect::<Vec<_>>().join("; "))]
@@ -150,7 +150,7 @@ pub enum Obstacle {
     #[error("an interface with a port profile of 802.1Qbh can have no VLAN beside it")]
     ProfileWithVlan,
     /// The claim is for something else than what is to be prepared.
-    #[error("the claim of {item} is not one for what is asked for")]
+    #[error("it was chosen for another use than this one")]
     WrongClaim {
         /// What is claimed.
         item: Item,
@@ -272,10 +272,10 @@ fn blockers(members: &[Blocker]) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// Nothing is lent under that generation, or it is just being changed.
-    #[error("nothing is lent under {0}")]
+    #[error("it is not lent any more")]
     NotLent(Generation),
     /// The host refused.
-    #[error("cannot change {item}, lent to guest '{guest}'")]
+    #[error("cannot change {words}, lent to guest '{guest}'", words = .item.words())]
     Refused {
         /// Which.
         item: Item,
@@ -294,10 +294,10 @@ pub enum LinkError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReturnError {
     /// Nothing has that generation: it was given back, and may be another's by now.
-    #[error("no device is lent under {0}; it was given back already")]
+    #[error("it was given back already")]
     Superseded(Generation),
     /// It is on its way just now.
-    #[error("{item} is just being {doing}")]
+    #[error("{words} is just being {doing}", words = .item.words())]
     InHand {
         /// Which.
         item: Item,
@@ -306,7 +306,7 @@ pub enum ReturnError {
     },
     /// A process has it. Nothing was changed, nothing is forgotten: it is as lent, or as dirty, as
     /// before, and is taken back when it is asked for again after the process let go.
-    #[error("{item}, lent to guest '{guest}', is still in use: {process}")]
+    #[error("{words}, lent to guest '{guest}', is still in use: {process}", words = .item.words())]
     StillHeld {
         /// What is lent.
         item: Item,
@@ -316,7 +316,7 @@ pub enum ReturnError {
         process: VfioHolder,
     },
     /// Nothing was changed; it is as lent as before.
-    #[error("cannot take {item} back from guest '{guest}'")]
+    #[error("cannot take {words} back from guest '{guest}'", words = .item.words())]
     Untouched {
         /// Which.
         item: Item,
@@ -327,7 +327,7 @@ pub enum ReturnError {
         fault: UndoFault,
     },
     /// Not everything is as it was found: the device is dirty, and its record stays.
-    #[error("{item}, back from guest '{guest}', is not as it was found: {}", texts(.faults))]
+    #[error("{words}, back from guest '{guest}', is not as it was found: {}", texts(.faults), words = .item.words())]
     Dirty {
         /// Which.
         item: Item,

@@ -43,7 +43,7 @@ pub enum Difference {
         guest: String,
     },
     /// A lent device that is not there.
-    #[error("{item}, lent to guest '{guest}', is not there")]
+    #[error("{words}, lent to guest '{guest}', is not there", words = .item.words())]
     DeviceMissing {
         /// What is lent.
         item: Item,
@@ -51,7 +51,7 @@ pub enum Difference {
         guest: String,
     },
     /// A lent item that is not set as it was.
-    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
+    #[error("{words}, lent to guest '{guest}', should have {wanted}, and has {found}", words = .item.words())]
     Changed {
         /// What is lent.
         item: Item,
@@ -63,7 +63,7 @@ pub enum Difference {
         found: String,
     },
     /// What is lent to a guest that does not run.
-    #[error("{item} is lent to guest '{guest}', which does not run")]
+    #[error("{words} is lent to guest '{guest}', which does not run", words = .item.words())]
     NoGuest {
         /// What is lent.
         item: Item,
@@ -73,7 +73,7 @@ pub enum Difference {
         guest: String,
     },
     /// What could not be restored.
-    #[error("{item}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "))]
+    #[error("{words}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "), words = .item.words())]
     Dirty {
         /// What.
         item: Item,
@@ -85,7 +85,7 @@ pub enum Difference {
         reasons: Vec<String>,
     },
     /// A record that can't be read.
-    #[error("{item} is kept back: {reason}")]
+    #[error("{words} is kept back: {reason}", words = .item.words())]
     UnreadableRecord {
         /// Whose record.
         item: Item,

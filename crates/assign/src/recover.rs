@@ -60,7 +60,7 @@ pub enum Finding {
         error: MakeVfsError,
     },
     /// The guest was gone; its device is back.
-    #[error("{item} was given back: guest '{guest}' is gone")]
+    #[error("{words} was given back: guest '{guest}' is gone", words = .item.words())]
     GivenBack {
         /// Which.
         item: Item,
@@ -68,7 +68,7 @@ pub enum Finding {
         guest: String,
     },
     /// It was being prepared; all of that is undone.
-    #[error("{item} was being prepared for guest '{guest}'; that is undone")]
+    #[error("{words} was being prepared for guest '{guest}'; that is undone", words = .item.words())]
     Undone {
         /// Which.
         item: Item,
@@ -76,7 +76,7 @@ pub enum Finding {
         guest: String,
     },
     /// The device is dirty, or still open.
-    #[error("{item}, of guest '{guest}', could not be restored: {fault}")]
+    #[error("{words}, of guest '{guest}', could not be restored: {fault}", words = .item.words())]
     NotRestored {
         /// Which.
         item: Item,
@@ -86,7 +86,7 @@ pub enum Finding {
         fault: UndoFault,
     },
     /// A running guest's device is not as it was lent.
-    #[error("{item}, lent to guest '{guest}', should have {wanted}, and has {found}")]
+    #[error("{words}, lent to guest '{guest}', should have {wanted}, and has {found}", words = .item.words())]
     Differs {
         /// Which.
         item: Item,
@@ -98,7 +98,7 @@ pub enum Finding {
         found: String,
     },
     /// A running guest's device is not there.
-    #[error("{item}, lent to guest '{guest}', is not there any more")]
+    #[error("{words}, lent to guest '{guest}', is not there any more", words = .item.words())]
     Vanished {
         /// Which.
         item: Item,
@@ -106,7 +106,7 @@ pub enum Finding {
         guest: String,
     },
     /// A running guest's link is not there, though the device below may be.
-    #[error("'{netdev}' ({item}), made for guest '{guest}', is not there any more")]
+    #[error("'{netdev}', made for guest '{guest}', is not there any more")]
     LinkGone {
         /// Which.
         item: Item,
@@ -116,7 +116,7 @@ pub enum Finding {
         netdev: NetdevName,
     },
     /// A running guest's device could not be looked at.
-    #[error("{item}, lent to guest '{guest}', can't be looked at")]
+    #[error("{words}, lent to guest '{guest}', can't be looked at", words = .item.words())]
     Unknown {
         /// Which.
         item: Item,

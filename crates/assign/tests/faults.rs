@@ -44,7 +44,7 @@ fn fail_each_while_preparing(scene: Scene, partial: bool) -> u32 {
         let error = prepared.unwrap_err();
         let text = chain(&error);
         assert!(
-            text.starts_with(&format!("cannot lend {item} to guest 'web1': ")),
+            text.starts_with(&format!("cannot lend {} to guest 'web1': ", item.words())),
             "{scene:?}: {text}"
         );
         assert!(

@@ -41,7 +41,7 @@ fn a_link_needs_the_claim_that_fits_it() {
     for (claim, preparation) in claims {
         let error = assigner.prepare(claim(), preparation).unwrap_err();
         assert!(
-            chain(&error).contains("is not one for what is asked for"),
+            chain(&error).contains("chosen for another use"),
             "{}",
             chain(&error)
         );
@@ -199,7 +199,7 @@ fn a_fault_when_the_link_is_switched_on_leaves_it_lent() {
     let error = assigner.set_link_state(lent.generation, true).unwrap_err();
     let text = chain(&error);
     assert!(
-        text.starts_with("cannot change link-1.1, lent to guest 'web1': "),
+        text.starts_with("cannot change a tap device, lent to guest 'web1': "),
         "{text}"
     );
     assert!(text.ends_with("(os error 5)"), "{text}");

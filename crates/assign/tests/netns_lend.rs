@@ -147,7 +147,10 @@ fn a_daemon_that_starts_again_knows_its_links_and_removes_those_of_dead_guests()
             let (assigner, findings) = space.restart(|_| false);
             assert_eq!(
                 findings,
-                [format!("{item} was given back: guest 'web1' is gone")]
+                [format!(
+                    "{} was given back: guest 'web1' is gone",
+                    item.words()
+                )]
             );
             assert!(assigner.list().is_empty());
             assert_eq!(space.netdevs(), found, "{preparation:?}");

@@ -70,7 +70,7 @@ fn what_is_lent_to_no_running_guest_is_given_back() {
             texts(&differences),
             [format!(
                 "{} is lent to guest 'web1', which does not run",
-                lent.item
+                lent.item.words()
             )],
             "{scene:?}"
         );
@@ -167,7 +167,7 @@ fn a_tap_that_somebody_took_out_of_its_bridge_is_told() {
         texts(&differences),
         [format!(
             "{}, lent to guest 'web1', should have bridge br0, and has no bridge",
-            lent.item
+            lent.item.words()
         )]
     );
 }

@@ -421,9 +421,7 @@ fn weakness_37_after_a_restart_links_are_looked_for_and_profiles_of_all_modes_as
         let item = lent.item;
         assert_eq!(
             texts,
-            [format!(
-                "'macvtap0' ({item}), made for guest 'web1', is not there any more"
-            )]
+            ["'macvtap0', made for guest 'web1', is not there any more"]
         );
         assert_eq!(assigner.find(item).unwrap().phase, Phase::Lent);
     }

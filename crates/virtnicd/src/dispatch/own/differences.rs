@@ -172,8 +172,8 @@ fn device_of(difference: &assign::Difference) -> Option<String> {
         D::DeviceMissing { item, .. }
         | D::Changed { item, .. }
         | D::NoGuest { item, .. }
-        | D::Dirty { item, .. }
-        | D::UnreadableRecord { item, .. } => Some(item.to_string()),
+        | D::Dirty { item, .. } => item.device().map(|device| device.to_string()),
+        D::UnreadableRecord { item, .. } => Some(item.to_string()),
         D::OnVfio { address, .. } | D::LeftSettings { address, .. } => Some(address.to_string()),
         D::Unknown { .. } => None,
     }

@@ -2,6 +2,7 @@
 //! them, and none of them is started a second time.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -106,8 +107,11 @@ impl Barred {
         if unread.is_empty() {
             return unread;
         }
-        // Only what is surely gone is forgotten.
-        unread.retain(|one| one.path.try_exists().unwrap_or(true));
+        // Only what is surely gone is forgotten; a link that leads nowhere is not.
+        unread.retain(|one| {
+            let found = one.path.symlink_metadata();
+            !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        });
         let is_there = |path: &PathBuf| unread.iter().any(|one| one.path == *path);
         lock(&self.unread).retain(|one| is_there(&one.path));
         unread

@@ -184,11 +184,11 @@ pub enum Phase {
 /// A line of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    /// What.
+    /// The device, or the tap of one.
     pub item: Item,
     /// Which claim of it.
     pub generation: Generation,
-    /// Whose.
+    /// The guest, and its network if it came through one.
     pub holder: Holder,
     /// Asked for by what.
     pub origin: Origin,

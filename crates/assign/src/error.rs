@@ -39,9 +39,9 @@ pub enum ClaimError {
     /// Somebody has it.
     #[error("device {device} is lent to guest '{guest}'{}", match .network { Some(network) => format!(" by network '{network}'"), None => String::new() })]
     Taken {
-        /// Which.
+        /// The device.
         device: DeviceId,
-        /// Who.
+        /// The guest's name.
         guest: String,
         /// Through what.
         network: Option<String>,
@@ -49,7 +49,7 @@ pub enum ClaimError {
     /// Links share it, so that it can't be lent whole.
     #[error("device {device} is shared by macvtaps of guest{} {}", if .guests.len() == 1 { "" } else { "s" }, quoted(.guests))]
     Shared {
-        /// Which.
+        /// The device.
         device: DeviceId,
         /// Whose links.
         guests: Vec<String>,
@@ -57,9 +57,9 @@ pub enum ClaimError {
     /// It is not as it was found, or its record can't be read.
     #[error("device {words} is kept back: {reason}", words = .item.words())]
     Barred {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
-        /// Why.
+        /// What stands in the way, in words.
         reason: String,
     },
 }
@@ -74,7 +74,7 @@ fn quoted(names: &[String]) -> String {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot lend {words} to guest '{guest}'{}", and_not_undone(.undo), words = .item.words())]
 pub struct PrepareError {
-    /// Which.
+    /// The device, or the tap of one.
     pub item: Item,
     /// To whom it was to go.
     pub guest: String,
@@ -131,7 +131,7 @@ pub enum Obstacle {
     /// An attribute is asked for that the PF's driver does not tell.
     #[error("the driver of its physical function offers no {attribute}")]
     NotOffered {
-        /// Which.
+        /// Name of the sysfs attribute.
         attribute: &'static str,
     },
     /// A back end that is gone.
@@ -247,7 +247,7 @@ pub enum Obstacle {
 /// A member of an IOMMU group that stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// Which.
+    /// Its PCI address.
     pub address: PciAddress,
     /// The driver that has it.
     pub driver: String,
@@ -277,9 +277,9 @@ pub enum LinkError {
     /// The host refused.
     #[error("cannot change {words}, lent to guest '{guest}'", words = .item.words())]
     Refused {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
-        /// Whose.
+        /// The guest's name.
         guest: String,
         /// What it said.
         #[source]
@@ -299,7 +299,7 @@ pub enum ReturnError {
     /// It is on its way just now.
     #[error("{words} is just being {doing}", words = .item.words())]
     InHand {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// What is done to it.
         doing: &'static str,
@@ -318,9 +318,9 @@ pub enum ReturnError {
     /// Nothing was changed; it is as lent as before.
     #[error("cannot take {words} back from guest '{guest}'", words = .item.words())]
     Untouched {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
-        /// Whose.
+        /// The guest's name.
         guest: String,
         /// What stands in the way.
         #[source]
@@ -329,7 +329,7 @@ pub enum ReturnError {
     /// Not everything is as it was found: the device is dirty, and its record stays.
     #[error("{words}, back from guest '{guest}', is not as it was found: {}", texts(.faults), words = .item.words())]
     Dirty {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was.
         guest: String,

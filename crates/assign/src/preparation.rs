@@ -103,7 +103,7 @@ pub struct Profile {
     /// [`PortAction::Associate`]; where a guest is awaited from another host,
     /// [`PortAction::PreAssociate`], and [`crate::Assigner::associate`] when it is here.
     pub action: PortAction,
-    /// Which.
+    /// Identity of the port profile.
     pub id: ProfileId,
 }
 

@@ -18,7 +18,7 @@ use crate::record::{Record, Stage, Work};
 #[derive(Debug)]
 #[must_use = "what is lent has to be given back"]
 pub struct Lent {
-    /// Which.
+    /// The device, or the tap of one.
     pub item: Item,
     /// What gives it back.
     pub generation: Generation,

@@ -39,7 +39,7 @@ pub enum Difference {
         item: Item,
         /// Its name.
         netdev: NetdevName,
-        /// Whose.
+        /// The guest's name.
         guest: String,
     },
     /// A lent device that is not there.
@@ -47,7 +47,7 @@ pub enum Difference {
     DeviceMissing {
         /// What is lent.
         item: Item,
-        /// Whose.
+        /// The guest's name.
         guest: String,
     },
     /// A lent item that is not set as it was.
@@ -55,7 +55,7 @@ pub enum Difference {
     Changed {
         /// What is lent.
         item: Item,
-        /// Whose.
+        /// The guest's name.
         guest: String,
         /// As it was lent.
         wanted: String,
@@ -69,19 +69,19 @@ pub enum Difference {
         item: Item,
         /// What gives it back.
         generation: Generation,
-        /// Whose.
+        /// The guest's name.
         guest: String,
     },
     /// What could not be restored.
     #[error("{words}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "), words = .item.words())]
     Dirty {
-        /// What.
+        /// The device, or the tap of one.
         item: Item,
         /// What gives it back.
         generation: Generation,
         /// Whose it was.
         guest: String,
-        /// Why.
+        /// What is not as it was, each in words.
         reasons: Vec<String>,
     },
     /// A record that can't be read.
@@ -89,7 +89,7 @@ pub enum Difference {
     UnreadableRecord {
         /// Whose record.
         item: Item,
-        /// Why.
+        /// What stands in the way, in words.
         reason: String,
     },
     /// A VF that nobody has, on a vfio driver.
@@ -115,9 +115,9 @@ pub enum Difference {
     /// Something that the host did not tell.
     #[error("{what} can't be looked at: {reason}")]
     Unknown {
-        /// What.
+        /// What can't be looked at.
         what: String,
-        /// Why.
+        /// What stands in the way, in words.
         reason: String,
     },
 }

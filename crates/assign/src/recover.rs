@@ -62,7 +62,7 @@ pub enum Finding {
     /// The guest was gone; its device is back.
     #[error("{words} was given back: guest '{guest}' is gone", words = .item.words())]
     GivenBack {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was.
         guest: String,
@@ -70,7 +70,7 @@ pub enum Finding {
     /// It was being prepared; all of that is undone.
     #[error("{words} was being prepared for guest '{guest}'; that is undone", words = .item.words())]
     Undone {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was to be.
         guest: String,
@@ -78,7 +78,7 @@ pub enum Finding {
     /// The device is dirty, or still open.
     #[error("{words}, of guest '{guest}', could not be restored: {fault}", words = .item.words())]
     NotRestored {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was.
         guest: String,
@@ -88,7 +88,7 @@ pub enum Finding {
     /// A running guest's device is not as it was lent.
     #[error("{words}, lent to guest '{guest}', should have {wanted}, and has {found}", words = .item.words())]
     Differs {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it is.
         guest: String,
@@ -100,7 +100,7 @@ pub enum Finding {
     /// A running guest's device is not there.
     #[error("{words}, lent to guest '{guest}', is not there any more", words = .item.words())]
     Vanished {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was.
         guest: String,
@@ -108,7 +108,7 @@ pub enum Finding {
     /// A running guest's link is not there, though the device below may be.
     #[error("'{netdev}', made for guest '{guest}', is not there any more")]
     LinkGone {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it was.
         guest: String,
@@ -118,11 +118,11 @@ pub enum Finding {
     /// A running guest's device could not be looked at.
     #[error("{words}, lent to guest '{guest}', can't be looked at", words = .item.words())]
     Unknown {
-        /// Which.
+        /// The device, or the tap of one.
         item: Item,
         /// Whose it is.
         guest: String,
-        /// Why.
+        /// What the host said.
         #[source]
         error: HostError,
     },

@@ -10,7 +10,7 @@ use crate::record::{Record, Stage, Work};
 /// An item that is nobody's again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Returned {
-    /// Which.
+    /// The device, or the tap of one.
     pub item: Item,
     /// Whose it was.
     pub holder: Holder,

@@ -78,7 +78,7 @@ pub enum Step {
     Shape(conf::Bandwidth),
     /// Telling the switch.
     Profile {
-        /// What.
+        /// Association, or its end.
         action: PortAction,
         /// Of which protocol.
         protocol: &'static str,

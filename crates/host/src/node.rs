@@ -66,7 +66,7 @@ pub struct Cpu {
 pub struct NodeInfoError {
     /// The file.
     path: String,
-    /// Why.
+    /// What the kernel said.
     #[source]
     source: io::Error,
 }

@@ -54,7 +54,7 @@ impl Daemon {
     async fn find<T: Send + 'static>(
         &self,
         name: String,
-        then: impl FnOnce(&Devices, &Found, &str) -> Seen<T> + Send + 'static,
+        then: impl FnOnce(&Devices, &NodeSubject, &str) -> Seen<T> + Send + 'static,
     ) -> Result<T> {
         let missing = format!("no node device with matching name '{name}'");
         let found = self.look(move |devices| match devices.find(&name)? {
@@ -113,7 +113,7 @@ impl Wanted {
 
 /// A device that is there.
 #[derive(Debug)]
-enum Found {
+enum NodeSubject {
     /// The host itself.
     Computer,
     /// A network card, or a part of one.
@@ -130,7 +130,7 @@ struct Netdev {
     card: Option<PciAddress>,
 }
 
-impl Found {
+impl NodeSubject {
     /// Bridges between the processors and a card are no network devices: all cards hang on the
     /// host itself.
     fn parent(&self) -> Option<String> {
@@ -202,17 +202,17 @@ impl Devices {
         }
     }
 
-    fn find(&self, name: &str) -> Seen<Option<Found>> {
+    fn find(&self, name: &str) -> Seen<Option<NodeSubject>> {
         if name == NodeDevice::COMPUTER {
-            return Ok(Some(Found::Computer));
+            return Ok(Some(NodeSubject::Computer));
         }
         if name.starts_with("net_") {
-            return Ok(self.find_netdev(name)?.map(Found::Net));
+            return Ok(self.find_netdev(name)?.map(NodeSubject::Net));
         }
         let Some(address) = pci_address(name) else {
             return Ok(None);
         };
-        Ok(self.card(address)?.map(Found::Pci))
+        Ok(self.card(address)?.map(NodeSubject::Pci))
     }
 
     fn find_netdev(&self, name: &str) -> Seen<Option<Netdev>> {
@@ -238,15 +238,15 @@ impl Devices {
         }
     }
 
-    fn describe(&self, found: &Found, name: &str) -> Seen<NodeDevice> {
+    fn describe(&self, found: &NodeSubject, name: &str) -> Seen<NodeDevice> {
         let (path, driver, capability) = match found {
-            Found::Computer => (None, None, NodeCapability::System(self.system())),
-            Found::Pci(device) => (
+            NodeSubject::Computer => (None, None, NodeCapability::System(self.system())),
+            NodeSubject::Pci(device) => (
                 Some(format!("/sys/bus/pci/devices/{}", device.address)),
                 device.driver.clone(),
                 NodeCapability::Pci(self.pci(device)?),
             ),
-            Found::Net(netdev) => (
+            NodeSubject::Net(netdev) => (
                 Some(format!("/sys/class/net/{}", netdev.link.name)),
                 None,
                 NodeCapability::Net(self.net(&netdev.link)?),

@@ -19,7 +19,7 @@ use crate::guest::{DomainRecord, GuestHandle, Request};
 const STRAY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A guest whose process was found.
-struct Found {
+struct FoundGuest {
     record: DomainRecord,
     machine: Guest,
     events: GuestEvents,
@@ -127,7 +127,7 @@ impl Daemon {
 
     /// A recorded guest, if its process is there. Without one the record goes: the journal knows what
     /// is to be given back. Its monitor is not waited for.
-    async fn find_guest(&self, record: DomainRecord) -> Option<Found> {
+    async fn find_guest(&self, record: DomainRecord) -> Option<FoundGuest> {
         let Some(process) = &record.guest else {
             tracing::warn!(guest = record.name, "its start was broken off; undoing it");
             let run_dir = self.paths.guest(record.uuid);
@@ -150,7 +150,7 @@ impl Daemon {
             return None;
         };
         match self.launcher.reconnect(process, Duration::ZERO).await {
-            Ok((machine, events)) => Some(Found {
+            Ok((machine, events)) => Some(FoundGuest {
                 record,
                 machine,
                 events,

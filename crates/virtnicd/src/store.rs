@@ -14,7 +14,7 @@ pub(crate) struct Store {
 
 /// A definition as it stands on the disk.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct StoredDefinition {
     pub(crate) path: PathBuf,
     pub(crate) text: String,
 }
@@ -81,7 +81,7 @@ impl Store {
 
     /// Whether a file that was found has the name of what it defines; else nobody would find it
     /// when that is to be changed or removed.
-    pub(crate) fn check_name(&self, found: &Found, name: &str) -> Result<(), Misnamed> {
+    pub(crate) fn check_name(&self, found: &StoredDefinition, name: &str) -> Result<(), Misnamed> {
         if found.path == self.path(name) {
             Ok(())
         } else {
@@ -91,7 +91,12 @@ impl Store {
 
     /// Keeps what was found as it was understood. A definition that was written by hand gets its
     /// identity, and all else that is chosen for it, once.
-    pub(crate) fn take_in(&self, found: &Found, name: &str, xml: &str) -> io::Result<()> {
+    pub(crate) fn take_in(
+        &self,
+        found: &StoredDefinition,
+        name: &str,
+        xml: &str,
+    ) -> io::Result<()> {
         if found.text == self.document(xml) {
             Ok(())
         } else {
@@ -100,7 +105,7 @@ impl Store {
     }
 
     /// Every definition's path and text, by name.
-    pub(crate) fn load(&self) -> io::Result<Vec<Result<Found, Unreadable>>> {
+    pub(crate) fn load(&self) -> io::Result<Vec<Result<StoredDefinition, Unreadable>>> {
         let mut paths: Vec<PathBuf> = fs::read_dir(&self.dir)?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<io::Result<_>>()?;
@@ -109,7 +114,7 @@ impl Store {
         Ok(paths
             .into_iter()
             .map(|path| match read(&path) {
-                Ok(text) => Ok(Found { path, text }),
+                Ok(text) => Ok(StoredDefinition { path, text }),
                 Err(source) => Err(Unreadable { path, source }),
             })
             .collect())

@@ -1,6 +1,6 @@
 //! Calls: each goes to the object that it is about.
 
-mod connect;
+mod connection;
 mod flags;
 mod own;
 mod room;
@@ -78,19 +78,19 @@ impl Service for Api {
         let daemon = &self.0;
         Ok(answer! { request;
             // The connection and the host
-            ConnectOpen(args) => connect::open(&args)?,
-            ConnectSupportsFeature(args) => connect::supports(args.feature),
-            ConnectGetUri(_) => connect::DEFAULT_URI.to_owned(),
+            ConnectOpen(args) => connection::open(&args)?,
+            ConnectSupportsFeature(args) => connection::supports(args.feature),
+            ConnectGetUri(_) => connection::DEFAULT_URI.to_owned(),
             ConnectIsSecure(_) => true,
             ConnectGetType(_) => "QEMU".to_owned(),
             ConnectGetVersion(_) => daemon.emulator_version().await,
-            ConnectGetLibVersion(_) => connect::API_VERSION,
+            ConnectGetLibVersion(_) => connection::API_VERSION,
             ConnectGetHostname(_) => daemon.node.hostname.clone(),
             ConnectGetCapabilities(_) => daemon.capabilities(),
-            NodeGetInfo(_) => connect::node_info(&daemon.node),
-            NodeGetCpuMap(args) => connect::cpu_map(&daemon.node, &args),
-            ConnectGetMaxVcpus(_) => connect::MAX_VCPUS,
-            NodeGetSecurityModel(_) => connect::no_security_model(),
+            NodeGetInfo(_) => connection::node_info(&daemon.node),
+            NodeGetCpuMap(args) => connection::cpu_map(&daemon.node, &args),
+            ConnectGetMaxVcpus(_) => connection::MAX_VCPUS,
+            NodeGetSecurityModel(_) => connection::no_security_model(),
             ConnectSetIdentity(_) => (),
 
             // Networks

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::bandwidth::{bandwidth_of, put_bandwidth, shape_interface};
 use super::handle::{GuestHandle, Run, View};
-use super::tune::{bandwidth_of, put_bandwidth, shape_interface};
-use super::update::set_link;
+use super::update_device::set_link;
 use super::{QEMU, record};
 use crate::affect::{Affected, Read};
 use crate::daemon::Daemon;

@@ -8,7 +8,7 @@ use lending::{Attachment, AttachmentState, Creditor, PortId};
 
 use super::QEMU;
 use super::handle::{GuestHandle, Run};
-use super::{end, filter, record};
+use super::{end, record, rx_filter};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 
@@ -56,7 +56,7 @@ pub(super) async fn follow(
         record::write_or_warn(daemon, handle, &run).await;
     }
     let all = filters.contains(ALL);
-    filter::follow(daemon, handle, &run, |alias| all || filters.contains(alias)).await;
+    rx_filter::follow(daemon, handle, &run, |alias| all || filters.contains(alias)).await;
     Followed {
         attachments: run.attachments,
         domain: run.domain,

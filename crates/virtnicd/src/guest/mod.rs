@@ -4,6 +4,7 @@
 //! look at it and ask it. What may be asked when is a table: [`life::admit`].
 
 mod attachment;
+mod bandwidth;
 mod barred;
 mod cancel;
 mod change;
@@ -12,7 +13,6 @@ mod control;
 mod definition;
 mod end;
 mod events;
-mod filter;
 mod follow;
 mod handle;
 mod interface;
@@ -24,11 +24,11 @@ mod owner;
 mod plan;
 mod preview;
 mod record;
+mod rx_filter;
 mod start;
 mod stats;
 mod stock;
-mod tune;
-mod update;
+mod update_device;
 
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::Clash;
-use crate::store::Found;
+use crate::store::StoredDefinition;
 
+pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
 pub(crate) use handle::{GuestHandle, Request};
 pub(crate) use record::DomainRecord;
-pub(crate) use tune::interface_bandwidth;
-pub(crate) use update::update_device;
+pub(crate) use update_device::update_device;
 
 /// Errors of the hypervisor's side; libvirt keeps these apart from checks of the call itself.
 const QEMU: Domain = Domain::Qemu;
@@ -257,7 +257,10 @@ impl Daemon {
         Ok(read)
     }
 
-    fn read_definition(&self, found: &Found) -> std::result::Result<conf::Domain, String> {
+    fn read_definition(
+        &self,
+        found: &StoredDefinition,
+    ) -> std::result::Result<conf::Domain, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let domain = self.read_domain(&found.text).map_err(|e| said(&e))?;
         (self.domain_store.check_name(found, &domain.name)).map_err(|e| said(&e))?;

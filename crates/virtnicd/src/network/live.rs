@@ -15,7 +15,7 @@ use super::{DOMAIN, PortEntry, PortMaker, port::PortRecord};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::guest::RecordSubject;
-use crate::store::Found;
+use crate::store::StoredDefinition;
 
 /// A running network, for the next daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -133,7 +133,10 @@ impl Daemon {
         Ok(())
     }
 
-    async fn load_network(self: &Arc<Self>, found: Found) -> std::result::Result<(), String> {
+    async fn load_network(
+        self: &Arc<Self>,
+        found: StoredDefinition,
+    ) -> std::result::Result<(), String> {
         let network = Network::parse(&found.text).map_err(|error| error.to_string())?;
         (self.network_store)
             .check_name(&found, &network.name)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::event::{CallbackId, Event};
 use crate::flags;
@@ -41,6 +42,9 @@ pub enum OpenError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The kernel does not tell what comes in on the socket.
+    #[error("can't watch the connection to the server")]
+    Watch(#[source] std::io::Error),
     /// The server wants a proof of identity that this client can't give.
     #[error("the server asks for authentication of a kind that is not supported here")]
     Authentication,
@@ -120,6 +124,7 @@ impl Client {
         name: &str,
         read_only: bool,
     ) -> Result<(Client, Events), OpenError> {
+        let endpoint = Endpoint::new(stream).map_err(OpenError::Watch)?;
         // What we ask is ours to bound.
         let room = Room {
             bytes: usize::MAX,
@@ -127,7 +132,7 @@ impl Client {
             budget: None,
         };
         let shared = Arc::new(Shared {
-            out: Arc::new(Outbox::new(stream, room)),
+            out: Arc::new(Outbox::new(endpoint, room)),
             serial: AtomicU32::new(0),
             waiting: Mutex::default(),
         });

@@ -96,6 +96,7 @@
 //! `flags.rs`. For virtnic's own program the structure goes to `virtnic.rs`.
 
 pub mod client;
+mod endpoint;
 mod error;
 mod event;
 pub mod flags;

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::endpoint::Endpoint;
 use crate::socket::{Outgoing, permits};
 
 /// A frame of at most so many bytes is tried on the socket before the budget is asked: a peer that
@@ -60,7 +60,7 @@ pub(crate) struct Room {
 /// shares a budget with others waits for nothing: what has no room is not queued.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    stream: UnixStream,
+    stream: Endpoint,
     runtime: Handle,
     state: Mutex<State>,
     /// Told when the queue has become shorter, and at the end.
@@ -102,7 +102,7 @@ enum What {
 
 impl Outbox {
     /// The way out through `stream`. Must be called on the runtime that it is to use.
-    pub(crate) fn new(stream: UnixStream, room: Room) -> Outbox {
+    pub(crate) fn new(stream: Endpoint, room: Room) -> Outbox {
         Outbox {
             stream,
             runtime: Handle::current(),
@@ -123,7 +123,7 @@ impl Outbox {
         self.state().room = room;
     }
 
-    pub(crate) fn stream(&self) -> &UnixStream {
+    pub(crate) fn stream(&self) -> &Endpoint {
         &self.stream
     }
 

@@ -1,21 +1,15 @@
 //! A socket as a source and a sink of frames, file descriptors included.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::endpoint::Endpoint;
 use crate::frame::{FDS_MAX, FRAME_MIN, Header, Kind, length_is_legal};
 use crate::xdr::{Reader, Xdr};
 
@@ -100,7 +94,7 @@ impl Inbox {
     /// Waits for the next frame. Nothing is lost when the future is dropped and `next` called again.
     pub(crate) async fn next(
         &mut self,
-        stream: &UnixStream,
+        stream: &Endpoint,
         allowance: &Allowance<'_>,
     ) -> Result<Incoming<'_>, ReadError> {
         self.shrink();
@@ -217,7 +211,7 @@ impl Inbox {
     async fn fill(
         &mut self,
         length: usize,
-        stream: &UnixStream,
+        stream: &Endpoint,
         deadline: Instant,
     ) -> Result<(), ReadError> {
         if self.start + length > self.buffer.len() {
@@ -235,11 +229,11 @@ impl Inbox {
     }
 
     /// Waits for some bytes. Room for them must be left.
-    async fn read(&mut self, stream: &UnixStream) -> Result<(), ReadError> {
+    async fn read(&mut self, stream: &Endpoint) -> Result<(), ReadError> {
         loop {
             let space = &mut self.buffer[self.end..];
             let fds = &mut self.fds;
-            match stream.try_io(Interest::READABLE, || receive(stream, space, fds)) {
+            match stream.receive(space, fds) {
                 Ok(0) => return Err(ReadError::Closed),
                 Ok(count) => {
                     self.end += count;
@@ -296,9 +290,9 @@ impl Outgoing {
     }
 
     /// Sends what the socket takes now; `WouldBlock` if that is not all.
-    pub(crate) fn send(&mut self, stream: &UnixStream) -> io::Result<()> {
+    pub(crate) fn send(&mut self, stream: &Endpoint) -> io::Result<()> {
         while self.left() > 0 {
-            match stream.try_io(Interest::WRITABLE, || self.send_some(stream)) {
+            match self.send_some(stream) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => other?,
             }
@@ -306,42 +300,13 @@ impl Outgoing {
         Ok(())
     }
 
-    fn send_some(&mut self, stream: &UnixStream) -> io::Result<()> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    fn send_some(&mut self, stream: &Endpoint) -> io::Result<()> {
         if self.sent < self.bytes.len() {
-            self.sent += rustix::net::send(stream, &self.bytes[self.sent..], flags)?;
+            self.sent += stream.send(&self.bytes[self.sent..])?;
         } else if let Some(fd) = self.fds.front() {
-            let rights = [fd.as_fd()];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&rights));
-            rustix::net::sendmsg(stream, &[IoSlice::new(&[0])], &mut control, flags)?;
+            stream.send_fd(fd.as_fd())?;
             self.fds.pop_front();
         }
         Ok(())
     }
-}
-
-fn receive(
-    stream: &UnixStream,
-    space: &mut [u8],
-    fds: &mut VecDeque<OwnedFd>,
-) -> io::Result<usize> {
-    let mut control_space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut control = RecvAncillaryBuffer::new(&mut control_space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let received =
-        rustix::net::recvmsg(stream, &mut [IoSliceMut::new(space)], &mut control, flags)?;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "more file descriptors came at once than any frame may have",
-        ));
-    }
-    Ok(received.bytes)
 }

@@ -59,6 +59,7 @@ pub(crate) async fn open(places: &Places) -> Result<Client, Failure> {
             Err(OpenError::Connect { path, source }) => tried.push((path, source)),
             Err(OpenError::Authentication) => return Err(Failure::Authentication),
             Err(OpenError::Call(error)) => return Err(error.into()),
+            Err(OpenError::Watch(error)) => return Err(Failure::Runtime(error)),
         }
     }
     Err(Failure::NoDaemon(NoDaemon {

@@ -126,7 +126,7 @@ impl Daemon {
         let lock = lock_root(&paths)?;
         let host: SharedHost = match &simulation {
             Some(simulation) => Arc::new(simulation.host.clone()),
-            None => Arc::new(LinuxHost::new(host::Paths::default())),
+            None => Arc::new(LinuxHost::new(host::Paths::default()).noting_rest()),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
         let node = match &simulation {

@@ -8,6 +8,7 @@ mod links;
 mod netlink;
 mod paths;
 mod port_profile;
+mod rest;
 mod shaping;
 mod sysfs;
 mod tap;
@@ -32,6 +33,7 @@ use crate::{
 use alias::Variants;
 use netlink::Connections;
 use port_profile::{Agents, Listener};
+use rest::RestNotes;
 use sysfs::{Reading, Sysfs};
 use watch::LinuxEvents;
 
@@ -49,6 +51,7 @@ pub struct LinuxHost {
     listener: Arc<Listener>,
     port_patience: PortPatience,
     variants: Variants,
+    rest: Option<RestNotes>,
 }
 
 impl LinuxHost {
@@ -63,6 +66,7 @@ impl LinuxHost {
             listener: Arc::default(),
             port_patience: PortPatience::default(),
             variants: Variants::default(),
+            rest: None,
             paths,
         }
     }
@@ -71,6 +75,14 @@ impl LinuxHost {
     #[must_use]
     pub fn with_port_patience(mut self, patience: PortPatience) -> Self {
         self.port_patience = patience;
+        self
+    }
+
+    /// The same, which remembers of VFs that they are at rest until the kernel tells of a change. For
+    /// a host whose sysfs is that of the network namespace in which this runs.
+    #[must_use]
+    pub fn noting_rest(mut self) -> Self {
+        self.rest = Some(RestNotes::default());
         self
     }
 
@@ -191,7 +203,7 @@ impl Host for LinuxHost {
     }
 
     fn vf_is_idle(&self, vf: &VirtualFunction) -> bool {
-        self.is_idle(vf.address).unwrap_or(false)
+        self.is_known_idle(vf.address).unwrap_or(false)
     }
 
     fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError> {

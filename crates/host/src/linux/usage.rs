@@ -2,6 +2,7 @@
 
 use conf::PciAddress;
 
+use super::rest::Known;
 use super::{LinuxHost, is_vfio};
 use crate::{HostError, Operation, Usage};
 
@@ -32,20 +33,38 @@ impl LinuxHost {
         Ok(usages)
     }
 
-    /// Whether the function's network device, which is there, is down and nothing is built on it.
-    /// That is read from sysfs, which does without netlink's lock.
-    pub(super) fn is_idle(&self, address: PciAddress) -> Result<bool, HostError> {
+    /// Whether the function's network device, which is there, is down and nothing is built on it:
+    /// as noted, or as seen.
+    pub(super) fn is_known_idle(&self, address: PciAddress) -> Result<bool, HostError> {
+        let Some(notes) = &self.rest else {
+            return Ok(self.idle_devices(address)?.is_some());
+        };
+        let moment = match notes.ask(address) {
+            Known::AtRest => return Ok(true),
+            Known::Nothing(moment) => moment,
+        };
+        let Some(netdevs) = self.idle_devices(address)? else {
+            return Ok(false);
+        };
+        let indexes = netdevs.iter().map(|netdev| self.sysfs.ifindex(netdev));
+        notes.note(address, indexes.collect::<Result<_, _>>()?, moment);
+        Ok(true)
+    }
+
+    /// The function's network devices, if it has some and all are at rest. That is read from sysfs,
+    /// which does without netlink's lock.
+    fn idle_devices(&self, address: PciAddress) -> Result<Option<Vec<String>>, HostError> {
         match self.sysfs.driver(address)? {
             Some(driver) if !is_vfio(&driver) => {}
-            _ => return Ok(false),
+            _ => return Ok(None),
         }
         let netdevs = self.sysfs.netdevs(address)?;
         for netdev in &netdevs {
             if !self.sysfs.is_at_rest(netdev)? {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(!netdevs.is_empty())
+        Ok(Some(netdevs).filter(|netdevs| !netdevs.is_empty()))
     }
 
     /// What uses a network device now; what we put on it ourselves only where asked.

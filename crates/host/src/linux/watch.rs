@@ -13,9 +13,9 @@ use super::uevent::{UeventSocket, enlarge, is_overrun};
 use crate::{HostEvent, HostEvents};
 
 /// `RTMGRP_LINK`, as a mask.
-const LINK_GROUP: u32 = 1;
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
+pub(super) const LINK_GROUP: u32 = 1;
+pub(super) const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_DELLINK: u16 = 17;
 
 #[derive(Debug)]
 pub(super) struct LinuxEvents {

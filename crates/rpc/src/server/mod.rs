@@ -25,6 +25,7 @@ use self::calls::{Calls, guarded};
 use self::guard::Stage;
 use self::stream::Streams;
 use self::subscriptions::{Notice, Subscriptions};
+use crate::endpoint::Endpoint;
 use crate::error::{Code, Domain, Error};
 use crate::event::Event;
 use crate::flags::Open;
@@ -202,7 +203,14 @@ pub async fn serve<S: Service>(
             pid: cred.pid(),
         })
         .ok();
-    let out = Arc::new(Outbox::new(stream, clients.room(false)));
+    let endpoint = match Endpoint::new(stream) {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            tracing::warn!(%error, "a client's socket can't be watched; it is disconnected");
+            return;
+        }
+    };
+    let out = Arc::new(Outbox::new(endpoint, clients.room(false)));
     let conn = Arc::new(Connection {
         id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
         peer,

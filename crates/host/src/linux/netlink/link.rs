@@ -2,7 +2,7 @@
 
 use std::io;
 
-use conf::{MacAddress, VfLink};
+use conf::{MacAddress, PciAddress, VfLink};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     LinkAttribute, LinkExtentMask, LinkMessage, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac,
@@ -22,6 +22,8 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_VFINFO_LIST: u16 = 22;
+/// `if_link.h`; of a PCI device it is the address.
+const IFLA_PARENT_DEV_NAME: u16 = 56;
 
 const IFLA_VF_MAC: u16 = 1;
 const IFLA_VF_VLAN: u16 = 2;
@@ -44,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) state: LinkState,
     /// Index of its bridge, bond or team.
     pub(crate) master: Option<u32>,
+    /// The PCI function behind it, which the kernel tells since 5.14.
+    pub(crate) function: Option<PciAddress>,
 }
 
 /// A VF in its PF's list.
@@ -74,12 +78,14 @@ impl Link {
                 mtu: 0,
             },
             master: None,
+            function: None,
         };
         for attribute in Attributes::after(HEADER, payload)?.iter() {
             match attribute? {
                 (IFLA_IFNAME, value) => link.name = text(value),
                 (IFLA_MTU, value) => link.state.mtu = u32_at(value, 0)?,
                 (IFLA_MASTER, value) => link.master = Some(u32_at(value, 0)?).filter(|m| *m != 0),
+                (IFLA_PARENT_DEV_NAME, value) => link.function = text(value).parse().ok(),
                 _ => {}
             }
         }

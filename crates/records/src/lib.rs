@@ -10,6 +10,7 @@
 mod file;
 mod loaded;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Display;
 use std::fs;
@@ -185,6 +186,53 @@ impl Records {
             }
         }
         Ok(loaded)
+    }
+
+    /// As [`Records::load`], with each record under its own identity, as `own` tells it: one whose file
+    /// was renamed is put back, and a copy beside the record itself is removed. Otherwise what is done
+    /// to the record later would miss that file, and the next load would bring it back.
+    ///
+    /// # Errors
+    /// As those of [`Records::load`].
+    pub fn load_own<T: Serialize + DeserializeOwned>(
+        &self,
+        own: impl Fn(&T) -> String,
+    ) -> Result<Vec<Loaded<T>>, RecordError> {
+        let (mut settled, mut renamed) = (Vec::new(), Vec::new());
+        let mut ids = BTreeSet::new();
+        for loaded in self.load::<T>()? {
+            match loaded {
+                Loaded::Good { id, record, format } if id != own(&record) => {
+                    renamed.push((id, record, format));
+                }
+                Loaded::Good { ref id, .. } => {
+                    ids.insert(id.clone());
+                    settled.push(loaded);
+                }
+                Loaded::Unreadable(error) => {
+                    ids.insert(error.id.clone());
+                    settled.push(Loaded::Unreadable(error));
+                }
+                Loaded::OtherBoot { .. } => settled.push(loaded),
+            }
+        }
+        for (file, record, format) in renamed {
+            let id = own(&record);
+            let is_copy = !ids.insert(id.clone());
+            tracing::warn!(file, id, is_copy, "a record under another name");
+            let put_back = if is_copy {
+                Ok(())
+            } else {
+                self.write(&id, &record)
+            };
+            if let Err(error) = put_back.and_then(|()| self.remove(&file)) {
+                tracing::error!(file, %error, "a record keeps a name that isn't its own");
+            }
+            if !is_copy {
+                settled.push(Loaded::Good { id, record, format });
+            }
+        }
+        Ok(settled)
     }
 
     /// Replaces a file that is no record, and lies beside them.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,13 @@ pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
     pub(crate) read_only: bool,
     path: PathBuf,
+    /// Device and inode of its file.
+    inode: (u64, u64),
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }
 
 /// Why a socket can't be had.
@@ -59,8 +66,11 @@ pub(crate) fn listen(
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // A file that stays would make clients believe that somebody listens.
-        let _ = fs::remove_file(&self.path);
+        // A file that stays would make clients believe that somebody listens. One that is another
+        // daemon's by now stays.
+        if inode(&self.path).is_ok_and(|now| now == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -69,7 +79,7 @@ fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, Li
     if UnixStream::connect(&path).is_ok() {
         return Err(ListenError::InUse(path));
     }
-    let bound = || -> io::Result<UnixListener> {
+    let bound = || -> io::Result<(UnixListener, (u64, u64))> {
         if let Some(dir) = path.parent() {
             make_open_dir(dir)?;
         }
@@ -90,13 +100,14 @@ fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, Li
             0o600
         };
         fs::set_permissions(&path, Permissions::from_mode(mode))?;
-        UnixListener::from_std(listener)
+        Ok((UnixListener::from_std(listener)?, inode(&path)?))
     };
     match bound() {
-        Ok(listener) => Ok(Socket {
+        Ok((listener, inode)) => Ok(Socket {
             listener,
             read_only,
             path,
+            inode,
         }),
         Err(source) => Err(ListenError::Io { path, source }),
     }
@@ -143,5 +154,18 @@ mod tests {
         ));
         drop(sockets);
         assert!(!dir.path().join("run/a").exists());
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_ends_leaves_the_sockets_of_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = || (dir.path().join("a"), dir.path().join("a-ro"));
+        let first = listen(own(), None, None).unwrap();
+        for name in ["a", "a-ro"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        let _second = listen(own(), None, None).unwrap();
+        drop(first);
+        assert!(UnixStream::connect(dir.path().join("a")).is_ok());
     }
 }

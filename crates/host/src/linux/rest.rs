@@ -149,3 +149,58 @@ fn open() -> Option<Socket> {
         .inspect_err(|error| tracing::debug!(%error, "no news of links can be had"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn ip(arguments: &str) {
+        let words = arguments.split_whitespace();
+        assert!(Command::new("ip").args(words).status().unwrap().success());
+    }
+
+    #[test]
+    fn a_change_of_the_link_ends_what_was_noted_and_one_of_another_does_not() {
+        let thread = std::thread::spawn(|| {
+            #[expect(deprecated, reason = "the safe form; no descriptor table is unshared")]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
+                .expect("network namespaces need root");
+            ip("link add left index 100 type veth peer name right index 101");
+            ip("link add third index 102 type veth peer name fourth index 103");
+            let (notes, vf) = (
+                RestNotes::default(),
+                PciAddress::new(0, 1, 0x10, 0).unwrap(),
+            );
+            let note = || match notes.ask(vf) {
+                Known::AtRest => panic!("noted already"),
+                Known::Nothing(moment) => notes.note(vf, vec![100], moment),
+            };
+            for change in [
+                "link set left up",
+                "link set left down",
+                "link add link left name upper type macvlan",
+                "link del upper",
+                "link set left name other",
+                "link del other",
+            ] {
+                note();
+                ip("link set third up");
+                ip("link set third down");
+                assert_eq!(notes.ask(vf), Known::AtRest, "before {change}");
+                ip(change);
+                assert_ne!(notes.ask(vf), Known::AtRest, "{change}");
+            }
+            // What was seen before a change is not noted after it.
+            let Known::Nothing(moment) = notes.ask(vf) else {
+                panic!()
+            };
+            ip("link set third up");
+            notes.note(vf, vec![100], moment);
+            assert_ne!(notes.ask(vf), Known::AtRest);
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use conf::Uuid;
@@ -37,6 +38,16 @@ pub(crate) struct UnreadRecord {
     pub(crate) path: PathBuf,
     /// What is wrong, in words.
     pub(crate) what: String,
+    /// Which file it was, to tell it from one that took its place.
+    file: Option<FileMark>,
+}
+
+/// Inode, and the time of its last change in seconds and nanoseconds.
+type FileMark = (u64, i64, i64);
+
+fn mark_of(path: &Path) -> io::Result<FileMark> {
+    let found = path.symlink_metadata()?;
+    Ok((found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 /// What a record tells of.
@@ -77,6 +88,7 @@ impl Barred {
             subject,
             path: record.path.clone(),
             what: record.to_string(),
+            file: mark_of(&record.path).ok(),
         });
     }
 
@@ -107,10 +119,10 @@ impl Barred {
         if unread.is_empty() {
             return unread;
         }
-        // Only what is surely gone is forgotten; a link that leads nowhere is not.
-        unread.retain(|one| {
-            let found = one.path.symlink_metadata();
-            !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        // Only what is surely gone, or was replaced, is forgotten; a link that leads nowhere is not.
+        unread.retain(|one| match mark_of(&one.path) {
+            Ok(now) => one.file.is_none_or(|noted| noted == now),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
         });
         let is_there = |path: &PathBuf| unread.iter().any(|one| one.path == *path);
         lock(&self.unread).retain(|one| is_there(&one.path));

@@ -164,7 +164,7 @@ impl Daemon {
         self: &Arc<Self>,
         runs: impl Fn(Uuid) -> bool,
     ) -> std::io::Result<()> {
-        let networks = self.records.networks.load::<NetworkRecord>();
+        let networks = (self.records.networks).load_own(|one: &NetworkRecord| one.uuid.to_string());
         for record in networks.map_err(std::io::Error::other)? {
             let restored = match record {
                 Loaded::Good { record, .. } => self
@@ -181,7 +181,7 @@ impl Daemon {
                 tracing::error!(error, "a running network could not be put back");
             }
         }
-        let ports = self.records.ports.load::<PortRecord>();
+        let ports = (self.records.ports).load_own(|one: &PortRecord| one.uuid.to_string());
         for record in ports.map_err(std::io::Error::other)? {
             let restored = match record {
                 Loaded::Good { record, .. } => self.take_port_record(record, &runs),

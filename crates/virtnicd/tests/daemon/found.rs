@@ -300,7 +300,42 @@ async fn unreadable_records_of_networks_and_ports_are_told() {
             "{told:?}"
         );
         assert_eq!(fs::read_to_string(path).unwrap(), "{");
-        fs::remove_file(path).unwrap();
     }
+    // One is gone, and one was written anew: its advice would remove a good record.
+    let [network, port] = &spoilt;
+    fs::remove_file(port).unwrap();
+    let anew = network.with_extension("anew");
+    fs::write(&anew, "{}").unwrap();
+    fs::rename(&anew, network).unwrap();
     assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_record_under_another_name_does_not_bring_the_network_back() {
+    for keep in [true, false] {
+        let site = Site::new();
+        let daemon = site.start().await;
+        let client = site.root.client().await;
+        let net = client.running_network("n1", "sim0").await;
+        daemon.stop().await;
+        let path = site.root.record("networks").0;
+        let other = path.with_file_name("other.json");
+        fs::copy(&path, &other).unwrap();
+        if !keep {
+            fs::remove_file(&path).unwrap();
+        }
+
+        let daemon = site.start().await;
+        assert!(path.exists() && !other.exists());
+        let client = site.root.client().await;
+        client.ok(NetworkDestroy { net }).await;
+        daemon.stop().await;
+        let _daemon = site.start().await;
+        assert!(
+            fs::read_dir(path.parent().unwrap())
+                .unwrap()
+                .next()
+                .is_none()
+        );
+    }
 }

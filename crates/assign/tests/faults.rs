@@ -117,6 +117,56 @@ fn fail_each_on_the_way_back(scene: Scene) -> (u32, u32) {
     (overcome, kept_back)
 }
 
+/// What a first failure leaves half done, a second one may hide from its undoing.
+#[test]
+fn whatever_fails_after_a_failure_nothing_is_left_behind_in_the_end() {
+    for scene in Scene::ALL {
+        let mut kept_back = 0;
+        for first in 1.. {
+            let Some(more) = fail_each_after(scene, first) else {
+                break;
+            };
+            kept_back += more;
+        }
+        assert!(kept_back > 0 || scene == Scene::Existing, "{scene:?}");
+    }
+}
+
+/// Preparing fails half way through the operation of that number, and another one after it: how
+/// many of those kept the item back. `None`: there are not so many operations.
+fn fail_each_after(scene: Scene, first: u64) -> Option<u32> {
+    let mut kept_back = 0;
+    for second in first + 1.. {
+        let machine = scene.machine();
+        let assigner = machine.start();
+        let found = machine.host.snapshot();
+        let claim = scene.claim(&assigner, &machine, 1).unwrap();
+        machine.host.fail(Fault::any(EIO).nth(first).partial());
+        machine.host.fail(Fault::any(EIO).nth(second));
+        let error = assigner.prepare(claim, &scene.preparation(1)).err()?;
+        let is_last = machine.host.waiting_faults() > 0;
+        machine.host.heal();
+        for line in assigner.list() {
+            kept_back += 1;
+            assigner.give_back(line.generation).unwrap();
+        }
+        let mut differences = found.differences(&machine.host.snapshot());
+        // Of a switch that refused an association nobody can tell whether it keeps it.
+        differences.retain(|difference| !difference.starts_with("port profiles: "));
+        assert_eq!(
+            differences,
+            [""; 0],
+            "{scene:?}, faults {first} and {second}: {}",
+            chain(&error)
+        );
+        assert!(assigner.list().is_empty() && machine.records().is_empty());
+        if is_last {
+            break;
+        }
+    }
+    Some(kept_back)
+}
+
 #[test]
 fn a_failed_undo_keeps_the_record_and_the_device() {
     let machine = Machine::new("vfs=2");

@@ -41,7 +41,7 @@ pub(crate) fn find_link(
             return Ok((Some(netdev.index) == link.index).then_some(netdev));
         }
         Ok(netdev) if is_tagged(&netdev) => return Ok(Some(netdev)),
-        Ok(netdev) if netdev.alias.is_none() && is_as_made(link, &netdev) => {
+        Ok(netdev) if netdev.alias.is_none() && is_as_made(host, link, &netdev)? => {
             return Ok(Some(netdev));
         }
         Ok(_) | Err(HostError::NoNetdev(_)) => {}
@@ -54,15 +54,26 @@ pub(crate) fn find_link(
     Ok(host.netdevs()?.into_iter().find(is_tagged))
 }
 
-fn is_as_made(link: &LinkWork, netdev: &Netdev) -> bool {
+fn is_as_made(host: &dyn Host, link: &LinkWork, netdev: &Netdev) -> Result<bool, HostError> {
     let kind = match link.kind {
         LinkKind::Macvtap => "macvtap",
         LinkKind::Tap => "tun",
     };
     let same_index = link.index.is_none_or(|index| index == netdev.index);
-    let same_lower = (link.lower.as_ref())
-        .is_none_or(|lower| lower.whole.is_some() || netdev.lower == Some(lower.index));
-    netdev.kind.as_deref() == Some(kind) && netdev.mac == link.mac && same_index && same_lower
+    if netdev.kind.as_deref() != Some(kind) || !same_index {
+        return Ok(false);
+    }
+    let Some(lower) = &link.lower else {
+        return Ok(netdev.mac == link.mac);
+    };
+    let Some(whole) = &lower.whole else {
+        return Ok(netdev.mac == link.mac && netdev.lower == Some(lower.index));
+    };
+    // Its MAC is that of the device below, which may have its own again by now; the index of that
+    // is another one if its driver was bound anew.
+    let below = lower_now(host, lower)?.netdev();
+    let is_above = below.is_some_and(|below| netdev.lower == Some(below.index));
+    Ok(is_above && [link.mac, whole.mac].contains(&netdev.mac))
 }
 
 /// The device below, as it is now.

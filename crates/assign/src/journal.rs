@@ -1,6 +1,5 @@
 //! The journal: a record for each item that is not as it was found.
 
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -87,8 +86,8 @@ impl Journal {
     /// Counts this start; tells which one it is, in this boot. Higher than any in the records.
     pub(crate) fn count_start(&self, records: &[Record]) -> u32 {
         let boot = &self.boot;
-        let path = self.records.directory().join(STARTS);
-        let starts = fs::read_to_string(path).unwrap_or_default();
+        let starts = self.records.read_beside(STARTS).unwrap_or_default();
+        let starts = String::from_utf8_lossy(&starts);
         let counted = starts.trim().split_once(' ');
         let counted = counted.and_then(|(of, count)| (of == boot).then_some(count));
         let counted = counted.and_then(|count| count.parse().ok());

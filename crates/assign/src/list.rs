@@ -1,9 +1,9 @@
 //! The list itself: its lines, and who works on one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conf::{DeviceId, Uuid};
+use conf::{DeviceId, NetdevName, Uuid};
 
 use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::ClaimError;
@@ -20,6 +20,10 @@ pub(crate) struct List {
     pub(crate) by_attachment: BTreeMap<Uuid, Item>,
     /// The links on each device that is shared.
     pub(crate) shared: BTreeMap<DeviceId, BTreeSet<Generation>>,
+    /// The names of links, made or about to be.
+    pub(crate) names: HashMap<NetdevName, Item>,
+    /// By the beginning of links' names: all numbers below that one were in use when last looked at.
+    pub(crate) first_free: BTreeMap<&'static str, u32>,
     /// Items whose records can't be read: of nobody known.
     pub(crate) unreadable: BTreeMap<Item, String>,
 }
@@ -110,8 +114,9 @@ impl List {
 
     /// Puts what the journal tells on the list.
     pub(crate) fn insert_record(&mut self, record: Record) {
+        let item = record.item;
         self.insert(
-            record.item,
+            item,
             Entry {
                 generation: record.generation,
                 holder: record.holder.clone(),
@@ -123,9 +128,37 @@ impl List {
                 },
                 parent: record.parent(),
                 busy: false,
-                record: Some(record),
+                record: None,
             },
         );
+        self.set_record(item, record);
+    }
+
+    /// What is known of an item from now on.
+    pub(crate) fn set_record(&mut self, item: Item, record: Record) {
+        let Some(entry) = self.entries.get_mut(&item) else {
+            return;
+        };
+        let name_in = |record: &Record| record.link().map(|link| link.name);
+        let (old, new) = (entry.record.as_ref().and_then(name_in), name_in(&record));
+        entry.record = Some(record);
+        if old != new {
+            self.release_name(item, old);
+            self.names.extend(new.map(|name| (name, item)));
+        }
+    }
+
+    fn release_name(&mut self, item: Item, name: Option<NetdevName>) {
+        let Some(name) = name.filter(|name| self.names.get(name) == Some(&item)) else {
+            return;
+        };
+        self.names.remove(&name);
+        for (prefix, first) in &mut self.first_free {
+            let number = name.as_str().strip_prefix(prefix);
+            if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+                *first = number.min(*first);
+            }
+        }
     }
 
     fn insert(&mut self, item: Item, entry: Entry) {
@@ -145,6 +178,8 @@ impl List {
             return;
         };
         self.by_generation.remove(&entry.generation);
+        let link = entry.record.as_ref().and_then(Record::link);
+        self.release_name(item, link.map(|link| link.name));
         if let Some(attachment) = entry.holder.attachment
             && self.by_attachment.get(&attachment) == Some(&item)
         {
@@ -240,9 +275,7 @@ impl<'a> InHand<'a> {
 
     /// What is known of it from now on.
     pub(crate) fn note(&self, record: &Record) {
-        if let Some(entry) = lock(self.list).entries.get_mut(&self.item) {
-            entry.record = Some(record.clone());
-        }
+        lock(self.list).set_record(self.item, record.clone());
     }
 
     /// It is the guest's.

@@ -1,5 +1,7 @@
 //! What lending would take, with all that can be checked before anything is changed.
 
+use std::collections::BTreeSet;
+
 use conf::NetdevName;
 use host::VirtualFunction;
 
@@ -40,13 +42,27 @@ impl Assigner {
         holder: &Holder,
         preparation: &Preparation,
     ) -> Result<ItemPlan, Obstacle> {
+        self.plan_beside(item, holder, preparation, &BTreeSet::new())
+    }
+
+    /// The same beside links of those names, which are planned and not made yet.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub fn plan_beside(
+        &self,
+        item: Item,
+        holder: &Holder,
+        preparation: &Preparation,
+        others: &BTreeSet<NetdevName>,
+    ) -> Result<ItemPlan, Obstacle> {
         match (preparation, item) {
             (Preparation::Vfio(vfio), Item::Device(device)) => {
                 let address = device.pci().ok_or(Obstacle::WrongClaim { item })?;
                 self.plan_vfio(address, holder, vfio)
             }
-            (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, holder, macvtap),
-            (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap),
+            (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, holder, macvtap, others),
+            (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap, others),
             (Preparation::Vfio(_), Item::Link(_)) | (Preparation::Tap(_), Item::Device(_)) => {
                 Err(Obstacle::WrongClaim { item })
             }

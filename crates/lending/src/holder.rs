@@ -3,13 +3,13 @@
 use assign::Holder;
 use conf::{Domain, HostDevice, Interface, Network, NetworkPort};
 
-/// The holder of a network's port.
+/// The holder of a network's port; without the network, if nobody knows which it is.
 #[must_use]
-pub fn port_holder(network: &Network, port: &NetworkPort) -> Holder {
+pub fn port_holder(network: Option<&Network>, port: &NetworkPort) -> Holder {
     Holder {
         guest: port.owner_uuid,
         name: port.owner_name.clone(),
-        network: Some(network.name.clone()),
+        network: network.map(|network| network.name.clone()),
         port: Some(port.uuid),
         mac: Some(port.mac),
         alias: None,

@@ -264,6 +264,41 @@ fn a_private_network_with_802_1qbh_lends_each_device_to_one_guest() {
 }
 
 #[test]
+fn names_between_those_of_other_guests_are_found() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    for kind in [
+        "<interface type='direct'><source dev='sim0' mode='bridge'/></interface>",
+        "<interface type='ethernet'/>",
+    ] {
+        let lent = ["a", "b"].map(|name| {
+            let plan = bench.plan(&guest(name, kind));
+            bench.carry_out(&plan).unwrap()
+        });
+        let [first, second] = lent;
+        bench.give_back(first);
+        let plan = bench.plan(&guest("c", &kind.repeat(3)));
+        let lent = bench.carry_out(&plan).unwrap();
+        let lines = bench.list();
+        let mut names: Vec<_> = (lines.iter())
+            .filter_map(|line| line.netdev)
+            .map(|name| name.to_string())
+            .collect();
+        names.sort();
+        let prefix = names[0].trim_end_matches(char::is_numeric);
+        let row = |number| format!("{prefix}{number}");
+        assert_eq!(names, [0, 1, 2, 3].map(row));
+        bench.give_back(second);
+        bench.give_back(lent);
+        // The lowest is free again.
+        let plan = bench.try_plan(&guest("d", kind));
+        assert_eq!(
+            plan.devices[0].planned().unwrap().netdev.unwrap().as_str(),
+            row(0)
+        );
+    }
+}
+
+#[test]
 fn what_nobody_carries_out_is_named_once() {
     let bench = Bench::new("pfs=1,vfs=1");
     let devices = "<interface type='ethernet'><script path='/etc/if-up'/></interface>";

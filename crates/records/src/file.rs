@@ -49,7 +49,12 @@ pub(crate) fn check_length(length: u64, longest: u64) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+/// Reads a small file of the daemon's own. What is no file, such as a FIFO or a link, is not waited for
+/// or followed; one of more than `longest` bytes is refused.
+///
+/// # Errors
+/// It is not such a file, or the kernel refuses.
+pub fn read_file(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     // A FIFO would be waited for, and a link may lead anywhere.
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() {
@@ -61,8 +66,11 @@ pub(crate) fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Replaces a file as a whole. One thread at a time.
-pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+/// Replaces a file of the daemon's own as a whole, whatever is there now. One thread at a time for each.
+///
+/// # Errors
+/// The kernel refuses; an older file stands.
+pub fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.new"));
     let mut options = OpenOptions::new();

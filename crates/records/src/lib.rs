@@ -17,11 +17,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use file::{read_file, replace_file};
 pub use loaded::{Loaded, Unreadable};
 
 /// Bytes of the longest record, where [`Records::at_most`] says nothing else: a guest's holds its
@@ -43,6 +44,8 @@ pub struct Records {
     longest: u64,
     /// Two threads that write one record must not write one file. Held for one write alone.
     writing: Arc<Mutex<()>>,
+    /// Those that [`Records::discard`] could not remove.
+    lingering: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A file of records that can't be used.
@@ -106,6 +109,7 @@ impl Records {
             format,
             longest: LONGEST,
             writing: Arc::default(),
+            lingering: Arc::default(),
         })
     }
 
@@ -138,7 +142,13 @@ impl Records {
             .and_then(|()| Ok(serde_json::to_vec_pretty(&stamped)?))
             .and_then(|text| file::check_length(text.len() as u64, self.longest).map(|()| text));
         let text = text.map_err(failed("write", &path))?;
-        self.replace(&path, &text)
+        let _one_at_a_time = self.one_at_a_time();
+        file::replace_file(&path, &text).map_err(failed("write", &path))?;
+        let mut lingering = self.lingering();
+        if !lingering.is_empty() {
+            lingering.remove(&id.to_string());
+        }
+        Ok(())
     }
 
     /// Removes a record, readable or not. Fine if there is none.
@@ -153,6 +163,53 @@ impl Records {
             }
             _ => Ok(()),
         }
+    }
+
+    /// As [`Records::remove`], where what it tells is over, whether the file can be removed or not: one
+    /// that stays is remembered, and tried again when the next one goes, or by
+    /// [`Records::retry_discarded`], unless it is written again.
+    ///
+    /// # Errors
+    /// The kernel refuses for now.
+    pub fn discard(&self, id: impl Display) -> Result<(), RecordError> {
+        let id = id.to_string();
+        match self.remove(&id) {
+            Ok(()) => {
+                self.retry_discarded();
+                Ok(())
+            }
+            Err(error) => {
+                self.lingering().insert(id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what was discarded and stayed. Answers with those that can't be removed even now, by
+    /// identity: a later daemon would believe them.
+    pub fn retry_discarded(&self) -> Vec<(String, RecordError)> {
+        let discarded = self.lingering().clone();
+        let mut left = Vec::new();
+        for id in discarded {
+            // None that is written again meanwhile.
+            let _one_at_a_time = self.one_at_a_time();
+            if !self.lingering().contains(&id) {
+                continue;
+            }
+            match self.remove(&id) {
+                Ok(()) => drop(self.lingering().remove(&id)),
+                Err(error) => left.push((id, error)),
+            }
+        }
+        left
+    }
+
+    fn lingering(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        (self.lingering.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        (self.writing.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All records, by identity. Earlier formats are read as `T` too: it has defaults for what they
@@ -179,7 +236,7 @@ impl Records {
     ) -> Result<Vec<Loaded<T>>, RecordError> {
         let mut loaded = Vec::new();
         for id in self.list()? {
-            match file::read(&self.path(&id), self.longest) {
+            match file::read_file(&self.path(&id), self.longest) {
                 Ok(text) => loaded.push(self.understand(id, &text, &read)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => loaded.push(self.unreadable(id, None, error.to_string(), &[])),
@@ -235,17 +292,22 @@ impl Records {
         Ok(settled)
     }
 
+    /// Reads a file that is no record, and lies beside them.
+    ///
+    /// # Errors
+    /// As those of [`read_file`].
+    pub fn read_beside(&self, name: &str) -> io::Result<Vec<u8>> {
+        read_file(&self.directory.join(name), self.longest)
+    }
+
     /// Replaces a file that is no record, and lies beside them.
     ///
     /// # Errors
     /// The kernel refuses; an older file stands.
     pub fn write_beside(&self, name: &str, text: &[u8]) -> Result<(), RecordError> {
-        self.replace(&self.directory.join(name), text)
-    }
-
-    fn replace(&self, path: &Path, text: &[u8]) -> Result<(), RecordError> {
-        let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        file::replace(path, text).map_err(failed("write", path))
+        let path = self.directory.join(name);
+        let _one_at_a_time = self.one_at_a_time();
+        file::replace_file(&path, text).map_err(failed("write", &path))
     }
 
     fn understand<T>(

@@ -271,3 +271,47 @@ fn threads_that_write_one_record_each_write_it_whole() {
     let loaded = records.load::<Thing>().unwrap();
     assert!(matches!(&loaded[..], [Loaded::Good { .. }]), "{loaded:?}");
 }
+
+/// In place of a record's file: something that can't be removed like one.
+fn block(records: &Records, id: &str) {
+    fs::remove_file(path(records, id)).unwrap();
+    fs::create_dir(path(records, id)).unwrap();
+}
+
+#[test]
+fn what_is_discarded_and_stays_goes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    for id in ["a", "b", "c"] {
+        records.write(id, &THING).unwrap();
+    }
+    block(&records, "a");
+    let refused = records.discard("a").unwrap_err();
+    assert_eq!(refused.path, path(&records, "a"));
+    // Still refused: told each time.
+    let left = records.retry_discarded();
+    assert!(
+        matches!(&left[..], [(id, error)] if id == "a" && error.errno() == refused.errno()),
+        "{left:?}"
+    );
+    // As if the disk could be written again: it goes with the next one.
+    fs::remove_dir(path(&records, "a")).unwrap();
+    fs::write(path(&records, "a"), "{}").unwrap();
+    records.discard("b").unwrap();
+    assert_eq!(names(records.directory()), ["c.json"]);
+    assert!(records.retry_discarded().is_empty());
+}
+
+#[test]
+fn what_was_discarded_and_is_written_again_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    records.write("a", &THING).unwrap();
+    block(&records, "a");
+    records.discard("a").unwrap_err();
+    fs::remove_dir(path(&records, "a")).unwrap();
+    records.write("a", &THING).unwrap();
+    assert!(records.retry_discarded().is_empty());
+    records.discard("b").unwrap();
+    assert_eq!(names(records.directory()), ["a.json"]);
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -116,9 +117,8 @@ pub enum StartError {
 }
 
 impl Daemon {
-    /// Opens the root, and takes up what an earlier daemon left: definitions, running networks,
-    /// running guests, and devices that nobody has any more.
-    pub(crate) async fn open(
+    /// Opens the root. Nothing of what an earlier daemon left is looked at yet.
+    pub(crate) fn open(
         options: &Options,
         simulation: Option<Simulation>,
     ) -> Result<Arc<Self>, StartError> {
@@ -154,7 +154,7 @@ impl Daemon {
                 .map_err(|error| in_dir(error.path)(error.source))
         };
         let store = |dir: PathBuf, edit| Store::open(dir.clone(), edit).map_err(in_dir(dir));
-        let daemon = Arc::new(Self {
+        Ok(Arc::new(Self {
             node,
             simulated: simulation.is_some(),
             launcher: match simulation {
@@ -186,12 +186,7 @@ impl Daemon {
             stopping: watch::Sender::new(false),
             host,
             paths,
-        });
-        daemon
-            .take_up()
-            .await
-            .map_err(in_dir(daemon.paths.run().to_owned()))?;
-        Ok(daemon)
+        }))
     }
 
     /// Listens on the sockets that the options name.
@@ -307,8 +302,14 @@ fn lock_root(paths: &Paths) -> Result<File, StartError> {
         .create(true)
         .truncate(false)
         .write(true)
+        // What is no file is not waited for.
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(paths.lock());
     let lock = lock.map_err(in_run)?;
+    if !lock.metadata().is_ok_and(|lock| lock.is_file()) {
+        let source = io::Error::other("virtnicd.lock is not a file there");
+        return Err(in_run(source));
+    }
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked(paths.run().to_owned())),

@@ -92,10 +92,15 @@ impl Virtnicd {
         options: &Options,
         simulation: Option<Simulation>,
     ) -> Result<Self, StartError> {
-        let daemon = Daemon::open(options, simulation).await?;
+        let daemon = Daemon::open(options, simulation)?;
+        // Who listens there has what would be taken up. Clients that come already wait for that.
+        let sockets = daemon.listen(options)?;
+        let run = daemon.paths.run().to_owned();
+        let taken_up = daemon.take_up().await;
+        taken_up.map_err(|source| StartError::Directory { path: run, source })?;
         let mut accepting = JoinSet::new();
         let room = dispatch::Room::of_this_process();
-        for socket in daemon.listen(options)? {
+        for socket in sockets {
             accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket, room.clone()));
         }
         let mut autostarting = JoinSet::new();

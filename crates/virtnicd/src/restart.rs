@@ -56,19 +56,24 @@ impl Daemon {
         Ok(())
     }
 
-    /// Starts the networks, and once a boot the guests, that are to start with the host.
+    /// Starts, once a boot, the networks and guests that are to start with the host. What was stopped
+    /// since is to stay so.
     pub(crate) async fn autostart(self: &Arc<Self>) {
-        self.autostart_networks().await;
         let marker = self.paths.autostarted();
         let boot = self.host.boot_id().unwrap_or_default();
-        let done = std::fs::read_to_string(&marker).is_ok_and(|done| done == boot);
-        for handle in self.guests.all().into_iter().filter(|_| !done) {
+        let done = records::read_file(&marker, 1024);
+        if done.is_ok_and(|done| done == boot.as_bytes()) {
+            tracing::info!("what is marked for it was started with the host by an earlier daemon");
+            return;
+        }
+        self.autostart_networks().await;
+        for handle in self.guests.all() {
             if handle.view().autostart && !handle.is_active() {
                 autostart_guest(&handle).await;
             }
         }
-        if let Err(error) = std::fs::write(&marker, boot) {
-            tracing::warn!(%error, "guests may be started with the host once more");
+        if let Err(error) = records::replace_file(&marker, boot.as_bytes()) {
+            tracing::warn!(%error, "all of it may be started with the host once more");
         }
         tracing::info!("what is marked for it was started with the host");
     }
@@ -168,8 +173,8 @@ impl Daemon {
     }
 
     fn drop_guest_record(&self, uuid: Uuid) {
-        if let Err(error) = self.records.domains.remove(uuid) {
-            tracing::warn!(%uuid, %error, "its record stays");
+        if let Err(error) = self.records.domains.discard(uuid) {
+            tracing::warn!(%uuid, error = fault::chain(&error), "its record stays for now");
         }
     }
 

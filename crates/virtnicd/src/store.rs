@@ -34,9 +34,18 @@ pub(crate) struct Unreadable {
 pub(crate) struct Misnamed(String);
 
 impl Store {
-    /// Opens, and makes if need be, the directory.
+    /// Opens, and makes if need be, the directory. What a crash left half written goes.
     pub(crate) fn open(dir: PathBuf, edit: &'static str) -> io::Result<Self> {
         fs::create_dir_all(dir.join("autostart"))?;
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.ends_with(".xml.new"))
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::warn!(file = %path.display(), %error, "a half-written file stays");
+            }
+        }
         Ok(Self { dir, edit })
     }
 
@@ -250,7 +259,12 @@ mod tests {
     #[test]
     fn a_half_written_file_is_not_read() {
         let (dir, store) = store();
-        fs::write(dir.path().join("networks/a.xml.new"), "<netw").unwrap();
+        let half = dir.path().join("networks/a.xml.new");
+        fs::write(&half, "<netw").unwrap();
         assert!(store.load().unwrap().is_empty());
+        // Another thread may be at it: only who has just come knows that nobody is.
+        assert!(half.exists());
+        Store::open(dir.path().join("networks"), "virsh net-edit").unwrap();
+        assert!(!half.exists());
     }
 }

@@ -175,7 +175,7 @@ impl Making<'_> {
                     }
                     let tried = name.as_str().trim_start_matches(prefix).parse();
                     let next = tried.map_or(0, |tried: u32| tried.saturating_add(1));
-                    let (name, _) = self.assigner.free_name(prefix, next)?;
+                    let name = self.assigner.free_name_from(prefix, next)?;
                     self.rename(name)?;
                 }
                 settled => return Ok(settled?),

@@ -1,6 +1,6 @@
 //! Names of links.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use conf::NetdevName;
 use host::{Host, HostError, Netdev};
@@ -22,38 +22,56 @@ impl Assigner {
         }
     }
 
-    /// The lowest free name from that number on, and its number. Names that are recorded and not
-    /// made yet are not free.
+    /// A free name: none that is recorded and not made yet, and none of `others`.
     pub(crate) fn free_name(
         &self,
         prefix: &'static str,
+        others: &BTreeSet<NetdevName>,
+    ) -> Result<NetdevName, Obstacle> {
+        let known = self.lock().first_free.get(prefix).copied().unwrap_or(0);
+        if let Some((name, number)) = self.free_from(prefix, known, others)? {
+            if others.is_empty() {
+                self.lock().first_free.insert(prefix, number);
+            }
+            return Ok(name);
+        }
+        // Below, there may be one that was not ours.
+        let lowest = self.free_from(prefix, 0, others)?;
+        let (name, _) = lowest.ok_or(Obstacle::NoFreeName { prefix })?;
+        Ok(name)
+    }
+
+    /// The lowest free name from that number on.
+    pub(crate) fn free_name_from(
+        &self,
+        prefix: &'static str,
         from: u32,
-    ) -> Result<(NetdevName, u32), Obstacle> {
-        let recorded = self.recorded_names();
+    ) -> Result<NetdevName, Obstacle> {
+        let found = self.free_from(prefix, from, &BTreeSet::new())?;
+        let (name, _) = found.ok_or(Obstacle::NoFreeName { prefix })?;
+        Ok(name)
+    }
+
+    fn free_from(
+        &self,
+        prefix: &'static str,
+        from: u32,
+        others: &BTreeSet<NetdevName>,
+    ) -> Result<Option<(NetdevName, u32)>, Obstacle> {
         for number in from..=MOST {
             let Ok(name) = format!("{prefix}{number}").parse::<NetdevName>() else {
                 break;
             };
-            if recorded.contains(&name) {
+            if others.contains(&name) || self.lock().names.contains_key(&name) {
                 continue;
             }
             match self.host.0.netdev(name.as_str()) {
-                Err(HostError::NoNetdev(_)) => return Ok((name, number)),
+                Err(HostError::NoNetdev(_)) => return Ok(Some((name, number))),
                 Ok(_) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Obstacle::NoFreeName { prefix })
-    }
-
-    fn recorded_names(&self) -> HashSet<NetdevName> {
-        let list = self.lock();
-        let records = list
-            .entries
-            .values()
-            .filter_map(|entry| entry.record.as_ref());
-        let links = records.filter_map(Record::link);
-        links.map(|link| link.name).collect()
+        Ok(None)
     }
 
     /// That a name is taken, and by whom.

@@ -1,5 +1,7 @@
 //! What making a link would take.
 
+use std::collections::BTreeSet;
+
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
 use host::{BridgePort, Host, Ipv6Autoconf, LinkType, Netdev, PortAction, Usage, VfSetting};
 
@@ -25,6 +27,7 @@ impl Assigner {
         item: Item,
         holder: &Holder,
         macvtap: &MacvtapPreparation,
+        others: &BTreeSet<NetdevName>,
     ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         let lower = host.netdev(macvtap.lower.as_str())?;
@@ -78,7 +81,7 @@ impl Assigner {
         };
         let name = match macvtap.name {
             Some(name) => self.asked_name(name)?,
-            None => self.free_name(MACVTAP, 0)?.0,
+            None => self.free_name(MACVTAP, others)?,
         };
         steps.push(Step::MakeMacvtap {
             name,
@@ -234,7 +237,12 @@ impl Assigner {
         })
     }
 
-    pub(crate) fn plan_tap(&self, item: Item, tap: &TapPreparation) -> Result<ItemPlan, Obstacle> {
+    pub(crate) fn plan_tap(
+        &self,
+        item: Item,
+        tap: &TapPreparation,
+        others: &BTreeSet<NetdevName>,
+    ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         let mut steps = Vec::new();
         let existing = match (tap.existing, tap.name) {
@@ -248,7 +256,7 @@ impl Assigner {
         let (name, mac) = match (&existing, tap.name) {
             (Some(netdev), _) => (netdev.name, netdev.mac),
             (None, Some(name)) => (self.asked_name(name)?, own_mac(tap.mac)),
-            (None, None) => (self.free_name(TAP, 0)?.0, own_mac(tap.mac)),
+            (None, None) => (self.free_name(TAP, others)?, own_mac(tap.mac)),
         };
         if existing.is_some() {
             steps.push(Step::Open {

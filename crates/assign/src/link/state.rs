@@ -137,9 +137,8 @@ pub(crate) struct Borrowed<'a> {
 impl Borrowed<'_> {
     /// Writes what is known by now.
     pub(crate) fn keep(&mut self) -> Result<(), LinkError> {
-        if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
-            entry.record = Some(self.record.clone());
-        }
+        let record = self.record.clone();
+        self.assigner.lock().set_record(self.item, record);
         Ok(self.assigner.journal.write(&self.record)?)
     }
 

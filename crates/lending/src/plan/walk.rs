@@ -165,7 +165,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         Ok(Applicant {
             interface,
             settings: Settings::of_port(&port, vf),
-            holder: holder(port_holder(&network, &port), attachment),
+            holder: holder(port_holder(Some(&network), &port), attachment),
             network,
             port,
         })
@@ -295,28 +295,20 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             Share::Whole(device) => Item::Device(device),
             Share::Part(_) | Share::Tap => Item::PLANNED_LINK,
         };
-        let plan = |preparation: &Preparation| {
-            assigner
-                .plan(item, holder, preparation)
-                .map_err(|obstacle| DeviceRefusal::Obstructed {
-                    what: Lendable::new(planned.share, mode(preparation)),
-                    guest: self.domain.name.clone(),
-                    obstacle: Box::new(obstacle),
-                })
-        };
-        let mut found = plan(&planned.preparation)?;
-        if let Some(name) = found
-            .netdev()
-            .filter(|name| self.taken.names.contains(name))
-        {
-            // The name that is free now, or the one that was asked for, is for an earlier device
-            // of this guest.
-            let next = next_name(&planned.preparation, name, &self.taken.names);
-            let next = next.ok_or_else(|| DeviceRefusal::SameName {
+        let found = assigner
+            .plan_beside(item, holder, &planned.preparation, &self.taken.names)
+            .map_err(|obstacle| DeviceRefusal::Obstructed {
+                what: Lendable::new(planned.share, mode(&planned.preparation)),
+                guest: self.domain.name.clone(),
+                obstacle: Box::new(obstacle),
+            })?;
+        // One that was asked for.
+        let same = |name: &NetdevName| self.taken.names.contains(name);
+        if let Some(name) = found.netdev().filter(same) {
+            return Err(DeviceRefusal::SameName {
                 guest: self.domain.name.clone(),
                 name,
-            })?;
-            found = plan(&next)?;
+            });
         }
         let netdev = found.netdev();
         Ok((found.steps, netdev))
@@ -350,29 +342,6 @@ fn mode(preparation: &Preparation) -> Option<DirectMode> {
         Preparation::Macvtap(macvtap) => Some(macvtap.mode),
         Preparation::Vfio(_) | Preparation::Tap(_) => None,
     }
-}
-
-/// The same with the next name of its row that is not taken; `None`: it asks for a certain one.
-fn next_name(
-    preparation: &Preparation,
-    name: NetdevName,
-    taken: &BTreeSet<NetdevName>,
-) -> Option<Preparation> {
-    let mut preparation = preparation.clone();
-    let asked = match &mut preparation {
-        Preparation::Macvtap(macvtap) => &mut macvtap.name,
-        Preparation::Tap(tap) => &mut tap.name,
-        Preparation::Vfio(_) => return None,
-    };
-    if asked.is_some() {
-        return None;
-    }
-    let prefix = name.as_str().trim_end_matches(|c: char| c.is_ascii_digit());
-    let number: u32 = name.as_str().get(prefix.len()..)?.parse().ok()?;
-    let names = (number..=number.saturating_add(u32::try_from(taken.len()).ok()?))
-        .filter_map(|number| format!("{prefix}{number}").parse::<NetdevName>().ok());
-    *asked = names.into_iter().find(|name| !taken.contains(name));
-    asked.is_some().then_some(preparation)
 }
 
 /// The holder of the attachment's device.

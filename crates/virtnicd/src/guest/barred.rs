@@ -42,6 +42,13 @@ pub(crate) struct UnreadRecord {
     file: Option<FileMark>,
 }
 
+impl UnreadRecord {
+    /// What its file is named after, unless somebody renamed it.
+    fn named(&self) -> Option<Uuid> {
+        self.path.file_stem()?.to_str()?.parse().ok()
+    }
+}
+
 /// Inode, and the time of its last change in seconds and nanoseconds.
 type FileMark = (u64, i64, i64);
 
@@ -106,6 +113,13 @@ impl Barred {
     pub(super) fn has_nameless(&self) -> bool {
         let unread = self.unread();
         unread.iter().any(|one| one.subject == RecordSubject::Guest)
+    }
+
+    /// Whether a network that is not known to run has a record that can't be read.
+    pub(crate) fn may_network_run(&self, network: Uuid) -> bool {
+        let unread = self.unread();
+        let mut networks = (unread.iter()).filter(|one| one.subject == RecordSubject::Network);
+        networks.any(|one| one.named().is_none_or(|named| named == network))
     }
 
     /// All guests that can be named.

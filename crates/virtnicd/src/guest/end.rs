@@ -48,11 +48,14 @@ pub(super) async fn give_all_back(
         for PortId { network, port } in ports {
             daemon.end_port(network, port);
         }
-        daemon.records.domains.remove(uuid)
+        daemon.records.domains.discard(uuid)
     });
     match removed.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(guest = handle.name, %error, "its record stays"),
+        Ok(Err(error)) => {
+            let error = fault::chain(&error);
+            tracing::warn!(guest = handle.name, error, "its record stays for now");
+        }
         Err(error) => tracing::error!(guest = handle.name, %error, "its ports stay"),
     }
     left

@@ -11,7 +11,8 @@ use records::Loaded;
 use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
-use super::{DOMAIN, PortEntry, PortMaker, port::PortRecord};
+use super::port::{OfRestored, PortRecord};
+use super::{DOMAIN, PortEntry, PortMaker};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::guest::RecordSubject;
@@ -49,8 +50,14 @@ impl Daemon {
     }
 
     /// Ends a network: its idle ports go, its guests stay. The ports of those are kept for the time
-    /// when it runs again.
-    pub(super) fn close_network(&self, network: &Network) {
+    /// when it runs again. Refused, with nothing changed, as long as its record can't be removed: the
+    /// next daemon would start it again.
+    pub(super) fn close_network(&self, network: &Network) -> Result<()> {
+        let removed = self.records.networks.remove(network.uuid);
+        removed.map_err(fault::record(
+            DOMAIN,
+            format!("can't forget that network '{}' runs", network.name),
+        ))?;
         self.ports.close(network.uuid);
         let is_idle = |entry: &PortEntry| !self.is_port_used(entry);
         for entry in self.ports.take_idle(network.uuid, is_idle) {
@@ -58,9 +65,7 @@ impl Daemon {
         }
         self.close_host_access(network);
         self.lender.close_pool(&network.name);
-        if let Err(error) = self.records.networks.remove(network.uuid) {
-            tracing::warn!(network = network.name, %error, "its record stays");
-        }
+        Ok(())
     }
 
     pub(super) fn record_network(&self, network: &Network) -> Result<()> {
@@ -225,18 +230,24 @@ impl Daemon {
             return self
                 .records
                 .ports
-                .remove(uuid)
+                .discard(uuid)
                 .map_err(|error| error.to_string());
         }
         let network = record.network;
         let running = (self.networks.by_uuid(network)).and_then(|handle| handle.running().ok());
+        let of = match &running {
+            Some(running) => OfRestored::Running(running),
+            None if self.barred.may_network_run(network) => OfRestored::MayRun,
+            None => OfRestored::Inactive,
+        };
         let entry = self
-            .restored_port(running.as_deref(), record)
+            .restored_port(of, record)
             .map_err(|error| error.to_string())?;
-        if running.is_some() || entry.maker() == PortMaker::Guest {
-            self.ports.put(network, entry);
-        } else {
+        if matches!(of, OfRestored::Inactive) && entry.maker() == PortMaker::Client {
+            tracing::warn!(port = %uuid, %network, "removing a port whose network does not run");
             self.drop_port(&entry);
+        } else {
+            self.ports.put(network, entry);
         }
         Ok(())
     }

@@ -219,9 +219,10 @@ impl Daemon {
     pub(crate) async fn stop_network(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
         let daemon = Arc::clone(self);
         let not_active = handle.not_active();
-        let stop = move |state: &mut NetworkState| match state.active.take() {
+        let stop = move |state: &mut NetworkState| match state.active.clone() {
             Some(active) => {
-                daemon.close_network(&active);
+                daemon.close_network(&active)?;
+                state.active = None;
                 state.tell(NetworkChange::Stopped);
                 Ok(())
             }

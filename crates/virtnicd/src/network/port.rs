@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use assign::{Generation, Origin};
-use conf::{Network, NetworkPort, Plug, Uuid};
+use conf::{DirectMode, Network, NetworkPort, Plug, Uuid};
 use lending::{
     PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_holder,
     whole_or_part,
@@ -54,6 +54,15 @@ pub(crate) struct PortRecord {
 impl PortRecord {
     /// Of this layout; a later one gets another number.
     pub(crate) const FORMAT: u32 = 1;
+}
+
+/// The network of a port that another daemon made.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum OfRestored<'a> {
+    Running(&'a Network),
+    /// Its record can't be read.
+    MayRun,
+    Inactive,
 }
 
 impl PortEntry {
@@ -124,7 +133,7 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        let holder = port_holder(&network, &port);
+        let holder = port_holder(Some(&network), &port);
         let claim = match &port.plug {
             None => match PortSource::of(&network, None).map_err(fault::document(DOMAIN))? {
                 PortSource::Pool(mode) => {
@@ -155,7 +164,7 @@ impl Daemon {
                     None
                 }
             },
-            Some(plug) => match self.share_of(&network, plug)? {
+            Some(plug) => match self.share_of(Some(&network), plug)? {
                 Some(share) => {
                     let claim = self.lender.claim(share, &holder, Origin::PoolPort);
                     Some(claim.map_err(|error| fault::lending::claim(&error))?)
@@ -196,13 +205,17 @@ impl Daemon {
     }
 
     /// The device behind a plug, and how much of it; `None`: a bridge, which nobody has.
-    fn share_of(&self, network: &Network, plug: &Plug) -> Result<Option<Share>> {
+    fn share_of(&self, network: Option<&Network>, plug: &Plug) -> Result<Option<Share>> {
         match plug {
             Plug::HostdevPci { address, .. } => Ok(Some(Share::Whole((*address).into()))),
             Plug::Direct { dev, mode } => {
                 let device = block_in_place(|| device_named(&*self.host, dev))
                     .map_err(fault::host(DOMAIN))?;
-                Ok(Some(whole_or_part(network, Some(*mode), device)))
+                Ok(Some(match network {
+                    Some(network) => whole_or_part(network, Some(*mode), device),
+                    None if *mode == DirectMode::Passthrough => Share::Whole(device),
+                    None => Share::Part(device),
+                }))
             }
             Plug::Bridge { .. } | Plug::Network { .. } => Ok(None),
         }
@@ -233,20 +246,26 @@ impl Daemon {
         Err(object.not_active())
     }
 
-    /// Removes a port that a client names. One that a guest runs on stays.
+    /// Removes a port that a client names. One that a guest runs on stays, and so does one whose record
+    /// can't be removed: the next daemon would have it back.
     pub(crate) fn delete_port(&self, object: &NetworkHandle, uuid: Uuid) -> Result<()> {
         let entry = self.port(object, uuid)?;
         if self.is_port_used(&entry) {
             let detail = format!("guest '{}' runs on port {uuid}", entry.port.owner_name);
             return Err(Error::new(Code::OperationInvalid, DOMAIN, detail));
         }
-        match self.ports.remove(object.uuid, uuid) {
-            Some(entry) => {
-                self.drop_port(&entry);
-                Ok(())
-            }
-            None => Err(no_port(uuid)),
+        if !self.ports.hide(object.uuid, uuid) {
+            return Err(no_port(uuid));
         }
+        if let Err(error) = self.records.ports.remove(uuid) {
+            self.ports.made(uuid);
+            let what = format!("can't remove port {uuid}");
+            return Err(fault::record(DOMAIN, what)(error));
+        }
+        if let Some(entry) = self.ports.remove(object.uuid, uuid) {
+            self.end_claim(&entry);
+        }
+        Ok(())
     }
 
     /// Removes a port of a guest that is gone, whether its network runs or not. Its claim ends unless
@@ -273,15 +292,19 @@ impl Daemon {
 
     /// Ends the claim of a port that is off its network, and removes its record.
     pub(super) fn drop_port(&self, entry: &PortEntry) {
-        if let Some(claim) = entry.claim {
-            self.lender.drop_claim(claim);
-        }
+        self.end_claim(entry);
         self.forget_port(entry.port.uuid);
     }
 
+    fn end_claim(&self, entry: &PortEntry) {
+        if let Some(claim) = entry.claim {
+            self.lender.drop_claim(claim);
+        }
+    }
+
     fn forget_port(&self, uuid: Uuid) {
-        if let Err(error) = self.records.ports.remove(uuid) {
-            tracing::warn!(port = %uuid, %error, "its record stays");
+        if let Err(error) = self.records.ports.discard(uuid) {
+            tracing::warn!(port = %uuid, error = fault::chain(&error), "its record stays for now");
         }
     }
 
@@ -289,15 +312,16 @@ impl Daemon {
     /// kept all the same: it can still be looked at and removed.
     pub(super) fn restored_port(
         &self,
-        network: Option<&Network>,
+        network: OfRestored<'_>,
         record: PortRecord,
     ) -> Result<PortEntry> {
         let port = NetworkPort::parse(&record.xml).map_err(fault::document(DOMAIN))?;
-        let claim = network.and_then(|network| {
-            let claim = match port.plug.as_ref().map(|plug| self.share_of(network, plug)) {
-                None | Some(Ok(None)) => return None,
-                Some(Err(error)) => Err(error),
-                Some(Ok(Some(share))) => {
+        let claim_again = |network| {
+            let plug = port.plug.as_ref()?;
+            let claim = match self.share_of(network, plug) {
+                Ok(None) => return None,
+                Err(error) => Err(error),
+                Ok(Some(share)) => {
                     let holder = port_holder(network, &port);
                     let claim = self.lender.reclaim(port.uuid, share, &holder);
                     claim.map_err(|error| fault::lending::claim(&error))
@@ -308,7 +332,12 @@ impl Daemon {
                     tracing::error!(port = %port.uuid, %error, "its device is not claimed again");
                 })
                 .ok()
-        });
+        };
+        let claim = match network {
+            OfRestored::Running(network) => claim_again(Some(network)),
+            OfRestored::MayRun => claim_again(None),
+            OfRestored::Inactive => None,
+        };
         let claim = claim.or_else(|| self.lender.claim_of_port(port.uuid));
         Ok(PortEntry {
             port,

@@ -88,6 +88,15 @@ impl Ports {
         }
     }
 
+    /// Takes a port out of everybody's sight until it is removed, or [`Ports::made`] again. False: there
+    /// is none to be seen.
+    pub(super) fn hide(&self, network: Uuid, port: Uuid) -> bool {
+        let mut table = lock(&self.0);
+        let slot = table.slots.get_mut(&port);
+        let slot = slot.filter(|slot| slot.network == network);
+        slot.is_some_and(|slot| std::mem::take(&mut slot.is_made))
+    }
+
     /// Puts a port of an earlier daemon in, whether its network runs or not.
     pub(super) fn put(&self, network: Uuid, entry: PortEntry) {
         // Records are named by their ports, so there is none twice.

@@ -22,6 +22,7 @@ mod guests;
 mod host_interfaces;
 mod hostile_readers;
 mod in_process;
+mod leftovers;
 mod metadata;
 mod modes;
 mod networks;

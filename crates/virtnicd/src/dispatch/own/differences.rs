@@ -22,12 +22,48 @@ impl Daemon {
             .collect();
         let unread = self.barred.unread();
         let unread = unread.iter().map(unread_difference);
+        let undone = self.discarded_differences(apply);
         let found = self.lender.differences(|guest| self.may_run(guest));
         let found = found.iter().map(|difference| {
             let outcome = mended(&self.lender, difference, apply);
             self.difference(difference, outcome)
         });
-        barred.into_iter().chain(unread).chain(found).collect()
+        let of_records = barred.into_iter().chain(unread).chain(undone);
+        of_records.chain(found).collect()
+    }
+
+    /// Records of what is over that could not be removed; told while that is so.
+    fn discarded_differences(&self, apply: bool) -> Vec<Difference> {
+        let kinds = [
+            ("port", &self.records.ports),
+            ("guest", &self.records.domains),
+        ];
+        let left = kinds.into_iter().flat_map(|(kind, records)| {
+            let left = records.retry_discarded().into_iter();
+            left.map(move |(id, error)| (kind, id, error))
+        });
+        left.map(|(kind, id, error)| {
+            let reason = error.source.to_string();
+            Difference {
+                device: None,
+                guest: None,
+                what: format!(
+                    "the record of {kind} {id}, which is gone, is still there: '{}'",
+                    error.path.display()
+                ),
+                cause: format!("removing it fails: {reason}"),
+                remedy: "the next virtnicd would take it for true: see to it that the file can be \
+                         removed (is the file system read-only?); virtnicd then removes it"
+                    .to_owned(),
+                safe: true,
+                outcome: if apply {
+                    Outcome::Failed(reason)
+                } else {
+                    Outcome::Left
+                },
+            }
+        })
+        .collect()
     }
 
     /// Whether what a guest has is its own. One with a job under way may have been started by the time
@@ -134,8 +170,8 @@ fn unread_difference(record: &UnreadRecord) -> Difference {
              virsh list does not show, end it, remove '{path}' and start virtnicd again"
         ),
         RecordSubject::Network => format!(
-            "the network counts as inactive, and its guests keep what they have: remove '{path}', \
-             and start the network"
+            "the network counts as inactive; its guests and its ports keep what they have: remove \
+             '{path}', and start the network"
         ),
         RecordSubject::Port => format!(
             "what a guest has is listed by virtnic who all the same; a port that was made without \

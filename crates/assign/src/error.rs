@@ -118,6 +118,14 @@ pub enum Obstacle {
         /// What stands in the way.
         members: Vec<Blocker>,
     },
+    /// It is a PF, and its VFs would be gone without its driver.
+    #[error("it has {vfs} VFs, which would be gone")]
+    HasVfs {
+        /// How many.
+        vfs: usize,
+        /// The PF.
+        address: PciAddress,
+    },
     /// Another guest has a device that can't be parted from this one.
     #[error("device {member}, which {tie}, is lent to guest '{guest}'")]
     Tied {
@@ -454,6 +462,7 @@ impl Obstacle {
             | Self::InUse(_)
             | Self::PfDown { .. }
             | Self::GroupNotViable { .. }
+            | Self::HasVfs { .. }
             | Self::Tied { .. }
             | Self::NotDetached { .. }
             | Self::Enslaved { .. }
@@ -476,6 +485,7 @@ impl Obstacle {
             self,
             Self::InUse(_)
                 | Self::GroupNotViable { .. }
+                | Self::HasVfs { .. }
                 | Self::Tied { .. }
                 | Self::NotDetached { .. }
                 | Self::PfDown { .. }
@@ -514,6 +524,10 @@ impl Obstacle {
                     member.address
                 )
             }),
+            Self::HasVfs { address, .. } => Some(format!(
+                "give the guest one of them; or, if the card is to be its own, stop what lends \
+                 them and remove them first: echo 0 > /sys/bus/pci/devices/{address}/sriov_numvfs"
+            )),
             Self::NotDetached { .. } => {
                 Some("bind it to vfio-pci first, or set managed='yes'".to_owned())
             }

@@ -74,6 +74,25 @@ fn a_pf_where_a_vf_is_wanted() {
     assert_eq!(error.kind(), ErrorKind::ConfigUnsupported);
 }
 
+/// They could not be had back as they were.
+#[test]
+fn a_pf_is_not_parted_from_its_vfs() {
+    let machine = Machine::new("vfs=2");
+    let whole = Preparation::Vfio(VfioPreparation {
+        managed: true,
+        driver: None,
+        network: None,
+        profile: None,
+    });
+    let error = refused(&machine, &whole, machine.pf());
+    assert!(
+        chain(&error).ends_with("it has 2 VFs, which would be gone"),
+        "{}",
+        chain(&error)
+    );
+    assert!(error.obstacle.advice().unwrap().contains("sriov_numvfs"));
+}
+
 #[test]
 fn no_iommu() {
     let machine = Machine::new("vfs=1");

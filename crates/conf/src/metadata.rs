@@ -91,7 +91,7 @@ fn in_namespace(xml: &str, uri: &str, key: &str) -> Result<String, Error> {
     }
     let mut edits = Vec::new();
     for inner in node.descendants().filter(|node| node.is_element()) {
-        if inner.tag_name().namespace().is_none() {
+        if inner.tag_name().namespace().is_none_or(str::is_empty) {
             let prefix = format!("{key}:");
             edits.extend(names(xml, inner.range()).map(|at| (at..at, prefix.clone())));
         }

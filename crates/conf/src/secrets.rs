@@ -95,4 +95,12 @@ mod tests {
         let theirs = "<q:env xmlns:q='urn:q' passwd='p'/>";
         assert_eq!(hidden(theirs), theirs);
     }
+
+    #[test]
+    fn an_empty_namespace_is_none() {
+        assert_eq!(
+            hidden("<a xmlns='' passwd='p'><cookies xmlns=''>c</cookies></a>"),
+            "<a xmlns='' passwd='*****'></a>"
+        );
+    }
 }

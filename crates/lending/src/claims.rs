@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use assign::{ClaimError, Generation, Holder, Origin};
-use conf::DeviceId;
+use assign::{Assignment, ClaimError, Generation, Holder, Item, Origin, Phase};
+use conf::{DeviceId, Uuid};
 use pool::{Pool, ShareId, Taken, Uses};
 
+use crate::devices::host_device;
 use crate::error::{ChooseError, chain};
 use crate::ledger::{Chosen, Ledger, PoolRequest};
 use crate::state::{Share, lock, pool_holder, whole_or_part};
@@ -44,6 +45,12 @@ pub trait Claims {
 
     /// The claim as a plan tells it; `None`: it is only tried.
     fn generation(claim: Self::Claim) -> Option<Generation>;
+
+    /// What the guest itself has now, where a plan is about the time when it has given that back.
+    fn own(&self, share: Share, holder: &Holder) -> Option<&Assignment> {
+        let _ = (share, holder);
+        None
+    }
 }
 
 impl Claims for &Ledger {
@@ -84,6 +91,8 @@ impl Claims for &Ledger {
 pub struct Trial<'a> {
     ledger: &'a Ledger,
     pool: Pool,
+    /// What the guest that it is for has now, and will have given back.
+    own: Vec<Assignment>,
 }
 
 /// A claim in a trial.
@@ -98,12 +107,29 @@ pub enum TrialClaim {
 }
 
 impl Ledger {
-    /// A copy of the pool, to try choices on.
+    /// A copy of the pool, to try choices on, as it will be when that guest has given back what it has
+    /// now.
     #[must_use]
-    pub fn trial(&self) -> Trial<'_> {
+    pub fn trial(&self, guest: Uuid) -> Trial<'_> {
+        let state = lock(&self.state);
+        let mut pool = state.pool.clone();
+        let mut own = self.assigner.of_guest(guest);
+        // What could not be given back is nobody's to have.
+        own.retain(|line| line.phase == Phase::Lent);
+        for line in &own {
+            match line.item {
+                Item::Device(device) => drop(pool.release(device)),
+                Item::Link(generation) => {
+                    if let Some(share) = state.shares.get(&generation) {
+                        pool.release_share(*share);
+                    }
+                }
+            }
+        }
         Trial {
             ledger: self,
-            pool: lock(&self.state).pool.clone(),
+            pool,
+            own,
         }
     }
 }
@@ -124,7 +150,12 @@ impl Claims for Trial<'_> {
             let choice = self.pool.choose(&request.to_pool(excluded))?;
             let share = whole_or_part(request.network, request.mode, choice.device);
             let claim = self.claim(share, request.holder, Origin::PoolPort)?;
-            let plug = (self.ledger).plug(request.network, request.mode, share, choice.device);
+            let device = choice.device;
+            let is_own = self.own(share, request.holder).is_some();
+            let plug = match host_device(request.network, share) {
+                Some(plug) if is_own => Ok(plug),
+                _ => (self.ledger).plug(request.network, request.mode, share, device),
+            };
             match plug {
                 Ok(plug) => {
                     return Ok(Chosen {
@@ -151,14 +182,18 @@ impl Claims for Trial<'_> {
         let assigner = &self.ledger.assigner;
         match share {
             Share::Whole(device) => {
-                assigner.check_claim(device, true)?;
+                if self.own(share, holder).is_none() {
+                    assigner.check_claim(device, true)?;
+                }
                 self.pool
                     .claim(device, pool_holder(holder))
                     .map_err(refusal)?;
                 Ok(TrialClaim::Whole(device))
             }
             Share::Part(parent) => {
-                assigner.check_claim(parent, false)?;
+                if self.own(Share::Whole(parent), holder).is_none() {
+                    assigner.check_claim(parent, false)?;
+                }
                 let share = self
                     .pool
                     .share(parent, pool_holder(holder))
@@ -179,6 +214,14 @@ impl Claims for Trial<'_> {
 
     fn generation(_: TrialClaim) -> Option<Generation> {
         None
+    }
+
+    fn own(&self, share: Share, holder: &Holder) -> Option<&Assignment> {
+        self.own.iter().find(|line| match share {
+            Share::Whole(device) => line.item == Item::Device(device),
+            Share::Part(parent) => line.parent == Some(parent) && line.holder.mac == holder.mac,
+            Share::Tap => false,
+        })
     }
 }
 

@@ -120,7 +120,7 @@ impl Ledger {
 }
 
 /// The plug of a network that lends host devices.
-fn host_device(network: &Network, share: Share) -> Option<Plug> {
+pub(crate) fn host_device(network: &Network, share: Share) -> Option<Plug> {
     let forward = network.forward.as_ref();
     match (network.forward_mode(), share) {
         (

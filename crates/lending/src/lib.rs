@@ -36,7 +36,8 @@ pub use holder::{host_device_holder, interface_holder, port_holder};
 pub use ledger::{Chosen, Ledger, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
-    DevicePlan, GuestPlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, plan,
+    DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, PlanContext, PlannedDevice,
+    PlannedPort, plan,
 };
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};

@@ -146,7 +146,13 @@ pub enum Note {
     /// A passthrough network that lists a PF by its name lends the PF itself, which is seldom
     /// meant.
     LonePf(String),
+    /// The guest has it now, so that it can't be told what making it ready again takes.
+    HasIt,
 }
+
+/// Interfaces and host devices of one guest that are looked at: a machine's PCI buses have numbers up
+/// to 255, and each of them gets one.
+pub const MOST_DEVICES: usize = 256;
 
 /// Looks at every device of a guest: chooses, claims and checks. What is refused has no claim
 /// afterwards. Asks the host; blocks.
@@ -162,8 +168,18 @@ pub fn plan<C: Claims>(
         guest: domain.name.clone(),
         uuid: domain.uuid,
         obstacles: document::obstacles(domain, context),
-        devices: document::devices(domain, &networks),
+        devices: Vec::new(),
     };
+    let devices = domain.devices.interfaces.len() + domain.devices.hostdevs.len();
+    if devices > MOST_DEVICES {
+        plan.obstacles.push(GuestObstacle::TooMany {
+            guest: domain.name.clone(),
+            devices,
+            most: MOST_DEVICES,
+        });
+        return plan;
+    }
+    plan.devices = document::devices(domain, &networks);
     let mut walk = Walk {
         domain,
         claims,
@@ -312,6 +328,9 @@ impl fmt::Display for Note {
                 "this host and its own guests on macvtap can't reach each other (others can); \
                  <virtnic:direct host-access='yes'/> in the network gives the host a macvlan of \
                  its own",
+            ),
+            Self::HasIt => f.write_str(
+                "the guest has it now; what its next start would do is told when it is given back",
             ),
             Self::LonePf(name) => write!(
                 f,

@@ -22,6 +22,18 @@ pub enum GuestObstacle {
         /// Each element, by name.
         what: Vec<String>,
     },
+    /// It has more devices than are lent to one guest; none of them was looked at.
+    #[error(
+        "guest '{guest}' has {devices} devices of the host, and at most {most} are lent to one guest"
+    )]
+    TooMany {
+        /// Its name.
+        guest: String,
+        /// How many it asks for.
+        devices: usize,
+        /// How many there can be.
+        most: usize,
+    },
     /// It asks for CPUs or NUMA nodes that the host does not have.
     #[error("guest '{guest}' can't run here: {}", .what.join("; "))]
     Misplaced {

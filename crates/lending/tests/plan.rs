@@ -6,7 +6,7 @@ use assign::{Kind, Phase};
 use common::{Bench, guest, told};
 use conf::Plug;
 use host::{Fault, Host, Operation, Usage};
-use lending::{DeviceRefusal, Outcome, PlanRefusal, Role, Share, chain};
+use lending::{DeviceRefusal, Note, Outcome, PlanRefusal, Role, Share, chain};
 
 const LENDS: &str = "<forward mode='hostdev' managed='yes'><pf dev='sim0'/></forward>";
 
@@ -296,6 +296,53 @@ fn names_between_those_of_other_guests_are_found() {
             row(0)
         );
     }
+}
+
+/// What it has will be free by then.
+#[test]
+fn the_next_start_of_a_running_guest_is_not_in_its_own_way() {
+    let mut bench = Bench::new("pfs=1,vfs=1");
+    bench.run("n", LENDS);
+    bench.run(
+        "shared",
+        "<forward mode='bridge'><interface dev='sim0'/></forward>",
+    );
+    let devices = on("n", 1, "") + &on("shared", 2, "");
+    let web = guest("web", &devices);
+    let plan = bench.plan(&web);
+    let before = told(&plan);
+    let lent = bench.carry_out(&plan).unwrap();
+    let next = bench.try_plan(&web);
+    assert!(next.refusal().is_none(), "{}", refusal(&next));
+    let shares = |plan: &lending::GuestPlan| -> Vec<_> {
+        plan.planned()
+            .map(|(_, _, planned)| planned.share)
+            .collect()
+    };
+    assert_eq!(shares(&next), shares(&plan));
+    for (_, _, planned) in next.planned() {
+        assert!(planned.steps.is_empty() && planned.notes.contains(&Note::HasIt));
+    }
+    // It is in another's way all the same.
+    let db = bench.try_plan(&guest("db", &devices));
+    assert!(refusal(&db).contains("no free device"), "{}", refusal(&db));
+    bench.give_back(lent);
+    assert_eq!(told(&bench.try_plan(&web)), before);
+}
+
+#[test]
+fn no_more_devices_are_looked_at_than_a_guest_can_have() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let one = "<interface type='ethernet'/>";
+    let plan = bench.try_plan(&guest("web", &one.repeat(lending::MOST_DEVICES)));
+    assert_eq!(plan.planned().count(), lending::MOST_DEVICES);
+    let plan = bench.try_plan(&guest("web", &one.repeat(lending::MOST_DEVICES + 1)));
+    assert!(
+        refusal(&plan).contains("has 257 devices"),
+        "{}",
+        refusal(&plan)
+    );
+    assert!(plan.devices.is_empty());
 }
 
 #[test]

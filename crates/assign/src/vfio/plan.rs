@@ -69,6 +69,13 @@ impl Assigner {
             None => None,
         };
         let bind = pci.driver.as_deref() != Some(&driver);
+        if let Sriov::Physical { vfs, .. } = &pci.sriov
+            && bind
+            && !vfs.is_empty()
+        {
+            let vfs = vfs.len();
+            return Err(Obstacle::HasVfs { vfs, address });
+        }
         if bind {
             steps.push(Step::Bind {
                 driver: driver.clone(),

@@ -120,10 +120,11 @@ impl<'d> Element<'d> {
         self.node.tag_name().name()
     }
 
-    /// Its namespace's URI.
+    /// Its namespace's URI; none after `xmlns=''`, which is the way back into none.
     #[must_use]
     pub fn namespace(self) -> Option<&'d str> {
-        self.node.tag_name().namespace()
+        let uri = self.node.tag_name().namespace();
+        uri.filter(|uri| !uri.is_empty())
     }
 
     /// Whether it has this name and no namespace.

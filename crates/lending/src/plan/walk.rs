@@ -262,6 +262,12 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         mut planned: PlannedDevice,
         holder: &Holder,
     ) -> Result<PlannedDevice, DeviceRefusal> {
+        if let Some(own) = self.claims.own(planned.share, holder) {
+            planned.netdev = own.netdev;
+            planned.notes.push(Note::HasIt);
+            planned.claim = C::generation(claim);
+            return Ok(planned);
+        }
         match self.steps(&planned, holder) {
             Ok((steps, netdev)) => {
                 (planned.steps, planned.netdev) = (steps, netdev);

@@ -66,7 +66,7 @@ impl Bench {
     }
 
     pub(crate) fn try_plan(&self, guest: &Domain) -> GuestPlan {
-        let mut trial = self.ledger.trial();
+        let mut trial = self.ledger.trial(guest.uuid);
         plan(guest, &mut trial, &self.networks, &PlanContext::default())
     }
 

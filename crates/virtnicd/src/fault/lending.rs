@@ -74,7 +74,9 @@ pub(crate) fn change(error: ChangeError) -> Error {
 pub(crate) fn plan(refusal: PlanRefusal<'_>) -> Error {
     match refusal {
         PlanRefusal::Guest(
-            error @ (GuestObstacle::Unsupported { .. } | GuestObstacle::Misplaced { .. }),
+            error @ (GuestObstacle::Unsupported { .. }
+            | GuestObstacle::Misplaced { .. }
+            | GuestObstacle::TooMany { .. }),
         ) => Error::new(Code::ConfigUnsupported, Domain::Qemu, error.to_string()),
         PlanRefusal::Device(_, error) => device(error),
     }

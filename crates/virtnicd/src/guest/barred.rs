@@ -12,6 +12,7 @@ use records::Unreadable;
 use rpc::{Code, Error};
 
 use super::QEMU;
+use crate::daemon::Daemon;
 use crate::sync::lock;
 
 /// Those guests, and records of which not even that is known.
@@ -110,7 +111,7 @@ impl Barred {
     }
 
     /// Whether there is the record of a guest that can't be named. Looks for its file.
-    pub(super) fn has_nameless(&self) -> bool {
+    fn has_nameless(&self) -> bool {
         let unread = self.unread();
         unread.iter().any(|one| one.subject == RecordSubject::Guest)
     }
@@ -153,8 +154,23 @@ impl Barred {
     }
 }
 
+impl Daemon {
+    /// Refuses a guest whose process is there, where a record that says nothing may be this guest's.
+    /// Blocks.
+    pub(super) fn check_no_process(&self, guest: Uuid, name: &str) -> Result<(), Error> {
+        if !self.barred.has_nameless() {
+            return Ok(());
+        }
+        let unknown = |error: io::Error| Error::new(Code::SystemError, QEMU, error.to_string());
+        match self.launcher.find_stray(guest).map_err(unknown)? {
+            Some(pid) => Err(may_run(name, &format!("process {pid} has its uuid"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The refusal to start a guest a second time, with what tells that it may run.
-pub(super) fn may_run(name: &str, what: &str) -> Error {
+fn may_run(name: &str, what: &str) -> Error {
     let detail = format!(
         "guest '{name}' may be running already: {what}\n\
          See what is there: virtnic reconcile"

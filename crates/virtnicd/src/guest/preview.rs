@@ -16,16 +16,23 @@ impl Daemon {
     /// The plan of a guest's start. Asks the host, changes nothing; blocks.
     pub(crate) fn plan_report(&self, of: &PlanOf) -> Result<PlanReport> {
         let (domain, running) = self.guest_to_plan(of)?;
-        let mut trial = self.lender.trial();
+        let mut trial = self.lender.trial(domain.uuid);
         let context = self.plan_context(&domain);
         let plan = lending::plan(&domain, &mut trial, self, &context);
-        let would_start = plan.refusal().is_none();
+        let mut obstacles: Vec<_> = plan.obstacles.iter().map(ToString::to_string).collect();
+        if !running {
+            let (uuid, name) = (domain.uuid, &domain.name);
+            let known = self.barred.check(uuid, name);
+            let refused = known.and_then(|()| self.check_no_process(uuid, name)).err();
+            obstacles.extend(refused.map(|error| error.message().to_owned()));
+        }
+        let would_start = plan.refusal().is_none() && obstacles.is_empty();
         let devices = plan.devices.iter();
         Ok(PlanReport {
             guest_uuid: domain.uuid,
             running,
             would_start,
-            obstacles: plan.obstacles.iter().map(ToString::to_string).collect(),
+            obstacles,
             notes: Vec::new(),
             devices: (devices.map(|device| self.planned_device(&domain, device))).collect(),
             guest: domain.name,

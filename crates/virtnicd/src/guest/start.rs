@@ -2,7 +2,6 @@
 //! wherever it stopped.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
@@ -13,7 +12,7 @@ use rpc::{Code, Error};
 use super::cancel::Cancel;
 use super::end::give_all_back;
 use super::handle::{GuestHandle, Run};
-use super::{DomainRecord, QEMU, barred, control, links, record};
+use super::{DomainRecord, QEMU, control, links, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -149,22 +148,11 @@ impl Start<'_> {
         }
     }
 
-    /// Where a record that says nothing may be this guest's, its process may be there.
+    /// See [`Daemon::check_no_process`].
     async fn check_no_process(&self) -> Result<()> {
         let (daemon, handle) = (Arc::clone(self.daemon), Arc::clone(self.handle));
         blocking(QEMU, move || {
-            if !daemon.barred.has_nameless() {
-                return Ok(());
-            }
-            let found = daemon.launcher.find_stray(handle.uuid);
-            let unknown = |error: io::Error| Error::new(Code::SystemError, QEMU, error.to_string());
-            match found.map_err(unknown)? {
-                Some(pid) => Err(barred::may_run(
-                    &handle.name,
-                    &format!("process {pid} has its uuid"),
-                )),
-                None => Ok(()),
-            }
+            daemon.check_no_process(handle.uuid, &handle.name)
         })
         .await?
     }

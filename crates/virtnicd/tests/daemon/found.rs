@@ -180,6 +180,12 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
         assert_eq!(client.who().await.len(), 1, "{how}");
         let error = client.refused(start(&dom)).await;
         assert!(error.message().contains("reconcile"), "{how}: {error}");
+        let of = PlanOf::Guest("g1".into());
+        let plan = client.ok(VirtnicPlan { of }).await;
+        assert!(
+            !plan.would_start && plan.obstacles == [error.message()],
+            "{plan:?}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), spoilt);
         let told = client.ok(VirtnicReconcile { apply: true }).await;
         assert!(

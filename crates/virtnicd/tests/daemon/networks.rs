@@ -346,9 +346,10 @@ async fn what_a_networks_state_does_not_allow_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_marked_starts_with_the_daemon() {
+async fn what_is_marked_starts_with_the_host() {
     let root = Root::new();
     let daemon = root.start();
+    let next_boot = || std::fs::remove_file(root.path("run/virtnic/autostarted")).unwrap();
     let client = root.client().await;
     for (name, marked) in [("marked", true), ("unmarked", false)] {
         let net = client.define_network(&network_xml(name, "sim0")).await;
@@ -360,7 +361,9 @@ async fn what_is_marked_starts_with_the_daemon() {
             .await;
     }
     daemon.stop();
-    let daemon = root.start();
+    next_boot();
+    let mut daemon = root.start();
+    daemon.has_said("was started with the host");
     let client = root.client().await;
     assert_eq!(client.network_names(ACTIVE).await, ["marked"]);
     let net = client
@@ -376,6 +379,8 @@ async fn what_is_marked_starts_with_the_daemon() {
         .await;
     client.ok(NetworkDestroy { net }).await;
     daemon.stop();
-    let _daemon = root.start();
+    next_boot();
+    let mut daemon = root.start();
+    daemon.has_said("was started with the host");
     assert!(root.client().await.network_names(ACTIVE).await.is_empty());
 }

@@ -360,7 +360,8 @@ async fn what_is_marked_starts_with_the_daemon() {
             .await;
     }
     daemon.stop();
-    let daemon = root.start();
+    let mut daemon = root.start();
+    daemon.has_said(AUTOSTARTED);
     let client = root.client().await;
     assert_eq!(client.network_names(ACTIVE).await, ["marked"]);
     let net = client
@@ -376,6 +377,7 @@ async fn what_is_marked_starts_with_the_daemon() {
         .await;
     client.ok(NetworkDestroy { net }).await;
     daemon.stop();
-    let _daemon = root.start();
+    let mut daemon = root.start();
+    daemon.has_said(AUTOSTARTED);
     assert!(root.client().await.network_names(ACTIVE).await.is_empty());
 }

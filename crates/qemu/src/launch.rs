@@ -26,7 +26,7 @@ use crate::process::Process;
 use crate::qmp::QmpEvents;
 use crate::{
     ExitStatus, Guest, GuestEvents, GuestRecord, GuestState, Lifecycle, PauseReason, Qmp, QmpError,
-    SimulatedGuests,
+    Scopes, SimulatedGuests,
 };
 use start::{Begun, Starting};
 use unfinished::Unfinished;
@@ -58,6 +58,8 @@ pub struct LaunchSpec {
     /// Who QEMU runs as; `None`: as we do. Files of disks and serial ports are then opened by us
     /// and handed over, so that QEMU needs no right to them.
     pub run_as: Option<RunAs>,
+    /// Where QEMU's process goes; `None`: it stays in our control group. Simulated guests have none.
+    pub scopes: Option<Scopes>,
     /// Leave it halted.
     pub paused: bool,
     /// How long QEMU may take until its monitor greets.
@@ -96,6 +98,7 @@ impl LaunchSpec {
             pci_devices: BTreeMap::new(),
             usb_devices: BTreeMap::new(),
             run_as: None,
+            scopes: None,
             paused: false,
             deadline: DEADLINE,
         }
@@ -139,7 +142,8 @@ pub(crate) async fn launch(
         None => (None, None),
     };
     let first_steps = async {
-        let (qmp, qmp_events) = greet(&process, &monitor, spec.deadline).await?;
+        let greeted = greet(&process, &monitor, spec.deadline);
+        let ((qmp, qmp_events), ()) = tokio::try_join!(greeted, move_out(&process, &spec))?;
         placement::pin_vcpus(&qmp, process.pid(), &spec.domain).await?;
         let ptys = set_going(&qmp, &spec)
             .await
@@ -244,6 +248,17 @@ async fn end(
         within: KILL_DEADLINE,
         source: Box::new(error),
     }
+}
+
+/// Moves QEMU out of our control group, beside its own first steps. What it was given of memory
+/// before counts as ours for as long as it has it, so this is to begin as early as can be.
+async fn move_out(process: &Process, spec: &LaunchSpec) -> Result<(), Failure> {
+    if let (Process::Qemu(_), Some(scopes)) = (process, &spec.scopes) {
+        let domain = &spec.domain;
+        let moved = scopes.move_guest(&domain.name, domain.uuid, process.pid());
+        moved.await;
+    }
+    Ok(())
 }
 
 /// Waits for QEMU's greeting or its end, whichever comes first.

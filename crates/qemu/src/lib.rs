@@ -48,6 +48,7 @@ mod process;
 mod qmp;
 mod record;
 mod run_dir;
+mod scope;
 mod simulated;
 mod socket;
 mod state;
@@ -71,6 +72,7 @@ pub use qmp::{
 };
 pub use record::{GuestRecord, ReconnectError};
 pub use run_dir::sweep_run_dirs;
+pub use scope::Scopes;
 pub use simulated::{Answers, Faults, SimulatedGuest, SimulatedGuests, Unplug};
 pub use state::{Exit, ExitReason, ExitStatus, GuestState, PauseReason};
 pub use version::{emulator_version, machine_aliases};

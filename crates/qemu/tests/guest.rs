@@ -9,6 +9,8 @@ mod placement;
 mod printing;
 #[path = "guest/reconnecting.rs"]
 mod reconnecting;
+#[path = "guest/scope.rs"]
+mod scope;
 #[path = "guest/starting.rs"]
 mod starting;
 

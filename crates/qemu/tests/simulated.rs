@@ -5,13 +5,14 @@
 #[path = "simulated/devices.rs"]
 mod devices;
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use conf::Domain;
 use qemu::{
     Answers, ControlError, Exit, ExitReason, Faults, Guest, GuestEvent, GuestEvents, GuestState,
-    LaunchError, LaunchSpec, Launched, Launcher, PauseReason, ReconnectError, SimulatedGuest,
-    SimulatedGuests, Unplug,
+    LaunchError, LaunchSpec, Launched, Launcher, PauseReason, ReconnectError, Scopes,
+    SimulatedGuest, SimulatedGuests, Unplug,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -407,4 +408,18 @@ async fn five_hundred_guests_are_taken_up_at_once() {
             .all(|guest| guest.state() == GuestState::Running)
     );
     assert_eq!(bench.guests.running(), 500);
+}
+
+#[tokio::test]
+async fn it_has_no_process_that_systemd_could_move() {
+    let bench = Bench::new();
+    let busctl = bench.root.path().join("busctl");
+    let script = "#!/bin/sh\necho >\"${0%/*}/called\"\n";
+    std::fs::write(&busctl, script).unwrap();
+    std::fs::set_permissions(&busctl, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut spec = bench.spec("web");
+    spec.scopes = Scopes::under_systemd(bench.root.path());
+    spec.scopes.as_mut().unwrap().busctl = busctl;
+    bench.launcher.launch(spec).await.unwrap();
+    assert!(!bench.root.path().join("called").exists());
 }

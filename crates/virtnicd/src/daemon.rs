@@ -52,6 +52,8 @@ pub(crate) struct Daemon {
     connections: Mutex<HashMap<u64, Weak<Connection>>>,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
+    /// Where QEMU's processes go, under systemd.
+    pub(crate) scopes: Option<qemu::Scopes>,
     pub(crate) emulator: OnceCell<u64>,
     /// What short names of machines stand for.
     machines: OnceLock<HashMap<String, String>>,
@@ -178,6 +180,7 @@ impl Daemon {
             barred: Barred::default(),
             events: Events::default(),
             qemu_user,
+            scopes: qemu::Scopes::under_systemd(paths.systemd()),
             emulator: OnceCell::new(),
             machines: OnceLock::new(),
             last_id: AtomicI32::new(0),

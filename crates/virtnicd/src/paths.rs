@@ -8,6 +8,7 @@ pub(crate) struct Paths {
     definitions: PathBuf,
     run: PathBuf,
     log: PathBuf,
+    systemd: PathBuf,
 }
 
 impl Paths {
@@ -16,6 +17,7 @@ impl Paths {
             definitions: root.join("etc/virtnic"),
             run: root.join("run/virtnic"),
             log: root.join("var/log/virtnic"),
+            systemd: root.join("run/systemd/system"),
         }
     }
 
@@ -47,6 +49,12 @@ impl Paths {
     /// The log of one guest's QEMU.
     pub(crate) fn guest_log(&self, name: &str) -> PathBuf {
         self.log.join("qemu").join(format!("{name}.log"))
+    }
+
+    /// A directory that is there if systemd runs the host. A daemon with a root of its own is none of
+    /// systemd's services.
+    pub(crate) fn systemd(&self) -> &Path {
+        &self.systemd
     }
 
     /// The directory of what lasts until the next boot.

@@ -242,6 +242,7 @@ impl Start<'_> {
         let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
         spec.pci_devices = functions;
         spec.run_as = self.daemon.qemu_user.clone();
+        spec.scopes = self.daemon.scopes.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();
         spec.taps = taps;

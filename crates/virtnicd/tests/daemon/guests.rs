@@ -421,9 +421,6 @@ async fn a_vf_that_a_guest_names_itself_is_lent_to_it_and_to_no_other() {
     assert_eq!(addresses.len(), 4);
 }
 
-/// The daemon is ready before that: whoever waits for it may be what a guest waits for.
-const AUTOSTARTED: &str = "what is marked for it was started with the host";
-
 #[tokio::test]
 async fn marked_guests_start_once_a_boot() {
     let root = Root::new();

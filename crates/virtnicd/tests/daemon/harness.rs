@@ -20,6 +20,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Two PFs, `sim0` and `sim1`, of four VFs each.
 pub(crate) const SHAPE: &str = "pfs=2,vfs=8";
 
+/// What a daemon says when what starts with the host has started. It is ready before that: whoever
+/// waits for it may be what a guest waits for.
+pub(crate) const AUTOSTARTED: &str = "what is marked for it was started with the host";
+
 /// Where a daemon keeps everything. Outlives the daemons that run on it.
 pub(crate) struct Root(TempDir);
 

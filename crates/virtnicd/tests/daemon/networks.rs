@@ -363,7 +363,7 @@ async fn what_is_marked_starts_with_the_host() {
     daemon.stop();
     next_boot();
     let mut daemon = root.start();
-    daemon.has_said("was started with the host");
+    daemon.has_said(AUTOSTARTED);
     let client = root.client().await;
     assert_eq!(client.network_names(ACTIVE).await, ["marked"]);
     let net = client
@@ -381,6 +381,6 @@ async fn what_is_marked_starts_with_the_host() {
     daemon.stop();
     next_boot();
     let mut daemon = root.start();
-    daemon.has_said("was started with the host");
+    daemon.has_said(AUTOSTARTED);
     assert!(root.client().await.network_names(ACTIVE).await.is_empty());
 }

@@ -10,6 +10,7 @@ use host::{BondDetails, HostError, Netdev, NetdevDetails, SharedHost};
 use rpc::flags::ListInterfaces;
 use rpc::{Code, Domain, Error, Iface};
 
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -121,14 +122,8 @@ impl Daemon {
         at: impl FnOnce(&SharedHost) -> Seen<T> + Send + 'static,
     ) -> Result<T> {
         let host = Arc::clone(&self.host);
-        match tokio::task::spawn_blocking(move || at(&host)).await {
-            Ok(outcome) => outcome.map_err(fault::host(DOMAIN)),
-            Err(_) => Err(Error::new(
-                Code::InternalError,
-                DOMAIN,
-                "looking at the host broke off; the log says why",
-            )),
-        }
+        let seen = blocking(DOMAIN, move || at(&host)).await?;
+        seen.map_err(fault::host(DOMAIN))
     }
 }
 

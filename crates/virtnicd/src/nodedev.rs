@@ -13,6 +13,7 @@ use host::{HostError, LinkState, NicAbility, PciDevice, SharedHost, Sriov};
 use rpc::flags::ListNodeDevices;
 use rpc::{Code, Domain, Error, NodeDev};
 
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -76,14 +77,8 @@ impl Daemon {
             uuid: self.node.uuid.as_deref().and_then(|uuid| uuid.parse().ok()),
             in_sysfs: !self.simulated,
         };
-        match tokio::task::spawn_blocking(move || at(&devices)).await {
-            Ok(outcome) => outcome.map_err(fault::host(Domain::NodeDevice)),
-            Err(_) => Err(Error::new(
-                Code::InternalError,
-                Domain::NodeDevice,
-                "the look at the host's devices broke off; the log says why",
-            )),
-        }
+        let seen = blocking(Domain::NodeDevice, move || at(&devices)).await?;
+        seen.map_err(fault::host(Domain::NodeDevice))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A guest as everybody but its owner has it: something to look at, and somebody to ask.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conf::Uuid;
 use lending::Attachment;
@@ -13,6 +14,7 @@ use super::console::Consoles;
 use super::life::Life;
 use super::{DOMAIN, QEMU, control};
 use crate::affect::Subject;
+use crate::blocking::stopping;
 use crate::fault::{self, Result};
 use crate::registry::Named;
 
@@ -23,6 +25,8 @@ pub(crate) struct GuestHandle {
     pub(super) uuid: Uuid,
     mailbox: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
+    /// The daemon stops, so that nobody hears any more.
+    is_deaf: AtomicBool,
     pub(super) consoles: Consoles,
 }
 
@@ -166,6 +170,7 @@ impl GuestHandle {
             uuid,
             mailbox,
             view,
+            is_deaf: AtomicBool::new(false),
             consoles: Consoles::default(),
         }
     }
@@ -180,8 +185,19 @@ impl GuestHandle {
     pub(crate) async fn ask(&self, request: Request) -> std::result::Result<Result<()>, Gone> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Ask(request, reply);
-        self.mailbox.send(message).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)
+        let silence = || match self.is_deaf.load(Ordering::Acquire) {
+            true => Ok(Err(stopping(QEMU))),
+            false => Err(Gone),
+        };
+        if self.mailbox.send(message).await.is_err() {
+            return silence();
+        }
+        answer.await.map_or_else(|_| silence(), Ok)
+    }
+
+    /// Its owner goes, and the guest stays.
+    pub(super) fn stop_asking(&self) {
+        self.is_deaf.store(true, Ordering::Release);
     }
 
     /// The same, for a guest that must be there.

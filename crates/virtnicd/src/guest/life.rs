@@ -43,7 +43,8 @@ pub(crate) enum Job {
     CleanUp,
 }
 
-/// Whether the definition is being written to the disk.
+/// Whether the definition is being written to the disk, or is about to be by the job under way: what that
+/// writes was made of the definition as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writing {
     /// No.

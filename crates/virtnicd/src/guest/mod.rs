@@ -210,6 +210,7 @@ impl Daemon {
             if let Ok(answer) = handle.ask(request()).await {
                 return answer.map(|()| handle);
             }
+            tokio::task::yield_now().await;
         }
     }
 

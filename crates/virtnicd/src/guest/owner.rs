@@ -22,6 +22,7 @@ use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
 use super::start::{self, StartWish, Started};
 use super::{QEMU, control, end, follow, stock};
 use crate::affect::Affected;
+use crate::blocking::broke_off;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::sync::lock;
@@ -62,6 +63,8 @@ pub(super) struct Owner {
 struct Current {
     kind: Job,
     work: JoinHandle<Done>,
+    /// The definition is written when it is done.
+    will_write: bool,
     cancel: Cancel,
     /// Who asked.
     reply: Option<Reply>,
@@ -192,7 +195,7 @@ impl Owner {
                 },
                 () = until(self.retry) => self.ask_again(),
                 // What is under way goes on, and the records tell the next daemon of it.
-                () = &mut stopped => return,
+                () = &mut stopped => return self.handle.stop_asking(),
             }
             self.go_on();
             self.publish();
@@ -251,9 +254,10 @@ impl Owner {
                 Kind::Write => (false, true),
             };
             let job = self.job.as_ref().map_or(Job::None, |job| job.kind);
+            let will_write = self.job.as_ref().is_some_and(|job| job.will_write);
             let writing = match self.writing {
-                Some(_) => Writing::Busy,
-                None => Writing::Idle,
+                None if !will_write => Writing::Idle,
+                _ => Writing::Busy,
             };
             let admission = admit(self.state.life, job, writing, kind);
             let is_behind = wants_run && runs || wants_write && writes;
@@ -361,6 +365,7 @@ impl Owner {
         self.job = Some(Current {
             kind,
             work: work(cancel.clone(), Arc::clone(&progress)),
+            will_write: false,
             cancel,
             reply,
             stops: Vec::new(),
@@ -441,12 +446,16 @@ impl Owner {
                     return;
                 };
                 let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                let will_write = config.is_some();
                 self.begin(Job::Control, Some(reply), |_, _| {
                     tokio::spawn(async move {
                         let changed = change::follow(&daemon, &handle, &run, old, new).await;
                         Done::Changed(changed.map(Box::new), config)
                     })
                 });
+                if let Some(job) = &mut self.job {
+                    job.will_write = will_write;
+                }
             }
             Ok((None, Some(config))) => self.write(WriteWhat::Keep(config), Some(reply)),
             Ok((None, None)) => self.answers.push((reply, Ok(()))),
@@ -577,7 +586,7 @@ impl Owner {
         };
         let done = match done {
             Ok(done) => done,
-            Err(_) => return self.job_broke(kind, reply, stops, &progress),
+            Err(error) => return self.job_broke(&error, kind, reply, stops, &progress),
         };
         match done {
             Done::Started(started) => self.started(*started, reply, stops),
@@ -757,15 +766,13 @@ impl Owner {
     /// A step panicked: what it took of the host is given back as far as it is known.
     fn job_broke(
         &mut self,
+        error: &JoinError,
         kind: Job,
         reply: Option<Reply>,
         stops: Vec<Reply>,
         progress: &Mutex<Vec<Attachment>>,
     ) {
-        let error = || {
-            let detail = "what was asked broke off; the log says why";
-            Error::new(Code::InternalError, QEMU, detail)
-        };
+        let error = || broke_off(QEMU, error);
         let replies = reply.into_iter().chain(stops);
         self.answers
             .extend(replies.map(|reply| (reply, Err(error()))));
@@ -807,10 +814,7 @@ impl Owner {
                 return;
             }
             Ok(Err(error)) => error,
-            Err(_) => {
-                let detail = "ending it broke off; the log says why";
-                Error::new(Code::InternalError, QEMU, detail)
-            }
+            Err(error) => broke_off(QEMU, &error),
         };
         if ending.exit.is_some() {
             return;
@@ -829,10 +833,7 @@ impl Owner {
         };
         let written = match written {
             Ok(written) => written.map_err(|error| write.error(&self.handle.name, error)),
-            Err(_) => {
-                let detail = "writing the definition broke off; the log says why";
-                Err(Error::new(Code::InternalError, QEMU, detail))
-            }
+            Err(error) => Err(broke_off(QEMU, &error)),
         };
         let Write {
             what,

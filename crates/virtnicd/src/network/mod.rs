@@ -11,6 +11,7 @@ mod table;
 mod update;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
 use lending::NetworkProblem;
@@ -38,6 +39,8 @@ pub(crate) struct NetworkHandle {
     uuid: Uuid,
     mailbox: mpsc::Sender<Work>,
     view: watch::Receiver<Arc<NetworkState>>,
+    /// The daemon stops, so that nobody hears any more.
+    is_deaf: AtomicBool,
 }
 
 impl Named for NetworkHandle {
@@ -373,6 +376,7 @@ impl Daemon {
             if let Ok(done) = asked.await {
                 return done.map(|()| handle);
             }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{DOMAIN, NetworkHandle};
 use crate::affect::Subject;
+use crate::blocking::stopping;
 use crate::daemon::Daemon;
 use crate::fault::Result;
 
@@ -72,6 +73,7 @@ pub(super) fn make(daemon: &Arc<Daemon>, name: &str, uuid: Uuid) -> Arc<NetworkH
         uuid,
         mailbox,
         view,
+        is_deaf: AtomicBool::new(false),
     });
     tokio::spawn(own(Arc::clone(daemon), Arc::clone(&handle), works, shown));
     handle
@@ -89,7 +91,7 @@ async fn own(
     loop {
         let work = tokio::select! {
             work = works.recv() => work,
-            () = &mut stopped => return,
+            () = &mut stopped => return handle.is_deaf.store(true, Ordering::Release),
         };
         let Some(work) = work else { return };
         let mut given = state.clone();
@@ -139,9 +141,15 @@ impl NetworkHandle {
                 let _ = reply.send(done);
             })
         });
-        self.mailbox.send(work).await.map_err(|_| Gone)?;
+        if self.mailbox.send(work).await.is_err() {
+            return match self.is_deaf.load(Ordering::Acquire) {
+                true => Ok(Err(stopping(DOMAIN))),
+                false => Err(Gone),
+            };
+        }
         match answer.await {
             Ok(done) => Ok(done),
+            Err(_) if self.is_deaf.load(Ordering::Acquire) => Ok(Err(stopping(DOMAIN))),
             Err(_) if began.load(Ordering::Relaxed) => {
                 let detail = "what was asked broke off; the log says why";
                 Ok(Err(Error::new(Code::InternalError, DOMAIN, detail)))

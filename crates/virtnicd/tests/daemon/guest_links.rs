@@ -8,18 +8,18 @@ use rpc::*;
 use crate::harness::*;
 use crate::updates::{running, sharing};
 
-const LIVE: u32 = 1;
-const CONFIG: u32 = 2;
+pub(crate) const LIVE: u32 = 1;
+pub(crate) const CONFIG: u32 = 2;
 
 /// A guest's interface as its document shows it, cut out of it as `virsh` does.
-async fn shown_interface(client: &Client, dom: &Dom, flags: u32) -> String {
+pub(crate) async fn shown_interface(client: &Client, dom: &Dom, flags: u32) -> String {
     let xml = client.guest_dump(dom, flags).await;
     let start = xml.find("<interface").unwrap();
     let end = xml.find("</interface>").unwrap() + "</interface>".len();
     xml[start..end].to_owned()
 }
 
-fn with_link(interface: &str, state: &str) -> String {
+pub(crate) fn with_link(interface: &str, state: &str) -> String {
     let without = interface
         .replace("<link state='up'/>", "")
         .replace("<link state='down'/>", "");
@@ -29,7 +29,7 @@ fn with_link(interface: &str, state: &str) -> String {
     )
 }
 
-fn change(dom: &Dom, xml: &str, flags: u32) -> DomainUpdateDeviceFlags {
+pub(crate) fn change(dom: &Dom, xml: &str, flags: u32) -> DomainUpdateDeviceFlags {
     DomainUpdateDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),

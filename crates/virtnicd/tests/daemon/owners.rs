@@ -9,6 +9,7 @@ use qemu::{Answers, Faults};
 use rpc::client::CallError;
 use rpc::*;
 
+use crate::guest_links::{CONFIG, LIVE, change, shown_interface, with_link};
 use crate::harness::*;
 use crate::in_process::{Site, until};
 
@@ -272,6 +273,106 @@ async fn no_definition_that_was_acknowledged_is_lost() {
     assert_eq!(client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await, shown);
     client.ok(DomainUndefine { dom }).await;
     assert!(client.guest_names(0).await.is_empty());
+}
+
+/// What a change writes was made of the definition as it was when it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_waits_for_a_change_that_will_write_it() {
+    for undefine in [false, true] {
+        let site = Site::new();
+        let daemon = site.start().await;
+        let client = site.root.client().await;
+        client.running_network("n1", "sim0").await;
+        let dom = client.running_guest("g1", "n1").await;
+        let document = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
+        let interface = shown_interface(&client, &dom, 0).await;
+        let both = change(&dom, &with_link(&interface, "down"), LIVE | CONFIG);
+        let held = site.simulation.host.hold(Operation::SetLink);
+        let changing = tokio::spawn({
+            let changer = site.root.client().await;
+            async move { changer.ok(both).await }
+        });
+        let held = tokio::task::spawn_blocking(move || {
+            held.reached();
+            held
+        });
+        let held = held.await.unwrap();
+        let (definer, of) = (site.root.client().await, dom.clone());
+        let titled = document.replace("</uuid>", "</uuid><title>new</title>");
+        let mut defining = tokio::spawn(async move {
+            match undefine {
+                true => definer.ok(DomainUndefine { dom: of }).await,
+                false => drop(definer.define_guest(&titled).await),
+            }
+        });
+        // It is not said to be done while something else is about to be written.
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut defining).await;
+        assert!(early.is_err());
+        drop(held);
+        changing.await.unwrap();
+        defining.await.unwrap();
+        let is_kept = async |client: &Client| {
+            let persistent = client.ok(DomainIsPersistent { dom: dom.clone() }).await;
+            let shown = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
+            (persistent, shown.contains("<title>new</title>"))
+        };
+        assert_eq!(is_kept(&client).await, (!undefine, !undefine));
+        daemon.stop().await;
+        let _daemon = site.start().await;
+        let client = site.root.client().await;
+        assert_eq!(is_kept(&client).await, (!undefine, !undefine));
+    }
+}
+
+/// Who is not told how it went is not told that there is no such thing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_takes_nothing_for_gone() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    let net = client.running_network("n1", "sim0").await;
+    let dom = client.define_guest(&guest_xml("g1", "")).await;
+    let mut askers = Vec::new();
+    for number in 0..4 {
+        let (client, dom, net) = (site.root.client().await, dom.clone(), net.clone());
+        let autostart = true;
+        askers.push(tokio::spawn(async move {
+            let mut refused = Vec::new();
+            loop {
+                let (dom, net) = (dom.clone(), net.clone());
+                let answer = match number % 2 {
+                    0 => {
+                        client
+                            .rpc
+                            .call(&DomainSetAutostart { dom, autostart })
+                            .await
+                    }
+                    _ => {
+                        client
+                            .rpc
+                            .call(&NetworkSetAutostart { net, autostart })
+                            .await
+                    }
+                };
+                match answer {
+                    Ok(()) => {}
+                    Err(CallError::Refused(error)) => refused.push(error),
+                    Err(_) => return refused,
+                }
+            }
+        }));
+    }
+    until("they ask", async || {
+        let autostarts = async || client.ok(DomainGetAutostart { dom: dom.clone() }).await;
+        autostarts().await
+    })
+    .await;
+    daemon.stop().await;
+    for asker in askers {
+        for error in asker.await.unwrap() {
+            assert_eq!(error.code(), Code::OperationAborted, "{error}");
+        }
+    }
 }
 
 /// Every call that changes something, from many clients at once, on a host that takes its time.

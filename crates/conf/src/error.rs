@@ -108,6 +108,11 @@ impl Faults {
         })
     }
 
+    /// What was read; `None` after a fault, which is kept.
+    pub(crate) fn optional<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        self.or(result.map(Some), || None)
+    }
+
     /// Keeps a fault, and those told with it, as far as they are told.
     pub(crate) fn push(&mut self, mut error: Error) {
         match &mut self.0 {

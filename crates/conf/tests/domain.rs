@@ -877,3 +877,15 @@ fn a_guests_name_must_be_fit_for_a_file() {
     let long = guest("q35", "", "").replace("<name>g<", &format!("<name>{}<", "n".repeat(241)));
     assert_eq!(Domain::parse(&long).unwrap_err().kind, ErrorKind::Xml);
 }
+
+#[test]
+fn a_machine_that_is_not_made_is_refused_where_it_stands() {
+    let text = guest("foo", "", "");
+    let error = Domain::parse(&text).unwrap_err();
+    assert_eq!(
+        error.message,
+        "machine='foo' on <type>: expected q35 or pc, or one of their versions"
+    );
+    assert_eq!(error.path.as_deref(), Some("/domain/os/type/@machine"));
+    assert!(error.position.is_some());
+}

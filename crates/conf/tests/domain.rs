@@ -889,3 +889,23 @@ fn a_machine_that_is_not_made_is_refused_where_it_stands() {
     assert_eq!(error.path.as_deref(), Some("/domain/os/type/@machine"));
     assert!(error.position.is_some());
 }
+
+#[test]
+fn a_host_device_of_another_kind_is_named_by_its_kind() {
+    let scsi = "<hostdev mode='subsystem' type='scsi'><source/></hostdev>\
+                <hostdev mode='capabilities' type='storage'/><tpm model='x'/>";
+    let domain = Domain::parse(&guest("q35", "", scsi)).unwrap();
+    let found: Vec<_> = domain
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "/domain/devices/hostdev/@type='scsi'",
+            "/domain/devices/hostdev/@mode='capabilities'",
+            "/domain/devices/tpm"
+        ]
+    );
+}

@@ -176,12 +176,9 @@ impl Difference {
                 true => format!("stop the guest, then remove it: ip link delete {netdev}"),
             },
             Self::LinkMissing { .. } | Self::DeviceMissing { .. } => {
-                "detach the interface from the guest and attach it again, or restart the guest"
-                    .to_owned()
+                "stop the guest and start it: it is given the device anew".to_owned()
             }
-            Self::Changed { .. } => {
-                "set it back, or detach the interface from the guest and attach it again".to_owned()
-            }
+            Self::Changed { .. } => "set it back, or stop the guest and start it".to_owned(),
             Self::NoGuest { .. } => "give it back".to_owned(),
             Self::Dirty { .. } => "try once more to restore it".to_owned(),
             Self::UnreadableRecord { .. } => {
@@ -198,6 +195,16 @@ impl Difference {
                  that is lent the VF gets its own in any case"
             ),
             Self::Unknown { .. } => "see to what the kernel says, and look again".to_owned(),
+        }
+    }
+
+    /// What was done, once it is mended.
+    #[must_use]
+    pub fn done(&self) -> &'static str {
+        match self {
+            Self::OrphanedLink { .. } => "it was removed",
+            Self::Dirty { .. } => "it was restored",
+            _ => "it was given back",
         }
     }
 

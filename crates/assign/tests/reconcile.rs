@@ -28,6 +28,8 @@ fn told(machine: &Machine, assigner: &Assigner, runs: impl Fn(Uuid) -> bool) -> 
         let line = difference.to_string();
         assert!(!line.contains('\n') && !difference.cause().is_empty());
         assert!(!difference.remedy().is_empty());
+        // Nothing is attached to a guest that runs.
+        assert!(!difference.remedy().contains("attach"), "{difference}");
     }
     differences
 }

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::xml::{Base, Element, FromXml, Writer};
+use crate::{Error, Faults};
 
 /// Where a PCI function sits, on the host or in a guest.
 ///
@@ -120,15 +120,24 @@ impl From<PciAddress> for String {
 impl FromXml for PciAddress {
     /// Reads the four attributes, in any base; those that are missing are 0.
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        let domain = element.number_in("domain", Base::Any, u64::from(u32::MAX))?;
-        let bus = element.number_in("bus", Base::Any, 0xff)?;
-        let slot = element.number_in("slot", Base::Any, 0x1f)?;
-        let function = element.number_in("function", Base::Any, 7)?;
+        let mut faults = Faults::default();
+        let domain = element.number_in("domain", Base::Any, u64::from(u32::MAX));
+        let domain = faults.or_default(domain).unwrap_or(0);
+        let mut number = |name, max| {
+            let number = faults.or_default(element.number_in(name, Base::Any, max));
+            number.unwrap_or(0)
+        };
+        let (bus, slot, function) = (
+            number("bus", 0xff),
+            number("slot", 0x1f),
+            number("function", 7),
+        );
+        faults.finish()?;
         Ok(Self {
-            domain: domain.unwrap_or(0),
-            bus: bus.unwrap_or(0),
-            slot: slot.unwrap_or(0),
-            function: function.unwrap_or(0),
+            domain,
+            bus,
+            slot,
+            function,
         })
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::xml::{Base, Element, ToXml, Writer, parse_unsigned};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// Averages, peaks and floors: KiB/s that still fit a 64-bit count of bits.
 const MAX_RATE: u64 = 1 << 54;
@@ -45,10 +45,14 @@ impl Bandwidth {
                 .map(|child| Rate::parse(child, floor_allowed))
                 .transpose()
         };
+        let mut faults = Faults::default();
         let bandwidth = Self {
-            inbound: rate("inbound", floor_allowed)?.filter(Rate::limits),
-            outbound: rate("outbound", false)?.filter(Rate::limits),
+            inbound: (faults.or_default(rate("inbound", floor_allowed))).filter(Rate::limits),
+            outbound: faults
+                .or_default(rate("outbound", false))
+                .filter(Rate::limits),
         };
+        faults.finish()?;
         Ok((bandwidth != Self::default()).then_some(bandwidth))
     }
 
@@ -94,12 +98,14 @@ impl Rate {
             }
         };
         let name = element.name();
+        let mut faults = Faults::default();
         let rate = Self {
-            average: value("average", MAX_RATE, "KiB/s")?,
-            peak: value("peak", MAX_RATE, "KiB/s")?,
-            floor: value("floor", MAX_RATE, "KiB/s")?,
-            burst: value("burst", MAX_BURST, "KiB")?,
+            average: faults.or_default(value("average", MAX_RATE, "KiB/s")),
+            peak: faults.or_default(value("peak", MAX_RATE, "KiB/s")),
+            floor: faults.or_default(value("floor", MAX_RATE, "KiB/s")),
+            burst: faults.or_default(value("burst", MAX_BURST, "KiB")),
         };
+        faults.finish()?;
         if rate.average.is_none() && rate.floor.is_none() {
             let expected = if floor_allowed {
                 "'average' or 'floor'"

@@ -14,6 +14,8 @@ pub struct Error {
     pub position: Option<(u32, u32)>,
     /// The element, as `/network/forward/pf`.
     pub path: Option<String>,
+    /// What a person can do about it, where that is more than to write what was expected.
+    pub advice: Option<String>,
     /// What else is wrong with the same document, as far as it could be read, up to [`MAX_FAULTS`]
     /// in all; each of these has nothing here.
     pub also: Vec<Error>,
@@ -62,6 +64,7 @@ impl Error {
             message: shortened(message.into()),
             position: None,
             path: None,
+            advice: None,
             also: Vec::new(),
         }
     }
@@ -106,6 +109,11 @@ impl Faults {
             self.push(error);
             instead()
         })
+    }
+
+    /// What was read; `None` after a fault, which is kept.
+    pub(crate) fn optional<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        self.or(result.map(Some), || None)
     }
 
     /// Keeps a fault, and those told with it, as far as they are told.

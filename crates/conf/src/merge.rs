@@ -183,10 +183,17 @@ impl Network {
         } else {
             format!("it has {}", known.join(", "))
         };
-        Err(Error::new(
-            ErrorKind::ConfigUnsupported,
-            format!("network '{}' has no portgroup '{name}'; {known}", self.name),
-        ))
+        let network = &self.name;
+        Err(Error {
+            advice: Some(format!(
+                "leave portgroup='{name}' out, or add it to the network: virsh net-update \
+                 {network} add portgroup \"<portgroup name='{name}'/>\" --live --config"
+            )),
+            ..Error::new(
+                ErrorKind::ConfigUnsupported,
+                format!("network '{network}' has no portgroup '{name}'; {known}"),
+            )
+        })
     }
 }
 
@@ -296,6 +303,11 @@ mod tests {
         assert_eq!(
             error.message,
             "network 'n' has no portgroup 'Web'; it has 'web'"
+        );
+        let advice = error.advice.as_deref().unwrap();
+        assert!(
+            advice.contains("virsh net-update n add portgroup"),
+            "{advice}"
         );
         // The daemon can ask the same when a guest is defined.
         assert_eq!(network.wanted_port_group(Some("Web")), Err(error));

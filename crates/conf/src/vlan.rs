@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::xml::{Base, Element, FromXml, ToXml, Writer, keywords};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// The VLANs that a port carries. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,10 +47,12 @@ impl FromXml for Vlan {
             let message = format!("<vlan> has more than {MAX_TAGS} of <tag>, one for each VLAN");
             return Err(beyond.error(ErrorKind::Xml, message));
         }
-        let tags = element
-            .children_named("tag")
-            .map(VlanTag::from_xml)
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut faults, mut tags) = (Faults::default(), Vec::new());
+        faults.each(element.children_named("tag"), |tag| {
+            tags.push(VlanTag::from_xml(tag)?);
+            Ok(())
+        });
+        faults.finish()?;
         if tags.is_empty() {
             return Err(element.error(ErrorKind::Xml, "<vlan> needs at least one <tag>"));
         }
@@ -82,10 +84,12 @@ impl FromXml for Vlan {
 
 impl FromXml for VlanTag {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        let id = element
-            .number_in("id", Base::Ten, 4095)?
-            .ok_or_else(|| element.missing(ErrorKind::Xml, "id"))?;
-        let native = element.keyword("nativeMode")?;
+        let mut faults = Faults::default();
+        let id = element.number_in("id", Base::Ten, 4095);
+        let id = id.and_then(|id| id.ok_or_else(|| element.missing(ErrorKind::Xml, "id")));
+        let id = faults.or_default(id);
+        let native = faults.or_default(element.keyword("nativeMode"));
+        faults.finish()?;
         Ok(Self { id, native })
     }
 }

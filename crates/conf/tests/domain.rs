@@ -877,3 +877,35 @@ fn a_guests_name_must_be_fit_for_a_file() {
     let long = guest("q35", "", "").replace("<name>g<", &format!("<name>{}<", "n".repeat(241)));
     assert_eq!(Domain::parse(&long).unwrap_err().kind, ErrorKind::Xml);
 }
+
+#[test]
+fn a_machine_that_is_not_made_is_refused_where_it_stands() {
+    let text = guest("foo", "", "");
+    let error = Domain::parse(&text).unwrap_err();
+    assert_eq!(
+        error.message,
+        "machine='foo' on <type>: expected q35 or pc, or one of their versions"
+    );
+    assert_eq!(error.path.as_deref(), Some("/domain/os/type/@machine"));
+    assert!(error.position.is_some());
+}
+
+#[test]
+fn a_host_device_of_another_kind_is_named_by_its_kind() {
+    let scsi = "<hostdev mode='subsystem' type='scsi'><source/></hostdev>\
+                <hostdev mode='capabilities' type='storage'/><tpm model='x'/>";
+    let domain = Domain::parse(&guest("q35", "", scsi)).unwrap();
+    let found: Vec<_> = domain
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "/domain/devices/hostdev/@type='scsi'",
+            "/domain/devices/hostdev/@mode='capabilities'",
+            "/domain/devices/tpm"
+        ]
+    );
+}

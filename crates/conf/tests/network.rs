@@ -247,11 +247,46 @@ fn impossible_networks_are_refused_by_name() {
         let error = network(inside).validate().unwrap_err();
         assert_eq!(error.kind, conf::ErrorKind::ConfigUnsupported, "{inside}");
         assert_eq!(
-            error.to_string(),
+            error.message,
             format!("network 'n': {expected}"),
             "{inside}"
         );
+        let path = error.path.unwrap();
+        assert!(path.starts_with("/network/"), "{inside}: {path}");
+        assert!(error.position.unwrap() > (1, 1), "{inside}");
     }
+}
+
+#[test]
+fn all_that_a_forward_mode_forbids_is_told_with_its_place() {
+    let text = "<network xmlns:virtnic='urn:virtnic:1'><name>n</name>\n<forward mode='hostdev'/>\n\
+                <domain name='d'/>\n<ip address='10.0.0.1'/>\n<bandwidth><inbound average='1'/>\
+                </bandwidth>\n<portgroup name='g'/><portgroup name='g'/>\n\
+                <virtnic:direct host-access='yes'/>\n</network>";
+    let told = Network::parse(text).unwrap().validate().unwrap_err();
+    let told = told.to_string();
+    for place in [
+        "/network/domain, line 3, column 1",
+        "/network/ip, line 4, column 1",
+        "/network/bandwidth, line 5, column 1",
+        "/network/portgroup, line 6, column 22",
+        "/network/virtnic:direct, line 7, column 1",
+    ] {
+        assert!(told.contains(place), "no {place} in {told}");
+    }
+    // What was changed since has no place any more.
+    let network = Network::parse("<network><name>n</name></network>").unwrap();
+    let (xml, section) = (
+        "<portgroup name='g'><vlan><tag id='1'/></vlan></portgroup>",
+        9,
+    );
+    let change = conf::NetworkUpdate {
+        command: conf::UpdateCommand::AddLast,
+        section: conf::UpdateSection::from_number(section).unwrap(),
+        parent: None,
+        xml,
+    };
+    assert_eq!(network.update(&change, None).unwrap_err().position, None);
 }
 
 #[test]
@@ -325,6 +360,125 @@ fn all_faults_of_a_document_are_told_the_first_in_its_class() {
     assert!(found.is_sorted(), "{told}");
     assert_eq!((error.kind, error.also.len()), (ErrorKind::Internal, 2));
     assert_eq!(error.also[1].kind, ErrorKind::ConfigUnsupported);
+}
+
+#[test]
+fn all_faults_of_one_element_are_told() {
+    let inside = [
+        "<forward mode='hostdev' managed='ja'><address type='pci' bus='300' slot='40' function='9'/>\
+         <address type='usb'/><driver name='x'/></forward>",
+        "<forward mode='hostdv'><pf/><pf dev='a'><virtnic:vfs count='0'/></pf><nat/></forward>",
+        "<virtnic:pool spread='x' numa='x' carrier='x' colour='red'/>",
+        "<virtnic:vf trust='yes' rate='10Gbit' min-rate='-1' qos='8' protocol='802.1x'/>",
+        "<virtnic:direct modes='x' host-access='x'/>",
+        "<portgroup default='yes' trustGuestRxFilters='x'><vlan><tag id='5000' nativeMode='x'/>\
+         <tag/></vlan><virtnic:vf link='x'/></portgroup>",
+        "<bandwidth><inbound average='x' peak='x'/><outbound/></bandwidth>",
+        "<ip family='x' address='x' localPtr='x'/><route address='x' metric='0'/>",
+        "<forward mode='hostdev'/><bridge name='b' stp='on' delay='1'/><mtu size='9000'/>",
+        "<dns enable='x'><txt/><host ip='x'/></dns>",
+    ];
+    let faults = [6, 3, 4, 5, 2, 6, 3, 6, 4, 3];
+    for (inside, faults) in inside.into_iter().zip(faults) {
+        let text =
+            format!("<network xmlns:virtnic='urn:virtnic:1'><name>n</name>{inside}</network>");
+        let error = Network::parse(&text).unwrap_err();
+        assert_eq!(error.also.len() + 1, faults, "{error}");
+        let all = std::iter::once(&error).chain(&error.also);
+        assert!(
+            all.clone()
+                .all(|e| e.position.is_some() && e.path.is_some()),
+            "{error}"
+        );
+        let mut told: Vec<_> = all.map(|error| &error.message).collect();
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), faults, "the same twice: {error}");
+    }
+}
+
+#[test]
+fn a_networks_managed_is_yes_or_no_in_any_case() {
+    for (word, managed) in [
+        ("yes", true),
+        ("YES", true),
+        ("no", false),
+        ("No", false),
+        ("", false),
+    ] {
+        let network = network(&format!("<forward mode='hostdev' managed='{word}'/>"));
+        assert_eq!(network.forward.unwrap().managed, managed, "{word}");
+    }
+    let text = "<network><name>n</name><forward mode='hostdev' managed='ja'/></network>";
+    let error = Network::parse(text).unwrap_err();
+    assert_eq!(
+        error.message,
+        "managed='ja' on <forward>: expected yes or no"
+    );
+}
+
+/// Otherwise a wrong number in the namespace would lose what a VF may not do.
+#[test]
+fn what_only_looks_like_ours_is_refused_by_name() {
+    let refused = |outer: &str, inside: &str| {
+        let text = format!("<network {outer}><name>n</name>{inside}</network>");
+        Network::parse(&text).map_err(|error| error.to_string())
+    };
+    for (outer, inside, name, write) in [
+        (
+            "xmlns:virtnic='urn:virtnic:2'",
+            "<virtnic:vf/>",
+            "virtnic:vf",
+            "xmlns:virtnic=",
+        ),
+        (
+            "xmlns:v='urn:virtnic:one'",
+            "<portgroup name='g'><v:vf/></portgroup>",
+            "v:vf",
+            "xmlns:v=",
+        ),
+        (
+            "xmlns:virtnic='http://example.org'",
+            "<virtnic:pool/>",
+            "virtnic:pool",
+            "xmlns:virtnic=",
+        ),
+        ("", "<vf xmlns='urn:virtnic:'/>", "vf", "xmlns="),
+    ] {
+        let error = refused(outer, inside).unwrap_err();
+        let start = format!("<{name}> is of the namespace '");
+        assert!(error.starts_with(&start), "{error}");
+        assert!(
+            error.contains(&format!("write {write}'urn:virtnic:1' (/network/")),
+            "{error}"
+        );
+    }
+    // Other programs' elements, and whatever they keep.
+    for (outer, inside) in [
+        (
+            "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'",
+            "<qemu:vf/>",
+        ),
+        (
+            "xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'",
+            "<dnsmasq:options/>",
+        ),
+        (
+            "xmlns:virtnic='urn:virtnic:2'",
+            "<metadata><virtnic:vf/></metadata>",
+        ),
+        ("xmlns:virtnic='urn:virtnic:2'", ""),
+    ] {
+        assert!(refused(outer, inside).is_ok(), "{inside}");
+    }
+    let guest = "<domain type='kvm' xmlns:virtnic='urn:virtnic:2'><name>g</name><memory>1</memory><os>\
+                 <type>hvm</type></os><devices><interface type='user'><virtnic:vf/></interface>\
+                 </devices></domain>";
+    let error = conf::Domain::parse(guest).unwrap_err().to_string();
+    assert!(
+        error.contains("<virtnic:vf> is of the namespace 'urn:virtnic:2'"),
+        "{error}"
+    );
 }
 
 #[test]

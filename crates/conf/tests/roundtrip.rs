@@ -340,6 +340,7 @@ fn network() -> impl Strategy<Value = Network> {
                     routes: Vec::new(),
                     dnsmasq_options: ip.5,
                 },
+                places: conf::Places::default(),
                 extension: NetworkExtension { vfs, ..extension.0 },
             }
         })

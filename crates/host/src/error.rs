@@ -239,6 +239,8 @@ impl HostError {
             Self::VfCount {
                 has, max, holder, ..
             } => vf_count_advice(self.errno()?, *has, *max, *holder),
+            Self::NoNetdev(_) => Some("see which there are: ip link".to_owned()),
+            Self::NoPciDevice(_) => Some("see which there are: lspci -D".to_owned()),
             _ => None,
         }
     }
@@ -387,5 +389,13 @@ mod tests {
             assert!(!advice.contains("  "), "{errno}: {advice}");
         }
         assert_eq!(refused(71, 0, None).advice(), None, "nothing is made up");
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_comes_with_where_to_look() {
+        let advice = |error: HostError| error.advice().unwrap();
+        assert!(advice(HostError::NoNetdev("eth9".to_owned())).contains("ip link"));
+        let address = "0000:55:00.0".parse().unwrap();
+        assert!(advice(HostError::NoPciDevice(address)).contains("lspci"));
     }
 }

@@ -331,7 +331,8 @@ impl OpenPoolError {
                 ))
             }
             Self::MakeVfs(error) => error.advice(),
-            Self::NamesNone(_) | Self::Device(_) | Self::Host { .. } => None,
+            Self::Device(error) | Self::Host { source: error, .. } => error.advice(),
+            Self::NamesNone(_) => None,
         }
     }
 }

@@ -55,6 +55,19 @@ pub enum NetworkProblem {
     Inactive(String),
 }
 
+impl NetworkProblem {
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Unknown(name) => {
+                format!("define network '{name}', or name one that there is: virsh net-list --all")
+            }
+            Self::Inactive(name) => format!("start it first: virsh net-start {name}"),
+        }
+    }
+}
+
 /// Why one device of a guest can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceRefusal {
@@ -146,9 +159,9 @@ impl DeviceRefusal {
                 Some("leave one <target> out, and it gets a name that is free".to_owned())
             }
             Self::SameMac { .. } => Some("give one of them another MAC".to_owned()),
-            Self::Network(_) | Self::Port(_) | Self::Claim(_) | Self::Setting(_) | Self::Usb => {
-                None
-            }
+            Self::Network(problem) => Some(problem.advice()),
+            Self::Port(error) | Self::Setting(error) => error.advice.clone(),
+            Self::Claim(_) | Self::Usb => None,
         }
     }
 

@@ -32,9 +32,49 @@ fn a_setting_that_a_host_device_can_t_have_is_told_by_the_plan_already() {
     let guest = guest("web", &on("n", 1, "<mtu size='9000'/>"));
     for plan in [bench.try_plan(&guest), bench.plan(&guest)] {
         let said = refusal(&plan);
-        assert!(said.contains("MTU is not supported"), "{said}");
+        assert!(
+            said.contains("<mtu> can't be set on a host device"),
+            "{said}"
+        );
     }
     assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn a_usb_device_is_refused_once_and_by_name() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    let usb = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/>\
+               <product id='0x1'/></source></hostdev>";
+    assert_eq!(
+        told(&bench.try_plan(&guest("web", usb))),
+        [
+            "guest 'web' can't be started, since it asks for what is not carried out: USB host device \
+          1234:0001"
+        ]
+    );
+}
+
+#[test]
+fn what_a_network_can_t_be_asked_for_comes_with_what_to_do() {
+    let mut bench = Bench::new("pfs=1,vfs=1");
+    bench.run("n", LENDS);
+    let group = on("n", 1, "").replace("network='n'", "network='n' portgroup='gold'");
+    let missing = "<interface type='direct'><source dev='eth9' mode='bridge'/></interface>";
+    let gone =
+        "<interface type='hostdev'><source><address type='pci' bus='9'/></source></interface>";
+    for (interface, advice) in [
+        (&*on("nosuch", 1, ""), "virsh net-list --all"),
+        (&*group, "virsh net-update n add portgroup"),
+        (missing, "ip link"),
+        (gone, "lspci -D"),
+    ] {
+        let plan = bench.try_plan(&guest("web", interface));
+        let Some(PlanRefusal::Device(_, refusal)) = plan.refusal() else {
+            panic!("{:?}", told(&plan))
+        };
+        let said = refusal.advice().unwrap();
+        assert!(said.contains(advice), "{refusal}: {said}");
+    }
 }
 
 #[test]

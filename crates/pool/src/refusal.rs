@@ -49,9 +49,10 @@ impl Refusal {
     /// What a person can do about it.
     #[must_use]
     pub fn advice(&self) -> String {
-        let Some(Explanation { rows, missing, .. }) = &self.explanation else {
+        let Some(explanation) = &self.explanation else {
             return "start the network first".to_owned();
         };
+        let Explanation { rows, missing, .. } = explanation;
         let (mut pfs, mut nics) = (Vec::new(), Vec::new());
         for row in rows {
             match row {
@@ -103,6 +104,17 @@ impl Refusal {
         let small =
             |row: &&&PfRow| row.verdict == Verdict::NoneFree && row.vfs.0 < row.vfs.1.into();
         match pfs.iter().find(small) {
+            // Beside those that it lists it can't have a PF, nor what a PF makes.
+            _ if explanation.is_list && !pfs.is_empty() => {
+                let unlisted = |row: &&&PfRow| row.total < row.vfs.0;
+                advice.push(match pfs.iter().find(unlisted) {
+                    Some(row) => format!(
+                        "list another VF of {} in the network: {} of its {} are in it",
+                        row.pf, row.total, row.vfs.0
+                    ),
+                    None => "list the VFs of another PF in the network".to_owned(),
+                });
+            }
             Some(row) => advice.push(format!(
                 "raise the number of VFs of {} from {} (up to {}) when none is lent",
                 row.pf, row.vfs.0, row.vfs.1

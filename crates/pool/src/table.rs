@@ -24,6 +24,9 @@ pub struct Explanation {
     pub rows: Vec<Row>,
     /// Devices that the network lists and that are not there.
     pub missing: Vec<DeviceId>,
+    /// It lends the devices that it lists, and not all VFs of its PFs.
+    #[serde(default)]
+    pub is_list: bool,
 }
 
 /// One line of it.
@@ -177,6 +180,7 @@ impl Pool {
             sharing: network.spec.sharing,
             rows,
             missing,
+            is_list: matches!(network.source, Source::Listed(_)),
         }
     }
 

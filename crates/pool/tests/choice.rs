@@ -288,3 +288,23 @@ fn an_explanation_can_be_written_down() {
     assert_eq!(verdicts, [&Verdict::Open, &Verdict::Open]);
     assert_eq!(explanation.rows[1].to_string(), "7 VFs of ens2: 7 free");
 }
+
+/// A PF beside listed devices would be refused.
+#[test]
+fn a_full_list_of_vfs_is_not_to_get_a_pf() {
+    let mut pool = pool_of(2, |network| {
+        network.members = Members::Devices(vec![vf(1, 0).into()]);
+    });
+    lend(&mut pool, "web1");
+    let advice = Ask::default().of(&pool).unwrap_err().advice();
+    assert_eq!(
+        advice,
+        "stop a guest; or list another VF of ens1 in the network: 1 of its 7 are in it"
+    );
+    pool.set_pf(&info(1), &vfs(1, 1));
+    let advice = Ask::default().of(&pool).unwrap_err().advice();
+    assert_eq!(
+        advice,
+        "stop a guest; or list the VFs of another PF in the network"
+    );
+}

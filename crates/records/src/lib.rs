@@ -326,7 +326,10 @@ impl Records {
                 "a newer release wrote it: it has format {format}, and this one reads up to {}",
                 self.format
             )),
-            format => read(format, text).map_err(|error| error.to_string()),
+            format => read(format, text).map_err(|error| match error.downcast_ref() {
+                Some(error) => said(text, error),
+                None => error.to_string(),
+            }),
         };
         if stamp.boot != self.boot {
             tracing::info!(%id, boot = stamp.boot, "removing a record of another boot");
@@ -395,10 +398,16 @@ const STRANGE_TOLD: usize = 10;
 
 /// What is wrong with a text, in words of whoever looks at the file.
 fn said(text: &[u8], error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let (line, column) = (error.line(), error.column());
     match error.classify() {
         _ if text.is_empty() => "it is empty".to_owned(),
-        serde_json::error::Category::Eof => format!("it is cut short: {error}"),
-        _ => error.to_string(),
+        Category::Eof => format!("it is cut short in line {line}"),
+        Category::Syntax => format!("it is damaged in line {line}, near column {column}"),
+        // Which field it is, is said by the parser alone.
+        Category::Data | Category::Io => {
+            format!("it does not say what such a record says: {error}")
+        }
     }
 }
 

@@ -150,14 +150,27 @@ fn what_cannot_be_read_is_told_with_its_name_and_kept() {
     let good = fs::read_to_string(path(&records, "a")).unwrap();
     for (text, reason) in [
         (String::new(), "it is empty"),
-        (good[..good.len() / 2].to_owned(), "it is cut short: EOF"),
+        (
+            good[..good.len() / 2].to_owned(),
+            "it is cut short in line 3",
+        ),
+        ("x".to_owned(), "it is damaged in line 1, near column 1"),
         (
             good.replace('3', "99"),
             "a newer release wrote it: it has format 99, and this one reads up to 3",
         ),
-        (good.replace("size", "sighs"), "missing field `size`"),
-        (good.replace("boot", "boat"), "missing field `boot`"),
-        (good.replace('7', "-7"), "invalid value: integer `-7`"),
+        (
+            good.replace("size", "sighs"),
+            "it does not say what such a record says: missing field `size`",
+        ),
+        (
+            good.replace("boot", "boat"),
+            "it does not say what such a record says: missing field `boot`",
+        ),
+        (
+            good.replace('7', "-7"),
+            "it does not say what such a record says: invalid value: integer `-7`",
+        ),
         (" ".repeat(201), "a record of 201 bytes is longer than 200"),
     ] {
         fs::write(path(&records, "a"), &text).unwrap();

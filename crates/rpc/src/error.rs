@@ -32,6 +32,26 @@ impl Error {
         }
     }
 
+    /// An error of that code in the standard text of another: where clients know a code for what
+    /// its own text would lay on the program.
+    pub fn worded(code: Code, words: Code, domain: Domain, detail: impl Into<String>) -> Error {
+        Error {
+            code,
+            ..Error::new(words, domain, detail)
+        }
+    }
+
+    /// The standard text that it is told in, with `%1$s` where the detail goes.
+    fn format(&self) -> String {
+        let prefix = self.message.strip_suffix(&*self.detail);
+        match prefix {
+            Some(prefix) if self.message != self.code.message(&self.detail) => {
+                format!("{prefix}{DETAIL}")
+            }
+            _ => self.code.format().to_owned(),
+        }
+    }
+
     /// What the kernel refused, with its own words and its number.
     pub fn system(domain: Domain, errno: i32, what: impl fmt::Display) -> Error {
         let reason = rustix::io::Errno::from_raw_os_error(errno);
@@ -134,7 +154,7 @@ impl Xdr for Error {
             message: Some(self.message.clone()),
             level: LEVEL_ERROR,
             dom: None,
-            str1: Some(self.code.format().to_owned()),
+            str1: Some(self.format()),
             str2: Some(self.detail.clone()),
             str3: None,
             int1: self.errno.unwrap_or(-1),
@@ -368,6 +388,20 @@ mod tests {
         assert_eq!(error.to_string(), "network n1 exists already");
         let error = Error::new(Code::InternalError, Domain::Rpc, "100 %1$s");
         assert_eq!(error.to_string(), "internal error: 100 %1$s");
+    }
+
+    #[test]
+    fn a_code_is_told_in_the_words_of_another() {
+        let (code, words) = (Code::InternalError, Code::XmlError);
+        let error = Error::worded(code, words, Domain::Network, "'12' is no UUID");
+        assert_eq!(error.code(), code);
+        assert_eq!(error.to_string(), "XML error: '12' is no UUID");
+        let mut w = Writer::default();
+        error.encode(&mut w);
+        let bytes = w.finish().unwrap();
+        let wire: WireError = from_bytes(&bytes).unwrap();
+        assert_eq!(wire.str1.as_deref(), Some("XML error: %1$s"));
+        assert_eq!(from_bytes::<Error>(&bytes).unwrap(), error);
     }
 
     #[test]

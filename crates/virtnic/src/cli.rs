@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::TypedValueParser as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
@@ -31,6 +32,9 @@ Exit status:
   3  no daemon answers
   4  the answer is no: the guest would not start (plan), differences are left (reconcile)";
 
+/// Names the daemon's socket.
+const SOCKET_VARIABLE: &str = "VIRTNIC_SOCKET";
+
 /// Where the daemon is.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DaemonArgs {
@@ -40,14 +44,35 @@ pub(crate) struct DaemonArgs {
         long,
         global = true,
         value_name = "PATH",
-        env = "VIRTNIC_SOCKET",
-        hide_env_values = true
+        env = SOCKET_VARIABLE,
+        hide_env_values = true,
+        // One that is set to nothing is not set: see `DaemonArgs::check`.
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
     )]
     pub(crate) socket: Option<PathBuf>,
 
     /// The root of the daemon, as given to virtnicd --root; stands over --socket and VIRTNIC_SOCKET
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
+}
+
+impl DaemonArgs {
+    /// Lets an environment variable that is set to nothing count as none.
+    ///
+    /// # Errors
+    /// An option that has no value.
+    pub(crate) fn check(&mut self) -> Result<(), clap::Error> {
+        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
+        if !self.socket.as_ref().is_some_and(is_empty) {
+            return Ok(());
+        }
+        if std::env::var_os(SOCKET_VARIABLE).is_some_and(|value| value.is_empty()) {
+            self.socket = None;
+            return Ok(());
+        }
+        let message = "--socket needs a path";
+        Err(Cli::command().error(clap::error::ErrorKind::InvalidValue, message))
+    }
 }
 
 /// What is to be done.

@@ -76,12 +76,15 @@ pub(crate) struct NoDaemon {
 }
 
 impl NoDaemon {
+    /// Whether there is a socket that this user may not use; behind it, a daemon may well answer.
+    fn is_denied(&self) -> bool {
+        let mut kinds = self.tried.iter().map(|(_, error)| error.kind());
+        kinds.any(|kind| kind == std::io::ErrorKind::PermissionDenied)
+    }
+
     /// What a person can do about it.
     pub(crate) fn advice(&self) -> String {
-        let denied = |(_, error): &(PathBuf, std::io::Error)| {
-            error.kind() == std::io::ErrorKind::PermissionDenied
-        };
-        if self.tried.iter().any(denied) {
+        if self.is_denied() {
             return "run this as root, or as a user who may use the socket".to_owned();
         }
         match &self.root {
@@ -93,7 +96,10 @@ impl NoDaemon {
 
 impl fmt::Display for NoDaemon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no daemon answers:")?;
+        f.write_str(match self.is_denied() {
+            true => "the daemon's socket is not open to this user:",
+            false => "no daemon answers:",
+        })?;
         for (path, error) in &self.tried {
             write!(f, "\n  {}: {}", path.display(), words(error))?;
         }
@@ -125,6 +131,29 @@ mod tests {
         let places = places(args, intent);
         let text = |path: &PathBuf| path.display().to_string();
         places.sockets.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_socket_that_may_not_be_used_says_nothing_of_the_daemon() {
+        let tried = |kinds: &[std::io::ErrorKind]| NoDaemon {
+            tried: kinds
+                .iter()
+                .map(|kind| (PathBuf::from("/s"), (*kind).into()))
+                .collect(),
+            root: None,
+        };
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        let denied = tried(&[NotFound, PermissionDenied]);
+        assert!(
+            !denied.to_string().contains("no daemon answers"),
+            "{denied}"
+        );
+        assert!(denied.advice().contains("run this as root"));
+        assert!(
+            tried(&[NotFound])
+                .to_string()
+                .starts_with("no daemon answers:")
+        );
     }
 
     #[test]

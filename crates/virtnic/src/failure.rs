@@ -26,6 +26,12 @@ pub(crate) enum Failure {
     Answer(DecodeError),
     #[error("the question is too long: {0}")]
     Question(EncodeError),
+    #[error("{path} has {bytes} bytes, and a document may have {most} ({} MiB)", .most >> 20)]
+    TooLarge {
+        path: String,
+        bytes: usize,
+        most: usize,
+    },
     #[error("{path} can't be read: {source}")]
     Input {
         path: String,
@@ -46,6 +52,7 @@ impl Failure {
             | Self::Authentication
             | Self::Answer(_)
             | Self::Question(_)
+            | Self::TooLarge { .. }
             | Self::Input { .. }
             | Self::Output(_)
             | Self::Runtime(_) => 1,

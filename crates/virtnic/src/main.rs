@@ -14,7 +14,10 @@ use cli::Cli;
 
 fn main() -> ExitCode {
     // Ends here, with status 2, if the command line is wrong.
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    if let Err(error) = cli.daemon.check() {
+        error.exit();
+    }
     match commands::run(&cli) {
         Ok(status) => status,
         Err(failure) => {

@@ -143,6 +143,49 @@ fn the_socket_can_be_named_by_option_and_environment() {
 }
 
 #[test]
+fn an_environment_variable_that_says_nothing_is_none() {
+    let host = Host::with(Answers::Lent(Vec::new()));
+    let ran = |args: &[&str]| {
+        let mut command = virtnic();
+        command.arg("--root").arg(host.root.path()).args(args);
+        let output = command.env("VIRTNIC_SOCKET", "").output().unwrap();
+        Ran::of(output, host.root.path())
+    };
+    let with_root = ran(&["who", "--json"]);
+    assert_eq!(
+        (with_root.status, with_root.out.as_str()),
+        (0, "[]\n"),
+        "{with_root:?}"
+    );
+    let output = virtnic().args(["who", "--socket", ""]).output().unwrap();
+    let by_option = Ran::of(output, host.root.path());
+    assert_eq!(by_option.status, 2);
+    assert!(
+        by_option.err.contains("--socket needs a path"),
+        "{by_option:?}"
+    );
+}
+
+#[test]
+fn a_plan_is_of_a_guest_or_of_a_file() {
+    let host = Host::empty();
+    let ran = host.virtnic(&["plan"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.err.contains("<GUEST|--file <GUEST.XML>>"), "{ran:?}");
+}
+
+#[test]
+fn a_document_that_is_too_large_is_told_by_its_size() {
+    let host = Host::with(Answers::Lent(Vec::new()));
+    let file = host.root.path().join("large.xml");
+    std::fs::write(&file, " ".repeat(5_000_000)).unwrap();
+    let ran = host.virtnic(&["plan", "--file", file.to_str().unwrap()]);
+    assert_eq!(ran.status, 1);
+    let said = "large.xml has 5000000 bytes, and a document may have 4194304 (4 MiB)\n";
+    assert!(ran.err.ends_with(said), "{ran:?}");
+}
+
+#[test]
 fn a_refusal_is_told_in_the_daemons_words() {
     let ran = Host::with(Answers::Refuses).virtnic(&["who"]);
     assert_eq!(ran.status, 1);

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use common::samples::*;
 use common::{Answers, Host, Ran, seconds_ago, two_lent, virtnic};
-use rpc::{Lent, LentKind, Outcome, PlanReport};
+use rpc::{Lent, LentKind, Outcome, PlanReport, PlannedChoice};
 
 #[test]
 fn a_plan_says_what_each_interface_gets_and_why_and_each_step() {
@@ -61,6 +61,23 @@ fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_4() {
     assert_eq!(device["verdict"], "refused");
     assert_eq!(device["rows"][0]["lent"][1]["guest"], "db");
     assert!(device["device"].is_null());
+}
+
+#[test]
+fn an_interface_is_named_once_in_what_is_said_of_it() {
+    for between in [": ", " - "] {
+        let mut report = refused_plan();
+        report.devices[0].choice = PlannedChoice::Refused(rpc::PlanRefusal {
+            error: format!("interface 52:54:00:00:00:01{between}<mtu> can't be set"),
+            advice: None,
+            rows: Vec::new(),
+        });
+        let ran = Host::with(Answers::Plan(report)).virtnic(&["plan", "web"]);
+        assert!(
+            ran.out.contains("\n  refused  <mtu> can't be set\n"),
+            "{ran:?}"
+        );
+    }
 }
 
 #[test]

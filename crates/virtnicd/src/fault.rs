@@ -26,7 +26,13 @@ pub(crate) fn document(domain: Domain) -> impl Fn(conf::Error) -> Error {
             ErrorKind::Overflow => Code::Overflow,
             ErrorKind::OperationUnsupported => Code::OperationUnsupported,
         };
-        Error::new(code, domain, error.to_string())
+        // What these say by themselves is that the program failed, or is half a sentence.
+        let words = match error.kind {
+            ErrorKind::Internal | ErrorKind::NoName | ErrorKind::OsType => Code::XmlError,
+            _ => code,
+        };
+        let advice = error.advice.clone();
+        Error::worded(code, words, domain, lending::with_advice(&error, advice))
     }
 }
 
@@ -49,19 +55,24 @@ pub(crate) fn host(domain: Domain) -> impl Fn(host::HostError) -> Error {
 }
 
 pub(crate) fn host_error(domain: Domain, error: &host::HostError) -> Error {
+    if let host::HostError::Kernel { source, .. } = error
+        && let Some(errno) = source.raw_os_error()
+    {
+        return Error::system(domain, errno, error);
+    }
+    let detail = lending::with_advice(error, error.advice());
+    Error::new(host_code(error), domain, detail)
+}
+
+/// A device that a person named and that is not there, or is of another kind, is no failure of ours.
+fn host_code(error: &host::HostError) -> Code {
     use host::HostError as H;
     match error {
-        H::Kernel { source, .. } => match source.raw_os_error() {
-            Some(errno) => Error::system(domain, errno, error),
-            None => Error::new(Code::InternalError, domain, chain(error)),
-        },
         H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
-            Error::new(Code::ConfigUnsupported, domain, error.to_string())
+            Code::ConfigUnsupported
         }
-        H::NoPciDevice(_) | H::NoNetdev(_) => {
-            Error::new(Code::DeviceMissing, domain, error.to_string())
-        }
-        _ => Error::new(Code::InternalError, domain, chain(error)),
+        H::NoPciDevice(_) | H::NoNetdev(_) => Code::DeviceMissing,
+        _ => Code::InternalError,
     }
 }
 
@@ -88,4 +99,36 @@ pub(crate) fn record(
 /// A wrong state for what is asked.
 pub(crate) fn invalid(domain: Domain, detail: impl Into<String>) -> Error {
     Error::new(Code::OperationInvalid, domain, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// libvirt's codes, and no failure of ours.
+    #[test]
+    fn what_is_wrong_with_a_document_is_told_as_the_documents_fault() {
+        for (inside, code, told) in [
+            (
+                "<name>n</name><uuid>12</uuid>",
+                Code::InternalError,
+                "XML error: '12' is no UUID (",
+            ),
+            ("", Code::NoName, "XML error: <network> needs a <name> ("),
+            ("<name>a/b</name>", Code::Other(35), "the network's name "),
+        ] {
+            let text = format!("<network>{inside}</network>");
+            let error = conf::Network::parse(&text).unwrap_err();
+            let error = document(Domain::Network)(error);
+            assert_eq!(error.code(), code);
+            assert!(error.message().starts_with(told), "{error}");
+        }
+        let port = conf::NetworkPort::parse("<networkport/>").unwrap_err();
+        let port = document(Domain::Network)(port);
+        assert!(
+            port.message()
+                .starts_with("XML error: <networkport> needs a <owner>"),
+            "{port}"
+        );
+    }
 }

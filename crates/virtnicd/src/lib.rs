@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 pub use daemon::StartError;
 pub use listen::ListenError;
 pub use logging::{LogError, start as start_logging};
-pub use options::Options;
+pub use options::{Options, PlaceError};
 
 use daemon::Daemon;
 

@@ -1,15 +1,44 @@
 //! Logs: to the journal when started by systemd, else to standard error.
 
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, ParseError};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]
-#[error("'{text}' is no log filter: {source}")]
-pub struct LogError {
-    text: String,
-    source: ParseError,
+pub enum LogError {
+    /// It can't be read at all.
+    #[error("'{text}' is no log filter: {source}")]
+    Malformed {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        source: ParseError,
+    },
+    /// A word that is no level. As a filter it would be the name of a part of the program that is
+    /// not there, and silence all others.
+    #[error(
+        "'{0}' is no level: expected error, warn, info, debug, trace or off, or filters for parts of \
+         the program, as in info,host=debug"
+    )]
+    NoLevel(String),
+}
+
+fn read(text: &str) -> Result<EnvFilter, LogError> {
+    let words = text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty());
+    for word in words {
+        if !word.contains(['=', '[', ']']) && word.parse::<LevelFilter>().is_err() {
+            return Err(LogError::NoLevel(word.to_owned()));
+        }
+    }
+    let filter = EnvFilter::builder().parse(text);
+    filter.map_err(|source| LogError::Malformed {
+        text: text.to_owned(),
+        source,
+    })
 }
 
 /// Starts logging what the filter lets through, for the whole process.
@@ -17,12 +46,7 @@ pub struct LogError {
 /// # Errors
 /// The text is no filter.
 pub fn start(filter: &str) -> Result<(), LogError> {
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|source| LogError {
-            text: filter.to_owned(),
-            source,
-        })?;
+    let filter = read(filter)?;
     let registry = tracing_subscriber::registry().with(filter);
     // systemd says where standard error goes; a journal that does not answer is no reason to stop.
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
@@ -38,4 +62,32 @@ pub fn start(filter: &str) -> Result<(), LogError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_part_of_the_program() {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "info,host=debug",
+            "host::linux=trace",
+            "",
+            "[{id}]=info",
+        ] {
+            assert!(read(text).is_ok(), "{text}");
+        }
+        for (text, word) in [("warm", "warm"), ("info,hots", "hots")] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("'{word}' is no level: expected error, warn")),
+                "{error}"
+            );
+        }
+        assert!(matches!(read("host=loud"), Err(LogError::Malformed { .. })));
+    }
 }

@@ -23,6 +23,10 @@ fn main() -> ExitCode {
             std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("virtnicd: {error}\n"));
         return ExitCode::from(2);
     }
+    if let Err(error) = options.check_places() {
+        tracing::error!("{error}");
+        return ExitCode::FAILURE;
+    }
     // Files are the daemon's alone; what others may use is opened to them one by one.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,9 +1,12 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use host::SimulatedShape;
+
+use crate::paths::Paths;
 
 /// Lends SR-IOV virtual functions to guests; virsh is its client.
 #[derive(Debug, Clone, Parser)]
@@ -49,4 +52,109 @@ pub struct Options {
     /// What to log: error, warn, info, debug, trace, or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
+}
+
+/// Longest path of a socket, in bytes: what the kernel's `sockaddr_un` holds, less a NUL.
+const LONGEST_SOCKET: usize = 107;
+
+/// An option names a place where no daemon can be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// What is there is something else.
+    #[error("{option} {} is not a directory", .path.display())]
+    NotDirectory {
+        /// The option.
+        option: &'static str,
+        /// What it names.
+        path: PathBuf,
+    },
+    /// The kernel takes no such name for a socket.
+    #[error(
+        "the socket {} would have a path of {} bytes, and the kernel takes {LONGEST_SOCKET}; choose a \
+         shorter directory for {option}",
+        .path.display(),
+        .path.as_os_str().len()
+    )]
+    TooLong {
+        /// The option.
+        option: &'static str,
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+impl Options {
+    /// Checks what the named places are, before anything is made there.
+    ///
+    /// # Errors
+    /// A file where a directory should be; a directory too deep for sockets.
+    pub fn check_places(&self) -> Result<(), PlaceError> {
+        let own = Paths::below(&self.root).read_only_socket();
+        check_place("--root", &self.root, own)?;
+        match &self.libvirt_sockets {
+            None => Ok(()),
+            // The longest of their names.
+            Some(dir) => check_place("--libvirt-sockets", dir, dir.join("virtnetworkd-sock-ro")),
+        }
+    }
+}
+
+fn check_place(option: &'static str, dir: &Path, longest: PathBuf) -> Result<(), PlaceError> {
+    let path = dir.to_owned();
+    match dir.metadata() {
+        Ok(found) if !found.is_dir() => Err(PlaceError::NotDirectory { option, path }),
+        _ => match SocketAddr::from_pathname(&longest) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(PlaceError::TooLong {
+                option,
+                path: longest,
+            }),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(root: &Path, libvirt: Option<&Path>) -> Result<(), String> {
+        let options = Options {
+            root: root.to_owned(),
+            libvirt_sockets: libvirt.map(Path::to_owned),
+            ..Options::parse_from(["virtnicd"])
+        };
+        options.check_places().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_place_for_no_daemon_is_told_by_its_option() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let said = format!("{} is not a directory", file.display());
+        assert_eq!(check(&file, None), Err(format!("--root {said}")));
+        let told = check(dir.path(), Some(&file));
+        assert_eq!(told, Err(format!("--libvirt-sockets {said}")));
+        let missing = dir.path().join("missing");
+        assert_eq!(check(&missing, Some(&missing)), Ok(()));
+    }
+
+    #[test]
+    fn a_place_too_deep_for_sockets_is_told_with_the_length_that_fits() {
+        let deep = |bytes: usize| PathBuf::from(format!("/{}", "d".repeat(bytes - 1)));
+        let fits = LONGEST_SOCKET - "/run/virtnic/virtnic-sock-ro".len();
+        assert_eq!(check(&deep(fits), None), Ok(()));
+        let told = check(&deep(fits + 1), None).unwrap_err();
+        assert!(
+            told.contains("108 bytes, and the kernel takes 107"),
+            "{told}"
+        );
+        assert!(!told.contains("SUN_LEN"), "{told}");
+        assert!(
+            check(Path::new("/"), Some(&deep(100)))
+                .unwrap_err()
+                .contains("--libvirt-sockets")
+        );
+    }
 }

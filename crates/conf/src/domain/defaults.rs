@@ -21,6 +21,15 @@ const MACHINE: &str = "pc";
 /// The CPU that QEMU gives these machines of itself.
 const CPU_MODEL: &str = "qemu64";
 
+pub(super) fn is_q35(machine: &str) -> bool {
+    machine == "q35" || machine.starts_with("pc-q35")
+}
+
+pub(super) fn is_i440fx(machine: &str) -> bool {
+    let old = ["pc-i440fx", "pc-0.", "pc-1."];
+    machine == "pc" || old.iter().any(|start| machine.starts_with(start))
+}
+
 impl Domain {
     /// Fills in what a definition may leave open, so that the guest stays the same from now on:
     /// machine, CPU, boot order, controllers, drive addresses, models, console, balloon and the
@@ -59,17 +68,13 @@ impl Domain {
     /// Whether the machine is one of QEMU's q35.
     #[must_use]
     pub fn is_q35(&self) -> bool {
-        self.os.machine == "q35" || self.os.machine.starts_with("pc-q35")
+        is_q35(&self.os.machine)
     }
 
     /// Whether the machine is one of QEMU's i440fx.
     #[must_use]
     pub fn is_i440fx(&self) -> bool {
-        let machine = self.os.machine.as_str();
-        machine == "pc"
-            || machine.starts_with("pc-i440fx")
-            || machine.starts_with("pc-0.")
-            || machine.starts_with("pc-1.")
+        is_i440fx(&self.os.machine)
     }
 
     fn fill_boot(&mut self) {

@@ -135,7 +135,7 @@ impl Domain {
     /// What is wrong with the document, each with its place, in libvirt's class of the first.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::read(document.root_named("domain")?, Origin::Definition)
+        Self::read(document.definition_named("domain")?, Origin::Definition)
     }
 
     /// Reads what [`Domain::to_status_xml`] wrote.

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::defaults::{is_i440fx, is_q35};
 use super::shapes::DOMAIN;
 use super::{
     Cpu, Domain, Features, LifecycleActions, Origin, Os, Placement, PowerManagement, Timer,
@@ -281,6 +282,11 @@ impl Os {
             let expected = ARCHITECTURES.join(", ");
             return Err(kind.invalid(ErrorKind::ConfigUnsupported, "arch", expected));
         }
+        let machine = kind.attribute_string("machine").unwrap_or_default();
+        if !machine.is_empty() && !is_q35(&machine) && !is_i440fx(&machine) {
+            let expected = "q35 or pc, or one of their versions";
+            return Err(kind.invalid(ErrorKind::Xml, "machine", expected));
+        }
         let mut boot = Vec::new();
         for child in os.children_named("boot") {
             match child.require("dev")? {
@@ -293,7 +299,7 @@ impl Os {
         let path = |name: &str| os.child_text(name).filter(|text| !text.trim().is_empty());
         Ok(Self {
             arch: arch.unwrap_or_else(|| DEFAULT_ARCHITECTURE.to_owned()),
-            machine: kind.attribute_string("machine").unwrap_or_default(),
+            machine,
             kernel: path("kernel"),
             initrd: path("initrd"),
             cmdline: path("cmdline"),

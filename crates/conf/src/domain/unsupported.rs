@@ -127,7 +127,15 @@ impl Domain {
         }
         let missed = |other: &&OtherDevice| !other.is_harmless() && !other.is_served();
         for other in devices.others.iter().filter(missed) {
-            found.push(Unsupported::at("/domain/devices", &other.name));
+            // Of these some kinds are carried out.
+            let kind = other.attribute("type").filter(|_| other.name == "hostdev");
+            let mode = other.attribute("mode").filter(|mode| *mode != "subsystem");
+            let name = match (kind, mode) {
+                (Some(_), Some(mode)) => format!("hostdev/@mode='{mode}'"),
+                (Some(kind), None) => format!("hostdev/@type='{kind}'"),
+                (None, _) => other.name.clone(),
+            };
+            found.push(Unsupported::at("/domain/devices", &name));
         }
         found
     }

@@ -337,8 +337,10 @@ impl Interface {
             if bandwidth.is_some() {
                 return refuse("bandwidth settings are not supported for hostdev interfaces");
             }
+            if self.mtu.is_some() {
+                return refuse("<mtu> can't be set on a host device: the guest sets it itself");
+            }
             for (given, what) in [
-                (self.mtu.is_some(), "setting MTU"),
                 // The PF of a VF that a network gave can pull its cable out.
                 (
                     self.link_up == Some(false) && actual.is_none(),

@@ -93,7 +93,7 @@ pub(super) const RULES: &[ElementRule] = &[
             ),
             attribute(
                 "managed",
-                "`yes`: devices are bound and given back by us (hostdev)",
+                "`yes`, `no`; `yes`: devices are bound and given back by us (hostdev)",
                 "no",
             ),
         ],

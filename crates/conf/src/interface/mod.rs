@@ -174,7 +174,7 @@ impl Interface {
     /// What is wrong, in libvirt's class, with its place.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::read(document.root_named("interface")?, Origin::Definition)
+        Self::read(document.definition_named("interface")?, Origin::Definition)
     }
 
     /// libvirt's canonical document. The live form shows what the interface was resolved to.

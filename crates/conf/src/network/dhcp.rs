@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use super::ip::{IpFamily, IpNetwork, address};
+use super::read::all;
 use crate::xml::{Base, Element, FromXml, ToXml, Writer, keywords, parse_unsigned};
-use crate::{Error, ErrorKind, MacAddress};
+use crate::{Error, ErrorKind, Faults, MacAddress};
 
 /// `<dhcp>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,22 +85,24 @@ keywords!(LeaseUnit {
 
 impl Dhcp {
     pub(super) fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
-        let ranges = element
-            .children_named("range")
-            .map(|range| DhcpRange::parse(range, ip))
-            .collect::<Result<_, _>>()?;
-        let hosts = element
-            .children_named("host")
-            .map(|host| DhcpHost::parse(host, ip))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            ranges,
-            hosts,
-            bootp: match element.child("bootp") {
-                Some(bootp) => Some(Bootp::parse(bootp)?),
-                None => None,
-            },
-        })
+        let mut faults = Faults::default();
+        let dhcp = Self {
+            ranges: all(
+                element,
+                "range",
+                |range| DhcpRange::parse(range, ip),
+                &mut faults,
+            ),
+            hosts: all(
+                element,
+                "host",
+                |host| DhcpHost::parse(host, ip),
+                &mut faults,
+            ),
+            bootp: faults.or_default(element.child("bootp").map(Bootp::parse).transpose()),
+        };
+        faults.finish()?;
+        Ok(dhcp)
     }
 
     /// Whether a DHCP server would have anything to give.

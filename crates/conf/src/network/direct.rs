@@ -70,9 +70,11 @@ impl Network {
     pub(super) fn check_direct_modes(&self) -> Result<(), Error> {
         // macvlans in other modes don't reach each other on the host.
         if self.extension.host_access && self.default_direct_mode() != Some(DirectMode::Bridge) {
-            return Err(self.refuse(format_args!(
-                "host-access='yes' needs forward mode 'bridge' over network devices"
-            )));
+            return Err(self.refuse_at(
+                "virtnic:direct",
+                0,
+                format_args!("host-access='yes' needs forward mode 'bridge' over network devices"),
+            ));
         }
         let (Some(modes), Some(default)) =
             (&self.extension.direct_modes, self.default_direct_mode())
@@ -80,14 +82,18 @@ impl Network {
             return Ok(());
         };
         if !modes.contains(&default) {
-            return Err(self.refuse(format_args!(
-                "<virtnic:direct> does not offer the network's own mode, '{}'",
-                default.word()
-            )));
+            return Err(self.refuse_at(
+                "virtnic:direct",
+                0,
+                format_args!(
+                    "<virtnic:direct> does not offer the network's own mode, '{}'",
+                    default.word()
+                ),
+            ));
         }
         let is_whole = |mode: &DirectMode| *mode == DirectMode::Passthrough;
         if modes.iter().any(is_whole) && !modes.iter().all(is_whole) {
-            return Err(self.refuse(format_args!(
+            return Err(self.refuse_at("virtnic:direct", 0, format_args!(
                 "<virtnic:direct> can't offer 'passthrough', which takes a device whole, beside \
                  modes that share it"
             )));

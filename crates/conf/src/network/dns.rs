@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::read::all;
 use crate::xml::{Element, FromXml, ToXml, Writer};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// `<domain>`: the DNS domain of the DHCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,11 +85,13 @@ const MAX_SERVICE: usize = 512 - 30 - 6;
 
 impl FromXml for DnsDomain {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let mut faults = Faults::default();
         let domain = Self {
             name: element.attribute_string("name").unwrap_or_default(),
-            local_only: element.yes_no("localOnly")?,
-            register: element.yes_no("register")?,
+            local_only: faults.or_default(element.yes_no("localOnly")),
+            register: faults.or_default(element.yes_no("register")),
         };
+        faults.finish()?;
         if domain.register == Some(true) && domain.local_only != Some(true) {
             return Err(element.attribute_error(
                 ErrorKind::ConfigUnsupported,
@@ -112,14 +115,16 @@ impl ToXml for DnsDomain {
 
 impl FromXml for Dns {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let mut faults = Faults::default();
         let dns = Self {
-            enable: element.yes_no("enable")?,
-            forward_plain_names: element.yes_no("forwardPlainNames")?,
-            forwarders: all(element, "forwarder")?,
-            texts: all(element, "txt")?,
-            services: all(element, "srv")?,
-            hosts: all(element, "host")?,
+            enable: faults.or_default(element.yes_no("enable")),
+            forward_plain_names: faults.or_default(element.yes_no("forwardPlainNames")),
+            forwarders: all(element, "forwarder", FromXml::from_xml, &mut faults),
+            texts: all(element, "txt", FromXml::from_xml, &mut faults),
+            services: all(element, "srv", FromXml::from_xml, &mut faults),
+            hosts: all(element, "host", FromXml::from_xml, &mut faults),
         };
+        faults.finish()?;
         if !dns.is_consistent() {
             return Err(element.error(
                 ErrorKind::Xml,
@@ -288,8 +293,4 @@ fn required(element: Element<'_>, name: &str) -> Result<String, Error> {
     element
         .attribute_string(name)
         .ok_or_else(|| element.missing(ErrorKind::XmlDetail, name))
-}
-
-fn all<T: FromXml>(element: Element<'_>, name: &str) -> Result<Vec<T>, Error> {
-    element.children_named(name).map(T::from_xml).collect()
 }

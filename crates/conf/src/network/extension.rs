@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, Writer, keywords};
-use crate::{DirectMode, Error, ErrorKind};
+use crate::{DirectMode, Error, ErrorKind, Faults};
 
 /// Settings in virtnic's own namespace, on a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,8 +131,9 @@ impl NetworkExtension {
         let ours = network
             .children()
             .filter(|child| child.namespace() == Some(VIRTNIC_NAMESPACE));
+        let mut faults = Faults::default();
         let mut seen = Vec::new();
-        for element in ours {
+        faults.each(ours, |element| {
             if seen.contains(&element.name()) {
                 return Err(element.error(
                     ErrorKind::Xml,
@@ -140,38 +141,46 @@ impl NetworkExtension {
                 ));
             }
             seen.push(element.name());
-            match element.name() {
-                "pool" => {
-                    only(element, &["spread", "numa", "carrier"])?;
-                    extension.spread = element.keyword("spread")?.unwrap_or_default();
-                    extension.numa = element.keyword("numa")?.unwrap_or_default();
-                    extension.needs_carrier = match element.attribute("carrier") {
-                        None | Some("ignore") => false,
-                        Some("require") => true,
-                        Some(_) => {
-                            let expected = "require or ignore";
-                            return Err(element.invalid(ErrorKind::Xml, "carrier", expected));
-                        }
-                    };
-                }
-                "vf" => extension.vf = VfSettings::from_xml(element)?,
-                "direct" => {
-                    only(element, &["modes", "host-access"])?;
-                    extension.direct_modes = direct_modes(element)?;
-                    extension.host_access = element.yes_no("host-access")?.unwrap_or(false);
-                }
-                other => {
-                    return Err(element.error(
-                        ErrorKind::Xml,
-                        format!(
-                            "<virtnic:{other}> is not known here; expected virtnic:pool, \
-                             virtnic:vf or virtnic:direct"
-                        ),
-                    ));
-                }
-            }
-        }
+            extension.read(element)
+        });
+        faults.finish()?;
         Ok(extension)
+    }
+
+    /// Reads one of the elements below `<network>`.
+    fn read(&mut self, element: Element<'_>) -> Result<(), Error> {
+        let mut faults = Faults::default();
+        match element.name() {
+            "pool" => {
+                only(element, &["spread", "numa", "carrier"], &mut faults);
+                self.spread = (faults.or_default(element.keyword("spread"))).unwrap_or_default();
+                self.numa = (faults.or_default(element.keyword("numa"))).unwrap_or_default();
+                self.needs_carrier = match element.attribute("carrier") {
+                    None | Some("ignore") => false,
+                    Some("require") => true,
+                    Some(_) => {
+                        let expected = "require or ignore";
+                        faults.push(element.invalid(ErrorKind::Xml, "carrier", expected));
+                        false
+                    }
+                };
+            }
+            "vf" => self.vf = VfSettings::from_xml(element)?,
+            "direct" => {
+                only(element, &["modes", "host-access"], &mut faults);
+                self.direct_modes = faults.or_default(direct_modes(element));
+                let host_access = faults.or_default(element.yes_no("host-access"));
+                self.host_access = host_access.unwrap_or(false);
+            }
+            other => faults.push(element.error(
+                ErrorKind::Xml,
+                format!(
+                    "<virtnic:{other}> is not known here; expected virtnic:pool, virtnic:vf or \
+                     virtnic:direct"
+                ),
+            )),
+        }
+        faults.finish()
     }
 
     /// Whether it says anything that needs our namespace.
@@ -235,7 +244,9 @@ pub(super) fn vf_count(pf: Element<'_>) -> Result<Option<u32>, Error> {
             ),
         ));
     }
-    only(element, &["count"])?;
+    let mut faults = Faults::default();
+    only(element, &["count"], &mut faults);
+    faults.finish()?;
     match element.number_in("count", Base::Ten, 65_535)? {
         Some(0) => Err(element.invalid(ErrorKind::Xml, "count", "a number from 1 to 65535")),
         Some(count) => Ok(Some(count)),
@@ -270,6 +281,7 @@ impl VfSettings {
 
 impl FromXml for VfSettings {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
+        let mut faults = Faults::default();
         only(
             element,
             &[
@@ -282,42 +294,43 @@ impl FromXml for VfSettings {
                 "protocol",
                 "rss-query",
             ],
-        )?;
+            &mut faults,
+        );
         let settings = Self {
-            trust: element.on_off("trust")?,
-            spoof_check: element.on_off("spoofchk")?,
-            link: element.keyword("link")?,
-            max_rate: element.number("rate")?,
-            min_rate: element.number("min-rate")?,
-            qos: element.number_in("qos", Base::Ten, 7)?,
-            protocol: element.keyword("protocol")?,
-            rss_query: element.on_off("rss-query")?,
+            trust: faults.or_default(element.on_off("trust")),
+            spoof_check: faults.or_default(element.on_off("spoofchk")),
+            link: faults.or_default(element.keyword("link")),
+            max_rate: faults.or_default(element.number("rate")),
+            min_rate: faults.or_default(element.number("min-rate")),
+            qos: faults.or_default(element.number_in("qos", Base::Ten, 7)),
+            protocol: faults.or_default(element.keyword("protocol")),
+            rss_query: faults.or_default(element.on_off("rss-query")),
         };
         if let (Some(min), Some(max @ 1..)) = (settings.min_rate, settings.max_rate)
             && min > max
         {
-            return Err(element.attribute_error(
+            faults.push(element.attribute_error(
                 ErrorKind::Xml,
                 "min-rate",
                 format!("min-rate='{min}' is above rate='{max}'"),
             ));
         }
+        faults.finish()?;
         Ok(settings)
     }
 }
 
 /// Refuses attributes of ours that nobody knows.
-fn only(element: Element<'_>, known: &[&str]) -> Result<(), Error> {
-    match element.attributes().find(|(name, _)| !known.contains(name)) {
-        None => Ok(()),
-        Some((name, _)) => Err(element.attribute_error(
-            ErrorKind::Xml,
-            name,
-            format!(
-                "<virtnic:{}> has no attribute '{name}'; expected {}",
-                element.name(),
-                known.join(", ")
-            ),
-        )),
-    }
+fn only(element: Element<'_>, known: &[&str], faults: &mut Faults) {
+    let unknown = element
+        .attributes()
+        .filter(|(name, _)| !known.contains(name));
+    faults.each(unknown, |(name, _)| {
+        let message = format!(
+            "<virtnic:{}> has no attribute '{name}'; expected {}",
+            element.name(),
+            known.join(", ")
+        );
+        Err(element.attribute_error(ErrorKind::Xml, name, message))
+    });
 }

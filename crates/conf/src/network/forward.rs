@@ -7,12 +7,13 @@ use std::hash::Hash;
 use super::extension::vf_count;
 use super::{Nat, PfVfs};
 use crate::xml::{Base, Element, FromXml, Keyword, parse_unsigned};
-use crate::{Error, ErrorKind, Forward, ForwardMode, PciAddress, PoolMembers};
+use crate::{Error, ErrorKind, Faults, Forward, ForwardMode, PciAddress, PoolMembers};
 
 /// Reads `<forward>`; none for `mode='none'`. The second part is what its PFs say of their VFs.
 pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>), Error> {
+    let mut faults = Faults::default();
     let mode = match element.attribute("mode") {
-        None | Some("") => ForwardMode::Nat,
+        None | Some("") => Some(ForwardMode::Nat),
         Some("none") => match element.child("nat") {
             None => return Ok((None, Vec::new())),
             Some(nat) => {
@@ -20,34 +21,52 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
                 return Err(nat.error(ErrorKind::Xml, message));
             }
         },
-        Some(word) => ForwardMode::from_word(word).ok_or_else(|| {
-            let expected = format!("none, {}", ForwardMode::expected());
-            element.invalid(ErrorKind::ConfigUnsupported, "mode", expected)
-        })?,
+        Some(word) => {
+            let mode = ForwardMode::from_word(word);
+            if mode.is_none() {
+                let expected = format!("none, {}", ForwardMode::expected());
+                faults.push(element.invalid(ErrorKind::ConfigUnsupported, "mode", expected));
+            }
+            mode
+        }
     };
-    let nat = nat(element, mode)?;
-    let (members, vfs) = members(element, mode)?;
+    let nat = mode.and_then(|mode| faults.or_default(nat(element, mode)));
+    let (members, vfs) = faults.or_default(members(element, mode));
     let forward = Forward {
-        mode,
-        managed: element
-            .attribute("managed")
-            .is_some_and(|word| word.eq_ignore_ascii_case("yes")),
-        driver: element
-            .parse_child("driver")?
+        mode: mode.unwrap_or(ForwardMode::Nat),
+        managed: faults.or_default(managed(element)),
+        driver: (faults.or_default(element.parse_child("driver")))
             .filter(|driver| *driver != crate::HostDriver::default()),
         nat,
         members,
     };
+    faults.finish()?;
     Ok((Some(forward), vfs))
 }
 
-fn members(forward: Element<'_>, mode: ForwardMode) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
-    let interfaces = interfaces(forward)?;
-    let addresses = forward
-        .children_named("address")
-        .map(address)
-        .collect::<Result<Vec<_>, _>>()?;
-    let (pfs, vfs) = physical_functions(forward)?;
+/// Any case will do, as it does for libvirt; another word would be as good as 'no' there.
+fn managed(element: Element<'_>) -> Result<bool, Error> {
+    match element.attribute("managed") {
+        None | Some("") => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case("yes") => Ok(true),
+        Some(word) if word.eq_ignore_ascii_case("no") => Ok(false),
+        Some(_) => Err(element.invalid(ErrorKind::Xml, "managed", "yes or no")),
+    }
+}
+
+/// The devices, and what is said of PFs' VFs. Which of them go together is told by the mode alone.
+fn members(
+    forward: Element<'_>,
+    mode: Option<ForwardMode>,
+) -> Result<(PoolMembers, Vec<PfVfs>), Error> {
+    let mut faults = Faults::default();
+    let interfaces = faults.or_default(interfaces(forward));
+    let addresses = super::read::all(forward, "address", address, &mut faults);
+    let (pfs, vfs) = faults.or_default(physical_functions(forward));
+    faults.finish()?;
+    let Some(mode) = mode else {
+        return Ok((PoolMembers::None, vfs));
+    };
     let kinds = [
         ("interface", !interfaces.is_empty()),
         ("address", !addresses.is_empty()),
@@ -69,9 +88,11 @@ fn members(forward: Element<'_>, mode: ForwardMode) -> Result<(PoolMembers, Vec<
             format!("<forward> has both <{one}> and <{other}>: give one kind of device"),
         ));
     }
-    distinct(forward, "interface", &interfaces)?;
-    distinct(forward, "address", &addresses)?;
-    distinct(forward, "pf", &pfs)?;
+    Error::all([
+        distinct(forward, "interface", &interfaces),
+        distinct(forward, "address", &addresses),
+        distinct(forward, "pf", &pfs),
+    ])?;
     let members = if !pfs.is_empty() {
         PoolMembers::PhysicalFunctions(pfs)
     } else if !interfaces.is_empty() {
@@ -86,10 +107,10 @@ fn members(forward: Element<'_>, mode: ForwardMode) -> Result<(PoolMembers, Vec<
 
 /// The `<interface>`s; `forward/@dev` is another name for the first.
 fn interfaces(forward: Element<'_>) -> Result<Vec<String>, Error> {
-    let mut names = forward
-        .children_named("interface")
-        .map(|interface| device_name(interface).map(str::to_owned))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut faults = Faults::default();
+    let name = |interface| device_name(interface).map(str::to_owned);
+    let mut names = super::read::all(forward, "interface", name, &mut faults);
+    faults.finish()?;
     if let Some(dev) = forward.attribute("dev").filter(|dev| !dev.is_empty()) {
         match names.first() {
             None => names.push(dev.to_owned()),
@@ -108,16 +129,20 @@ fn interfaces(forward: Element<'_>) -> Result<Vec<String>, Error> {
 
 fn physical_functions(forward: Element<'_>) -> Result<(Vec<String>, Vec<PfVfs>), Error> {
     let (mut names, mut vfs) = (Vec::new(), Vec::new());
-    for pf in forward.children_named("pf") {
-        let name = device_name(pf)?.to_owned();
-        if let Some(count) = vf_count(pf)? {
+    let mut faults = Faults::default();
+    faults.each(forward.children_named("pf"), |pf| {
+        let mut faults = Faults::default();
+        let name = faults.or_default(device_name(pf)).to_owned();
+        if let Some(count) = faults.or_default(vf_count(pf)) {
             vfs.push(PfVfs {
                 pf: name.clone(),
                 count,
             });
         }
         names.push(name);
-    }
+        faults.finish()
+    });
+    faults.finish()?;
     Ok((names, vfs))
 }
 
@@ -163,14 +188,15 @@ fn nat(forward: Element<'_>, mode: ForwardMode) -> Result<Option<Nat>, Error> {
         let message = format!("<nat> needs mode='nat', not '{}'", mode.word());
         return Err(element.error(ErrorKind::Xml, message));
     }
+    let mut faults = Faults::default();
+    let addresses = one(element, "address").and_then(|one| one.map(nat_addresses).transpose());
+    let ports = one(element, "port").and_then(|one| one.map(nat_ports).transpose());
     let nat = Nat {
-        ipv6: element.yes_no("ipv6")?,
-        addresses: one(element, "address")?
-            .map(nat_addresses)
-            .transpose()?
-            .flatten(),
-        ports: one(element, "port")?.map(nat_ports).transpose()?.flatten(),
+        ipv6: faults.or_default(element.yes_no("ipv6")),
+        addresses: faults.or_default(addresses).flatten(),
+        ports: faults.or_default(ports).flatten(),
     };
+    faults.finish()?;
     Ok((nat != Nat::default()).then_some(nat))
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::dhcp::Dhcp;
 use crate::xml::{Element, FromXml, ToXml, Writer, keywords};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// `<ip>`: an address of the bridge, and what is served there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -196,16 +196,25 @@ fn check_family(
 impl FromXml for IpNetwork {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
         let kind = ErrorKind::ConfigUnsupported;
-        let family = element.keyword("family")?;
-        let address = address(element, ErrorKind::Xml, "address")?
-            .ok_or_else(|| element.missing(ErrorKind::Xml, "address"))?;
-        check_family(element, kind, "address", family, address)?;
+        let mut faults = Faults::default();
+        let family = faults.optional(element.keyword("family"));
+        let address = address(element, ErrorKind::Xml, "address")
+            .and_then(|found| found.ok_or_else(|| element.missing(ErrorKind::Xml, "address")));
+        let address = faults.optional(address);
+        // Whatever was not read is not judged.
+        if let (Some(family), Some(address)) = (family, address) {
+            faults.or_default(check_family(element, kind, "address", family, address));
+        }
+        let mask = address.and_then(|address| faults.or_default(mask(element, kind, address)));
+        let local_ptr = faults.or_default(element.yes_no("localPtr"));
+        faults.finish()?;
+        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let mut ip = Self {
-            family,
+            family: family.flatten(),
             address: Some(address),
             // libvirt can't tell a prefix of 0 from none.
-            mask: mask(element, kind, address)?.filter(|mask| *mask != IpMask::Prefix(0)),
-            local_ptr: element.yes_no("localPtr")?,
+            mask: mask.filter(|mask| *mask != IpMask::Prefix(0)),
+            local_ptr,
             tftp_root: element
                 .child("tftp")
                 .and_then(|tftp| tftp.attribute_string("root"))
@@ -242,17 +251,26 @@ impl ToXml for IpNetwork {
 impl FromXml for IpRoute {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
         let kind = ErrorKind::Xml;
-        let family = element.keyword("family")?;
-        let metric = element.number("metric")?;
+        let mut faults = Faults::default();
+        let family = faults.optional(element.keyword("family"));
+        let metric = faults.or_default(element.number("metric"));
         if metric == Some(0) {
-            return Err(element.invalid(kind, "metric", "a number from 1 to 4294967295"));
+            faults.push(element.invalid(kind, "metric", "a number from 1 to 4294967295"));
         }
-        let need = |name| {
-            let value = address(element, kind, name)?.ok_or_else(|| element.missing(kind, name))?;
-            check_family(element, kind, name, family, value)?;
-            Ok::<_, Error>(value)
+        let mut need = |name| {
+            let value = address(element, kind, name)
+                .and_then(|value| value.ok_or_else(|| element.missing(kind, name)))
+                .and_then(|value| match family {
+                    Some(family) => {
+                        check_family(element, kind, name, family, value).map(|()| value)
+                    }
+                    None => Ok(value),
+                });
+            faults.or(value, || IpAddr::V4(Ipv4Addr::UNSPECIFIED))
         };
-        let (address, gateway) = (need("address")?, need("gateway")?);
+        let (address, gateway) = (need("address"), need("gateway"));
+        let family = family.flatten();
+        faults.finish()?;
         let mask = mask(element, kind, address)?;
         let route = Self {
             family,

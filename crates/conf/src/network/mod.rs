@@ -7,6 +7,7 @@ mod dns;
 mod extension;
 mod forward;
 mod ip;
+mod places;
 mod read;
 mod update;
 mod validate;
@@ -18,6 +19,7 @@ pub use extension::{
     NetworkExtension, NumaPolicy, PfVfs, Spread, VfLink, VfSettings, VlanProtocol,
 };
 pub use ip::{IpFamily, IpMask, IpNetwork, IpRoute};
+pub use places::Places;
 pub(crate) use read::DNSMASQ_NAMESPACE;
 pub use update::{NetworkUpdate, UpdateCommand, UpdateSection};
 pub use write::{DeviceStatus, NetworkStatus, PoolDevice};
@@ -61,6 +63,8 @@ pub struct Network {
     pub ip: IpSettings,
     /// What libvirt has no word for (`urn:virtnic:1`).
     pub extension: NetworkExtension,
+    /// Where the document said it, for what [`Network::validate`] refuses.
+    pub places: Places,
 }
 
 /// `<portgroup>`.

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::dns::DnsDomain;
+use super::places::Places;
 use super::{
     IpNetwork, IpRoute, IpSettings, Network, NetworkBridge, NetworkExtension, PortGroup, VfSettings,
 };
@@ -25,7 +26,7 @@ impl Network {
     /// What is wrong, in libvirt's class, with line, column and path; all of it, where reading can go on.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::from_xml(document.root_named("network")?)
+        Self::from_xml(document.definition_named("network")?)
     }
 }
 
@@ -70,6 +71,7 @@ impl FromXml for Network {
             port_groups,
             ip,
             extension: NetworkExtension { vfs, ..extension },
+            places: Places::of(element),
         };
         if network.makes_bridge() {
             network.ip.bridge.get_or_insert_default();
@@ -83,14 +85,14 @@ impl FromXml for Network {
 }
 
 /// All children of a name, but those with a fault and what follows too many of them.
-fn all<'d, T>(
-    network: Element<'d>,
+pub(super) fn all<'d, T>(
+    parent: Element<'d>,
     name: &str,
     read: impl Fn(Element<'d>) -> Result<T, Error>,
     faults: &mut Faults,
 ) -> Vec<T> {
     let mut all = Vec::new();
-    faults.each(network.children_named(name), |child| {
+    faults.each(parent.children_named(name), |child| {
         all.push(read(child)?);
         Ok(())
     });
@@ -148,35 +150,41 @@ fn bandwidth(element: Element<'_>) -> Result<Option<Bandwidth>, Error> {
 
 impl FromXml for PortGroup {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            name: match element.require("name")? {
-                "" => return Err(element.missing(ErrorKind::Xml, "name")),
-                name => name.to_owned(),
-            },
+        let mut faults = Faults::default();
+        let name = match element.attribute("name") {
+            None | Some("") => Err(element.missing(ErrorKind::Xml, "name")),
+            Some(name) => Ok(name.to_owned()),
+        };
+        let group = Self {
+            name: faults.or_default(name),
             is_default: element
                 .attribute("default")
                 .is_some_and(|word| word.eq_ignore_ascii_case("yes")),
-            trust_guest_rx_filters: element.yes_no("trustGuestRxFilters")?,
-            vlan: element.parse_child("vlan")?,
-            virtual_port: virtual_port(element, VirtualPortRules::Open)?,
-            bandwidth: bandwidth(element)?,
-            vf: VfSettings::of(element)?.filter(|vf| *vf != VfSettings::default()),
-        })
+            trust_guest_rx_filters: faults.or_default(element.yes_no("trustGuestRxFilters")),
+            vlan: faults.or_default(element.parse_child("vlan")),
+            virtual_port: faults.or_default(virtual_port(element, VirtualPortRules::Open)),
+            bandwidth: faults.or_default(bandwidth(element)),
+            vf: (faults.or_default(VfSettings::of(element)))
+                .filter(|vf| *vf != VfSettings::default()),
+        };
+        faults.finish()?;
+        Ok(group)
     }
 }
 
 impl IpSettings {
     /// What stands in the network itself; `<dns>`, `<ip>` and `<route>` are read later.
     fn of(network: Element<'_>) -> Result<Self, Error> {
+        let mut faults = Faults::default();
         let ipv6 = match network.attribute("ipv6") {
-            Some("") => false,
-            _ => network.yes_no("ipv6")?.unwrap_or(false),
+            Some("") => None,
+            _ => faults.or_default(network.yes_no("ipv6")),
         };
-        let domain: Option<DnsDomain> = network.parse_child("domain")?;
+        let domain: Option<DnsDomain> = faults.or_default(network.parse_child("domain"));
         let bridge = network.child("bridge").map(NetworkBridge::parse);
-        let bridge = bridge.transpose()?;
-        let mtu = network.child("mtu");
-        let mtu: Option<u32> = mtu.map(|mtu| mtu.number("size")).transpose()?.flatten();
+        let bridge = faults.or_default(bridge.transpose());
+        let mtu = network.child("mtu").map(|mtu| mtu.number("size"));
+        let mtu: Option<u32> = faults.or_default(mtu.transpose()).flatten();
         let options = network
             .children_in(DNSMASQ_NAMESPACE, "options")
             .flat_map(|options| {
@@ -185,21 +193,24 @@ impl IpSettings {
                     .filter(|child| child.namespace() == Some(DNSMASQ_NAMESPACE))
             })
             .filter(|option| option.name() == "option");
-        let dnsmasq_options = options
-            .map(|option| match option.attribute_string("value") {
-                Some(value) => Ok(value),
-                None => Err(option.missing(ErrorKind::Internal, "value")),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            ipv6,
+        let mut dnsmasq_options = Vec::new();
+        faults.each(options, |option| {
+            let value = option.attribute_string("value");
+            dnsmasq_options
+                .push(value.ok_or_else(|| option.missing(ErrorKind::Internal, "value"))?);
+            Ok(())
+        });
+        let settings = Self {
+            ipv6: ipv6.unwrap_or(false),
             bridge,
             mtu: mtu.filter(|&mtu| mtu > 0),
-            mac: mac(network)?,
+            mac: faults.or_default(mac(network)),
             domain: domain.filter(|domain| !domain.name.is_empty()),
             dnsmasq_options,
             ..Self::default()
-        })
+        };
+        faults.finish()?;
+        Ok(settings)
     }
 }
 
@@ -221,13 +232,16 @@ impl NetworkBridge {
             let value = element.attribute_string(name);
             value.filter(|value| !value.is_empty())
         };
-        Ok(Self {
+        let mut faults = Faults::default();
+        let bridge = Self {
             name: word("name"),
             zone: word("zone"),
             stp: element.attribute("stp") != Some("off"),
-            delay: element.number("delay")?.unwrap_or(0),
-            mac_table_manager: element.keyword("macTableManager")?,
-        })
+            delay: faults.or_default(element.number("delay")).unwrap_or(0),
+            mac_table_manager: faults.or_default(element.keyword("macTableManager")),
+        };
+        faults.finish()?;
+        Ok(bridge)
     }
 }
 
@@ -278,15 +292,16 @@ impl Network {
         let place = element.child("forward").unwrap_or(element);
         let bridge = element.child("bridge");
         let mode = crate::xml::Keyword::word(forward.mode);
+        let mut faults = Faults::default();
         if let Some(message) = self.members_fault() {
-            return Err(place.error(ErrorKind::Xml, message));
+            faults.push(place.error(ErrorKind::Xml, message));
         }
         if !self.makes_bridge() && forward.mode != ForwardMode::Bridge {
             for attribute in ["name", "zone", "macTableManager"] {
                 let given = bridge
                     .filter(|bridge| bridge.attribute(attribute).is_some_and(|v| !v.is_empty()));
                 if let Some(bridge) = given {
-                    return Err(bridge.attribute_error(
+                    faults.push(bridge.attribute_error(
                         ErrorKind::Xml,
                         attribute,
                         format!("mode='{mode}' allows no '{attribute}' on <bridge>"),
@@ -297,24 +312,25 @@ impl Network {
         if !self.makes_bridge() {
             if let (Some(bridge), Some(own)) = (bridge, &self.ip.bridge) {
                 if own.delay > 0 {
-                    return Err(not_here(bridge, "delay"));
+                    faults.push(not_here(bridge, "delay"));
                 }
                 // Only a bridge of our own has a spanning tree to speak of.
                 if bridge.attribute("stp").is_some() {
-                    return Err(not_here(bridge, "stp"));
+                    faults.push(not_here(bridge, "stp"));
                 }
-                if own.zone.is_some() {
-                    return Err(not_here(bridge, "zone"));
+                // In the other modes it was refused just above.
+                if own.zone.is_some() && forward.mode == ForwardMode::Bridge {
+                    faults.push(not_here(bridge, "zone"));
                 }
             }
             if self.ip.mtu.is_some() {
                 let place = element.child("mtu").unwrap_or(element);
-                return Err(place.error(
+                faults.push(place.error(
                     ErrorKind::Xml,
                     format!("mode='{mode}' allows no <mtu>: its devices have their own"),
                 ));
             }
         }
-        Ok(())
+        faults.finish()
     }
 }

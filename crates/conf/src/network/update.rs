@@ -122,6 +122,8 @@ impl Network {
         running: Option<&NetworkStatus>,
     ) -> Result<Self, Error> {
         let mut changed = self.clone();
+        // Its document says something else by now.
+        changed.places = super::places::Places::default();
         match change.section {
             UpdateSection::ForwardInterface => changed.update_interface(change, running),
             UpdateSection::PortGroup => changed.update_port_group(change),
@@ -227,7 +229,7 @@ impl Network {
 
     fn update_port_group(&mut self, change: &NetworkUpdate<'_>) -> Result<(), Error> {
         let document = Document::parse(change.xml)?;
-        let group = PortGroup::from_xml(document.root_named("portgroup")?)?;
+        let group = PortGroup::from_xml(document.definition_named("portgroup")?)?;
         let name = group.name.clone();
         let found = self.port_groups.iter().position(|g| g.name == name);
         let default = self.port_groups.iter().find(|other| other.is_default);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::ip::network_part;
 use super::{IpNetwork, Network, PortGroup};
 use crate::xml::{Document, Keyword};
-use crate::{Error, ErrorKind, Form, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
+use crate::{Error, Faults, Form, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
 
 impl Network {
     /// Checks what can be told without looking at the host.
@@ -35,13 +35,6 @@ impl Network {
         Document::check_kept(&self.to_xml(Form::Inactive))
     }
 
-    pub(super) fn refuse(&self, message: impl std::fmt::Display) -> Error {
-        Error::new(
-            ErrorKind::ConfigUnsupported,
-            format!("network '{}': {message}", self.name),
-        )
-    }
-
     pub(super) fn mode_word(&self) -> &'static str {
         self.forward_mode().map_or("none", Keyword::word)
     }
@@ -53,22 +46,24 @@ impl Network {
         }
         let (ip, dns) = (&self.ip, &self.ip.dns);
         let records = [
-            ("<txt>", dns.texts.is_empty()),
-            ("<host>", dns.hosts.is_empty()),
-            ("<srv>", dns.services.is_empty()),
+            ("dns/txt", dns.texts.is_empty()),
+            ("dns/host", dns.hosts.is_empty()),
+            ("dns/srv", dns.services.is_empty()),
         ];
         let found = [
-            ("<mac>", ip.mac.is_none()),
-            ("<ip>", ip.addresses.is_empty()),
-            ("<domain>", ip.domain.is_none()),
+            ("mac", ip.mac.is_none()),
+            ("ip", ip.addresses.is_empty()),
+            ("domain", ip.domain.is_none()),
         ];
-        match found.iter().chain(&records).find(|(_, absent)| !absent) {
-            None => Ok(()),
-            Some((name, _)) => {
-                let mode = self.mode_word();
-                Err(self.refuse(format_args!("mode '{mode}' allows no {name}")))
-            }
-        }
+        let present = found
+            .into_iter()
+            .chain(records)
+            .filter(|(_, absent)| !absent);
+        Error::all(present.map(|(path, _)| {
+            let (mode, name) = (self.mode_word(), path.trim_start_matches("dns/"));
+            let message = format!("mode '{mode}' allows no <{name}>");
+            Err(self.refuse_at(path, 0, message))
+        }))
     }
 
     fn check_bandwidth(&self) -> Result<(), Error> {
@@ -76,16 +71,23 @@ impl Network {
             return Ok(());
         }
         let mode = self.mode_word();
+        let mut faults = Faults::default();
         if self.bandwidth.is_some() {
-            return Err(self.refuse(format_args!("mode '{mode}' allows no <bandwidth>")));
+            let message = format!("mode '{mode}' allows no <bandwidth>");
+            faults.push(self.refuse_at("bandwidth", 0, message));
         }
-        match self.port_groups.iter().find(|g| g.bandwidth.is_some()) {
-            None => Ok(()),
-            Some(group) => Err(self.refuse(format_args!(
-                "mode '{mode}' allows no <bandwidth> in portgroup '{}'",
-                group.name
-            ))),
-        }
+        let groups = self.port_groups.iter().enumerate();
+        faults.each(
+            groups.filter(|(_, g)| g.bandwidth.is_some()),
+            |(nth, group)| {
+                let message = format!(
+                    "mode '{mode}' allows no <bandwidth> in portgroup '{}'",
+                    group.name
+                );
+                Err(self.refuse_at("portgroup/bandwidth", nth, message))
+            },
+        );
+        faults.finish()
     }
 
     fn check_members(&self) -> Result<(), Error> {
@@ -94,36 +96,51 @@ impl Network {
         };
         let hostdev = forward.mode.lends_host_devices();
         match &forward.members {
-            PoolMembers::Interfaces(names) if hostdev => Err(self.refuse(format_args!(
-                "mode '{}' lends PCI devices: name '{}' by its <address>, or its PF as <pf>",
-                self.mode_word(),
-                names.first().map_or("", String::as_str)
-            ))),
-            PoolMembers::Addresses(_) if !hostdev => Err(self.refuse(format_args!(
-                "mode '{}' lends network devices: name them by <interface>, not by <address>",
-                self.mode_word()
-            ))),
+            PoolMembers::Interfaces(names) if hostdev => {
+                let message = format!(
+                    "mode '{}' lends PCI devices: name '{}' by its <address>, or its PF as <pf>",
+                    self.mode_word(),
+                    names.first().map_or("", String::as_str)
+                );
+                // The name may stand in forward/@dev, too.
+                let path = match self.is_placed("forward/interface") {
+                    true => "forward/interface",
+                    false => "forward",
+                };
+                Err(self.refuse_at(path, 0, message))
+            }
+            PoolMembers::Addresses(_) if !hostdev => Err(self.refuse_at(
+                "forward/address",
+                0,
+                format_args!(
+                    "mode '{}' lends network devices: name them by <interface>, not by <address>",
+                    self.mode_word()
+                ),
+            )),
             _ => Ok(()),
         }
     }
 
     fn check_groups(&self) -> Result<(), Error> {
         let (mut names, mut default) = (HashSet::new(), None);
-        for group in &self.port_groups {
+        let mut faults = Faults::default();
+        faults.each(self.port_groups.iter().enumerate(), |(nth, group)| {
+            let refuse = |message: String| Err(self.refuse_at("portgroup", nth, message));
             if !names.insert(&group.name) {
-                return Err(self.refuse(format_args!("portgroup '{}' is there twice", group.name)));
+                return refuse(format!("portgroup '{}' is there twice", group.name));
             }
             if !group.is_default {
-                continue;
+                return Ok(());
             }
-            if let Some(other) = default.replace(&group.name) {
-                return Err(self.refuse(format_args!(
+            match default.replace(&group.name) {
+                None => Ok(()),
+                Some(other) => refuse(format!(
                     "portgroups '{other}' and '{}' are both the default",
                     group.name
-                )));
+                )),
             }
-        }
-        Ok(())
+        });
+        faults.finish()
     }
 
     /// Who can tag frames: VFs, macvtap that has a VF to itself, and Open vSwitch.
@@ -142,34 +159,40 @@ impl Network {
             Some(port) => bridge && port.kind == Some(VirtualPortKind::OpenVSwitch),
             None => tags,
         };
-        for group in &self.port_groups {
+        let mut faults = Faults::default();
+        faults.each(self.port_groups.iter().enumerate(), |(nth, group)| {
             let carries = group.vlan.is_some() || self.vlan.is_some();
-            if carries && !can_tag(group) {
-                return Err(self.refuse(format_args!(
-                    "mode '{}' can't set the <vlan> of portgroup '{}'",
-                    self.mode_word(),
-                    group.name
-                )));
+            if !carries || can_tag(group) {
+                return Ok(());
             }
-        }
+            let (path, nth) = match group.vlan {
+                Some(_) => ("portgroup/vlan", nth),
+                None => ("vlan", 0),
+            };
+            let mode = self.mode_word();
+            let message = format!(
+                "mode '{mode}' can't set the <vlan> of portgroup '{}'",
+                group.name
+            );
+            Err(self.refuse_at(path, nth, message))
+        });
         let default_group = self.port_groups.iter().any(|group| group.is_default);
         if self.vlan.is_some() && !tags && !default_group {
-            return Err(self.refuse(format_args!(
-                "mode '{}' can't set a <vlan>",
-                self.mode_word()
-            )));
+            let message = format!("mode '{}' can't set a <vlan>", self.mode_word());
+            faults.push(self.refuse_at("vlan", 0, message));
         }
-        Ok(())
+        faults.finish()
     }
 
     pub(super) fn check_dhcp(&self) -> Result<(), Error> {
         for ipv6 in [false, true] {
-            let serving = self.ip.addresses.iter().filter(|ip| {
+            let mut serving = self.ip.addresses.iter().enumerate().filter(|(_, ip)| {
                 ip.address.is_some_and(|address| address.is_ipv6() == ipv6) && ip.dhcp.serves()
             });
-            if serving.count() > 1 {
+            if let Some((nth, _)) = serving.nth(1) {
                 let family = if ipv6 { "IPv6" } else { "IPv4" };
-                return Err(self.refuse(format_args!("more than one {family} <ip> has a <dhcp>")));
+                let message = format!("more than one {family} <ip> has a <dhcp>");
+                return Err(self.refuse_at("ip/dhcp", nth, message));
             }
         }
         Ok(())
@@ -185,16 +208,19 @@ impl Network {
         let mut prefixes: Vec<u8> = networks.iter().map(|(_, prefix)| *prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
-        for route in &self.ip.routes {
+        let mut faults = Faults::default();
+        faults.each(self.ip.routes.iter().enumerate(), |(nth, route)| {
             let gateway = route.gateway;
             let inside = |&prefix: &u8| networks.contains(&(network_part(gateway, prefix), prefix));
-            if !prefixes.iter().any(inside) {
-                return Err(self.refuse(format_args!(
-                    "the gateway {gateway} of the <route> to {} is in none of its <ip> networks",
-                    route.address
-                )));
+            if prefixes.iter().any(inside) {
+                return Ok(());
             }
-        }
-        Ok(())
+            let message = format!(
+                "the gateway {gateway} of the <route> to {} is in none of its <ip> networks",
+                route.address
+            );
+            Err(self.refuse_at("route", nth, message))
+        });
+        faults.finish()
     }
 }

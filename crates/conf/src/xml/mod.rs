@@ -5,6 +5,7 @@
 //! libvirt's canonical form. [`RawXml`] carries what is not modelled through both, byte for byte.
 
 mod keyword;
+mod namespace;
 mod number;
 mod position;
 mod prescan;

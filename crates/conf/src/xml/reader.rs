@@ -101,6 +101,16 @@ impl<'t> Document<'t> {
         };
         Err(root.error(ErrorKind::Xml, message))
     }
+
+    /// As [`Document::root_named`], where nothing in it is taken for virtnic's own without being so.
+    ///
+    /// # Errors
+    /// The same, and [`ErrorKind::Xml`] for each such element.
+    pub(crate) fn definition_named(&self, name: &str) -> Result<Element<'_>, Error> {
+        let root = self.root_named(name)?;
+        root.check_namespaces()?;
+        Ok(root)
+    }
 }
 
 impl<'d> Element<'d> {
@@ -110,7 +120,7 @@ impl<'d> Element<'d> {
     }
 
     /// Another element of its document.
-    fn at(self, node: roxmltree::Node<'d, 'd>) -> Self {
+    pub(super) fn at(self, node: roxmltree::Node<'d, 'd>) -> Self {
         Self { node, ..self }
     }
 
@@ -138,10 +148,12 @@ impl<'d> Element<'d> {
         if self.namespace() == Some(super::VIRTNIC_NAMESPACE) {
             return format!("virtnic:{}", self.name()).into();
         }
-        let text = &self.node.document().input_text()[self.node.range()];
-        let name = text.strip_prefix('<').unwrap_or(text);
-        let end = name.find(|c: char| c.is_ascii_whitespace() || c == '/' || c == '>');
-        name[..end.unwrap_or(name.len())].into()
+        self.written_name().into()
+    }
+
+    /// Its name as the document writes it, with its prefix.
+    pub(super) fn written_name(self) -> &'d str {
+        first_name(&self.node.document().input_text()[self.node.range()])
     }
 
     /// Its attributes with the document's prefixes, namespace declarations included; that of

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use rpc::{
     ChosenDevice, PlanOf, PlanRefusal, PlanReport, PlannedChoice, PlannedDevice, VirtnicPlan,
 };
@@ -20,10 +20,12 @@ use crate::output::{self, labelled};
 /// Show which device each interface of a guest would get and why, and each step of its start;
 /// nothing is done
 #[derive(Debug, Args)]
-#[command(after_long_help = help())]
+#[command(
+    after_long_help = help(),
+    group = ArgGroup::new("of").args(["guest", "file"]).required(true)
+)]
 pub(crate) struct Plan {
     /// The guest's name or uuid
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
     guest: Option<String>,
 
     /// A domain document instead of a guest; - for standard input
@@ -81,7 +83,7 @@ impl Plan {
             (Some(file), _) => PlanOf::Document(read(file)?),
             (None, guest) => PlanOf::Guest(guest.clone().unwrap_or_default()),
         };
-        let report = ask(daemon, &VirtnicPlan { of })?;
+        let report = ask(daemon, &VirtnicPlan { of }).map_err(|failure| self.explain(failure))?;
         if self.json {
             output::json(&Report::from(&report))?;
         } else {
@@ -91,6 +93,20 @@ impl Plan {
             true => ExitCode::SUCCESS,
             false => failure::answer_is_no(),
         })
+    }
+}
+
+impl Plan {
+    /// A document that is too large is the file's fault, and counted in its terms.
+    fn explain(&self, failure: Failure) -> Failure {
+        match (failure, &self.file) {
+            (Failure::Question(error), Some(file)) => Failure::TooLarge {
+                path: file.display().to_string(),
+                bytes: error.count,
+                most: error.max,
+            },
+            (failure, _) => failure,
+        }
     }
 }
 
@@ -145,7 +161,7 @@ fn of_device(device: &PlannedDevice) -> String {
         }
         PlannedChoice::None(why) => text += &labelled("gets", why),
         PlannedChoice::Refused(refusal) => {
-            text += &labelled("refused", &refusal.error);
+            text += &labelled("refused", without_name(&refusal.error, device));
             if let Some(advice) = &refusal.advice {
                 text += &labelled("advice", advice);
             }
@@ -166,6 +182,16 @@ fn of_device(device: &PlannedDevice) -> String {
         }
     }
     text
+}
+
+/// An error about an interface, whose MAC stands above it already.
+fn without_name<'a>(error: &'a str, device: &PlannedDevice) -> &'a str {
+    let mac = device.mac.as_deref().unwrap_or_default();
+    let rest = error
+        .strip_prefix("interface ")
+        .and_then(|rest| rest.strip_prefix(mac));
+    let rest = rest.and_then(|rest| rest.strip_prefix(": ").or(rest.strip_prefix(" - ")));
+    rest.unwrap_or(error)
 }
 
 fn indented(lines: &str) -> String {

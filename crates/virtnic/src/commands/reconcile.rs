@@ -38,7 +38,7 @@ Fields of each object of --json, null where there is no value:
   guest    the guest that it is about
   what     what is so, in a line
   cause    how that came about, as far as can be told
-  remedy   what would mend it
+  remedy   what would mend it; what was done, where outcome is mended
   safe     whether --apply mends it
   outcome  left, mended or failed
   failure  why it could not be mended";

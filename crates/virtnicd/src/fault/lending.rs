@@ -9,7 +9,7 @@ use lending::{
 };
 use rpc::{Code, Domain, Error};
 
-use super::{chain, document, host_error, invalid};
+use super::{chain, document, host_code, host_error, invalid};
 
 /// An error and what a person can do about it, in one text.
 pub(crate) fn with_advice(error: &dyn std::error::Error, advice: Option<String>) -> String {
@@ -25,7 +25,9 @@ pub(crate) fn choose(error: &ChooseError) -> Error {
         ChooseError::Claim(error) => claim(error),
         ChooseError::Refused(_) => {
             let detail = with_advice(error, error.advice());
-            Error::new(Code::InternalError, Domain::Network, detail)
+            // libvirt's code, and no failure of the daemon.
+            let (code, words) = (Code::InternalError, Code::OperationFailed);
+            Error::worded(code, words, Domain::Network, detail)
         }
     }
 }
@@ -49,11 +51,16 @@ pub(crate) fn open_pool(error: OpenPoolError) -> Error {
     let code = match &error {
         OpenPoolError::Device(error) => return host_error(Domain::Network, error),
         OpenPoolError::NamesNone(_) => Code::ConfigUnsupported,
-        OpenPoolError::NoVfs { .. } | OpenPoolError::Host { .. } => Code::InternalError,
+        OpenPoolError::NoVfs { .. } => Code::InternalError,
+        OpenPoolError::Host { source, .. } => host_code(source),
         OpenPoolError::MakeVfs(_) => Code::OperationFailed,
     };
+    let words = match &error {
+        OpenPoolError::NoVfs { .. } => Code::OperationFailed,
+        _ => code,
+    };
     let detail = with_advice(&error, error.advice());
-    Error::new(code, Domain::Network, detail)
+    Error::worded(code, words, Domain::Network, detail)
 }
 
 /// What is lent was not changed.
@@ -103,11 +110,10 @@ pub(crate) fn device(refusal: &DeviceRefusal) -> Error {
 
 /// A network that can't be asked.
 pub(crate) fn network(problem: &NetworkProblem) -> Error {
+    let detail = with_advice(problem, Some(problem.advice()));
     match problem {
-        NetworkProblem::Unknown(_) => {
-            Error::new(Code::NoNetwork, Domain::Network, problem.to_string())
-        }
-        NetworkProblem::Inactive(_) => invalid(Domain::Network, problem.to_string()),
+        NetworkProblem::Unknown(_) => Error::new(Code::NoNetwork, Domain::Network, detail),
+        NetworkProblem::Inactive(_) => invalid(Domain::Network, detail),
     }
 }
 

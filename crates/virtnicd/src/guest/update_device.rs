@@ -1,7 +1,9 @@
 //! `virsh domif-setlink` and `virsh update-device`: the link of an interface, and nothing else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use conf::xml::{Document, Element};
 use conf::{Form, Interface, InterfaceSource, VfLink};
 use rpc::{Code, DomainUpdateDeviceFlags, Error};
 
@@ -88,7 +90,7 @@ impl Daemon {
 
 /// Of a guest's devices, interfaces alone can be changed.
 fn read_interface(xml: &str) -> Result<Interface> {
-    let document = conf::xml::Document::parse(xml).map_err(fault::document(QEMU))?;
+    let document = Document::parse(xml).map_err(fault::document(QEMU))?;
     let kind = document.root().name();
     if kind != "interface" {
         let detail = format!("a <{kind}> can't be changed while its guest is there");
@@ -129,7 +131,7 @@ fn check_same_but_link(own: &Interface, given: &Interface, which: Read) -> Resul
     if which == Read::Live {
         forms.push(shown(Form::Live)?);
     }
-    let is_like = |form: &Interface| {
+    let completed = |form: &Interface| {
         let mut given = given.clone();
         given.link_up = form.link_up;
         let info = &mut given.info;
@@ -139,14 +141,43 @@ fn check_same_but_link(own: &Interface, given: &Interface, which: Read) -> Resul
         if given.target_name().is_none() {
             given.target.clone_from(&form.target);
         }
-        given == *form
+        given
     };
-    if forms.iter().any(is_like) {
+    if forms.iter().any(|form| completed(form) == *form) {
         return Ok(());
     }
+    let found = forms.iter().map(|form| differing(&completed(form), form));
+    let found = found.min_by_key(Vec::len).unwrap_or_default();
     let detail = format!(
-        "of interface {} the link alone can be changed, and more than that differs",
-        own.mac
+        "of interface {} the link alone can be changed, and more than that differs: {}",
+        own.mac,
+        found.join(", ")
     );
     Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+}
+
+/// The attributes of an interface, and the elements directly in it, that another has otherwise.
+fn differing(given: &Interface, own: &Interface) -> Vec<String> {
+    let texts = [given, own].map(|interface| interface.to_xml(Form::Live));
+    let [given, own] = &texts;
+    let (Ok(given), Ok(own)) = (Document::parse(given), Document::parse(own)) else {
+        return Vec::new();
+    };
+    let (given, own) = (parts(given.root()), parts(own.root()));
+    let names: BTreeSet<&String> = given.keys().chain(own.keys()).collect();
+    let differs = |name: &&String| given.get(*name) != own.get(*name);
+    names.into_iter().filter(differs).cloned().collect()
+}
+
+/// What stands in an element, by name.
+fn parts(element: Element<'_>) -> BTreeMap<String, Vec<String>> {
+    let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let attributes = element.attributes();
+    let attributes = attributes.map(|(name, value)| (format!("'{name}'"), value.to_owned()));
+    let children = element.children();
+    let children = children.map(|one| (format!("<{}>", one.name()), one.raw().as_str().to_owned()));
+    for (name, text) in attributes.chain(children) {
+        parts.entry(name).or_default().push(text);
+    }
+    parts
 }

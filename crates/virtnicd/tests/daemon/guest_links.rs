@@ -131,10 +131,10 @@ async fn weakness_43_a_change_that_is_refused_takes_nothing_from_a_pool() {
         with_link(&interface, "down").replace("</interface>", "<mtu size='900'/></interface>");
     let unsupported = Code::OperationUnsupported;
     for flags in [LIVE, CONFIG, LIVE | CONFIG] {
-        for xml in [&other_network, &mtu] {
+        for (xml, what) in [(&other_network, "<source>"), (&mtu, "differs: <mtu>")] {
             let change = change(&dom, xml, flags);
             client
-                .refuses(&root, change, unsupported, &["the link alone", mac])
+                .refuses(&root, change, unsupported, &["the link alone", mac, what])
                 .await;
         }
     }

@@ -333,13 +333,14 @@ async fn a_daemon_that_stops_takes_nothing_for_gone() {
     let net = client.running_network("n1", "sim0").await;
     let dom = client.define_guest(&guest_xml("g1", "")).await;
     let mut askers = Vec::new();
-    for number in 0..4 {
+    for number in 0..16 {
         let (client, dom, net) = (site.root.client().await, dom.clone(), net.clone());
-        let autostart = true;
+        let mut autostart = false;
         askers.push(tokio::spawn(async move {
             let mut refused = Vec::new();
             loop {
                 let (dom, net) = (dom.clone(), net.clone());
+                autostart = !autostart;
                 let answer = match number % 2 {
                     0 => {
                         client

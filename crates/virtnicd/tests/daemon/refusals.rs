@@ -33,14 +33,22 @@ async fn a_pf_that_is_not_there_or_has_no_vfs() {
     let client = root.client().await;
     let unknown = create(network_xml("n1", "nosuch0"));
     client
-        .refuses(&root, unknown, Code::InternalError, &["'n1'", "nosuch0"])
+        .refuses(
+            &root,
+            unknown,
+            Code::DeviceMissing,
+            &["'n1'", "nosuch0", "ip link"],
+        )
         .await;
     let not_pf = create(network_xml("n1", "sim0v0"));
     client
-        .refuses(&root, not_pf, Code::InternalError, &["'n1'", "sim0v0"])
+        .refuses(&root, not_pf, Code::ConfigUnsupported, &["'n1'", "sim0v0"])
         .await;
     let none = create(network_xml("n1", "sim1"));
-    let parts = &["'sim1' has no VFs", "sriov_numvfs"];
+    let parts = &[
+        "operation failed: network 'n1': 'sim1' has no VFs",
+        "sriov_numvfs",
+    ];
     client
         .refuses(&root, none, Code::InternalError, parts)
         .await;
@@ -49,7 +57,7 @@ async fn a_pf_that_is_not_there_or_has_no_vfs() {
     let net = client.define_network(&network_xml("n1", "nosuch0")).await;
     let start = NetworkCreate { net };
     client
-        .refuses(&root, start, Code::InternalError, &["nosuch0"])
+        .refuses(&root, start, Code::DeviceMissing, &["nosuch0"])
         .await;
 }
 
@@ -92,7 +100,7 @@ async fn a_device_that_is_not_there() {
         ),
     ] {
         let dom = client.define_guest(&guest_xml(name, &device)).await;
-        let parts = &["0000:09:09.1"];
+        let parts = &["0000:09:09.1", "\nsee which there are: lspci -D"];
         client
             .refuses(&root, start(&dom), Code::DeviceMissing, parts)
             .await;
@@ -124,14 +132,17 @@ async fn a_network_that_is_not_active_or_not_there() {
     // What the first interface got is given back when the second gets nothing.
     let devices = format!("{}{}", on_network("on"), on_network("off"));
     let dom = client.define_guest(&guest_xml("g1", &devices)).await;
-    let parts = &["network 'off' is not active"];
+    let parts = &["network 'off' is not active\nstart it first: virsh net-start off"];
     client
         .refuses(&root, start(&dom), Code::OperationInvalid, parts)
         .await;
     let dom = client
         .define_guest(&guest_xml("g2", &on_network("nosuch")))
         .await;
-    let parts = &["no network with matching name 'nosuch'"];
+    let parts = &[
+        "no network with matching name 'nosuch'",
+        "virsh net-list --all",
+    ];
     client
         .refuses(&root, start(&dom), Code::NoNetwork, parts)
         .await;
@@ -162,7 +173,7 @@ async fn a_full_pool_says_how_many_who_and_what_to_do() {
             start(&third),
             Code::InternalError,
             &[
-                "network 'n1' has no free device",
+                "operation failed: network 'n1' has no free device",
                 "sim0",
                 "2 VFs",
                 "first",

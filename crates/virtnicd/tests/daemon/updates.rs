@@ -211,7 +211,7 @@ async fn what_can_not_be_updated_is_refused_by_name() {
     let change = device(&net, ADD_LAST, "much-too-long-a-name", LIVE | CONFIG);
     let parts = &["much-too-long-a-name"];
     client
-        .refuses(&root, change, Code::InternalError, parts)
+        .refuses(&root, change, Code::DeviceMissing, parts)
         .await;
     // The pool is what it was.
     let dom = client.running_guest("g1", "n1").await;

@@ -94,13 +94,17 @@ impl Daemon {
             }
             Err(error) => format!("look for its process, which could not be done here: {error}"),
         };
-        let outcome = if apply && safe {
+        let (outcome, remedy) = if apply && safe {
             match self.admit_barred(guest) {
-                Ok(()) => Outcome::Mended,
-                Err(reason) => Outcome::Failed(reason),
+                Ok(()) => {
+                    let done = "it had no process: its record was removed, and what it had was \
+                                taken back";
+                    (Outcome::Mended, done.to_owned())
+                }
+                Err(reason) => (Outcome::Failed(reason), remedy),
             }
         } else {
-            Outcome::Left
+            (Outcome::Left, remedy)
         };
         Difference {
             device: None,
@@ -134,7 +138,10 @@ impl Daemon {
             guest: self.guest_of(difference),
             what: difference.to_string(),
             cause: difference.cause().to_owned(),
-            remedy: difference.remedy(),
+            remedy: match outcome {
+                Outcome::Mended => difference.done().to_owned(),
+                Outcome::Left | Outcome::Failed(_) => difference.remedy(),
+            },
             safe: difference.is_safe(),
             outcome,
         }
@@ -163,27 +170,26 @@ impl Daemon {
 
 /// A record that says nothing, not even of whom. Mending it takes somebody who knows.
 fn unread_difference(record: &UnreadRecord) -> Difference {
-    let path = record.path.display();
     let remedy = match record.subject {
-        RecordSubject::Guest => format!(
+        RecordSubject::Guest => {
             "no guest's devices are taken back until it is known whose it was: look for a QEMU that \
-             virsh list does not show, end it, remove '{path}' and start virtnicd again"
-        ),
-        RecordSubject::Network => format!(
+             virsh list does not show, end it, remove the record and start virtnicd again"
+        }
+        RecordSubject::Network => {
             "the network counts as inactive; its guests and its ports keep what they have: remove \
-             '{path}', and start the network"
-        ),
-        RecordSubject::Port => format!(
+             the record, and start the network"
+        }
+        RecordSubject::Port => {
             "what a guest has is listed by virtnic who all the same; a port that was made without \
-             a guest holds its device no more: remove '{path}', and make the port again"
-        ),
+             a guest holds its device no more: remove the record, and make the port again"
+        }
     };
     Difference {
         device: None,
         guest: None,
         what: record.what.clone(),
         cause: DAMAGED.to_owned(),
-        remedy,
+        remedy: remedy.to_owned(),
         safe: false,
         outcome: Outcome::Left,
     }

@@ -1,0 +1,95 @@
+//! Where a document said what can be refused only later, when all of the network is known.
+
+use std::collections::HashMap;
+
+use super::Network;
+use crate::error::shortened;
+use crate::xml::{Element, VIRTNIC_NAMESPACE};
+use crate::{Error, ErrorKind};
+
+/// Elements below `<network>` of which the first is refused, if any is.
+const FIRST: [&str; 6] = ["mac", "ip", "domain", "forward", "bandwidth", "vlan"];
+/// The same below another.
+const FIRST_BELOW: [(&str, &str, &str); 5] = [
+    ("forward", "interface", "forward/interface"),
+    ("forward", "address", "forward/address"),
+    ("dns", "txt", "dns/txt"),
+    ("dns", "host", "dns/host"),
+    ("dns", "srv", "dns/srv"),
+];
+
+/// Lines and columns by path below `<network>` and number among those of that path, from 0. They
+/// are no part of what a network is: any two are equal.
+#[derive(Debug, Clone, Default)]
+pub struct Places(HashMap<(&'static str, usize), (u32, u32)>);
+
+impl PartialEq for Places {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Places {}
+
+impl Places {
+    pub(super) fn of(network: Element<'_>) -> Self {
+        let mut places = Self::default();
+        for path in FIRST {
+            places.note(path, 0, network.child(path));
+        }
+        for (outer, name, path) in FIRST_BELOW {
+            places.note(path, 0, network.child(outer).and_then(|e| e.child(name)));
+        }
+        let direct = network.children_in(VIRTNIC_NAMESPACE, "direct").next();
+        places.note("virtnic:direct", 0, direct);
+        for (nth, group) in network.children_named("portgroup").enumerate() {
+            places.note("portgroup", nth, Some(group));
+            places.note("portgroup/vlan", nth, group.child("vlan"));
+            places.note("portgroup/bandwidth", nth, group.child("bandwidth"));
+        }
+        let serving = network.children_named("ip").map(|ip| ip.child("dhcp"));
+        for (nth, dhcp) in serving.enumerate() {
+            places.note("ip/dhcp", nth, dhcp);
+        }
+        for (nth, route) in network.children_named("route").enumerate() {
+            places.note("route", nth, Some(route));
+        }
+        places
+    }
+
+    fn note(&mut self, path: &'static str, nth: usize, element: Option<Element<'_>>) {
+        if let Some(element) = element {
+            self.0.insert((path, nth), element.position());
+        }
+    }
+}
+
+impl Network {
+    /// An error about one of its elements, placed where its document had that.
+    pub(super) fn refuse_at(
+        &self,
+        path: &'static str,
+        nth: usize,
+        message: impl std::fmt::Display,
+    ) -> Error {
+        let position = self.places.0.get(&(path, nth)).copied();
+        Error {
+            position,
+            path: position.map(|_| shortened(format!("/network/{path}"))),
+            ..self.refuse(message)
+        }
+    }
+
+    /// Whether its document has such an element.
+    pub(super) fn is_placed(&self, path: &'static str) -> bool {
+        self.places.0.contains_key(&(path, 0))
+    }
+
+    /// An error about it as a whole, or about what is not in its document.
+    pub(super) fn refuse(&self, message: impl std::fmt::Display) -> Error {
+        Error::new(
+            ErrorKind::ConfigUnsupported,
+            format!("network '{}': {message}", self.name),
+        )
+    }
+}

@@ -116,7 +116,8 @@ fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, Li
 /// Clients of any user reach the read-only socket, so a directory that is made lets them pass, as do
 /// those above it.
 pub(crate) fn make_open_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
+    // The parent of a relative path's first part is the directory that we are in.
+    if dir.as_os_str().is_empty() || dir.is_dir() {
         return Ok(());
     }
     if let Some(parent) = dir.parent() {

@@ -12,7 +12,10 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// A relative root is below the directory that the daemon was started in; QEMU runs in another.
     pub(crate) fn below(root: &Path) -> Self {
+        // Fails where the root is empty or the directory gone; then there is nothing better.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
         Self {
             definitions: root.join("etc/virtnic"),
             run: root.join("run/virtnic"),

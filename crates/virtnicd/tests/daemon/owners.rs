@@ -13,6 +13,8 @@ use crate::guest_links::{CONFIG, LIVE, change, shown_interface, with_link};
 use crate::harness::*;
 use crate::in_process::{Site, until};
 
+const ACTIVE: u32 = 1;
+
 fn start(dom: &Dom) -> DomainCreateWithFlags {
     DomainCreateWithFlags {
         dom: dom.clone(),
@@ -322,6 +324,37 @@ async fn a_definition_waits_for_a_change_that_will_write_it() {
         let client = site.root.client().await;
         assert_eq!(is_kept(&client).await, (!undefine, !undefine));
     }
+}
+
+/// systemd is told that it is ready then: it orders what it makes for a guest after the daemon's service,
+/// and would wait for a daemon that waits for its guests.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_is_ready_before_what_starts_with_the_host_has_started() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    let net = client.running_network("n1", "sim0").await;
+    let document = guest_xml("g1", &on_network("n1"));
+    let dom = client.define_guest(&document).await;
+    let autostart = true;
+    client.ok(NetworkSetAutostart { net, autostart }).await;
+    client.ok(DomainSetAutostart { dom, autostart }).await;
+    daemon.stop().await;
+    // Another boot.
+    std::fs::remove_file(site.root.path("run/virtnic/autostarted")).unwrap();
+    let held = site.simulation.host.hold(Operation::Bind);
+    let mut daemon = site.start().await;
+    let held = tokio::task::spawn_blocking(move || {
+        held.reached();
+        held
+    });
+    let held = held.await.unwrap();
+    let client = site.root.client().await;
+    assert_eq!(client.guest_names(0).await, ["g1"]);
+    assert!(client.guest_names(ACTIVE).await.is_empty());
+    drop(held);
+    daemon.autostarted().await;
+    assert_eq!(client.guest_names(ACTIVE).await, ["g1"]);
 }
 
 /// Who is not told how it went is not told that there is no such thing.

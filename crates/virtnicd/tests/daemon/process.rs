@@ -3,14 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rpc::*;
 use rustix::process::Signal;
 
 use crate::harness::*;
-
-const ACTIVE: u32 = 1;
 
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_virtnicd"))
@@ -271,50 +269,27 @@ fn systemd_is_told_when_it_is_ready_and_when_it_stops() {
     assert!(daemon.ended().0.success());
 }
 
-/// systemd orders what it makes for a guest after the daemon's service, so that it would wait for a
-/// daemon that waits for its guests.
-#[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_before_what_starts_with_the_host_has_started() {
+#[tokio::test]
+async fn a_root_may_be_named_from_where_one_is() {
     let root = Root::new();
-    let daemon = root.start();
-    let client = root.client().await;
-    let dom = client.define_guest(&guest_xml("g1", "")).await;
-    let autostart = true;
-    client
-        .ok(DomainSetAutostart {
-            dom: dom.clone(),
-            autostart,
-        })
-        .await;
-    daemon.stop();
-    // Whether it was started in this boot can't be read until somebody writes.
-    let marker = root.path("run/virtnic/autostarted");
-    fs::remove_file(&marker).unwrap();
-    let made = Command::new("mkfifo").arg(&marker).status().unwrap();
-    assert!(made.success());
-
-    let path = root.path("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut command = root.command(SHAPE);
-    command.env("NOTIFY_SOCKET", &path);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtnicd"));
+    command.args(["--root", "new/root", "--libvirt-sockets", "sockets"]);
+    command
+        .args(["--simulate", SHAPE])
+        .current_dir(root.path(""));
+    command
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("JOURNAL_STREAM");
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut daemon = Daemon::spawn(command);
-    let mut message = [0; 512];
-    let length = manager.recv(&mut message).expect("systemd is told nothing");
-    assert!(
-        text(&message[..length])
-            .lines()
-            .any(|line| line == "READY=1")
-    );
-    let client = root.client().await;
-    assert!(client.guest_names(ACTIVE).await.is_empty());
-
-    // Opening it waits for the daemon, which then has it open, whatever becomes of its name.
-    let writer = fs::File::options().write(true).open(&marker).unwrap();
-    fs::remove_file(&marker).unwrap();
-    drop(writer);
-    daemon.has_said(AUTOSTARTED);
-    assert_eq!(client.guest_names(ACTIVE).await, ["g1"]);
+    daemon.has_said("ready");
+    for socket in [
+        "new/root/run/virtnic/virtnic-sock",
+        "sockets/libvirt-sock-ro",
+    ] {
+        assert!(root.path(socket).exists(), "{socket}");
+    }
+    daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,3 +69,4 @@ pub use reconcile::{Difference, MendError};
 pub use recover::{Finding, Recovery};
 pub use restore::Returned;
 pub use step::{Step, VfioUser};
+pub use vfio::check_unmanaged;

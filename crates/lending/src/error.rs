@@ -9,6 +9,10 @@ pub enum ChooseError {
     /// The network has none to give.
     #[error(transparent)]
     Refused(#[from] Box<Refusal>),
+    /// The same, where devices are free, and a network that does not manage its devices has them on
+    /// the host's drivers.
+    #[error(transparent)]
+    Unmanaged(Box<Refusal>),
     /// The pool gave one that the list does not.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -31,6 +35,11 @@ impl ChooseError {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Refused(refusal) => Some(refusal.advice()).filter(|advice| !advice.is_empty()),
+            Self::Unmanaged(refusal) => Some(format!(
+                "set managed='yes' in the <forward> of network '{0}' (virsh net-edit {0}), and its \
+                 devices are bound for guests and given back; or bind them to vfio-pci by hand",
+                refusal.network
+            )),
             Self::Claim(_) => None,
         }
     }

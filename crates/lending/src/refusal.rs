@@ -181,14 +181,18 @@ impl GuestPlan {
     /// Why the guest would not start; `None`: it would, as far as can be told without trying.
     #[must_use]
     pub fn refusal(&self) -> Option<PlanRefusal<'_>> {
-        let of_guest = self.obstacles.first().map(PlanRefusal::Guest);
-        of_guest.or_else(|| {
-            let mut devices = self.devices.iter();
-            devices.find_map(|device| match &device.outcome {
+        self.refusals().next()
+    }
+
+    /// All that is in the way.
+    pub fn refusals(&self) -> impl Iterator<Item = PlanRefusal<'_>> {
+        let of_guest = self.obstacles.iter().map(PlanRefusal::Guest);
+        of_guest.chain(
+            (self.devices.iter()).filter_map(|device| match &device.outcome {
                 Outcome::Refused(refusal) => Some(PlanRefusal::Device(device, refusal)),
                 Outcome::Lend(_) | Outcome::Alone => None,
-            })
-        })
+            }),
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conf::{DeviceId, Network};
+use conf::{DeviceId, ForwardMode, Network};
 use host::Netdev;
 use pool::{Explanation, Request};
 
@@ -19,7 +19,9 @@ impl Ledger {
         let busy: BTreeMap<DeviceId, String> = (free.into_iter())
             .filter_map(|device| {
                 let usable = self.usable(whole_or_part(network, None, device));
-                Some((device, crate::chain(&usable.err()?)))
+                let unusable = usable.err().map(|error| crate::chain(&error));
+                let reason = unusable.or_else(|| self.unbound(network, device));
+                Some((device, reason?))
             })
             .collect();
         let request = Request {
@@ -30,6 +32,23 @@ impl Ledger {
             exclude: &busy,
         };
         lock(&self.state).pool.explain(&request)
+    }
+
+    /// What keeps a guest from having a host device that the network does not manage.
+    fn unbound(&self, network: &Network, device: DeviceId) -> Option<String> {
+        let forward = network
+            .forward
+            .as_ref()
+            .filter(|forward| !forward.managed)?;
+        if network.forward_mode() != Some(ForwardMode::Hostdev) {
+            return None;
+        }
+        let pci = match self.host.pci_device(device.pci()?) {
+            Ok(pci) => pci,
+            Err(error) => return Some(crate::chain(&error)),
+        };
+        let bound = assign::check_unmanaged(pci.driver.as_deref(), forward.driver.as_ref());
+        Some(crate::chain(&bound.err()?))
     }
 
     /// The running networks that lend a network device of the host, or its VFs; by name.

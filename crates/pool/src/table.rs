@@ -391,6 +391,23 @@ pub(crate) fn some<T>(notes: &[T], text: impl Fn(&T) -> String) -> String {
     }
 }
 
+/// What many have in common is said once: `VF 2: it is up, VF 3, VF 4: it is not managed`.
+fn by_reason(notes: &[Note<String>]) -> String {
+    let mut reasons: Vec<(&str, Vec<u16>)> = Vec::new();
+    for note in notes {
+        match reasons.iter_mut().find(|(reason, _)| *reason == note.note) {
+            Some((_, numbers)) => numbers.push(note.number),
+            None => reasons.push((&note.note, vec![note.number])),
+        }
+    }
+    some(&reasons, |(reason, numbers)| {
+        format!(
+            "{}: {reason}",
+            some(numbers, |number| format!("VF {number}"))
+        )
+    })
+}
+
 /// `1 connection`, `3 connections`.
 pub(crate) fn connections(count: usize) -> String {
     match count {
@@ -453,8 +470,7 @@ impl fmt::Display for PfRow {
             }
         }
         let count = |word: &str, notes: &[Note<String>]| {
-            let what = some(notes, |note| format!("VF {}: {}", note.number, note.note));
-            format!("{} {word} ({what})", notes.len())
+            format!("{} {word} ({})", notes.len(), by_reason(notes))
         };
         if !self.busy.is_empty() {
             parts.push(count("busy", &self.busy));

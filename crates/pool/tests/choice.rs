@@ -227,6 +227,32 @@ fn a_full_pool_says_who_has_what() {
 }
 
 #[test]
+fn what_many_vfs_have_in_common_is_said_once() {
+    let pool = pool_of(1, |_| {});
+    let reason = |number| {
+        if number == 2 {
+            "it is up"
+        } else {
+            "it is not managed"
+        }
+    };
+    let exclude = (0..7).map(|number| (id_of(1, number), reason(number).to_owned()));
+    let exclude = exclude.collect();
+    let refusal = Ask {
+        exclude,
+        ..Ask::default()
+    }
+    .of(&pool)
+    .unwrap_err();
+    assert!(
+        refusal.to_string().ends_with(
+            "7 busy (VF 0, VF 1, VF 3, VF 4, VF 5, VF 6: it is not managed, VF 2: it is up)"
+        ),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn a_big_pools_refusal_stays_readable() {
     let mut pool = pool_of(12, |_| {});
     for n in 0..84 {

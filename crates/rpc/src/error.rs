@@ -1,5 +1,6 @@
 //! Errors as they travel: libvirt's code, the part of the system that speaks, and one line of text.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::macros::wire_struct;
@@ -13,6 +14,8 @@ use crate::xdr::{DecodeError, Reader, Writer, Xdr};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     code: Code,
+    /// The standard text that it is told in, with `%1$s` where the detail goes.
+    format: Cow<'static, str>,
     domain: Domain,
     message: String,
     detail: String,
@@ -25,6 +28,7 @@ impl Error {
         let detail = detail.into();
         Error {
             code,
+            format: Cow::Borrowed(code.format()),
             domain,
             message: code.message(&detail),
             detail,
@@ -41,15 +45,12 @@ impl Error {
         }
     }
 
-    /// The standard text that it is told in, with `%1$s` where the detail goes.
-    fn format(&self) -> String {
-        let prefix = self.message.strip_suffix(&*self.detail);
-        match prefix {
-            Some(prefix) if self.message != self.code.message(&self.detail) => {
-                format!("{prefix}{DETAIL}")
-            }
-            _ => self.code.format().to_owned(),
-        }
+    /// With more behind its text, such as further lines.
+    #[must_use]
+    pub fn followed_by(mut self, more: &str) -> Error {
+        self.detail.push_str(more);
+        self.message = self.format.replacen(DETAIL, &self.detail, 1);
+        self
     }
 
     /// What the kernel refused, with its own words and its number.
@@ -154,7 +155,7 @@ impl Xdr for Error {
             message: Some(self.message.clone()),
             level: LEVEL_ERROR,
             dom: None,
-            str1: Some(self.format()),
+            str1: Some(self.format.clone().into_owned()),
             str2: Some(self.detail.clone()),
             str3: None,
             int1: self.errno.unwrap_or(-1),
@@ -168,9 +169,13 @@ impl Xdr for Error {
         let wire = WireError::decode(r)?;
         let message = wire.message.unwrap_or_else(|| "Unknown error".to_owned());
         let detail = wire.str2.unwrap_or_else(|| message.clone());
+        let format = wire
+            .str1
+            .map_or(Cow::Borrowed(wire.code.format()), Cow::Owned);
         let errno = (wire.code == Code::SystemError && wire.int1 > 0).then_some(wire.int1);
         Ok(Error {
             code: wire.code,
+            format,
             domain: wire.domain,
             message,
             detail,

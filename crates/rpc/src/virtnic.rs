@@ -193,6 +193,8 @@ wire_struct! {
         active: bool,
         /// Its `<forward mode>`; `isolated` for none.
         mode: String,
+        /// The bridge of the host that its guests are put into; none where it has none.
+        bridge: Option<String>,
         /// The macvtap modes that a guest's interface may ask for; empty where it has no choice.
         modes: Vec<String> [16],
         /// Whether a device is lent to one guest at a time.

@@ -148,7 +148,7 @@ fn row() -> impl Strategy<Value = PoolRow> {
 }
 
 fn network() -> impl Strategy<Value = NetworkReport> {
-    let words = (text(), text(), few(text()), few(text()));
+    let words = (text(), text(), maybe(text()), few(text()), few(text()));
     let rest = (
         any::<[bool; 2]>(),
         any::<u32>(),
@@ -156,11 +156,12 @@ fn network() -> impl Strategy<Value = NetworkReport> {
         few(row()),
     );
     (words, rest).prop_map(
-        |((name, mode, modes, missing), (flags, connections, uuid, rows))| NetworkReport {
+        |((name, mode, bridge, modes, missing), (flags, connections, uuid, rows))| NetworkReport {
             name,
             uuid: Uuid::from_bytes(uuid),
             active: flags[0],
             mode,
+            bridge,
             modes,
             exclusive: flags[1],
             connections,

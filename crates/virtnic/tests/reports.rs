@@ -174,6 +174,26 @@ fn one_network_is_told_with_its_cards_and_what_is_taken() {
 }
 
 #[test]
+fn what_many_vfs_have_in_common_is_one_line() {
+    let mut reports = networks();
+    reports.truncate(1);
+    let row = &mut reports[0].rows[0];
+    let note = |number: u32, note: &str| rpc::DeviceNote {
+        device: format!("VF {number}"),
+        note: note.into(),
+    };
+    row.busy = (3..40).map(|number| note(number, "not managed")).collect();
+    row.busy.push(note(40, "it is up"));
+    let ran = Host::with(Answers::Networks(reports)).virtnic(&["net", "fast"]);
+    let table: Vec<_> = ran.out.lines().rev().take(3).collect();
+    insta::assert_snapshot!(table.join("\n"), @r"
+    ens1f0  VF 40               busy   it is up
+    ens1f0  VF 3 to VF 39 (37)  busy   not managed
+    ens1f0  VF 2                lent   mail (by itself)
+    ");
+}
+
+#[test]
 fn nics_are_told_by_their_ability() {
     let host = Host::with(Answers::Nics(nics()));
     let ran = host.virtnic(&["nics"]);

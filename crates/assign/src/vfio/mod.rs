@@ -5,6 +5,7 @@ mod plan;
 mod restore;
 
 pub(crate) use plan::check_pf;
+pub use plan::check_unmanaged;
 
 /// vfio's own driver and its variants (`mlx5_vfio_pci`, `hisi-acc-vfio-pci` …).
 pub(crate) fn is_vfio(driver: &str) -> bool {

@@ -232,6 +232,20 @@ fn ties(
     ties
 }
 
+/// Refuses a device for which nobody has been asked to change the driver that it has.
+///
+/// # Errors
+/// [`Obstacle::NotDetached`], or another backend than vfio is asked for.
+pub fn check_unmanaged(bound: Option<&str>, driver: Option<&HostDriver>) -> Result<(), Obstacle> {
+    refuse_old_backend(driver)?;
+    if bound.is_some_and(is_vfio) {
+        return Ok(());
+    }
+    Err(Obstacle::NotDetached {
+        driver: bound.map(str::to_owned),
+    })
+}
+
 /// A device that a vfio driver has already keeps it, and is left with it afterwards.
 fn driver_for(
     host: &dyn Host,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use assign::{Holder, Item, Origin, Preparation, Step, VfioPreparation};
+use assign::{Holder, Item, Obstacle, Origin, Preparation, Step, VfioPreparation};
 use conf::{
     ActualDevice, DeviceId, DirectMode, Domain, HostDevice, HostSource, Interface, InterfaceSource,
     MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, PoolMembers,
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
 use crate::claims::Claims;
+use crate::error::ChooseError;
 use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::PoolRequest;
 use crate::refusal::{DeviceRefusal, Lendable};
@@ -196,8 +197,14 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             holder: &applicant.holder,
             numa_nodes: &self.context.numa_nodes,
         };
+        let mut is_unmanaged = false;
         loop {
-            let chosen = self.claims.choose(&request, &mut excluded)?;
+            let chosen = match self.claims.choose(&request, &mut excluded) {
+                Err(ChooseError::Refused(refusal)) if is_unmanaged => {
+                    return Err(ChooseError::Unmanaged(refusal).into());
+                }
+                chosen => chosen?,
+            };
             let device = chosen.choice.device;
             let is_vf = matches!(chosen.choice.place, Place::Vf { .. });
             let why = chosen.choice.to_string();
@@ -221,6 +228,11 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                     return Ok(planned);
                 }
                 Err(refusal) => {
+                    is_unmanaged |= matches!(
+                        &refusal,
+                        DeviceRefusal::Obstructed { obstacle, .. }
+                            if matches!(**obstacle, Obstacle::NotDetached { .. })
+                    );
                     let fault = refusal.own_fault().ok_or(refusal)?;
                     excluded.insert(device, fault);
                 }

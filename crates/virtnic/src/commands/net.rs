@@ -30,6 +30,7 @@ Fields of each object of --json:
   uuid         its uuid
   active       one that is not active lends nothing, and has no rows
   mode         its forward mode; isolated for none
+  bridge       the host's bridge that its guests are put into; null where it has none
   modes        the macvtap modes that a guest's interface may ask for
   exclusive    whether a device is lent to one guest at a time
   connections  ports of guests on it
@@ -107,6 +108,9 @@ fn for_people(report: &NetworkReport) -> String {
         state(report),
         report.mode,
     );
+    if let Some(bridge) = &report.bridge {
+        text += &format!("bridge   {bridge}\n");
+    }
     if !report.modes.is_empty() {
         text += &format!("choice   {}\n", report.modes.join(", "));
     }
@@ -131,6 +135,7 @@ struct Row<'a> {
     uuid: String,
     active: bool,
     mode: &'a str,
+    bridge: Option<&'a str>,
     modes: &'a [String],
     exclusive: bool,
     connections: u32,
@@ -145,6 +150,7 @@ impl<'a> From<&'a NetworkReport> for Row<'a> {
             uuid: report.uuid.to_string(),
             active: report.active,
             mode: &report.mode,
+            bridge: report.bridge.as_deref(),
             modes: &report.modes,
             exclusive: report.exclusive,
             connections: report.connections,

@@ -64,13 +64,25 @@ pub(super) fn taken(rows: &[PoolRow], network: Option<&str>) -> Option<Table> {
             .map(|note| (&note.device, "busy", note.note.clone()));
         let kept_back =
             (row.kept_back.iter()).map(|note| (&note.device, "kept back", note.note.clone()));
-        for (device, state, by) in lent.chain(busy).chain(kept_back) {
+        let lines: Vec<_> = lent.chain(busy).chain(kept_back).collect();
+        // Many in a row that have the same to tell are one line.
+        let is_same = |one: &(&String, &str, String), next: &(&String, &str, String)| {
+            one.1 != "lent" && (one.1, &one.2) == (next.1, &next.2)
+        };
+        for same in lines.chunk_by(is_same) {
+            let [(first, state, by), rest @ ..] = same else {
+                continue;
+            };
             any = true;
+            let device = match rest {
+                [] => (*first).clone(),
+                [.., (last, ..)] => format!("{first} to {last} ({})", same.len()),
+            };
             table.row([
                 Some(row.name.clone()),
-                Some(device.clone()),
-                Some(state.to_owned()),
-                Some(by),
+                Some(device),
+                Some((*state).to_owned()),
+                Some(by.clone()),
             ]);
         }
     }

@@ -61,6 +61,7 @@ pub(crate) fn networks() -> Vec<NetworkReport> {
         uuid: Uuid::from_u128(1),
         active: true,
         mode: "passthrough".into(),
+        bridge: None,
         modes: Vec::new(),
         exclusive: true,
         connections: 1,

@@ -4,8 +4,8 @@
 use assign::{ChangeError, ClaimError, ErrorKind, LinkError};
 use host::HostError;
 use lending::{
-    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, NetworkProblem, OpenPoolError,
-    PlanRefusal, PrepareError, WishError,
+    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, GuestPlan, NetworkProblem,
+    OpenPoolError, PlanRefusal, PrepareError, WishError,
 };
 use rpc::{Code, Domain, Error};
 
@@ -23,7 +23,7 @@ pub(crate) fn with_advice(error: &dyn std::error::Error, advice: Option<String>)
 pub(crate) fn choose(error: &ChooseError) -> Error {
     match error {
         ChooseError::Claim(error) => claim(error),
-        ChooseError::Refused(_) => {
+        ChooseError::Refused(_) | ChooseError::Unmanaged(_) => {
             let detail = with_advice(error, error.advice());
             // libvirt's code, and no failure of the daemon.
             let (code, words) = (Code::InternalError, Code::OperationFailed);
@@ -77,8 +77,22 @@ pub(crate) fn change(error: ChangeError) -> Error {
     Error::new(code, Domain::Qemu, chain(&error))
 }
 
-/// A guest would not start.
-pub(crate) fn plan(refusal: PlanRefusal<'_>) -> Error {
+/// A guest would not start: all that is in the way, in the class of the first.
+pub(crate) fn plan(plan: &GuestPlan) -> Option<Error> {
+    let mut refusals = plan.refusals();
+    let first = refusal(&refusals.next()?);
+    let also = refusals.take(conf::MAX_FAULTS).map(|other| match other {
+        PlanRefusal::Guest(error) => error.to_string(),
+        PlanRefusal::Device(device, error) => {
+            let alias = &device.attachment.alias;
+            format!("{alias}: {}", with_advice(error, error.advice()))
+        }
+    });
+    let also: String = also.map(|text| format!("\n{text}")).collect();
+    Some(first.followed_by(&also))
+}
+
+fn refusal(refusal: &PlanRefusal<'_>) -> Error {
     match refusal {
         PlanRefusal::Guest(
             error @ (GuestObstacle::Unsupported { .. }

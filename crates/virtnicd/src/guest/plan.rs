@@ -37,8 +37,8 @@ impl Daemon {
     ) -> Result<GuestPlan> {
         loop {
             let plan = lending::plan(domain, &mut &*self.lender, self, context);
-            let kept = match plan.refusal() {
-                Some(refusal) => Err(fault::lending::plan(refusal)),
+            let kept = match fault::lending::plan(&plan) {
+                Some(error) => Err(error),
                 None => self.keep_ports(&plan),
             };
             match kept {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use conf::{
-    DeviceStatus, Form, ForwardMode, Network, NetworkStatus, Plug, PoolDevice, Uuid,
+    DeviceStatus, Form, ForwardMode, HostBackend, Network, NetworkStatus, Plug, PoolDevice, Uuid,
     VirtualPortKind,
 };
 use records::Loaded;
@@ -267,6 +267,19 @@ fn check_served(network: &Network) -> Result<()> {
             "network '{name}' has forward mode '{mode}', which virtnic keeps and does not carry \
              out; it lends VFs (mode 'hostdev'), NICs (passthrough, bridge, private, vepa) and \
              ports of an existing bridge"
+        ));
+    }
+    let driver = network
+        .forward
+        .as_ref()
+        .and_then(|forward| forward.driver.as_ref());
+    if let Some(backend) = driver.and_then(|driver| driver.backend)
+        && backend != HostBackend::Vfio
+    {
+        let backend = conf::xml::Keyword::word(backend);
+        return unsupported(format!(
+            "network '{name}' has <driver name='{backend}'/>, and guests get host devices by vfio \
+             alone"
         ));
     }
     let groups = network.port_groups.iter();

@@ -2,6 +2,7 @@
 
 use conf::ForwardMode;
 use conf::xml::Keyword as _;
+use lending::{BridgeError, check_bridge};
 use pool::Sharing;
 use rpc::NetworkReport;
 
@@ -49,6 +50,13 @@ impl Daemon {
             ),
         };
         let missing = explanation.iter().flat_map(|table| &table.missing);
+        let bridge = network.existing_bridge().filter(|_| ports.is_some());
+        let no_bridge = bridge.filter(|bridge| {
+            matches!(
+                check_bridge(&*self.host, bridge),
+                Err(BridgeError::Missing(_))
+            )
+        });
         Some(NetworkReport {
             name: object.name.clone(),
             uuid: object.uuid,
@@ -57,12 +65,15 @@ impl Daemon {
                 .forward_mode()
                 .map_or("isolated", |mode| mode.word())
                 .to_owned(),
+            bridge: network.existing_bridge().map(str::to_owned),
             modes: (network.direct_modes().into_iter())
                 .map(|mode| mode.word().to_owned())
                 .collect(),
             exclusive: is_exclusive,
             connections: u32::try_from(ports.unwrap_or(0)).unwrap_or(u32::MAX),
-            missing: missing.map(ToString::to_string).collect(),
+            missing: (missing.map(ToString::to_string))
+                .chain(no_bridge.map(str::to_owned))
+                .collect(),
             rows: explanation
                 .map(|table| self.pool_rows(&table))
                 .unwrap_or_default(),

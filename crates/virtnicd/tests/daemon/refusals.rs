@@ -197,6 +197,77 @@ async fn a_full_pool_says_how_many_who_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_pool_of_vfs_that_nobody_binds_is_told_as_what_it_is() {
+    let root = Root::new();
+    let _daemon = root.start_on("pfs=1,vfs=8");
+    let client = root.client().await;
+    let managed = network_xml("n1", "sim0");
+    let unmanaged = managed.replace(" managed='yes'", "");
+    assert_ne!(managed, unmanaged);
+    let net = client.define_network(&unmanaged).await;
+    client.ok(NetworkCreate { net: net.clone() }).await;
+    let name = Some("n1".to_owned());
+    let report = client.ok(VirtnicNetwork { name }).await.remove(0);
+    assert_eq!((report.rows[0].free, report.rows[0].busy.len()), (0, 8));
+    let dom = client
+        .define_guest(&guest_xml("g1", &on_network("n1")))
+        .await;
+    let parts = &[
+        "operation failed: network 'n1' has no free device",
+        "8 busy (VF 0, VF 1, VF 2, VF 3, VF 4, VF 5 and 2 more: it is not managed, and driver 'simvf'",
+        "set managed='yes' in the <forward> of network 'n1'",
+    ];
+    client
+        .refuses(&root, start(&dom), Code::InternalError, parts)
+        .await;
+    // As the advice goes.
+    client.ok(NetworkDestroy { net }).await;
+    let net = client.ok(NetworkLookupByName { name: "n1".into() }).await;
+    client.ok(NetworkUndefine { net }).await;
+    client.running_network("n1", "sim0").await;
+    client.start(&dom).await;
+
+    let driver = "managed='yes'><driver name='kvm'/>";
+    let kvm = network_xml("n2", "sim0").replace("managed='yes'>", driver);
+    let net = client.define_network(&kvm).await;
+    let parts = &["network 'n2' has <driver name='kvm'/>"];
+    client
+        .refuses(&root, NetworkCreate { net }, Code::ConfigUnsupported, parts)
+        .await;
+}
+
+#[tokio::test]
+async fn all_that_keeps_a_guest_from_starting_is_told_at_once() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let nic = "<interface type='direct'><source dev='nosuch' mode='bridge'/></interface>";
+    let devices = format!("<tpm model='x'/>{}{nic}", on_network("nowhere"));
+    let dom = client.define_guest(&guest_xml("g1", &devices)).await;
+    let parts = &[
+        "tpm",
+        "net0: no network with matching name 'nowhere'\ndefine network",
+        "net1: there is no network device 'nosuch'",
+    ];
+    client
+        .refuses(&root, start(&dom), Code::ConfigUnsupported, parts)
+        .await;
+}
+
+#[tokio::test]
+async fn a_network_over_a_bridge_that_is_not_there_says_so() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let xml = "<network><name>n1</name><forward mode='bridge'/><bridge name='br9'/></network>";
+    client.ok(NetworkCreateXml { xml: xml.into() }).await;
+    let name = Some("n1".to_owned());
+    let report = client.ok(VirtnicNetwork { name }).await.remove(0);
+    assert_eq!(report.bridge.as_deref(), Some("br9"));
+    assert_eq!(report.missing, ["br9"]);
+}
+
+#[tokio::test]
 async fn a_name_or_a_uuid_that_is_taken() {
     let root = Root::new();
     let _daemon = root.start();

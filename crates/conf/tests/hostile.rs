@@ -63,6 +63,10 @@ fn no_limit_can_be_passed() {
 
     let many = format!("<a>{}</a>", "<b/>".repeat(300_000));
     assert!(refused(&many).message.contains("262144 nodes"));
+    // What is only asked about is smaller.
+    let asked = format!("<domain>{}</domain>", "<a/>".repeat(1 << 14));
+    let error = conf::Domain::parse_asked(&asked).unwrap_err();
+    assert!(error.message.contains("16384 nodes"), "{error}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod abilities;
 mod affinity;
+mod allocator;
 mod device;
 mod error;
 mod links;
@@ -23,6 +24,7 @@ use conf::PciAddress;
 
 pub use abilities::VfAbilities;
 pub use affinity::{MemoryMode, MemoryPolicy, own_cpus, pin_thread};
+pub use allocator::give_memory_back;
 pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};

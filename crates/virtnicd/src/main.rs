@@ -16,6 +16,7 @@ const BLOCKING: usize = 256;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    host::give_memory_back();
     let options = Options::parse();
     if let Err(error) = virtnicd::start_logging(&options.log) {
         // The log is what failed, so this is the one line that goes around it.

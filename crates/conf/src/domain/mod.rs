@@ -138,6 +138,16 @@ impl Domain {
         Self::read(document.definition_named("domain")?, Origin::Definition)
     }
 
+    /// The same of a document that is only asked about: it has at most
+    /// [`crate::xml::MAX_ASKED_NODES`] elements, texts and comments.
+    ///
+    /// # Errors
+    /// As [`Domain::parse`].
+    pub fn parse_asked(text: &str) -> Result<Self, Error> {
+        let document = Document::parse_asked(text)?;
+        Self::read(document.definition_named("domain")?, Origin::Definition)
+    }
+
     /// Reads what [`Domain::to_status_xml`] wrote.
     ///
     /// # Errors

@@ -34,6 +34,10 @@ pub const MAX_NAMESPACES: usize = 256;
 /// How many nodes (elements, texts, comments) a document may have.
 pub const MAX_NODES: u32 = 1 << 18;
 
+/// The same of one that is only asked about, by anybody: a guest with a hundred devices has two
+/// thousand.
+pub const MAX_ASKED_NODES: u32 = 1 << 14;
+
 /// How large a document may be, by where it comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -46,6 +50,11 @@ impl Limits {
     pub(crate) const READ: Self = Self {
         bytes: MAX_BYTES,
         nodes: MAX_NODES,
+    };
+    /// Of whoever asks what would become of it: some may not do more than that, and do it often.
+    pub(crate) const ASKED: Self = Self {
+        bytes: MAX_BYTES,
+        nodes: MAX_ASKED_NODES,
     };
     /// What may be kept: half of what is read, so that with all that a running guest or network
     /// shows beside its definition it can be read again.

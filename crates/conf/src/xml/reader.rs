@@ -38,6 +38,14 @@ impl<'t> Document<'t> {
         Self::parse_within(text, Limits::READ)
     }
 
+    /// Reads one that is only asked about: it has at most [`super::MAX_ASKED_NODES`] nodes.
+    ///
+    /// # Errors
+    /// As those of [`Document::parse`].
+    pub fn parse_asked(text: &'t str) -> Result<Self, Error> {
+        Self::parse_within(text, Limits::ASKED)
+    }
+
     /// Refuses a text of ours that, once it was kept, could not be read again.
     pub(crate) fn check_kept(text: &'t str) -> Result<(), Error> {
         match Self::parse_within(text, Limits::KEPT) {

@@ -329,7 +329,15 @@ impl Daemon {
 
     /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
     fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
-        let mut domain = conf::Domain::parse(xml).map_err(fault::document(QEMU))?;
+        self.filled(conf::Domain::parse(xml).map_err(fault::document(QEMU))?)
+    }
+
+    /// The same of one that is only asked about.
+    fn read_asked_domain(&self, xml: &str) -> Result<conf::Domain> {
+        self.filled(conf::Domain::parse_asked(xml).map_err(fault::document(QEMU))?)
+    }
+
+    fn filled(&self, mut domain: conf::Domain) -> Result<conf::Domain> {
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
         domain.fill_defaults_with(&lends);
         domain.os.machine = self.machine(&domain.os.machine).to_owned();

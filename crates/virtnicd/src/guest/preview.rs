@@ -41,7 +41,7 @@ impl Daemon {
 
     fn guest_to_plan(&self, of: &PlanOf) -> Result<(conf::Domain, bool)> {
         match of {
-            PlanOf::Document(xml) => Ok((self.read_domain(xml)?, false)),
+            PlanOf::Document(xml) => Ok((self.read_asked_domain(xml)?, false)),
             PlanOf::Guest(name) => {
                 let handle = match name.parse() {
                     Ok(uuid) => self.guest_by_uuid(uuid)?,

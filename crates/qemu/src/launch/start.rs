@@ -176,8 +176,12 @@ fn begin_simulated(
     }
     let command = command_line(&spec.domain, &resources)?;
     let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
+    // As QEMU does: a tap lasts as long as somebody has it open.
+    let all = spec.taps.values().flat_map(|fds| &fds.taps);
+    let taps = all.map(OwnedFd::try_clone).collect::<io::Result<_>>();
+    let taps = taps.map_err(failed(&spec.run_dir))?;
     gate.pass()?;
-    let machine = guests.start(spec.domain.uuid, &command);
+    let machine = guests.start(spec.domain.uuid, &command, taps);
     Ok(Begun {
         unfinished: Unfinished::new(Started::Simulated(machine), run_dir),
         output: None,

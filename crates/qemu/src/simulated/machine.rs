@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use conf::Uuid;
@@ -34,6 +35,8 @@ struct State {
     devices: BTreeMap<String, Device>,
     /// The host's sides of network cards.
     netdevs: BTreeSet<String>,
+    /// Its taps, which go with it.
+    taps: Vec<OwnedFd>,
     /// The names of descriptors that were handed over and that nothing took.
     descriptors: BTreeSet<String>,
     /// What it has said and nobody has heard.
@@ -59,7 +62,13 @@ enum Leaving {
 }
 
 impl Machine {
-    pub(super) fn new(pid: u32, uuid: Uuid, command: &CommandLine, faults: Faults) -> Self {
+    pub(super) fn new(
+        pid: u32,
+        uuid: Uuid,
+        command: &CommandLine,
+        taps: Vec<OwnedFd>,
+        faults: Faults,
+    ) -> Self {
         let options = || command.args.iter().zip(command.args.iter().skip(1));
         let values = |wanted: &'static str| {
             let values = options().filter(move |(option, _)| *option == wanted);
@@ -77,6 +86,7 @@ impl Machine {
             uuid,
             state: Mutex::new(State {
                 status: RunState::PreLaunch,
+                taps: if exit.is_some() { Vec::new() } else { taps },
                 devices: devices.collect(),
                 netdevs: netdevs.collect(),
                 descriptors: BTreeSet::new(),
@@ -158,6 +168,7 @@ impl Machine {
     }
 
     pub(super) fn end(&self, status: ExitStatus) {
+        drop(std::mem::take(&mut lock(&self.state).taps));
         self.exit.send_if_modified(|exit| {
             let first = exit.is_none();
             exit.get_or_insert(status);

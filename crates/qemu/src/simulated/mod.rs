@@ -10,6 +10,7 @@ mod machine;
 mod monitor;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,11 +89,16 @@ impl SimulatedGuests {
     }
 
     /// Starts the process.
-    pub(crate) fn start(&self, uuid: Uuid, command: &CommandLine) -> Arc<Machine> {
+    pub(crate) fn start(
+        &self,
+        uuid: Uuid,
+        command: &CommandLine,
+        taps: Vec<OwnedFd>,
+    ) -> Arc<Machine> {
         let number = self.0.started.fetch_add(1, Ordering::Relaxed);
         let pid = FIRST_PID.wrapping_add(number);
         let faults = lock(&self.0.faults).clone();
-        let machine = Arc::new(Machine::new(pid, uuid, command, faults));
+        let machine = Arc::new(Machine::new(pid, uuid, command, taps, faults));
         let mut machines = lock(&self.0.machines);
         machines.retain(|_, machine| machine.exit().is_none());
         machines.insert(pid, Arc::clone(&machine));

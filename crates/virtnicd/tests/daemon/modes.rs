@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use uuid::Uuid;
 
 use crate::harness::*;
+use crate::in_process::Site;
 
 const RECLAIMED: &str = "its device is not claimed again";
 
@@ -43,6 +44,32 @@ async fn run(client: &Client, xml: &str) -> Dom {
 
 async fn destroy(client: &Client, dom: &Dom) {
     client.ok(DomainDestroy { dom: dom.clone() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_lasts_as_long_as_its_guest() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    site.simulation.host.add_bridge("br0").unwrap();
+    let client = site.root.client().await;
+    let there = || {
+        site.simulation
+            .host
+            .snapshot()
+            .netdevs
+            .contains_key("vnet0")
+    };
+    for interface in [
+        "<interface type='ethernet'/>",
+        "<interface type='bridge'><source bridge='br0'/></interface>",
+    ] {
+        let dom = run(&client, &guest_xml("g1", interface)).await;
+        client.ok(DomainSuspend { dom: dom.clone() }).await;
+        client.ok(DomainResume { dom: dom.clone() }).await;
+        assert!(there());
+        destroy(&client, &dom).await;
+        assert!(!there());
+    }
 }
 
 #[tokio::test]

@@ -6,11 +6,11 @@ use host::{HostError, VfSetting, VirtualFunction};
 use crate::assigner::Assigner;
 use crate::device::Generation;
 use crate::error::LinkError;
-use crate::link::Borrowed;
+use crate::link::Changing;
 use crate::settings::{describe, differing};
 
 /// What the kernel answers where a driver has no such function.
-const EOPNOTSUPP: i32 = 95;
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 
 /// A setting that was not changed: all is as before.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl Assigner {
     }
 }
 
-fn keep_settings(lent: &mut Borrowed<'_>, settings: Vec<VfSetting>) -> Result<(), LinkError> {
+fn keep_settings(lent: &mut Changing<'_>, settings: Vec<VfSetting>) -> Result<(), LinkError> {
     if let Some(work) = lent.record.vf_mut() {
         work.settings = settings;
     }

@@ -7,8 +7,8 @@ use host::HostError;
 /// How long to wait for a driver that is not ready, try by try: about a second in all.
 const PAUSES: [u64; 7] = [2, 8, 32, 64, 128, 256, 512];
 
-const EAGAIN: i32 = 11;
-const EBUSY: i32 = 16;
+const EAGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
+const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
 
 /// Tries again where the driver says "not now": a VF in reset (i40e, ice) refuses its settings
 /// for some milliseconds, and no event tells when that is over; or where udev has just given a

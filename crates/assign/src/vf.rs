@@ -9,9 +9,9 @@ use crate::patience::{insist, patiently};
 use crate::record::VfWork;
 use crate::settings::{describe, differing, told};
 
-pub(crate) const EPERM: i32 = 1;
-pub(crate) const EINVAL: i32 = 22;
-pub(crate) const EADDRNOTAVAIL: i32 = 99;
+pub(crate) const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
+pub(crate) const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+pub(crate) const EADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
 
 /// What went wrong on the way back.
 #[derive(Debug, Default)]

@@ -249,18 +249,18 @@ impl HostError {
 /// What the kernel means by an errno for `sriov_numvfs` (its `drivers/pci/iov.c`), or the PF's
 /// driver.
 fn vf_count_advice(errno: i32, has: u16, max: u16, holder: Option<PciAddress>) -> Option<String> {
-    const EPERM: i32 = 1;
-    const ENOENT: i32 = 2;
-    const EIO: i32 = 5;
-    const EAGAIN: i32 = 11;
-    const ENOMEM: i32 = 12;
-    const EACCES: i32 = 13;
-    const EBUSY: i32 = 16;
-    const EINVAL: i32 = 22;
-    const ENOSPC: i32 = 28;
-    const EROFS: i32 = 30;
-    const ERANGE: i32 = 34;
-    const EOPNOTSUPP: i32 = 95;
+    const EPERM: i32 = rustix::io::Errno::PERM.raw_os_error();
+    const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
+    const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+    const EAGAIN: i32 = rustix::io::Errno::AGAIN.raw_os_error();
+    const ENOMEM: i32 = rustix::io::Errno::NOMEM.raw_os_error();
+    const EACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
+    const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
+    const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+    const ENOSPC: i32 = rustix::io::Errno::NOSPC.raw_os_error();
+    const EROFS: i32 = rustix::io::Errno::ROFS.raw_os_error();
+    const ERANGE: i32 = rustix::io::Errno::RANGE.raw_os_error();
+    const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     Some(match (errno, holder) {
         (EBUSY, Some(vf)) => {
             format!("a process holds its VF {vf} by vfio; stop that guest or program first")

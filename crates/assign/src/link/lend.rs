@@ -20,7 +20,7 @@ use crate::record::{LinkWork, Record};
 use crate::settings::{describe, read_back};
 use crate::step::Step;
 
-const EEXIST: i32 = 17;
+const EEXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
 
 impl Assigner {
     pub(crate) fn lend_link(

@@ -6,7 +6,7 @@ use host::{Host, HostError, Ipv6Autoconf, Netdev, VirtualFunction};
 use crate::patience::insist;
 use crate::vf::is_locked;
 
-const EBUSY: i32 = 16;
+const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
 
 /// How a device took a MAC.
 #[derive(Debug)]

@@ -10,4 +10,4 @@ mod state;
 
 pub(crate) use find::{LowerNow, find_link, lower_now};
 pub(crate) use names::name_of;
-pub(crate) use state::Borrowed;
+pub(crate) use state::Changing;

@@ -54,7 +54,7 @@ impl Assigner {
     /// Brings the device below up, and remembers that it was down: the record comes first. Where
     /// it is up for another of our links only, this one holds it up, too. It is up for guests, so
     /// the host takes no addresses there.
-    fn raise_lower(&self, lent: &mut Borrowed<'_>, link: &LinkWork) -> Result<(), LinkError> {
+    fn raise_lower(&self, lent: &mut Changing<'_>, link: &LinkWork) -> Result<(), LinkError> {
         let Some(lower) = &link.lower else {
             return Ok(());
         };
@@ -99,7 +99,7 @@ impl Assigner {
     }
 
     /// Takes a lent item for a change that leaves it lent: nobody gives it back meanwhile.
-    pub(crate) fn borrow_lent(&self, generation: Generation) -> Result<Borrowed<'_>, LinkError> {
+    pub(crate) fn borrow_lent(&self, generation: Generation) -> Result<Changing<'_>, LinkError> {
         let mut list = self.lock();
         let not_lent = LinkError::NotLent(generation);
         let Some(&item) = list.by_generation.get(&generation) else {
@@ -113,7 +113,7 @@ impl Assigner {
             return Err(not_lent);
         };
         entry.busy = true;
-        Ok(Borrowed {
+        Ok(Changing {
             assigner: self,
             item,
             record,
@@ -128,13 +128,13 @@ impl Assigner {
 }
 
 /// A lent item that one thread changes.
-pub(crate) struct Borrowed<'a> {
+pub(crate) struct Changing<'a> {
     assigner: &'a Assigner,
     pub(crate) item: Item,
     pub(crate) record: Record,
 }
 
-impl Borrowed<'_> {
+impl Changing<'_> {
     /// Writes what is known by now.
     pub(crate) fn keep(&mut self) -> Result<(), LinkError> {
         let record = self.record.clone();
@@ -151,7 +151,7 @@ impl Borrowed<'_> {
     }
 }
 
-impl Drop for Borrowed<'_> {
+impl Drop for Changing<'_> {
     fn drop(&mut self) {
         if let Some(entry) = self.assigner.lock().entries.get_mut(&self.item) {
             entry.busy = false;

@@ -8,7 +8,7 @@ use crate::{HostError, Netdev, NicAbility, Operation, PhysicalFunction};
 
 /// The feature by which a card sorts frames for macvlans itself.
 const MACVLAN_OFFLOAD: &str = "l2-fwd-offload";
-const EBUSY: i32 = 16;
+const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
 
 impl LinuxHost {
     pub(super) fn ability_of(&self, netdev: &Netdev) -> Result<NicAbility, HostError> {

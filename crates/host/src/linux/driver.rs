@@ -89,7 +89,7 @@ impl LinuxHost {
             return Ok(());
         };
         if is_vfio(holder) && self.holder_of_group(address)?.is_some() {
-            const EBUSY: i32 = 16;
+            const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
             return Err(writing.refused(io::Error::from_raw_os_error(EBUSY)));
         }
         let file = self.sysfs.device_dir(address).join("driver/unbind");

@@ -132,7 +132,7 @@ impl Links for LinuxHost {
     }
 
     fn delete_link(&self, ifindex: u32, name: NetdevName) -> Result<(), HostError> {
-        const ENODEV: i32 = 19;
+        const ENODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
         let deleted = match self.netlink.device(ifindex) {
             Err(error) if crate::errno(&error) == Some(ENODEV) => Ok(()),
             Ok(device) if device.name != name.as_str() => Ok(()),

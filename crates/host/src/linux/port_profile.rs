@@ -263,7 +263,7 @@ impl<S: Speak> Conversation<S> {
     }
 
     fn send(&self, action: PortAction, mac: MacAddress) -> Result<(), HostError> {
-        const EINVAL: i32 = 22;
+        const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
         let ifindex = self.wire.ifindex();
         let message = self.port.request(ifindex, action, mac);
         let sent = match self.exchange(RTM_SETLINK, &message) {
@@ -342,7 +342,7 @@ impl<S: Speak> Conversation<S> {
     }
 
     fn failed(&self, error: io::Error) -> HostError {
-        const EOPNOTSUPP: i32 = 95;
+        const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
         match error.kind() {
             io::ErrorKind::ConnectionRefused if self.wire.is_agent() => {
                 self.unsupported("lldpad, which speaks 802.1Qbg, does not run any more; start it")
@@ -394,7 +394,7 @@ mod tests {
     }
 
     const IN_PROGRESS: Option<u16> = Some(0x101);
-    const EINVAL: i32 = 22;
+    const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 
     impl Speak for &Card {
         fn ifindex(&self) -> u32 {

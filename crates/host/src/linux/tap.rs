@@ -30,9 +30,9 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 
-const EBUSY: i32 = 16;
-const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
+const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
+const EEXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
+const ENODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 impl LinuxHost {
     pub(super) fn macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError> {
@@ -224,8 +224,8 @@ impl LinuxHost {
     }
 
     pub(super) fn vhosts(&self, count: u16) -> Result<Vec<OwnedFd>, HostError> {
-        const ENOENT: i32 = 2;
-        const ENXIO: i32 = 6;
+        const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
+        const ENXIO: i32 = rustix::io::Errno::NXIO.raw_os_error();
         let node = self.paths.dev.join("vhost-net");
         let opened = (0..count).map(|_| open(&node)).collect::<io::Result<_>>();
         opened.map_err(|source| match source.raw_os_error() {

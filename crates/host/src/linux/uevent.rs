@@ -74,7 +74,7 @@ pub(super) fn enlarge(socket: &Socket) {
 
 /// Whether events were lost, since they came faster than they were read.
 pub(super) fn is_overrun(error: &io::Error) -> bool {
-    const ENOBUFS: i32 = 105;
+    const ENOBUFS: i32 = rustix::io::Errno::NOBUFS.raw_os_error();
     error.raw_os_error() == Some(ENOBUFS)
 }
 

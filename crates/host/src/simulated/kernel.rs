@@ -12,10 +12,10 @@ use crate::{
     Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction, VlanProtocol,
 };
 
-const EINVAL: i32 = 22;
-const ERANGE: i32 = 34;
-const EPROTONOSUPPORT: i32 = 93;
-const EOPNOTSUPP: i32 = 95;
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const ERANGE: i32 = rustix::io::Errno::RANGE.raw_os_error();
+const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 
 impl Host for SimulatedHost {
     fn physical_functions(&self) -> Result<Vec<PhysicalFunction>, HostError> {

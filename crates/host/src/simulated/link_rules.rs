@@ -10,10 +10,10 @@ use crate::{BridgePort, BridgeVlan, HostError, Operation};
 /// What a device has unless it is told otherwise, bytes.
 pub(super) const DEFAULT_MTU: u32 = 1500;
 
-pub(super) const ENODEV: i32 = 19;
-const EINVAL: i32 = 22;
-const EADDRINUSE: i32 = 98;
-const EADDRNOTAVAIL: i32 = 99;
+pub(super) const ENODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const EADDRINUSE: i32 = rustix::io::Errno::ADDRINUSE.raw_os_error();
+const EADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
 
 impl State {
     pub(super) fn set_netdev_mac(&mut self, index: u32, mac: MacAddress) -> Result<(), Stop> {

@@ -22,12 +22,12 @@ const MOST_QUEUES: u16 = 256;
 const MOST_MTU: u32 = 9216;
 const LEAST_MTU: u32 = 68;
 
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
+const EEXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
+const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 const E2BIG: i32 = 7;
-const ELOOP: i32 = 40;
-const EOPNOTSUPP: i32 = 95;
-const EADDRINUSE: i32 = 98;
+const ELOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
+const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+const EADDRINUSE: i32 = rustix::io::Errno::ADDRINUSE.raw_os_error();
 
 impl Links for SimulatedHost {
     fn netdevs(&self) -> Result<Vec<Netdev>, HostError> {

@@ -170,4 +170,4 @@ impl SimulatedHost {
     }
 }
 
-const ESHUTDOWN: i32 = 108;
+const ESHUTDOWN: i32 = rustix::io::Errno::SHUTDOWN.raw_os_error();

@@ -451,7 +451,7 @@ impl Vf {
     }
 }
 
-pub(super) const EBUSY: i32 = 16;
+pub(super) const EBUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
 
 pub(super) fn is_vfio(driver: &str) -> bool {
     driver.contains("vfio")

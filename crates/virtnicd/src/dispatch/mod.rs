@@ -15,7 +15,7 @@ use tokio::task::block_in_place;
 use crate::daemon::Daemon;
 use crate::fault::Result;
 use crate::guest::{self, Request as GuestRequest};
-use crate::interface::Which;
+use crate::inventory::interfaces::InterfaceFilter;
 use crate::listen::Socket;
 
 pub(crate) use room::Room;
@@ -163,13 +163,13 @@ impl Service for Api {
 
             // Interfaces of the host
             ConnectListAllInterfaces(args) => Listing::new(
-                daemon.host_interfaces(Which::from_flags(args.flags)).await?,
+                daemon.host_interfaces(InterfaceFilter::from_flags(args.flags)).await?,
                 args.need_results,
             ),
-            ConnectNumOfInterfaces(_) => flags::count(&daemon.host_interfaces(Which::Active).await?),
-            ConnectListInterfaces(args) => flags::names(daemon.host_interfaces(Which::Active).await?, args.maxnames),
-            ConnectNumOfDefinedInterfaces(_) => flags::count(&daemon.host_interfaces(Which::Inactive).await?),
-            ConnectListDefinedInterfaces(args) => flags::names(daemon.host_interfaces(Which::Inactive).await?, args.maxnames),
+            ConnectNumOfInterfaces(_) => flags::count(&daemon.host_interfaces(InterfaceFilter::Active).await?),
+            ConnectListInterfaces(args) => flags::names(daemon.host_interfaces(InterfaceFilter::Active).await?, args.maxnames),
+            ConnectNumOfDefinedInterfaces(_) => flags::count(&daemon.host_interfaces(InterfaceFilter::Inactive).await?),
+            ConnectListDefinedInterfaces(args) => flags::names(daemon.host_interfaces(InterfaceFilter::Inactive).await?, args.maxnames),
             InterfaceLookupByName(args) => daemon.host_interface(args.name).await?,
             InterfaceLookupByMacString(args) => daemon.host_interface_by_mac(&args.mac).await?,
             InterfaceGetXmlDesc(args) => daemon.host_interface_xml(args.iface.name).await?,

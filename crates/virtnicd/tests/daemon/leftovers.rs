@@ -32,7 +32,7 @@ async fn what_the_next_daemon_would_bring_back_is_not_said_to_be_gone() {
     let in_the_way = site.root.in_the_way(&record);
     let error = client.refused(delete(&port)).await;
     assert!(error.message().contains("can't remove port"), "{error}");
-    assert_eq!(client.ports(&net).await, [port.clone()]);
+    assert_eq!(client.ports(&net).await, std::slice::from_ref(&port));
     assert_eq!(client.who().await.len(), 1);
     drop(in_the_way);
 
@@ -41,7 +41,7 @@ async fn what_the_next_daemon_would_bring_back_is_not_said_to_be_gone() {
     let error = client.refused(NetworkDestroy { net: net.clone() }).await;
     assert!(error.message().contains("network 'n1' runs"), "{error}");
     assert_eq!(client.network_names(2).await, ["n1"]);
-    assert_eq!(client.ports(&net).await, [port.clone()]);
+    assert_eq!(client.ports(&net).await, std::slice::from_ref(&port));
     drop(in_the_way);
 
     client.ok(delete(&port)).await;

@@ -29,7 +29,7 @@ const NUD_REACHABLE: u16 = 0x02;
 const NUD_NOARP: u16 = 0x40;
 const NTF_MASTER: u8 = 1 << 2;
 
-const ENOENT: i32 = 2;
+const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
 
 impl Connections {
     /// Sets those flags of a port that are given.

@@ -58,7 +58,7 @@ const IFNAMSIZ: usize = 16;
 const ALTIFNAMSIZ: usize = 128;
 /// Alternative names that are kept of a device.
 const MOST_NAMES: usize = 64;
-const ENODEV: i32 = 19;
+const ENODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 /// A network device as netlink tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,7 +34,7 @@ impl Connections {
     /// A device's feature of that name (as `ethtool -k` lists it). `None`: this kernel does not
     /// tell features, or does not know that one. Over generic netlink.
     pub(crate) fn feature(&self, ifindex: u32, name: &str) -> io::Result<Option<Feature>> {
-        const ENOENT: i32 = 2;
+        const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
         let family = match self.family("ethtool") {
             Ok(family) => family,
             Err(error) if crate::errno(&error) == Some(ENOENT) => return Ok(None),

@@ -46,7 +46,7 @@ const POLICE_RATE64: u16 = 8;
 const POLICE_PEAKRATE64: u16 = 9;
 const TC_ACT_SHOT: u32 = 2;
 
-const ENOENT: i32 = 2;
+const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
 
 /// Longest frame that a policer lets pass: a segment of TCP that is still to be cut up, and its
 /// headers.
@@ -198,7 +198,7 @@ impl Connections {
 
 /// Whether the kernel lacks the module for what was asked.
 pub(crate) fn is_missing_module(error: &io::Error) -> bool {
-    const EOPNOTSUPP: i32 = 95;
+    const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     matches!(crate::errno(error), Some(ENOENT | EOPNOTSUPP))
 }
 

@@ -55,8 +55,8 @@ impl Connections {
 
 /// A kernel without IPv6, or with it switched off, has none of it.
 fn supported<T>(found: io::Result<Vec<T>>) -> io::Result<Vec<T>> {
-    const EAFNOSUPPORT: i32 = 97;
-    const EOPNOTSUPP: i32 = 95;
+    const EAFNOSUPPORT: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     match found {
         Err(error) if [Some(EAFNOSUPPORT), Some(EOPNOTSUPP)].contains(&crate::errno(&error)) => {
             Ok(Vec::new())

@@ -22,15 +22,15 @@ const DEEPEST: usize = 4;
 /// What a look at the host gives.
 type Seen<T> = std::result::Result<T, HostError>;
 
-/// Which interfaces are meant.
+/// InterfaceFilter interfaces are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum InterfaceFilter {
     Active,
     Inactive,
     All,
 }
 
-impl Which {
+impl InterfaceFilter {
     /// The flags of a listing: none, or both, mean all.
     pub(crate) fn from_flags(flags: ListInterfaces) -> Self {
         match flags {
@@ -51,7 +51,7 @@ impl Which {
 
 impl Daemon {
     /// The host's interfaces, by name; those that were made for guests are not the host's.
-    pub(crate) async fn host_interfaces(&self, which: Which) -> Result<Vec<Iface>> {
+    pub(crate) async fn host_interfaces(&self, which: InterfaceFilter) -> Result<Vec<Iface>> {
         let netdevs = self.look_at_netdevs(own_netdevs).await?;
         let mut found: Vec<Iface> = netdevs
             .iter()

@@ -29,7 +29,7 @@ const MACVLAN_OFFLOAD: &str = "macvlan-offload";
 impl Daemon {
     /// The devices that pass the flags of a listing.
     pub(crate) async fn node_devices(&self, flags: ListNodeDevices) -> Result<Vec<NodeDev>> {
-        let wanted = Wanted::from_flags(flags);
+        let wanted = DeviceFilter::from_flags(flags);
         let names = self.look(move |devices| devices.names(wanted)).await?;
         Ok(names.into_iter().map(|name| NodeDev { name }).collect())
     }
@@ -84,13 +84,13 @@ impl Daemon {
 
 /// Which devices a listing is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wanted {
+struct DeviceFilter {
     system: bool,
     pci: bool,
     net: bool,
 }
 
-impl Wanted {
+impl DeviceFilter {
     /// By the flags of libvirt's `virConnectListAllNodeDevices`. In each group of flags no flag at
     /// all asks for everything. All devices here are active, and none is one that was defined.
     fn from_flags(flags: ListNodeDevices) -> Self {
@@ -151,7 +151,7 @@ struct Devices {
 
 impl Devices {
     /// The names of the wanted devices: the host, then each card with what is on it.
-    fn names(&self, wanted: Wanted) -> Seen<Vec<String>> {
+    fn names(&self, wanted: DeviceFilter) -> Seen<Vec<String>> {
         let mut names = Vec::new();
         if wanted.system {
             names.push(NodeDevice::COMPUTER.to_owned());

@@ -17,7 +17,9 @@ fn simulated(shape: &str) -> (SimulatedHost, Devices) {
 }
 
 fn names(devices: &Devices, flags: u32) -> Vec<String> {
-    devices.names(Wanted::from_flags(flags.into())).unwrap()
+    devices
+        .names(DeviceFilter::from_flags(flags.into()))
+        .unwrap()
 }
 
 fn describe(devices: &Devices, name: &str) -> NodeDevice {

@@ -246,7 +246,8 @@ impl Records {
     }
 
     /// As [`Records::load`], with each record under its own identity, as `own` tells it: one whose file
-    /// was renamed is put back, and a copy beside the record itself is removed. Otherwise what is done
+    /// was renamed is put back, and a copy beside the record itself is removed; one beside a record that
+    /// can't be read is left alone, and not read. Otherwise what is done
     /// to the record later would miss that file, and the next load would bring it back.
     ///
     /// # Errors
@@ -256,7 +257,7 @@ impl Records {
         own: impl Fn(&T) -> String,
     ) -> Result<Vec<Loaded<T>>, RecordError> {
         let (mut settled, mut renamed) = (Vec::new(), Vec::new());
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut damaged) = (BTreeSet::new(), BTreeSet::new());
         for loaded in self.load::<T>()? {
             match loaded {
                 Loaded::Good { id, record, format } if id != own(&record) => {
@@ -267,7 +268,7 @@ impl Records {
                     settled.push(loaded);
                 }
                 Loaded::Unreadable(error) => {
-                    ids.insert(error.id.clone());
+                    damaged.insert(error.id.clone());
                     settled.push(Loaded::Unreadable(error));
                 }
                 Loaded::OtherBoot { .. } => settled.push(loaded),
@@ -275,6 +276,11 @@ impl Records {
         }
         for (file, record, format) in renamed {
             let id = own(&record);
+            if damaged.contains(&id) {
+                // Whether it is as new as that one was, a person may know.
+                tracing::warn!(file, id, "a record beside a damaged one is left alone");
+                continue;
+            }
             let is_copy = !ids.insert(id.clone());
             tracing::warn!(file, id, is_copy, "a record under another name");
             let put_back = if is_copy {

@@ -328,3 +328,23 @@ fn what_was_discarded_and_is_written_again_stays() {
     records.discard("b").unwrap();
     assert_eq!(names(records.directory()), ["a.json"]);
 }
+
+#[test]
+fn a_record_beside_a_damaged_one_is_left_for_a_person() {
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    let name = "a".to_owned();
+    records.write("a", &Named { name }).unwrap();
+    fs::copy(path(&records, "a"), path(&records, "backup")).unwrap();
+    fs::write(path(&records, "a"), "{").unwrap();
+    let loaded = records.load_own(|one: &Named| one.name.clone()).unwrap();
+    assert!(
+        matches!(&loaded[..], [Loaded::Unreadable(error)] if error.id == "a"),
+        "{loaded:?}"
+    );
+    assert_eq!(names(records.directory()), ["a.json", "backup.json"]);
+}

@@ -26,11 +26,9 @@ struct FoundGuest {
 }
 
 impl Daemon {
-    /// Definitions, then guests whose processes are there, then the devices of the others, then
-    /// networks with the ports of the ones that are there. Nobody's monitor is waited for.
+    /// Guests whose processes are there, then the devices of the others, then networks that run, with
+    /// the ports of the guests that are there, then definitions. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
-        self.load_networks().await?;
-        let definitions = self.find_guest_definitions()?;
         let mut found = Vec::new();
         for record in self.guest_records()? {
             found.extend(self.find_guest(record).await);
@@ -39,7 +37,10 @@ impl Daemon {
         // What a guest has of which nobody knows stays with it: it may run.
         let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
         tokio::task::block_in_place(|| self.lender.recover(may_run));
+        // What runs comes before what a file says of it by now.
         self.restore_networks(may_run).await?;
+        self.load_networks().await?;
+        let definitions = self.find_guest_definitions()?;
         for found in found {
             self.take_up_guest(found.record, found.machine, found.events);
         }

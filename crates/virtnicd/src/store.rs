@@ -13,7 +13,7 @@ pub(crate) struct Store {
 }
 
 /// A definition as it stands on the disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StoredDefinition {
     pub(crate) path: PathBuf,
     pub(crate) text: String,
@@ -34,7 +34,8 @@ pub(crate) struct Unreadable {
 pub(crate) struct Misnamed(String);
 
 impl Store {
-    /// Opens, and makes if need be, the directory. What a crash left half written goes.
+    /// Opens, and makes if need be, the directory. What a crash left half written goes, and so do marks
+    /// of definitions that somebody took away: another of that name is not meant by them.
     pub(crate) fn open(dir: PathBuf, edit: &'static str) -> io::Result<Self> {
         fs::create_dir_all(dir.join("autostart"))?;
         for entry in fs::read_dir(&dir)? {
@@ -46,7 +47,25 @@ impl Store {
                 tracing::warn!(file = %path.display(), %error, "a half-written file stays");
             }
         }
+        for entry in fs::read_dir(dir.join("autostart"))? {
+            let mark = entry?;
+            let is_missing = |path: PathBuf| {
+                let found = path.symlink_metadata();
+                found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            };
+            if is_missing(dir.join(mark.file_name()))
+                && let Err(error) = fs::remove_file(mark.path())
+            {
+                tracing::warn!(mark = %mark.path().display(), %error, "it marks nothing, and stays");
+            }
+        }
         Ok(Self { dir, edit })
+    }
+
+    /// Writes the definition of what had none; a mark of an earlier one of that name goes first.
+    pub(crate) fn write_new(&self, name: &str, xml: &str) -> io::Result<()> {
+        self.set_autostart(name, false)?;
+        self.write(name, xml)
     }
 
     /// Writes a definition; when this returns, it is on the disk.
@@ -98,14 +117,17 @@ impl Store {
         }
     }
 
-    /// Keeps what was found as it was understood. A definition that was written by hand gets its
-    /// identity, and all else that is chosen for it, once.
+    /// Keeps what was found as it was understood, if it is still there. A definition that was written by
+    /// hand gets its identity, and all else that is chosen for it, once.
     pub(crate) fn take_in(
         &self,
         found: &StoredDefinition,
         name: &str,
         xml: &str,
     ) -> io::Result<()> {
+        if read(&found.path)? != found.text {
+            return Err(io::Error::other("it was changed meanwhile"));
+        }
         if found.text == self.document(xml) {
             Ok(())
         } else {

@@ -12,6 +12,7 @@ use super::change::LiveChange;
 use super::handle::{GuestHandle, Reply};
 use crate::daemon::Daemon;
 use crate::fault;
+use crate::store::StoredDefinition;
 
 /// A definition that is being written or removed.
 pub(super) struct Write {
@@ -25,7 +26,13 @@ pub(super) struct Write {
 /// What is done to it.
 pub(super) enum WriteWhat {
     /// It is kept, as a client gave it.
-    Define(Arc<conf::Domain>),
+    Define {
+        domain: Arc<conf::Domain>,
+        /// There was none.
+        is_new: bool,
+    },
+    /// It was found on the disk, and is kept as it was understood.
+    TakeIn(Arc<StoredDefinition>, Arc<conf::Domain>),
     /// It is kept, a part of it changed.
     Keep(Arc<conf::Domain>),
     /// It is forgotten.
@@ -44,10 +51,25 @@ impl Write {
     ) -> Self {
         let (store, name) = (daemon.domain_store.clone(), handle.name.clone());
         let work = match &what {
-            WriteWhat::Define(domain) | WriteWhat::Keep(domain) => {
+            WriteWhat::Define {
+                domain,
+                is_new: true,
+            } => {
+                let domain = Arc::clone(domain);
+                tokio::task::spawn_blocking(move || {
+                    store.write_new(&name, &domain.to_xml_with_secrets(Form::Inactive))
+                })
+            }
+            WriteWhat::Define { domain, .. } | WriteWhat::Keep(domain) => {
                 let domain = Arc::clone(domain);
                 tokio::task::spawn_blocking(move || {
                     store.write(&name, &domain.to_xml_with_secrets(Form::Inactive))
+                })
+            }
+            WriteWhat::TakeIn(found, domain) => {
+                let (found, domain) = (Arc::clone(found), Arc::clone(domain));
+                tokio::task::spawn_blocking(move || {
+                    store.take_in(&found, &name, &domain.to_xml_with_secrets(Form::Inactive))
                 })
             }
             WriteWhat::Undefine => tokio::task::spawn_blocking(move || store.remove(&name)),
@@ -66,7 +88,8 @@ impl Write {
     /// Why it is not on the disk.
     pub(super) fn error(&self, name: &str, error: io::Error) -> Error {
         let what = match self.what {
-            WriteWhat::Define(_) | WriteWhat::Keep(_) => format!("can't keep guest '{name}'"),
+            WriteWhat::Define { .. } | WriteWhat::Keep(_) => format!("can't keep guest '{name}'"),
+            WriteWhat::TakeIn(..) => format!("the definition of guest '{name}' is not taken in"),
             WriteWhat::Undefine => format!("can't forget guest '{name}'"),
             WriteWhat::Autostart(_) => format!("can't mark guest '{name}'"),
         };

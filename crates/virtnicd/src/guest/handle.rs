@@ -17,6 +17,7 @@ use crate::affect::Subject;
 use crate::blocking::stopping;
 use crate::fault::{self, Result};
 use crate::registry::Named;
+use crate::store::StoredDefinition;
 
 /// A guest that the daemon knows.
 #[derive(Debug)]
@@ -108,8 +109,8 @@ pub(crate) enum Request {
     Change { flags: Affect, edit: Edit },
     /// Keep a definition.
     Define(Arc<conf::Domain>),
-    /// Know a definition that is on the disk already, if none is known.
-    TakeIn(Arc<conf::Domain>),
+    /// Know a definition that was found on the disk, if none is known.
+    TakeIn(Arc<StoredDefinition>, Arc<conf::Domain>),
     /// Forget the definition.
     Undefine,
     /// Start it with the host, or not.

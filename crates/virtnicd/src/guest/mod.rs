@@ -241,12 +241,14 @@ impl Daemon {
     }
 
     /// Reads the definitions that are not known yet. Blocks.
-    pub(crate) fn find_guest_definitions(&self) -> std::io::Result<Vec<conf::Domain>> {
+    pub(crate) fn find_guest_definitions(
+        &self,
+    ) -> std::io::Result<Vec<(StoredDefinition, conf::Domain)>> {
         let mut read = Vec::new();
         for found in self.domain_store.load()? {
             match found {
                 Ok(found) => match self.read_definition(&found) {
-                    Ok(domain) => read.push(domain),
+                    Ok(domain) => read.push((found, domain)),
                     Err(error) => {
                         let file = found.path.display();
                         tracing::error!(%file, error, "a definition is left out");
@@ -265,24 +267,17 @@ impl Daemon {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let domain = self.read_domain(&found.text).map_err(|e| said(&e))?;
         (self.domain_store.check_name(found, &domain.name)).map_err(|e| said(&e))?;
-        let is_known = |handle: Arc<GuestHandle>| handle.is_persistent();
-        if !self.guests.by_uuid(domain.uuid).is_some_and(is_known) {
-            (self.domain_store)
-                .take_in(
-                    found,
-                    &domain.name,
-                    &domain.to_xml_with_secrets(Form::Inactive),
-                )
-                .map_err(|e| said(&e))?;
-        }
         Ok(domain)
     }
 
-    /// Knows definitions that are on the disk.
-    pub(crate) async fn take_guests_in(self: &Arc<Self>, domains: Vec<conf::Domain>) {
-        for domain in domains {
-            let domain = Arc::new(domain);
-            let request = || Request::TakeIn(Arc::clone(&domain));
+    /// Knows definitions that were found on the disk, as far as they are still there.
+    pub(crate) async fn take_guests_in(
+        self: &Arc<Self>,
+        found: Vec<(StoredDefinition, conf::Domain)>,
+    ) {
+        for (found, domain) in found {
+            let (found, domain) = (Arc::new(found), Arc::new(domain));
+            let request = || Request::TakeIn(Arc::clone(&found), Arc::clone(&domain));
             if let Err(error) = self.ask_guest(&domain, request).await {
                 tracing::error!(guest = domain.name, %error, "a definition is left out");
             }

@@ -293,9 +293,10 @@ impl Owner {
                     _ => Kind::Control,
                 },
             },
-            Request::Define(_) | Request::TakeIn(_) | Request::Undefine | Request::Autostart(_) => {
-                Kind::Write
-            }
+            Request::Define(_)
+            | Request::TakeIn(..)
+            | Request::Undefine
+            | Request::Autostart(_) => Kind::Write,
         }
     }
 
@@ -334,13 +335,15 @@ impl Owner {
                 Ok(affected) => self.change(affected, &edit, reply),
                 Err(error) => self.answers.push((reply, Err(error))),
             },
-            Request::Define(domain) => self.write(WriteWhat::Define(domain), Some(reply)),
-            Request::TakeIn(domain) => {
-                if self.state.defined.is_none() {
-                    self.state.defined = Some(domain);
-                    self.state.autostart = self.daemon.domain_store.autostart(&self.handle.name);
-                }
+            Request::Define(domain) => {
+                let is_new = self.state.defined.is_none();
+                self.write(WriteWhat::Define { domain, is_new }, Some(reply));
+            }
+            Request::TakeIn(..) if self.state.defined.is_some() => {
                 self.answers.push((reply, Ok(())));
+            }
+            Request::TakeIn(found, domain) => {
+                self.write(WriteWhat::TakeIn(found, domain), Some(reply));
             }
             Request::Undefine if self.state.defined.is_none() => {
                 let error = fault::invalid(QEMU, "cannot undefine transient domain");
@@ -864,7 +867,7 @@ impl Owner {
     /// The definition is on the disk.
     fn wrote(&mut self, what: WriteWhat) -> Option<DomainChange> {
         match what {
-            WriteWhat::Define(domain) => {
+            WriteWhat::Define { domain, .. } => {
                 let before = self.state.defined.replace(domain);
                 Some(match before {
                     Some(_) => DomainChange::DefinedUpdated,
@@ -873,6 +876,11 @@ impl Owner {
             }
             WriteWhat::Keep(domain) => {
                 self.state.defined = Some(domain);
+                None
+            }
+            WriteWhat::TakeIn(_, domain) => {
+                self.state.defined = Some(domain);
+                self.state.autostart = self.daemon.domain_store.autostart(&self.handle.name);
                 None
             }
             WriteWhat::Undefine => {

@@ -147,16 +147,14 @@ impl Daemon {
             .check_name(&found, &network.name)
             .map_err(|error| error.to_string())?;
         let network = Arc::new(network);
-        let is_known = self.networks.by_uuid(network.uuid);
-        if !is_known.is_some_and(|known| known.is_persistent()) {
-            (self.network_store)
-                .take_in(&found, &network.name, &network.to_xml(Form::Inactive))
-                .map_err(|error| error.to_string())?;
-        }
-        let known = self.ask_network(&network, |daemon, network, state| {
+        let known = self.ask_network(&network, move |daemon, network, state| {
             if state.defined.is_none() {
+                let store = &daemon.network_store;
+                store
+                    .take_in(&found, &network.name, &network.to_xml(Form::Inactive))
+                    .map_err(fault::file(DOMAIN, "it is not taken in"))?;
                 state.defined = Some(Arc::clone(network));
-                state.autostart = daemon.network_store.autostart(&network.name);
+                state.autostart = store.autostart(&network.name);
             }
             Ok(())
         });

@@ -178,13 +178,13 @@ impl Daemon {
         let network = self.read_network(xml, flags).await?;
         let handle = self
             .ask_network(&network, |daemon, network, state| {
-                daemon
-                    .network_store
-                    .write(&network.name, &network.to_xml(Form::Inactive))
-                    .map_err(fault::file(
-                        DOMAIN,
-                        format!("can't keep network '{}'", network.name),
-                    ))?;
+                let (store, xml) = (&daemon.network_store, network.to_xml(Form::Inactive));
+                let written = match state.defined {
+                    Some(_) => store.write(&network.name, &xml),
+                    None => store.write_new(&network.name, &xml),
+                };
+                let what = format!("can't keep network '{}'", network.name);
+                written.map_err(fault::file(DOMAIN, what))?;
                 state.defined = Some(Arc::clone(network));
                 state.tell(NetworkChange::Defined);
                 Ok(())
@@ -350,7 +350,7 @@ impl Daemon {
         self: &Arc<Self>,
         network: &Arc<Network>,
         work: impl Fn(&Arc<Self>, &Arc<Network>, &mut NetworkState) -> Result<()>
-        + Copy
+        + Clone
         + Send
         + 'static,
     ) -> Result<Arc<NetworkHandle>> {
@@ -371,6 +371,7 @@ impl Daemon {
                 Error::new(Code::OperationFailed, DOMAIN, detail)
             })?;
             let (daemon, network) = (Arc::clone(self), Arc::clone(network));
+            let work = work.clone();
             let asked = handle.ask(move |state| work(&daemon, &network, state));
             // Forgotten meanwhile, it is a new one.
             if let Ok(done) = asked.await {

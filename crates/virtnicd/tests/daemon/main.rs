@@ -14,6 +14,7 @@ mod harness;
 
 mod bad_documents;
 mod bad_frames;
+mod by_hand;
 mod crowd;
 mod events;
 mod found;

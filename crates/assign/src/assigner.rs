@@ -9,7 +9,7 @@ use host::SharedHost;
 use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::{ClaimError, Obstacle, OpenError, ReturnError};
 use crate::journal::Journal;
-use crate::list::{self, InHand, List};
+use crate::list::{self, InHand, List, UnreadableRecord};
 use crate::make_vfs::Probing;
 use crate::record::Record;
 use crate::recover::{Finding, Recovery};
@@ -87,7 +87,8 @@ impl Assigner {
         for file in told.unreadable {
             if let Some(item) = file.item {
                 let reason = format!("its record '{}' can't be read", file.path.display());
-                list.unreadable.insert(item, reason);
+                let path = file.path.clone();
+                (list.unreadable).insert(item, UnreadableRecord { path, reason });
             }
             findings.push(Finding::Unreadable {
                 path: file.path,
@@ -219,7 +220,8 @@ impl Assigner {
             Phase::Dirty(reasons) => Some((*item, reasons.join("; "))),
             _ => None,
         });
-        let unreadable = (list.unreadable.iter()).map(|(item, reason)| (*item, reason.clone()));
+        let unreadable =
+            (list.unreadable.iter()).map(|(item, record)| (*item, record.reason.clone()));
         dirty.chain(unreadable).collect()
     }
 

@@ -1,6 +1,7 @@
 //! The list itself: its lines, and who works on one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use conf::{DeviceId, NetdevName, Uuid};
@@ -25,7 +26,14 @@ pub(crate) struct List {
     /// By the beginning of links' names: all numbers below that one were in use when last looked at.
     pub(crate) first_free: BTreeMap<&'static str, u32>,
     /// Items whose records can't be read: of nobody known.
-    pub(crate) unreadable: BTreeMap<Item, String>,
+    pub(crate) unreadable: BTreeMap<Item, UnreadableRecord>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct UnreadableRecord {
+    pub(crate) path: PathBuf,
+    /// What is wrong, in words.
+    pub(crate) reason: String,
 }
 
 #[derive(Debug)]
@@ -104,9 +112,9 @@ impl List {
             });
         }
         match self.unreadable.get(&item) {
-            Some(reason) => Err(ClaimError::Barred {
+            Some(record) => Err(ClaimError::Barred {
                 item,
-                reason: reason.clone(),
+                reason: record.reason.clone(),
             }),
             None => Ok(()),
         }

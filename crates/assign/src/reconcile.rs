@@ -10,6 +10,7 @@ use crate::assigner::Assigner;
 use crate::compare::Deviation;
 use crate::device::{Generation, Item, Phase};
 use crate::error::ReturnError;
+use crate::list::UnreadableRecord;
 use crate::record::Record;
 use crate::vfio::is_vfio;
 
@@ -226,6 +227,25 @@ impl Difference {
 }
 
 impl Assigner {
+    /// Items whose unreadable records somebody has removed since: they are nobody's again.
+    pub fn admit_removed(&self) -> Vec<Item> {
+        let unreadable = self.lock().unreadable.clone();
+        let is_removed = |record: &UnreadableRecord| {
+            let found = record.path.symlink_metadata();
+            found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        };
+        let removed = unreadable.into_iter();
+        let removed: Vec<_> = removed
+            .filter(|(_, record)| is_removed(record))
+            .map(|(item, _)| item)
+            .collect();
+        let mut list = self.lock();
+        for item in &removed {
+            list.unreadable.remove(item);
+        }
+        removed
+    }
+
     /// Compares records, kernel and guests. Reads only; takes a moment for each VF of the host.
     ///
     /// `runs` tells of a guest whether it runs, or is on its way to or from that.
@@ -271,8 +291,12 @@ impl Assigner {
             }
         }
         let unreadable = self.lock().unreadable.clone().into_iter();
-        differences
-            .extend(unreadable.map(|(item, reason)| Difference::UnreadableRecord { item, reason }));
+        differences.extend(
+            unreadable.map(|(item, record)| Difference::UnreadableRecord {
+                item,
+                reason: record.reason,
+            }),
+        );
         differences
     }
 

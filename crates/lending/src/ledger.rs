@@ -356,6 +356,10 @@ impl Ledger {
 
     /// What differs between records, kernel and running guests. Blocks.
     pub fn differences(&self, runs: impl Fn(Uuid) -> bool) -> Vec<Difference> {
+        let admitted = self.assigner.admit_removed().into_iter();
+        for device in admitted.filter_map(|item| item.device()) {
+            lock(&self.state).readmit(device);
+        }
         self.assigner.reconcile(runs)
     }
 

@@ -10,7 +10,7 @@
 mod file;
 mod loaded;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Display;
 use std::fs;
@@ -44,8 +44,9 @@ pub struct Records {
     longest: u64,
     /// Two threads that write one record must not write one file. Held for one write alone.
     writing: Arc<Mutex<()>>,
-    /// Those that [`Records::discard`] could not remove.
-    lingering: Arc<Mutex<BTreeSet<String>>>,
+    /// What [`Records::discard`] could not remove, and the texts that [`Records::settle`] could not
+    /// write.
+    owed: Arc<Mutex<BTreeMap<String, Option<Vec<u8>>>>>,
 }
 
 /// A file of records that can't be used.
@@ -109,7 +110,7 @@ impl Records {
             format,
             longest: LONGEST,
             writing: Arc::default(),
-            lingering: Arc::default(),
+            owed: Arc::default(),
         })
     }
 
@@ -132,23 +133,51 @@ impl Records {
     /// # Errors
     /// The kernel refuses, the record is too long, or `id` makes no file name; an older record stands.
     pub fn write<T: Serialize>(&self, id: impl Display, record: &T) -> Result<(), RecordError> {
-        let path = self.path(&id);
+        let (id, text) = self.text(&id, record)?;
+        let _one_at_a_time = self.one_at_a_time();
+        self.put(&id, &text)?;
+        let mut owed = self.owed();
+        if !owed.is_empty() {
+            owed.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// As [`Records::write`], where what it tells is so, whether it can be written or not: one that can't
+    /// be is remembered, and tried again when the next one can, or by [`Records::retry_owed`].
+    ///
+    /// # Errors
+    /// The kernel refuses for now; an older record stands.
+    pub fn settle<T: Serialize>(&self, id: impl Display, record: &T) -> Result<(), RecordError> {
+        let (id, text) = self.text(&id, record)?;
+        let written = {
+            let _one_at_a_time = self.one_at_a_time();
+            self.put(&id, &text)
+        };
+        self.keep_owed(id, Some(text), written)
+    }
+
+    fn text<T: Serialize>(
+        &self,
+        id: &impl Display,
+        record: &T,
+    ) -> Result<(String, Vec<u8>), RecordError> {
+        let id = id.to_string();
         let stamped = Stamped {
             format: self.format,
             boot: &self.boot,
             record,
         };
-        let text = file::check_id(&id.to_string())
+        let text = file::check_id(&id)
             .and_then(|()| Ok(serde_json::to_vec_pretty(&stamped)?))
             .and_then(|text| file::check_length(text.len() as u64, self.longest).map(|()| text));
-        let text = text.map_err(failed("write", &path))?;
-        let _one_at_a_time = self.one_at_a_time();
-        file::replace_file(&path, &text).map_err(failed("write", &path))?;
-        let mut lingering = self.lingering();
-        if !lingering.is_empty() {
-            lingering.remove(&id.to_string());
-        }
-        Ok(())
+        let text = text.map_err(failed("write", &self.path(&id)))?;
+        Ok((id, text))
+    }
+
+    fn put(&self, id: &str, text: &[u8]) -> Result<(), RecordError> {
+        let path = self.path(id);
+        file::replace_file(&path, text).map_err(failed("write", &path))
     }
 
     /// Removes a record, readable or not. Fine if there is none.
@@ -167,45 +196,58 @@ impl Records {
 
     /// As [`Records::remove`], where what it tells is over, whether the file can be removed or not: one
     /// that stays is remembered, and tried again when the next one goes, or by
-    /// [`Records::retry_discarded`], unless it is written again.
+    /// [`Records::retry_owed`], unless it is written again.
     ///
     /// # Errors
     /// The kernel refuses for now.
     pub fn discard(&self, id: impl Display) -> Result<(), RecordError> {
         let id = id.to_string();
-        match self.remove(&id) {
-            Ok(()) => {
-                self.retry_discarded();
-                Ok(())
-            }
-            Err(error) => {
-                self.lingering().insert(id);
-                Err(error)
-            }
-        }
+        let removed = self.remove(&id);
+        self.keep_owed(id, None, removed)
     }
 
-    /// Removes what was discarded and stayed. Answers with those that can't be removed even now, by
-    /// identity: a later daemon would believe them.
-    pub fn retry_discarded(&self) -> Vec<(String, RecordError)> {
-        let discarded = self.lingering().clone();
-        let mut left = Vec::new();
-        for id in discarded {
-            // None that is written again meanwhile.
-            let _one_at_a_time = self.one_at_a_time();
-            if !self.lingering().contains(&id) {
-                continue;
+    /// Keeps in mind what could not be done, or else tries all that is.
+    fn keep_owed(
+        &self,
+        id: String,
+        text: Option<Vec<u8>>,
+        done: Result<(), RecordError>,
+    ) -> Result<(), RecordError> {
+        match &done {
+            Ok(()) => {
+                self.owed().remove(&id);
+                self.retry_owed();
             }
-            match self.remove(&id) {
-                Ok(()) => drop(self.lingering().remove(&id)),
+            Err(_) => drop(self.owed().insert(id, text)),
+        }
+        done
+    }
+
+    /// Removes and writes what could not be. Answers with what can't be even now, by identity: a later
+    /// daemon would believe those files.
+    pub fn retry_owed(&self) -> Vec<(String, RecordError)> {
+        let ids: Vec<String> = self.owed().keys().cloned().collect();
+        let mut left = Vec::new();
+        for id in ids {
+            // None that is written meanwhile.
+            let _one_at_a_time = self.one_at_a_time();
+            let Some(text) = self.owed().get(&id).cloned() else {
+                continue;
+            };
+            let done = match text {
+                Some(text) => self.put(&id, &text),
+                None => self.remove(&id),
+            };
+            match done {
+                Ok(()) => drop(self.owed().remove(&id)),
                 Err(error) => left.push((id, error)),
             }
         }
         left
     }
 
-    fn lingering(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        (self.lingering.lock()).unwrap_or_else(PoisonError::into_inner)
+    fn owed(&self) -> MutexGuard<'_, BTreeMap<String, Option<Vec<u8>>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn one_at_a_time(&self) -> MutexGuard<'_, ()> {

@@ -302,7 +302,7 @@ fn what_is_discarded_and_stays_goes_later() {
     let refused = records.discard("a").unwrap_err();
     assert_eq!(refused.path, path(&records, "a"));
     // Still refused: told each time.
-    let left = records.retry_discarded();
+    let left = records.retry_owed();
     assert!(
         matches!(&left[..], [(id, error)] if id == "a" && error.errno() == refused.errno()),
         "{left:?}"
@@ -312,7 +312,7 @@ fn what_is_discarded_and_stays_goes_later() {
     fs::write(path(&records, "a"), "{}").unwrap();
     records.discard("b").unwrap();
     assert_eq!(names(records.directory()), ["c.json"]);
-    assert!(records.retry_discarded().is_empty());
+    assert!(records.retry_owed().is_empty());
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn what_was_discarded_and_is_written_again_stays() {
     records.discard("a").unwrap_err();
     fs::remove_dir(path(&records, "a")).unwrap();
     records.write("a", &THING).unwrap();
-    assert!(records.retry_discarded().is_empty());
+    assert!(records.retry_owed().is_empty());
     records.discard("b").unwrap();
     assert_eq!(names(records.directory()), ["a.json"]);
 }
@@ -347,4 +347,29 @@ fn a_record_beside_a_damaged_one_is_left_for_a_person() {
         "{loaded:?}"
     );
     assert_eq!(names(records.directory()), ["a.json", "backup.json"]);
+}
+
+#[test]
+fn what_is_so_and_can_not_be_written_is_written_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    for id in ["a", "b"] {
+        records.write(id, &THING).unwrap();
+    }
+    block(&records, "a");
+    let larger = Thing { size: 8, ..THING };
+    let refused = records.settle("a", &larger).unwrap_err();
+    assert_eq!(refused.action, "write");
+    assert_eq!(records.retry_owed().len(), 1);
+    fs::remove_dir(path(&records, "a")).unwrap();
+    records.settle("b", &THING).unwrap();
+    assert!(records.retry_owed().is_empty());
+    let loaded = records.load::<Thing>().unwrap();
+    let sizes: Vec<_> = (loaded.into_iter())
+        .map(|one| match one {
+            Loaded::Good { record, .. } => record.size,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [8, 7]);
 }

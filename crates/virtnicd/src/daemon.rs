@@ -1,6 +1,7 @@
 //! The daemon: everything that the objects share.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,7 +16,7 @@ use lending::Ledger;
 use records::Records;
 use rpc::DaemonStatus;
 use rpc::server::Connection;
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::Simulation;
 use crate::accounts;
@@ -59,9 +60,24 @@ pub(crate) struct Daemon {
     machines: OnceLock<HashMap<String, String>>,
     last_id: AtomicI32,
     since: Instant,
-    /// Keeps others from this root for as long as it is open.
-    lock: Mutex<Option<File>>,
     stopping: watch::Sender<bool>,
+    /// Keeps others from this root for as long as it is open: until the last work is done that was begun
+    /// here, which has the daemon, too.
+    _lock: File,
+    /// Then whoever waits for that hears of it.
+    _ended: mpsc::Sender<Infallible>,
+}
+
+/// Tells when nothing is done any more for a daemon that nobody has.
+#[derive(Debug)]
+pub(crate) struct Ended(mpsc::Receiver<Infallible>);
+
+impl Ended {
+    /// Waits for that.
+    pub(crate) async fn wait(mut self) {
+        // Nothing is ever sent.
+        let _ = self.0.recv().await;
+    }
 }
 
 /// The records of each kind.
@@ -123,7 +139,7 @@ impl Daemon {
     pub(crate) fn open(
         options: &Options,
         simulation: Option<Simulation>,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<(Arc<Self>, Ended), StartError> {
         let paths = Paths::below(&options.root);
         let lock = lock_root(&paths)?;
         let host: SharedHost = match &simulation {
@@ -156,7 +172,8 @@ impl Daemon {
                 .map_err(|error| in_dir(error.path)(error.source))
         };
         let store = |dir: PathBuf, edit| Store::open(dir.clone(), edit).map_err(in_dir(dir));
-        Ok(Arc::new(Self {
+        let (ends, ended) = mpsc::channel(1);
+        let daemon = Arc::new(Self {
             node,
             simulated: simulation.is_some(),
             launcher: match simulation {
@@ -185,11 +202,13 @@ impl Daemon {
             machines: OnceLock::new(),
             last_id: AtomicI32::new(0),
             since: Instant::now(),
-            lock: Mutex::new(Some(lock)),
             stopping: watch::Sender::new(false),
+            _lock: lock,
+            _ended: ends,
             host,
             paths,
-        }))
+        });
+        Ok((daemon, Ended(ended)))
     }
 
     /// Listens on the sockets that the options name.
@@ -219,14 +238,13 @@ impl Daemon {
         self.end_guests_of(connection);
     }
 
-    /// Lets the root go: owners end, and the next daemon finds what runs.
+    /// Owners end, and the root is let go when what is under way has come to its end: see [`Ended`].
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         let connections = std::mem::take(&mut *lock(&self.connections));
         for connection in connections.into_values().filter_map(|weak| weak.upgrade()) {
             connection.close();
         }
-        drop(lock(&self.lock).take());
     }
 
     /// Waits until the daemon stops.

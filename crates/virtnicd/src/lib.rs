@@ -24,6 +24,7 @@ mod store;
 mod sync;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::{SimulatedHost, SimulatedShape};
 use qemu::SimulatedGuests;
@@ -34,7 +35,10 @@ pub use listen::ListenError;
 pub use logging::{LogError, start as start_logging};
 pub use options::{Options, PlaceError};
 
-use daemon::Daemon;
+use daemon::{Daemon, Ended};
+
+/// For what is under way when the daemon is told to stop. The records tell the next one how far it was.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A host that is none, and the guests on it. Clones are the same.
 #[derive(Debug, Clone)]
@@ -61,6 +65,7 @@ pub struct Virtnicd {
     daemon: Arc<Daemon>,
     accepting: JoinSet<()>,
     autostarting: JoinSet<()>,
+    ended: Ended,
 }
 
 impl std::fmt::Debug for Virtnicd {
@@ -90,7 +95,7 @@ impl Virtnicd {
         options: &Options,
         simulation: Option<Simulation>,
     ) -> Result<Self, StartError> {
-        let daemon = Daemon::open(options, simulation)?;
+        let (daemon, ended) = Daemon::open(options, simulation)?;
         // Who listens there has what would be taken up. Clients that come already wait for that.
         let sockets = daemon.listen(options)?;
         let run = daemon.paths.run().to_owned();
@@ -108,6 +113,7 @@ impl Virtnicd {
             daemon,
             accepting,
             autostarting,
+            ended,
         })
     }
 
@@ -121,11 +127,20 @@ impl Virtnicd {
         self.daemon.read_new_definitions().await;
     }
 
-    /// Listens no more, and lets the root go. Guests go on.
+    /// Listens no more, and lets the root go. Guests go on. What is under way is waited for, for two
+    /// seconds at most: what waits for the kernel or a disk longer keeps the root until it is done, or
+    /// the process has ended.
     pub async fn stop(mut self) {
         self.accepting.shutdown().await;
         self.autostarting.shutdown().await;
         self.daemon.stop();
+        drop(self.daemon);
+        if tokio::time::timeout(FAREWELL, self.ended.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("what is under way is left to the kernel");
+        }
     }
 }
 

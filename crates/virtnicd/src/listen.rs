@@ -3,9 +3,11 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 /// A socket that listens, and whether who comes there may change things.
@@ -76,7 +78,7 @@ impl Drop for Socket {
 
 /// The process's umask keeps others out until the intended mode is set.
 fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, ListenError> {
-    if UnixStream::connect(&path).is_ok() {
+    if is_in_use(&path) {
         return Err(ListenError::InUse(path));
     }
     let bound = || -> io::Result<(UnixListener, (u64, u64))> {
@@ -113,6 +115,19 @@ fn bind(path: PathBuf, read_only: bool, group: Option<u32>) -> Result<Socket, Li
     }
 }
 
+/// Whether somebody listens there. One that takes nobody in, since its backlog is full, is not waited for.
+fn is_in_use(path: &Path) -> bool {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+        None,
+    );
+    let asked =
+        socket.and_then(|socket| rustix::net::connect(&socket, &SocketAddrUnix::new(path)?));
+    matches!(asked, Ok(()) | Err(Errno::AGAIN))
+}
+
 /// Clients of any user reach the read-only socket, so a directory that is made lets them pass, as do
 /// those above it.
 pub(crate) fn make_open_dir(dir: &Path) -> io::Result<()> {
@@ -129,6 +144,8 @@ pub(crate) fn make_open_dir(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[tokio::test]
@@ -168,5 +185,23 @@ mod tests {
         let _second = listen(own(), None, None).unwrap();
         drop(first);
         assert!(UnixStream::connect(dir.path().join("a")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_nobody_in_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = || {
+            let flags = SocketFlags::NONBLOCK;
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap()
+        };
+        let listening = socket();
+        rustix::net::bind(&listening, &address).unwrap();
+        rustix::net::listen(&listening, 0).unwrap();
+        let waiting = socket();
+        rustix::net::connect(&waiting, &address).unwrap();
+        let refused = listen((path, dir.path().join("a-ro")), None, None).unwrap_err();
+        assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
     }
 }

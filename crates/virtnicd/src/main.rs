@@ -11,9 +11,8 @@ use virtnicd::{Options, StartError, Virtnicd};
 const WORKERS: usize = 2;
 /// Most threads that wait for the kernel or a disk at one time.
 const BLOCKING: usize = 256;
-/// For what is under way when the daemon is told to stop. What waits for the kernel longer than that
-/// is left to it: the records tell the next daemon how far it was.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// For threads to end that have been waited for already; those that wait for the kernel are left to it.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     host::give_memory_back();

@@ -68,7 +68,7 @@ impl Store {
         self.write(name, xml)
     }
 
-    /// Writes a definition; when this returns, it is on the disk.
+    /// Writes a definition; when this returns, it is on the disk, or the log says that it may not be.
     pub(crate) fn write(&self, name: &str, xml: &str) -> io::Result<()> {
         let path = self.path(name);
         let new = path.with_extension("xml.new");
@@ -79,14 +79,19 @@ impl Store {
             let _ = fs::remove_file(&new);
         }
         written?;
-        sync_dir(&self.dir)
+        sync_dir(&self.dir);
+        Ok(())
     }
 
     /// Removes a definition and its autostart mark.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
-        self.set_autostart(name, false)?;
         remove_if_there(&self.path(name))?;
-        sync_dir(&self.dir)
+        sync_dir(&self.dir);
+        // One that stays marks nothing, and goes before there is another of that name.
+        if let Err(error) = self.set_autostart(name, false) {
+            tracing::warn!(name, %error, "its mark to start with the host stays");
+        }
+        Ok(())
     }
 
     /// Whether it is marked to start with the host.
@@ -104,7 +109,8 @@ impl Store {
         } else {
             remove_if_there(&self.mark(name))?;
         }
-        sync_dir(&self.dir.join("autostart"))
+        sync_dir(&self.dir.join("autostart"));
+        Ok(())
     }
 
     /// Whether a file that was found has the name of what it defines; else nobody would find it
@@ -186,8 +192,13 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Makes what was changed in a directory safe against a power cut. If that fails it is changed all the
+/// same, so that nobody may be told otherwise.
+fn sync_dir(dir: &Path) {
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        let dir = dir.display();
+        tracing::warn!(%dir, %error, "what was changed there may be lost by a power cut");
+    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -235,6 +246,40 @@ mod tests {
         store.remove("a").unwrap();
         assert!(!store.autostart("a"));
         assert_eq!(store.load().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_definition_that_can_not_be_removed_keeps_its_mark() {
+        let (dir, store) = store();
+        let file = dir.path().join("networks/a.xml");
+        store.set_autostart("a", true).unwrap();
+        fs::create_dir(&file).unwrap();
+        store.remove("a").unwrap_err();
+        assert!(store.autostart("a"));
+        fs::remove_dir(&file).unwrap();
+        store.remove("a").unwrap();
+        assert!(!store.autostart("a"));
+    }
+
+    #[test]
+    fn what_was_found_and_is_another_by_now_is_not_taken_in() {
+        let (dir, store) = store();
+        let file = dir.path().join("networks/a.xml");
+        fs::write(&file, "<network/>").unwrap();
+        let found = store.load().unwrap().remove(0).unwrap();
+        fs::write(&file, "<network>other</network>").unwrap();
+        store
+            .take_in(&found, "a", "<network full=''/>")
+            .unwrap_err();
+        assert_eq!(
+            fs::read_to_string(&file).unwrap(),
+            "<network>other</network>"
+        );
+        fs::remove_file(&file).unwrap();
+        store
+            .take_in(&found, "a", "<network full=''/>")
+            .unwrap_err();
+        assert!(!file.exists());
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl fmt::Debug for Edit {
     }
 }
 
+/// Whether a change is made or taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    On,
+    Back,
+}
+
 /// A change of what runs that was carried out.
 #[derive(Debug)]
 pub(super) struct LiveChange {
@@ -68,19 +75,24 @@ pub(super) fn documents(view: &View, affected: Affected, edit: &Edit) -> Result<
 }
 
 /// Makes what runs like its new document: links and rates are all that changes by itself. Recorded
-/// before it is so: whoever takes over knows what may be. What fails is undone.
+/// before it is so: whoever takes over knows what may be; what is taken back need not be, and is
+/// recorded as soon as it can be. What fails is undone.
 pub(super) async fn follow(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
     run: &Run,
     old: conf::Domain,
     new: conf::Domain,
+    direction: Direction,
 ) -> Result<LiveChange> {
     let with = |domain: &conf::Domain| Run {
         domain: domain.clone(),
         ..run.clone()
     };
-    record::write(daemon, handle, &with(&new)).await?;
+    match direction {
+        Direction::On => record::write(daemon, handle, &with(&new)).await?,
+        Direction::Back => record::write_or_warn(daemon, handle, &with(&new)).await,
+    }
     let pairs = (old.devices.interfaces.iter()).zip(&new.devices.interfaces);
     let mut done = Vec::new();
     for (before, after) in pairs {

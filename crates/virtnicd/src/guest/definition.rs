@@ -43,13 +43,14 @@ pub(super) enum WriteWhat {
 
 impl Write {
     pub(super) fn begin(
-        daemon: &Daemon,
+        daemon: &Arc<Daemon>,
         handle: &GuestHandle,
         what: WriteWhat,
         reply: Option<Reply>,
         change: Option<Box<LiveChange>>,
     ) -> Self {
-        let (store, name) = (daemon.domain_store.clone(), handle.name.clone());
+        // Until it is done no other daemon has the root.
+        let (daemon, name) = (Arc::clone(daemon), handle.name.clone());
         let work = match &what {
             WriteWhat::Define {
                 domain,
@@ -57,25 +58,35 @@ impl Write {
             } => {
                 let domain = Arc::clone(domain);
                 tokio::task::spawn_blocking(move || {
-                    store.write_new(&name, &domain.to_xml_with_secrets(Form::Inactive))
+                    daemon
+                        .domain_store
+                        .write_new(&name, &domain.to_xml_with_secrets(Form::Inactive))
                 })
             }
             WriteWhat::Define { domain, .. } | WriteWhat::Keep(domain) => {
                 let domain = Arc::clone(domain);
                 tokio::task::spawn_blocking(move || {
-                    store.write(&name, &domain.to_xml_with_secrets(Form::Inactive))
+                    daemon
+                        .domain_store
+                        .write(&name, &domain.to_xml_with_secrets(Form::Inactive))
                 })
             }
             WriteWhat::TakeIn(found, domain) => {
                 let (found, domain) = (Arc::clone(found), Arc::clone(domain));
                 tokio::task::spawn_blocking(move || {
-                    store.take_in(&found, &name, &domain.to_xml_with_secrets(Form::Inactive))
+                    daemon.domain_store.take_in(
+                        &found,
+                        &name,
+                        &domain.to_xml_with_secrets(Form::Inactive),
+                    )
                 })
             }
-            WriteWhat::Undefine => tokio::task::spawn_blocking(move || store.remove(&name)),
-            &WriteWhat::Autostart(wanted) => {
-                tokio::task::spawn_blocking(move || store.set_autostart(&name, wanted))
+            WriteWhat::Undefine => {
+                tokio::task::spawn_blocking(move || daemon.domain_store.remove(&name))
             }
+            &WriteWhat::Autostart(wanted) => tokio::task::spawn_blocking(move || {
+                daemon.domain_store.set_autostart(&name, wanted)
+            }),
         };
         Self {
             what,

@@ -66,8 +66,8 @@ pub(super) async fn give_back(
     daemon: &Arc<Daemon>,
     claim: Generation,
 ) -> std::result::Result<(), String> {
-    let lender = Arc::clone(&daemon.lender);
-    match blocking(QEMU, move || lender.give_back(claim)).await {
+    let daemon = Arc::clone(daemon);
+    match blocking(QEMU, move || daemon.lender.give_back(claim)).await {
         Ok(given) => given.map_err(|error| fault::chain(&error)),
         Err(error) => Err(format!("giving {claim} back: {error}")),
     }

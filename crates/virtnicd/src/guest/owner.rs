@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
 use super::cancel::Cancel;
-use super::change::{self, LiveChange};
+use super::change::{self, Direction, LiveChange};
 use super::definition::{Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
@@ -452,7 +452,8 @@ impl Owner {
                 let will_write = config.is_some();
                 self.begin(Job::Control, Some(reply), |_, _| {
                     tokio::spawn(async move {
-                        let changed = change::follow(&daemon, &handle, &run, old, new).await;
+                        let changed =
+                            change::follow(&daemon, &handle, &run, old, new, Direction::On).await;
                         Done::Changed(changed.map(Box::new), config)
                     })
                 });
@@ -480,7 +481,8 @@ impl Owner {
         self.begin(Job::Control, reply, |_, _| {
             tokio::spawn(async move {
                 let now = run.domain.clone();
-                let changed = change::follow(&daemon, &handle, &run, now, old).await;
+                let changed =
+                    change::follow(&daemon, &handle, &run, now, old, Direction::Back).await;
                 Done::Reverted(changed.map(Box::new), error)
             })
         });

@@ -154,9 +154,17 @@ pub(super) async fn keep(daemon: &Arc<Daemon>, record: DomainRecord) -> Result<(
 
 /// The same, where the guest is already so: a record that is behind is told in the log.
 pub(super) async fn write_or_warn(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) {
-    if let Err(error) = write(daemon, handle, run).await {
-        tracing::warn!(guest = handle.name, %error, "its record is behind");
-    }
+    let (daemon, record) = (Arc::clone(daemon), DomainRecord::of(handle, run));
+    let settled = blocking(QEMU, move || {
+        let settled = daemon.records.domains.settle(record.uuid, &record);
+        settled.map_err(|error| fault::chain(&error))
+    });
+    let error = match settled.await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(guest = handle.name, error, "its record is behind for now");
 }
 
 #[cfg(test)]

@@ -191,8 +191,9 @@ impl Start<'_> {
             let (preparation, share) = (planned.preparation.clone(), planned.share);
             let chosen = planned.port.as_ref().filter(|port| port.is_of_pool);
             let port = chosen.map(|port| (port.network.uuid, port.port.uuid));
-            let ledger = Arc::clone(&self.daemon.lender);
-            let prepared = blocking(QEMU, move || ledger.prepare(claim, &preparation)).await?;
+            let daemon = Arc::clone(self.daemon);
+            let prepare = move || daemon.lender.prepare(claim, &preparation);
+            let prepared = blocking(QEMU, prepare).await?;
             let refused = match prepared {
                 Ok(lent) => {
                     let mut attachments = lock(self.progress);

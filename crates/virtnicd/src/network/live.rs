@@ -29,6 +29,14 @@ pub(crate) struct NetworkRecord {
 impl NetworkRecord {
     /// Of this layout; a later one gets another number.
     pub(crate) const FORMAT: u32 = 1;
+
+    pub(super) fn of(network: &Network) -> Self {
+        Self {
+            name: network.name.clone(),
+            uuid: network.uuid,
+            xml: network.to_xml(Form::Inactive),
+        }
+    }
 }
 
 impl Daemon {
@@ -69,18 +77,9 @@ impl Daemon {
     }
 
     pub(super) fn record_network(&self, network: &Network) -> Result<()> {
-        let record = NetworkRecord {
-            name: network.name.clone(),
-            uuid: network.uuid,
-            xml: network.to_xml(Form::Inactive),
-        };
-        self.records
-            .networks
-            .write(network.uuid, &record)
-            .map_err(fault::record(
-                DOMAIN,
-                format!("can't record network '{}'", network.name),
-            ))
+        let written = (self.records.networks).write(network.uuid, &NetworkRecord::of(network));
+        let what = format!("can't record network '{}'", network.name);
+        written.map_err(fault::record(DOMAIN, what))
     }
 
     pub(super) fn live_network_xml(&self, network: &Network) -> String {

@@ -6,7 +6,7 @@ use conf::{Form, Network, NetworkUpdate, UpdateCommand, UpdateSection};
 use rpc::{Code, Error};
 
 use super::owner::NetworkState;
-use super::{DOMAIN, NetworkHandle};
+use super::{DOMAIN, NetworkHandle, NetworkRecord};
 use crate::affect::{Affected, Read};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -109,8 +109,14 @@ impl Daemon {
     }
 
     fn record_again(&self, network: &Network) {
-        if let Err(error) = self.record_network(network) {
-            tracing::error!(network = network.name, %error, "its record is ahead of it");
+        let record = NetworkRecord::of(network);
+        if let Err(error) = self.records.networks.settle(network.uuid, &record) {
+            let error = fault::chain(&error);
+            tracing::error!(
+                network = network.name,
+                error,
+                "its record is ahead of it for now"
+            );
         }
     }
 }

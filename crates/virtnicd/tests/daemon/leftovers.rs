@@ -4,13 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use clap::Parser as _;
+use host::Operation;
 use rpc::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use uuid::Uuid;
 use virtnicd::{Options, StartError, Virtnicd};
 
+use crate::guest_links::{CONFIG, LIVE, change, shown_interface, with_link};
 use crate::harness::*;
-use crate::in_process::Site;
+use crate::in_process::{Site, until};
 
 fn delete(port: &Port) -> NetworkPortDelete {
     NetworkPortDelete {
@@ -124,6 +126,116 @@ async fn ports_of_a_network_whose_record_can_not_be_read_keep_their_devices() {
         client.ok(delete(&port)).await;
         assert!(client.who().await.is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_taken_back_is_so_also_where_that_can_not_be_recorded() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    let interface = shown_interface(&client, &dom, 0).await;
+    let both = change(&dom, &with_link(&interface, "down"), LIVE | CONFIG);
+    let held = site.simulation.host.hold(Operation::SetLink);
+    let changing = tokio::spawn({
+        let changer = site.root.client().await;
+        async move { changer.refused(both).await }
+    });
+    let held = tokio::task::spawn_blocking(move || {
+        held.reached();
+        held
+    });
+    let held = held.await.unwrap();
+    // The record is written; then nothing can be any more.
+    let record = format!("run/virtnic/domains/{}.json", dom.uuid);
+    let in_the_way = ["etc/virtnic/domains/g1.xml.new", &record];
+    let in_the_way = in_the_way.map(|path| site.root.in_the_way(path));
+    drop(held);
+    let error = changing.await.unwrap();
+    assert!(error.message().contains("can't keep guest 'g1'"), "{error}");
+    assert_eq!(shown_interface(&client, &dom, 0).await, interface);
+    let told = client.ok(VirtnicReconcile { apply: false }).await;
+    assert!(
+        told.iter().any(|one| one.what.contains(&record)),
+        "{told:?}"
+    );
+    drop(in_the_way);
+    assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(shown_interface(&client, &dom, 0).await, interface);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_admitted_when_its_damaged_record_is_removed() {
+    let site = Site::on("pfs=1,vfs=1");
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    let path = site.root.record("devices").0;
+    let text = fs::read(&path).unwrap();
+    client.ok(DomainDestroy { dom: dom.clone() }).await;
+    daemon.stop().await;
+    fs::write(&path, &text[..20]).unwrap();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let start = DomainCreateWithFlags {
+        dom,
+        flags: Default::default(),
+    };
+    client.refused(start.clone()).await;
+    let told = client.ok(VirtnicReconcile { apply: true }).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    // As the advice goes.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
+    client.ok(start).await;
+}
+
+/// Whoever comes next would read what is about to be another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_keeps_the_root_until_its_last_work_is_done() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client
+        .define_guest(&guest_xml("g1", &on_network("n1")))
+        .await;
+    let held = site.simulation.host.hold(Operation::Bind);
+    let starting = tokio::spawn({
+        let (starter, flags) = (site.root.client().await, Default::default());
+        async move {
+            drop(
+                starter
+                    .rpc
+                    .call(&DomainCreateWithFlags { dom, flags })
+                    .await,
+            )
+        }
+    });
+    let held = tokio::task::spawn_blocking(move || {
+        held.reached();
+        held
+    });
+    let held = held.await.unwrap();
+    daemon.stop().await;
+    let root = site.root.path("");
+    let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);
+    let simulation = site.simulation.clone();
+    let refused = Virtnicd::start_on(&options, Some(simulation)).await;
+    assert!(matches!(refused, Err(StartError::Locked(_))), "{refused:?}");
+    drop(held);
+    starting.await.unwrap();
+    until("the root is free", async || {
+        let simulation = site.simulation.clone();
+        let started = Virtnicd::start_on(&options, Some(simulation)).await;
+        started.is_ok()
+    })
+    .await;
 }
 
 /// The document of a network that has an identity.

@@ -35,11 +35,12 @@ impl Daemon {
     /// Records of what is over that could not be removed; told while that is so.
     fn discarded_differences(&self, apply: bool) -> Vec<Difference> {
         let kinds = [
+            ("network", &self.records.networks),
             ("port", &self.records.ports),
             ("guest", &self.records.domains),
         ];
         let left = kinds.into_iter().flat_map(|(kind, records)| {
-            let left = records.retry_discarded().into_iter();
+            let left = records.retry_owed().into_iter();
             left.map(move |(id, error)| (kind, id, error))
         });
         left.map(|(kind, id, error)| {
@@ -48,13 +49,15 @@ impl Daemon {
                 device: None,
                 guest: None,
                 what: format!(
-                    "the record of {kind} {id}, which is gone, is still there: '{}'",
+                    "the record of {kind} {id} is not what is so by now: '{}'",
                     error.path.display()
                 ),
-                cause: format!("removing it fails: {reason}"),
-                remedy: "the next virtnicd would take it for true: see to it that the file can be \
-                         removed (is the file system read-only?); virtnicd then removes it"
-                    .to_owned(),
+                cause: format!("virtnicd can't {} it: {reason}", error.action),
+                remedy: format!(
+                    "the next virtnicd would take it for true: see to it that this one can {} the \
+                     file (is the file system read-only?), and it does",
+                    error.action
+                ),
                 safe: true,
                 outcome: if apply {
                     Outcome::Failed(reason)

@@ -103,6 +103,13 @@ pub trait Host: Links {
     /// `modules.alias`, else `vfio-pci`.
     fn best_vfio_driver(&self, address: PciAddress) -> Result<String, HostError>;
 
+    /// Whether there is a driver of that name: the kernel has it, or its module is among those of this
+    /// kernel. Nothing is loaded.
+    ///
+    /// # Errors
+    /// [`HostError::NoDriver`].
+    fn check_driver(&self, driver: &str) -> Result<(), HostError>;
+
     /// Binds the function to that driver by `driver_override`, loading the module if need be, and
     /// returns when the driver has it. Already bound: nothing is done.
     fn bind(&self, address: PciAddress, driver: &str) -> Result<(), HostError>;

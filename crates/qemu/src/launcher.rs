@@ -103,6 +103,15 @@ impl Launcher {
         }
     }
 
+    /// The processes of guests whose directories are below that one, with the guests' identities,
+    /// whether there are records of them or not. Looks at all processes; blocks.
+    pub fn strays(&self, guests: &Path) -> io::Result<Vec<(Uuid, u32)>> {
+        match self {
+            Self::Qemu => stray::below(guests),
+            Self::Simulated(guests) => Ok(guests.all()),
+        }
+    }
+
     /// The process of a record, if it still runs.
     fn find(&self, record: &GuestRecord) -> Result<Process, ReconnectError> {
         if let Self::Simulated(guests) = self {

@@ -35,8 +35,11 @@ impl Log {
             .append(true)
             .create(true)
             .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
         Ok(Self {
             path: path.to_owned(),
             size: file.metadata()?.len(),

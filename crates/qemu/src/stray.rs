@@ -56,6 +56,23 @@ pub(crate) fn find(guest: Uuid) -> io::Result<Option<u32>> {
     Ok(first.and_then(|pid| pid.try_into().ok()))
 }
 
+/// The processes that daemons started for guests in directories below that one, by the guests'
+/// identities.
+pub(crate) fn below(guests: &Path) -> io::Result<Vec<(Uuid, u32)>> {
+    let guests = resolved(guests);
+    let of = |pid| {
+        let environ = read_of(pid, "environ").ok()?;
+        let mut variables = environ.split(|byte| *byte == 0);
+        let home = variables.find_map(|one| one.strip_prefix(format!("{MARK}=").as_bytes()))?;
+        let home = Path::new(std::ffi::OsStr::from_bytes(home));
+        let guest: Uuid = home.strip_prefix(&guests).ok()?.to_str()?.parse().ok()?;
+        has_command_line_of(pid, guest).then_some(guest)
+    };
+    let pids = all(|pid| of(pid).is_some())?.into_iter();
+    let found = pids.filter_map(|pid| Some((of(pid)?, pid.as_raw_nonzero().get().try_into().ok()?)));
+    Ok(found.collect())
+}
+
 /// One spelling of a path, whatever way led there.
 fn resolved(path: &Path) -> PathBuf {
     let there = fs::canonicalize(path).or_else(|_| {

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// What a name in a directory of records means.
@@ -66,6 +66,12 @@ pub fn read_file(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// Makes a directory for its owner alone, and those above it.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)
+}
+
 /// Replaces a file of the daemon's own as a whole, whatever is there now. One thread at a time for each.
 ///
 /// # Errors
@@ -75,7 +81,15 @@ pub fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let beside = path.with_file_name(format!(".{name}.new"));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    let written = (options.open(&beside))
+    let opened = match options.open(&beside) {
+        // Somebody removed the directory.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path
+            .parent()
+            .map_or(Ok(()), make_directory)
+            .and_then(|()| options.open(&beside)),
+        opened => opened,
+    };
+    let written = opened
         .and_then(|mut file| file.write_all(text))
         .and_then(|()| fs::rename(&beside, path));
     if written.is_err() {

@@ -15,7 +15,6 @@ use std::error::Error;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -101,9 +100,7 @@ impl Records {
         format: u32,
     ) -> Result<Self, RecordError> {
         let directory = directory.into();
-        let mut builder = fs::DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(&directory);
-        made.map_err(failed("make", &directory))?;
+        file::make_directory(&directory).map_err(failed("make", &directory))?;
         Ok(Self {
             directory,
             boot: boot.into(),

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use assign::{OpenError, VfioUser};
 use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost};
@@ -136,12 +136,12 @@ pub enum StartError {
 
 impl Daemon {
     /// Opens the root. Nothing of what an earlier daemon left is looked at yet.
-    pub(crate) fn open(
+    pub(crate) async fn open(
         options: &Options,
         simulation: Option<Simulation>,
     ) -> Result<(Arc<Self>, Ended), StartError> {
         let paths = Paths::below(&options.root);
-        let lock = lock_root(&paths)?;
+        let lock = lock_root(&paths).await?;
         let host: SharedHost = match &simulation {
             Some(simulation) => Arc::new(simulation.host.clone()),
             None => Arc::new(LinuxHost::new(host::Paths::default()).noting_rest()),
@@ -313,12 +313,20 @@ impl Daemon {
     }
 }
 
-fn lock_root(paths: &Paths) -> Result<File, StartError> {
+/// How long a daemon that has just ended may still have the root: a process that it was about to
+/// start had all of its files. No event tells when that lets go.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+
+async fn lock_root(paths: &Paths) -> Result<File, StartError> {
     let in_run = |source| StartError::Directory {
-        path: paths.run().to_owned(),
+        path: paths.lock(),
         source,
     };
-    listen::make_open_dir(paths.run()).map_err(in_run)?;
+    listen::make_open_dir(paths.run()).map_err(|source| StartError::Directory {
+        path: paths.run().to_owned(),
+        source,
+    })?;
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -328,13 +336,21 @@ fn lock_root(paths: &Paths) -> Result<File, StartError> {
         .open(paths.lock());
     let lock = lock.map_err(in_run)?;
     if !lock.metadata().is_ok_and(|lock| lock.is_file()) {
-        let source = io::Error::other("virtnicd.lock is not a file there");
+        let source = io::Error::other("it is not a file");
         return Err(in_run(source));
     }
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked(paths.run().to_owned())),
-        Err(fs::TryLockError::Error(source)) => Err(in_run(source)),
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StartError::Locked(paths.run().to_owned()));
+            }
+            Err(fs::TryLockError::Error(source)) => return Err(in_run(source)),
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl Virtnicd {
         options: &Options,
         simulation: Option<Simulation>,
     ) -> Result<Self, StartError> {
-        let (daemon, ended) = Daemon::open(options, simulation)?;
+        let (daemon, ended) = Daemon::open(options, simulation).await?;
         // Who listens there has what would be taken up. Clients that come already wait for that.
         let sockets = daemon.listen(options)?;
         let run = daemon.paths.run().to_owned();

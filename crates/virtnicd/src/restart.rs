@@ -30,9 +30,12 @@ impl Daemon {
     /// the ports of the guests that are there, then definitions. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         let mut found = Vec::new();
+        let mut recorded = HashSet::new();
         for record in self.guest_records()? {
+            recorded.insert(record.uuid);
             found.extend(self.find_guest(record).await);
         }
+        self.bar_unrecorded(&recorded);
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
         // What a guest has of which nobody knows stays with it: it may run.
         let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
@@ -107,6 +110,13 @@ impl Daemon {
             }
         }
         for (id, record) in renamed {
+            let own = record.uuid.to_string();
+            if unreadable.iter().any(|error| error.id == own) {
+                // Whether it is as new as that one was, a person may know.
+                let guest = record.name;
+                tracing::warn!(file = id, guest, "a record beside its damaged one is left alone");
+                continue;
+            }
             match records.entry(record.uuid) {
                 Entry::Occupied(_) => {
                     tracing::warn!(
@@ -169,6 +179,21 @@ impl Daemon {
                 tracing::warn!("{}", fault::chain(&error));
                 self.drop_guest_record(record.uuid);
                 None
+            }
+        }
+    }
+
+    /// Bars guests that have a process and no record: somebody removed it.
+    fn bar_unrecorded(&self, recorded: &HashSet<Uuid>) {
+        let strays = tokio::task::block_in_place(|| self.launcher.strays(&self.paths.guests()));
+        let strays = strays.unwrap_or_else(|error| {
+            tracing::warn!(%error, "guests without a record are not looked for");
+            Vec::new()
+        });
+        for (guest, pid) in strays {
+            if !recorded.contains(&guest) && !self.barred.may_be(guest) {
+                let what = format!("process {pid} is that of guest {guest}, of which there is no record");
+                self.barred.bar_unknown(guest, what);
             }
         }
     }

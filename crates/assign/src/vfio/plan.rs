@@ -260,7 +260,12 @@ fn driver_for(
         (false, ..) => Err(Obstacle::NotDetached {
             driver: pci.driver.clone(),
         }),
-        (true, _, Some(model)) => Ok(model),
+        (true, bound, Some(model)) => {
+            if bound.as_ref() != Some(&model) {
+                host.check_driver(&model)?;
+            }
+            Ok(model)
+        }
         (true, None, None) => Ok(host.best_vfio_driver(pci.address)?),
     }
 }

@@ -82,6 +82,9 @@ impl Host for Hooked {
     fn vfio_holder(&self, address: PciAddress) -> Answer<Option<VfioHolder>> {
         self.inner.vfio_holder(address)
     }
+    fn check_driver(&self, driver: &str) -> Answer<()> {
+        self.inner.check_driver(driver)
+    }
     fn best_vfio_driver(&self, address: PciAddress) -> Answer<String> {
         self.inner.best_vfio_driver(address)
     }

@@ -126,15 +126,8 @@ impl LinuxHost {
 
     /// The driver's name as the kernel has it, its module loaded.
     fn available_driver(&self, name: &str) -> Result<String, HostError> {
-        let plain = !name.is_empty() && name.len() <= 64 && !name.contains(['/', '\0', '.']);
-        let unavailable = |reason: String| HostError::NoDriver {
-            driver: name.chars().take(64).collect(),
-            reason,
-        };
-        if !plain {
-            return Err(unavailable(String::from("that is no driver's name")));
-        }
-        let module = name.replace('-', "_");
+        let unavailable = |reason: String| no_driver(name, reason);
+        let module = module_of(name)?;
         if let Some(found) = self.registered_driver(name, &module) {
             return Ok(found);
         }
@@ -159,6 +152,28 @@ impl LinuxHost {
                 format!("module {module} is not loaded, and {program} can't be run: {error}")
             }
         }))
+    }
+
+    /// Refuses what [`LinuxHost::available_driver`] would, as far as that can be told without loading a
+    /// module.
+    pub(super) fn known_driver(&self, name: &str) -> Result<(), HostError> {
+        let module = module_of(name)?;
+        if self.registered_driver(name, &module).is_some() {
+            return Ok(());
+        }
+        // Where the list can't be read, loading it is what tells.
+        let Ok(modules) = fs::read_to_string(self.paths.modules.join("modules.dep")) else {
+            return Ok(());
+        };
+        let is_it = |line: &str| {
+            let file = line.split(':').next().and_then(|path| path.rsplit('/').next());
+            let stem = file.and_then(|file| file.split(".ko").next());
+            stem.is_some_and(|stem| stem.replace('-', "_") == module)
+        };
+        if modules.lines().any(is_it) {
+            return Ok(());
+        }
+        Err(no_driver(name, format!("there is no module {module}")))
     }
 
     fn registered_driver(&self, name: &str, module: &str) -> Option<String> {
@@ -223,4 +238,20 @@ impl LinuxHost {
         let best = self.variants.best(file, &modalias);
         best.map_err(|error| reading.refused(error))
     }
+}
+
+fn no_driver(name: &str, reason: String) -> HostError {
+    HostError::NoDriver {
+        driver: name.chars().take(64).collect(),
+        reason,
+    }
+}
+
+/// The module of a driver.
+fn module_of(name: &str) -> Result<String, HostError> {
+    let plain = !name.is_empty() && name.len() <= 64 && !name.contains(['/', '\0', '.']);
+    if !plain {
+        return Err(no_driver(name, String::from("that is no driver's name")));
+    }
+    Ok(name.replace('-', "_"))
 }

@@ -213,6 +213,10 @@ impl Host for LinuxHost {
             .unwrap_or_else(|| String::from("vfio-pci")))
     }
 
+    fn check_driver(&self, driver: &str) -> Result<(), HostError> {
+        self.known_driver(driver)
+    }
+
     fn bind(&self, address: PciAddress, driver: &str) -> Result<(), HostError> {
         self.bind_to(address, driver)
     }

@@ -190,6 +190,17 @@ impl Host for SimulatedHost {
         })
     }
 
+    fn check_driver(&self, driver: &str) -> Result<(), HostError> {
+        self.call(Operation::ChooseDriver, None, |state, _| {
+            let known = [VF_DRIVER, PF_DRIVER, NIC_DRIVER, "vfio-pci"].contains(&driver)
+                || state.variant.as_deref() == Some(driver);
+            match known {
+                true => Ok(()),
+                false => Err(no_driver(driver)),
+            }
+        })
+    }
+
     fn bind(&self, address: PciAddress, driver: &str) -> Result<(), HostError> {
         self.call(Operation::Bind, Some(address), |state, partial| {
             bind(state, address, driver, partial)
@@ -278,6 +289,12 @@ impl Host for SimulatedHost {
     }
 }
 
+fn no_driver(driver: &str) -> Stop {
+    let driver = driver.to_owned();
+    let reason = String::from("the simulated host has no such driver");
+    HostError::NoDriver { driver, reason }.into()
+}
+
 fn bind(state: &mut State, address: PciAddress, driver: &str, partial: bool) -> Result<(), Stop> {
     if state.driver(address)?.as_deref() == Some(driver) {
         return Ok(());
@@ -286,11 +303,7 @@ fn bind(state: &mut State, address: PciAddress, driver: &str, partial: bool) -> 
         || state.ordinary_driver(address) == driver
         || state.variant.as_deref() == Some(driver);
     if !known {
-        let (driver, reason) = (
-            driver.to_owned(),
-            String::from("the simulated host has no such driver"),
-        );
-        return Err(HostError::NoDriver { driver, reason }.into());
+        return Err(no_driver(driver));
     }
     state.override_driver(address, Some(driver))?;
     state.take_from_driver(address)?;

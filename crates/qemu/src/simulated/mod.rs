@@ -78,6 +78,15 @@ impl SimulatedGuests {
             .map(|machine| SimulatedGuest(Arc::clone(machine)))
     }
 
+    /// Those that run, with the numbers of their processes.
+    pub(crate) fn all(&self) -> Vec<(Uuid, u32)> {
+        let machines = lock(&self.0.machines);
+        let running = machines.values().filter(|machine| machine.exit().is_none());
+        running
+            .map(|machine| (machine.uuid(), machine.pid()))
+            .collect()
+    }
+
     /// How many run.
     #[must_use]
     pub fn running(&self) -> usize {

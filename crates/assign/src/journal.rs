@@ -50,6 +50,11 @@ impl Journal {
         self.records.write(record.item, record)
     }
 
+    /// Whether an item has a record.
+    pub(crate) fn has(&self, item: Item) -> bool {
+        self.records.has(item)
+    }
+
     /// Removes an item's record. Fine if there is none.
     pub(crate) fn remove(&self, item: Item) -> Result<(), RecordError> {
         self.records.remove(item)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::assigner::Assigner;
 use crate::compare::Deviation;
 use crate::device::{Generation, Item, Phase};
-use crate::error::ReturnError;
+use crate::error::{LinkError, ReturnError};
 use crate::list::UnreadableRecord;
 use crate::record::Record;
 use crate::vfio::is_vfio;
@@ -85,6 +85,16 @@ pub enum Difference {
         /// What is not as it was, each in words.
         reasons: Vec<String>,
     },
+    /// What is lent, and has no record any more: the next daemon would not know of it.
+    #[error("{words}, lent to guest '{guest}', has no record", words = .item.words())]
+    NoRecord {
+        /// What is lent.
+        item: Item,
+        /// Under which claim.
+        generation: Generation,
+        /// The guest's name.
+        guest: String,
+    },
     /// A record that can't be read.
     #[error("{words} is kept back: {reason}", words = .item.words())]
     UnreadableRecord {
@@ -141,6 +151,9 @@ pub enum MendError {
     /// It could not be given back.
     #[error(transparent)]
     Return(#[from] ReturnError),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Record(#[from] LinkError),
 }
 
 impl Difference {
@@ -161,6 +174,7 @@ impl Difference {
             Self::Changed { .. } => "somebody set it since",
             Self::NoGuest { .. } => "the guest ended while nobody looked",
             Self::Dirty { .. } => "the kernel refused to take something back",
+            Self::NoRecord { .. } => "somebody removed it",
             Self::UnreadableRecord { .. } => "a later version wrote it, or somebody changed it",
             Self::OnVfio { .. } => "somebody bound it by hand, or another program left it there",
             Self::LeftSettings { .. } => "somebody set them by hand, or another program left them",
@@ -182,6 +196,7 @@ impl Difference {
             Self::Changed { .. } => "set it back, or stop the guest and start it".to_owned(),
             Self::NoGuest { .. } => "give it back".to_owned(),
             Self::Dirty { .. } => "try once more to restore it".to_owned(),
+            Self::NoRecord { .. } => "write it again".to_owned(),
             Self::UnreadableRecord { .. } => {
                 "look at what it was lent for, restore that by hand, and remove the record"
                     .to_owned()
@@ -205,6 +220,7 @@ impl Difference {
         match self {
             Self::OrphanedLink { .. } => "it was removed",
             Self::Dirty { .. } => "it was restored",
+            Self::NoRecord { .. } => "it was written again",
             _ => "it was given back",
         }
     }
@@ -214,7 +230,7 @@ impl Difference {
     pub fn is_safe(&self) -> bool {
         match self {
             Self::OrphanedLink { runs, .. } => !runs,
-            Self::NoGuest { .. } | Self::Dirty { .. } => true,
+            Self::NoGuest { .. } | Self::Dirty { .. } | Self::NoRecord { .. } => true,
             Self::LinkMissing { .. }
             | Self::DeviceMissing { .. }
             | Self::Changed { .. }
@@ -282,6 +298,13 @@ impl Assigner {
                     });
                 }
                 Phase::Lent => {
+                    if !self.journal.has(item) {
+                        differences.push(Difference::NoRecord {
+                            item,
+                            generation: line.generation,
+                            guest: guest.clone(),
+                        });
+                    }
                     let record = self.record_of(item).into_iter();
                     let found = record.flat_map(|record| self.compare(&record));
                     differences.extend(found.map(|found| changed(item, guest.clone(), found)));
@@ -365,6 +388,11 @@ impl Assigner {
                     Err(error) => Err(error.into()),
                 }
             }
+            Difference::NoRecord { generation, .. } => match self.borrow_lent(*generation) {
+                Ok(mut lent) => Ok(lent.keep()?),
+                // It is on its way back.
+                Err(_) => Ok(()),
+            },
             Difference::OrphanedLink {
                 netdev,
                 ifindex,

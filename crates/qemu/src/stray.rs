@@ -69,7 +69,8 @@ pub(crate) fn below(guests: &Path) -> io::Result<Vec<(Uuid, u32)>> {
         has_command_line_of(pid, guest).then_some(guest)
     };
     let pids = all(|pid| of(pid).is_some())?.into_iter();
-    let found = pids.filter_map(|pid| Some((of(pid)?, pid.as_raw_nonzero().get().try_into().ok()?)));
+    let found =
+        pids.filter_map(|pid| Some((of(pid)?, pid.as_raw_nonzero().get().try_into().ok()?)));
     Ok(found.collect())
 }
 

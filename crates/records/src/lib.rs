@@ -251,6 +251,13 @@ impl Records {
         (self.writing.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether there is a file of that identity. What can't be looked at counts as there.
+    #[must_use]
+    pub fn has(&self, id: impl Display) -> bool {
+        let found = self.path(id).symlink_metadata();
+        !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// All records, by identity. Earlier formats are read as `T` too: it has defaults for what they
     /// lack.
     ///

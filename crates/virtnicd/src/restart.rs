@@ -114,7 +114,11 @@ impl Daemon {
             if unreadable.iter().any(|error| error.id == own) {
                 // Whether it is as new as that one was, a person may know.
                 let guest = record.name;
-                tracing::warn!(file = id, guest, "a record beside its damaged one is left alone");
+                tracing::warn!(
+                    file = id,
+                    guest,
+                    "a record beside its damaged one is left alone"
+                );
                 continue;
             }
             match records.entry(record.uuid) {
@@ -192,7 +196,8 @@ impl Daemon {
         });
         for (guest, pid) in strays {
             if !recorded.contains(&guest) && !self.barred.may_be(guest) {
-                let what = format!("process {pid} is that of guest {guest}, of which there is no record");
+                let what =
+                    format!("process {pid} is that of guest {guest}, of which there is no record");
                 self.barred.bar_unknown(guest, what);
             }
         }

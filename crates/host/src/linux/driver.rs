@@ -166,7 +166,10 @@ impl LinuxHost {
             return Ok(());
         };
         let is_it = |line: &str| {
-            let file = line.split(':').next().and_then(|path| path.rsplit('/').next());
+            let file = line
+                .split(':')
+                .next()
+                .and_then(|path| path.rsplit('/').next());
             let stem = file.and_then(|file| file.split(".ko").next());
             stem.is_some_and(|stem| stem.replace('-', "_") == module)
         };

@@ -285,7 +285,7 @@ impl Service for Api {
             VirtnicStatus(_) => daemon.status(),
             VirtnicWho(args) => daemon.who(args).await,
             VirtnicPlan(args) => block_in_place(|| daemon.plan_report(&args.of))?,
-            VirtnicReconcile(args) => block_in_place(|| daemon.reconcile(args.apply)),
+            VirtnicReconcile(args) => daemon.reconcile(args.apply).await,
             VirtnicNetwork(args) => block_in_place(|| daemon.network_reports(args.name.as_deref()))?,
             VirtnicNics(_) => block_in_place(|| daemon.nics())?,
         })

@@ -121,6 +121,16 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) struct Gone;
 
+impl Request {
+    /// Write the record of what runs again: a change of nothing.
+    pub(crate) fn record_again() -> Self {
+        Self::Change {
+            flags: Affect::LIVE,
+            edit: Edit::new(|_, _, _| Ok(())),
+        }
+    }
+}
+
 impl View {
     /// What runs, or else what would.
     pub(crate) fn domain(&self) -> Option<&conf::Domain> {

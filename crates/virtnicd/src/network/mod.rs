@@ -218,6 +218,16 @@ impl Daemon {
         handle.request(start).await
     }
 
+    /// Records what runs once more.
+    pub(crate) async fn record_running(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+        let daemon = Arc::clone(self);
+        let record = move |state: &mut NetworkState| match &state.active {
+            Some(active) => daemon.record_network(active),
+            None => Ok(()),
+        };
+        handle.request(record).await
+    }
+
     /// Stops a network. Guests keep the devices that they have from it.
     pub(crate) async fn stop_network(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
         let daemon = Arc::clone(self);

@@ -187,6 +187,18 @@ impl Daemon {
         kept
     }
 
+    /// Records a port once more, if it is still there. Blocks.
+    pub(crate) fn record_port_again(&self, network: &NetworkHandle, port: Uuid) -> Result<()> {
+        let Some(entry) = self.ports.get(network.uuid, port) else {
+            return Ok(());
+        };
+        self.record_port(network.uuid, &entry)?;
+        if self.ports.get(network.uuid, port).is_none() {
+            self.forget_port(port);
+        }
+        Ok(())
+    }
+
     /// Puts a guest's port on its network. False: the network was changed since it was planned.
     pub(crate) fn keep_planned_port(
         &self,

@@ -348,3 +348,64 @@ async fn a_network_record_under_another_name_does_not_bring_the_network_back() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_gone_are_told_and_written_again() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    let net = client.running_network("n1", "sim0").await;
+    let port = port_xml(uuid::Uuid::from_u128(1), "client", 1);
+    client.create_port(&net, &port).await;
+    let dom = client.running_guest("g1", "n1").await;
+    let before = client.picture(&site.root).await;
+    for kind in ["networks", "ports", "domains", "devices"] {
+        while site.root.records(kind) > 0 {
+            fs::remove_file(site.root.record(kind).0).unwrap();
+        }
+    }
+    let told = client.ok(VirtnicReconcile { apply: false }).await;
+    let gone = told
+        .iter()
+        .filter(|one| one.safe && one.outcome == Outcome::Left);
+    assert_eq!((told.len(), gone.count()), (5, 5), "{told:?}");
+    let told = client.ok(VirtnicReconcile { apply: true }).await;
+    let mended = told.iter().filter(|one| one.outcome == Outcome::Mended);
+    assert_eq!(mended.count(), 5, "{told:?}");
+    assert_eq!(client.ok(VirtnicReconcile { apply: false }).await, []);
+    assert_eq!(client.picture(&site.root).await, before);
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 2);
+    assert_eq!(client.ports(&net).await.len(), 2);
+    client.ok(DomainDestroy { dom }).await;
+    assert_eq!(client.who().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_runs_without_a_record_is_not_started_twice() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    daemon.stop().await;
+    fs::remove_file(site.root.record("domains").0).unwrap();
+
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    assert_eq!(client.who().await.len(), 1);
+    let error = client.refused(start(&dom)).await;
+    assert!(error.message().contains("there is no record"), "{error}");
+    assert_eq!(site.simulation.guests.running(), 1);
+    let told = client.ok(VirtnicReconcile { apply: true }).await;
+    assert!(
+        told.iter().any(|one| one.guest.as_deref() == Some("g1")),
+        "{told:?}"
+    );
+    site.simulation.guests.guest(dom.uuid).unwrap().kill();
+    client.ok(VirtnicReconcile { apply: true }).await;
+    assert!(client.who().await.is_empty());
+    client.ok(start(&dom)).await;
+}

@@ -306,7 +306,10 @@ async fn a_fifo_in_the_place_of_a_file_is_not_waited_for() {
     .unwrap();
     let refused = start().await.unwrap_err();
     let said = virtnicd::chain(&refused);
-    assert!(said.contains("virtnicd.lock can't be used: it is not a file"), "{said}");
+    assert!(
+        said.contains("virtnicd.lock can't be used: it is not a file"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,44 @@
 //! What records, kernel and running guests don't agree about, and mending it.
 
+use std::sync::Arc;
+
 use conf::Uuid;
 use lending::Ledger;
 use rpc::{Difference, Outcome};
+use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault;
-use crate::guest::{BarredGuest, RecordSubject, UnreadRecord};
+use crate::guest::{BarredGuest, RecordSubject, Request, UnreadRecord};
 use crate::registry::Named as _;
+
+/// A record that somebody removed, and what came of writing it again.
+fn missing_record(
+    kind: &str,
+    name: &str,
+    guest: Option<String>,
+    written: Option<Result<(), rpc::Error>>,
+) -> Difference {
+    let (outcome, remedy) = match written {
+        Some(Ok(())) => (Outcome::Mended, "it was written again"),
+        Some(Err(error)) => (
+            Outcome::Failed(error.message().to_owned()),
+            "write it again",
+        ),
+        None => (Outcome::Left, "write it again"),
+    };
+    Difference {
+        device: None,
+        guest,
+        what: format!(
+            "the record of {kind} {name} is not there: the next virtnicd would not know of it"
+        ),
+        cause: "somebody removed it".to_owned(),
+        remedy: remedy.to_owned(),
+        safe: true,
+        outcome,
+    }
+}
 
 /// How a record comes to be unreadable.
 const DAMAGED: &str = "a file that was damaged, or that another release wrote";
@@ -15,7 +46,52 @@ const DAMAGED: &str = "a file that was damaged, or that another release wrote";
 impl Daemon {
     /// Every difference; with `apply`, those that are safe to mend are mended first, one after the
     /// other. Asks the kernel, so it blocks.
-    pub(in crate::dispatch) fn reconcile(&self, apply: bool) -> Vec<Difference> {
+    pub(in crate::dispatch) async fn reconcile(self: &Arc<Self>, apply: bool) -> Vec<Difference> {
+        let mut all = self.missing_records(apply).await;
+        all.extend(block_in_place(|| self.compare(apply)));
+        all
+    }
+
+    /// Running networks, ports and guests of which the next daemon would not know.
+    async fn missing_records(self: &Arc<Self>, apply: bool) -> Vec<Difference> {
+        let mut missing = Vec::new();
+        for network in self.known_networks() {
+            if !network.is_active() {
+                continue;
+            }
+            if !self.records.networks.has(network.uuid()) {
+                let written = match apply {
+                    true => Some(self.record_running(&network).await),
+                    false => None,
+                };
+                missing.push(missing_record("network", network.name(), None, written));
+            }
+            for entry in self.ports_of(&network).unwrap_or_default() {
+                let port = entry.port.uuid;
+                if self.records.ports.has(port) {
+                    continue;
+                }
+                let written =
+                    apply.then(|| block_in_place(|| self.record_port_again(&network, port)));
+                let guest = Some(entry.port.owner_name);
+                missing.push(missing_record("port", &port.to_string(), guest, written));
+            }
+        }
+        for guest in self.known_guests() {
+            if !guest.is_active() || self.records.domains.has(guest.uuid()) {
+                continue;
+            }
+            let written = match apply {
+                true => Some(guest.request(Request::record_again()).await),
+                false => None,
+            };
+            let name = guest.name().to_owned();
+            missing.push(missing_record("guest", &name, Some(name.clone()), written));
+        }
+        missing
+    }
+
+    fn compare(&self, apply: bool) -> Vec<Difference> {
         let barred = self.barred.all().into_iter();
         let barred: Vec<_> = barred
             .map(|guest| self.barred_difference(&guest, apply))
@@ -162,7 +238,8 @@ impl Daemon {
             | D::DeviceMissing { guest, .. }
             | D::Changed { guest, .. }
             | D::NoGuest { guest, .. }
-            | D::Dirty { guest, .. } => Some(guest.clone()),
+            | D::Dirty { guest, .. }
+            | D::NoRecord { guest, .. } => Some(guest.clone()),
             D::UnreadableRecord { .. }
             | D::OnVfio { .. }
             | D::LeftSettings { .. }
@@ -217,7 +294,8 @@ fn device_of(difference: &assign::Difference) -> Option<String> {
         D::DeviceMissing { item, .. }
         | D::Changed { item, .. }
         | D::NoGuest { item, .. }
-        | D::Dirty { item, .. } => item.device().map(|device| device.to_string()),
+        | D::Dirty { item, .. }
+        | D::NoRecord { item, .. } => item.device().map(|device| device.to_string()),
         D::UnreadableRecord { item, .. } => Some(item.to_string()),
         D::OnVfio { address, .. } | D::LeftSettings { address, .. } => Some(address.to_string()),
         D::Unknown { .. } => None,

@@ -187,6 +187,7 @@ pub fn plan<C: Claims>(
         context,
         taken: Taken::default(),
     };
+    walk.note_named();
     for device in &mut plan.devices {
         walk.step(device, BTreeMap::new());
     }
@@ -217,6 +218,7 @@ impl GuestPlan {
             context,
             taken,
         };
+        walk.note_named();
         if let Some(device) = self.devices.get_mut(at) {
             walk.step(device, excluded);
         }

@@ -338,6 +338,30 @@ fn names_between_those_of_other_guests_are_found() {
     }
 }
 
+#[test]
+fn a_network_leaves_a_guest_what_that_names_itself() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run("n", LENDS);
+    let pf = bench.host.physical_function("sim0").unwrap();
+    let first = bench.host.virtual_functions(&pf).unwrap().remove(0).address;
+    let address = format!(
+        "<address type='pci' domain='{:#x}' bus='{:#x}' slot='{:#x}' function='{:#x}'/>",
+        first.domain(),
+        first.bus(),
+        first.slot(),
+        first.function()
+    );
+    for own in [
+        format!("<interface type='hostdev' managed='yes'><source>{address}</source></interface>"),
+        "<interface type='direct'><source dev='sim0v0' mode='passthrough'/></interface>".to_owned(),
+        "<interface type='direct'><source dev='sim0v0' mode='bridge'/></interface>".to_owned(),
+    ] {
+        let plan = bench.plan(&guest("web", &(on("n", 1, "") + &own)));
+        assert!(plan.refusal().is_none(), "{own}: {}", refusal(&plan));
+        plan.release(&bench.ledger);
+    }
+}
+
 /// What it has will be free by then.
 #[test]
 fn the_next_start_of_a_running_guest_is_not_in_its_own_way() {

@@ -16,16 +16,19 @@ use super::{
 };
 use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
 use crate::claims::Claims;
+use crate::devices::device_named;
 use crate::error::ChooseError;
 use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::PoolRequest;
 use crate::refusal::{DeviceRefusal, Lendable};
-use crate::state::Share;
+use crate::state::{Share, whole_or_part};
 use crate::wish::{PortSource, Settings, Target, Wish};
 
 /// What the guest's devices looked at so far take that no other of them can have.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
+    /// Devices that the document names; false: for a macvtap beside others.
+    named: BTreeMap<DeviceId, bool>,
     names: BTreeSet<NetdevName>,
     macs: BTreeSet<(DeviceId, MacAddress)>,
 }
@@ -63,6 +66,36 @@ struct Applicant<'a> {
 }
 
 impl<C: Claims, N: Networks> Walk<'_, C, N> {
+    /// Minds what the document names, which a network must not choose before it is that one's turn.
+    pub(super) fn note_named(&mut self) {
+        let devices = &self.domain.devices;
+        let mut named = BTreeMap::new();
+        let mut note = |device: DeviceId, whole: bool| {
+            *named.entry(device).or_insert(false) |= whole;
+        };
+        for hostdev in &devices.hostdevs {
+            if let Ok(address) = resolve(self.host(), &hostdev.source) {
+                note(address.into(), true);
+            }
+        }
+        for interface in &devices.interfaces {
+            match &interface.source {
+                InterfaceSource::Hostdev { source, .. } => {
+                    if let Ok(address) = resolve(self.host(), source) {
+                        note(address.into(), true);
+                    }
+                }
+                InterfaceSource::Direct { dev, mode } => {
+                    if let Ok(device) = device_named(self.host(), dev) {
+                        note(device, *mode == DirectMode::Passthrough);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.taken.named = named;
+    }
+
     pub(super) fn step(&mut self, device: &mut DevicePlan, excluded: BTreeMap<DeviceId, String>) {
         let devices = &self.domain.devices;
         let planned = match device.attachment.subject {
@@ -197,6 +230,12 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             holder: &applicant.holder,
             numa_nodes: &self.context.numa_nodes,
         };
+        for (device, whole) in &self.taken.named {
+            let lends_whole = matches!(whole_or_part(network, mode, *device), Share::Whole(_));
+            if *whole || lends_whole {
+                excluded.insert(*device, "the guest names it itself".to_owned());
+            }
+        }
         let mut is_unmanaged = false;
         loop {
             let chosen = match self.claims.choose(&request, &mut excluded) {

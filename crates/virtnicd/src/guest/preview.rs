@@ -16,10 +16,12 @@ impl Daemon {
     /// The plan of a guest's start. Asks the host, changes nothing; blocks.
     pub(crate) fn plan_report(&self, of: &PlanOf) -> Result<PlanReport> {
         let (domain, running) = self.guest_to_plan(of)?;
+        let clash = self.clash_of(&domain);
         let mut trial = self.lender.trial(domain.uuid);
         let context = self.plan_context(&domain);
         let plan = lending::plan(&domain, &mut trial, self, &context);
         let mut obstacles: Vec<_> = plan.obstacles.iter().map(ToString::to_string).collect();
+        obstacles.extend(clash);
         if !running {
             let (uuid, name) = (domain.uuid, &domain.name);
             let known = self.barred.check(uuid, name);
@@ -39,9 +41,38 @@ impl Daemon {
         })
     }
 
+    /// Another guest that has its name or identity, so that it could be neither defined nor created.
+    fn clash_of(&self, domain: &conf::Domain) -> Option<String> {
+        let by_name = self
+            .guests
+            .by_name(&domain.name)
+            .filter(|one| one.is_known());
+        let by_uuid = self
+            .guests
+            .by_uuid(domain.uuid)
+            .filter(|one| one.is_known());
+        match (by_name, by_uuid) {
+            (Some(other), _) if other.uuid != domain.uuid => Some(format!(
+                "domain '{}' already exists with uuid {}",
+                domain.name,
+                other.uuid
+            )),
+            (_, Some(other)) if other.name != domain.name => Some(format!(
+                "domain '{}' is already defined with uuid {}",
+                other.name,
+                domain.uuid
+            )),
+            _ => None,
+        }
+    }
+
     fn guest_to_plan(&self, of: &PlanOf) -> Result<(conf::Domain, bool)> {
         match of {
-            PlanOf::Document(xml) => Ok((self.read_asked_domain(xml)?, false)),
+            PlanOf::Document(xml) => {
+                let domain = self.read_asked_domain(xml)?;
+                let known = self.guests.by_uuid(domain.uuid);
+                Ok((domain, known.is_some_and(|guest| guest.is_active())))
+            }
             PlanOf::Guest(name) => {
                 let handle = match name.parse() {
                     Ok(uuid) => self.guest_by_uuid(uuid)?,

@@ -304,3 +304,40 @@ async fn the_journal_knows_the_running_guests_name_for_a_device() {
     let (_, record) = root.record("devices");
     assert_eq!(record["owner"]["alias"], "hostdev0", "{record}");
 }
+
+#[tokio::test]
+async fn a_plan_of_a_document_knows_the_guests_that_are_there() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    client.running_network("n1", "sim0").await;
+    let dom = client.running_guest("g1", "n1").await;
+    let plan = async |xml: &str| {
+        let of = PlanOf::Document(xml.to_owned());
+        client.ok(VirtnicPlan { of }).await
+    };
+    let own = client.guest_dump(&dom, DOMAIN_XML_INACTIVE).await;
+    let report = plan(&own).await;
+    assert!(report.running && report.would_start, "{report:?}");
+    let other = own.replace(
+        &dom.uuid.to_string(),
+        "00000000-0000-0000-0000-000000000007",
+    );
+    let renamed = own.replace("<name>g1</name>", "<name>g2</name>");
+    for (xml, said) in [(other, "already exists"), (renamed, "already defined")] {
+        let report = plan(&xml).await;
+        assert!(
+            !report.would_start && report.obstacles[0].contains(said),
+            "{report:?}"
+        );
+        let flags = Default::default();
+        let error = client.refused(DomainDefineXmlFlags { xml, flags }).await;
+        assert!(error.message().contains(&report.obstacles[0]), "{error}");
+    }
+    // A driver that is not there is missed before anything is touched.
+    let nosuch = "<hostdev mode='subsystem' type='pci' managed='yes'>\
+        <driver name='vfio' model='nosuch'/>\
+        <source><address domain='0' bus='2' slot='0' function='3'/></source></hostdev>";
+    let report = plan(&guest_xml("g3", nosuch)).await;
+    assert!(!report.would_start, "{report:?}");
+}

@@ -209,6 +209,9 @@ pub enum Obstacle {
         /// The device.
         netdev: NetdevName,
     },
+    /// No link has so small or so large a one.
+    #[error("an MTU of {0} is not one of 68 to 65521, which links of this kind have")]
+    MtuOutOfRange(u32),
     /// An MTU that the device below can't carry.
     #[error("an MTU of {mtu} is above that of '{parent}', {parent_mtu}")]
     MtuAboveParent {
@@ -452,6 +455,7 @@ impl Obstacle {
             | Self::NoBridge { .. }
             | Self::NotEthernet { .. }
             | Self::MtuAboveParent { .. }
+            | Self::MtuOutOfRange(_)
             | Self::NoName
             | Self::Host(
                 HostError::NotVirtualFunction(_)

@@ -311,3 +311,26 @@ fn the_loopback_device_carries_no_macvtap() {
         assert_eq!(refused.kind(), ErrorKind::ConfigUnsupported);
     }
 }
+
+#[test]
+fn an_mtu_that_no_link_has_is_refused_before_one_is_made() {
+    for mtu in [9, 65_522] {
+        let machine = Machine::with_links("vfs=1");
+        let small = MacvtapPreparation {
+            mtu: Some(mtu),
+            ..macvtap("eth0", DirectMode::Passthrough, 1)
+        };
+        let error = refused(
+            &machine,
+            Scene::PassthroughNic,
+            &Preparation::Macvtap(small),
+        );
+        assert!(chain(&error).contains("68 to 65521"), "{}", chain(&error));
+        let small = TapPreparation {
+            mtu: Some(mtu),
+            ..tap(1)
+        };
+        let error = refused(&machine, Scene::Ethernet, &Preparation::Tap(small));
+        assert!(chain(&error).contains("68 to 65521"), "{}", chain(&error));
+    }
+}

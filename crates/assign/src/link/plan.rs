@@ -1,6 +1,7 @@
 //! What making a link would take.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
 use host::{BridgePort, Host, Ipv6Autoconf, LinkType, Netdev, PortAction, Usage, VfSetting};
@@ -15,6 +16,16 @@ use crate::record::{LinkKind, LinkWork, LowerWork, ProfileWork, VfWork, WholeWor
 use crate::settings::{steps_to_make, wanted};
 use crate::step::{Step, protocol};
 use crate::vfio::check_pf;
+
+/// What the kernel lets an Ethernet link have: IPv4's least, and a tap's most.
+const MTUS: RangeInclusive<u32> = 68..=65_521;
+
+fn check_mtu(mtu: Option<u32>) -> Result<(), Obstacle> {
+    match mtu {
+        Some(mtu) if !MTUS.contains(&mtu) => Err(Obstacle::MtuOutOfRange(mtu)),
+        _ => Ok(()),
+    }
+}
 
 /// Names of macvtaps start so.
 pub(crate) const MACVTAP: &str = "macvtap";
@@ -57,6 +68,7 @@ impl Assigner {
                 parent_mtu: lower.state.mtu,
             });
         }
+        check_mtu(macvtap.mtu)?;
         if lower.link_type != LinkType::Ethernet {
             return Err(Obstacle::NotEthernet {
                 netdev: lower.name,
@@ -266,6 +278,7 @@ impl Assigner {
         } else {
             let bridge_mtu = bridge.as_ref().map(|bridge| bridge.state.mtu);
             let mtu = tap.mtu.or(bridge_mtu);
+            check_mtu(tap.mtu)?;
             steps.push(Step::MakeTap { name, mtu });
         }
         if let Some(bridge) = &bridge {

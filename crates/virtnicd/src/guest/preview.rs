@@ -54,13 +54,11 @@ impl Daemon {
         match (by_name, by_uuid) {
             (Some(other), _) if other.uuid != domain.uuid => Some(format!(
                 "domain '{}' already exists with uuid {}",
-                domain.name,
-                other.uuid
+                domain.name, other.uuid
             )),
             (_, Some(other)) if other.name != domain.name => Some(format!(
                 "domain '{}' is already defined with uuid {}",
-                other.name,
-                domain.uuid
+                other.name, domain.uuid
             )),
             _ => None,
         }

@@ -2,6 +2,7 @@
 //! one daemon follows another.
 
 use clap::Parser as _;
+use host::Held;
 use virtnicd::{Options, Simulation, Virtnicd};
 
 use crate::harness::*;
@@ -43,4 +44,13 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn()
     };
     let so = tokio::time::timeout(PATIENCE, asked).await;
     assert!(so.is_ok(), "it never came to pass: {what}");
+}
+
+/// Waits until somebody is at what is held.
+pub(crate) async fn reached(held: Held) -> Held {
+    let waiting = tokio::task::spawn_blocking(move || {
+        held.reached();
+        held
+    });
+    waiting.await.unwrap()
 }

@@ -12,7 +12,7 @@ use virtnicd::{Options, StartError, Virtnicd};
 
 use crate::guest_links::{CONFIG, LIVE, change, shown_interface, with_link};
 use crate::harness::*;
-use crate::in_process::{Site, until};
+use crate::in_process::{Site, reached, until};
 
 fn delete(port: &Port) -> NetworkPortDelete {
     NetworkPortDelete {
@@ -142,11 +142,7 @@ async fn a_change_that_is_taken_back_is_so_also_where_that_can_not_be_recorded()
         let changer = site.root.client().await;
         async move { changer.refused(both).await }
     });
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     // The record is written; then nothing can be any more.
     let record = format!("run/virtnic/domains/{}.json", dom.uuid);
     let in_the_way = ["etc/virtnic/domains/g1.xml.new", &record];
@@ -217,11 +213,7 @@ async fn a_daemon_that_stops_keeps_the_root_until_its_last_work_is_done() {
             )
         }
     });
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     daemon.stop().await;
     let root = site.root.path("");
     let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);

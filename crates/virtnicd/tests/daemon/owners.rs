@@ -11,7 +11,7 @@ use rpc::*;
 
 use crate::guest_links::{CONFIG, LIVE, change, shown_interface, with_link};
 use crate::harness::*;
-use crate::in_process::{Site, until};
+use crate::in_process::{Site, reached, until};
 
 const ACTIVE: u32 = 1;
 
@@ -71,11 +71,7 @@ async fn an_end_is_heard_while_the_kernel_prepares_a_device() {
         let (starter, dom) = (site.root.client().await, dom.clone());
         async move { starter.refused(start(&dom)).await }
     });
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     let ending = tokio::spawn({
         let (ender, dom) = (site.root.client().await, dom.clone());
         async move { ender.ok(destroy(&dom)).await }
@@ -107,11 +103,7 @@ async fn nobody_waits_while_a_network_makes_vfs() {
         let (starter, net) = (site.root.client().await, net.clone());
         async move { starter.ok(NetworkCreate { net }).await }
     });
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     let other = network_xml("n2", "sim1").replace(
         "</name>",
         "</name><uuid>00000000-0000-0000-0000-000000000002</uuid>",
@@ -143,11 +135,7 @@ async fn a_guest_ends_with_its_client_also_if_that_goes_while_it_starts() {
         let starting = tokio::spawn(async move {
             let _ = starter.rpc.call(&DomainCreateXml { xml_desc, flags }).await;
         });
-        let held = tokio::task::spawn_blocking(move || {
-            held.reached();
-            held
-        });
-        let held = held.await.unwrap();
+        let held = reached(held).await;
         starting.abort();
         let _ = starting.await;
         drop(held);
@@ -196,11 +184,7 @@ async fn a_guest_keeps_its_port_when_its_network_is_stopped_while_it_starts() {
         let (starter, dom) = (site.root.client().await, dom.clone());
         async move { starter.ok(start(&dom)).await }
     });
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     client.ok(NetworkDestroy { net: net.clone() }).await;
     drop(held);
     starting.await.unwrap();
@@ -294,11 +278,7 @@ async fn a_definition_waits_for_a_change_that_will_write_it() {
             let changer = site.root.client().await;
             async move { changer.ok(both).await }
         });
-        let held = tokio::task::spawn_blocking(move || {
-            held.reached();
-            held
-        });
-        let held = held.await.unwrap();
+        let held = reached(held).await;
         let (definer, of) = (site.root.client().await, dom.clone());
         let titled = document.replace("</uuid>", "</uuid><title>new</title>");
         let mut defining = tokio::spawn(async move {
@@ -344,11 +324,7 @@ async fn a_daemon_is_ready_before_what_starts_with_the_host_has_started() {
     std::fs::remove_file(site.root.path("run/virtnic/autostarted")).unwrap();
     let held = site.simulation.host.hold(Operation::Bind);
     let mut daemon = site.start().await;
-    let held = tokio::task::spawn_blocking(move || {
-        held.reached();
-        held
-    });
-    let held = held.await.unwrap();
+    let held = reached(held).await;
     let client = site.root.client().await;
     assert_eq!(client.guest_names(0).await, ["g1"]);
     assert!(client.guest_names(ACTIVE).await.is_empty());

@@ -103,7 +103,7 @@ impl NetworkPort {
     /// What is wrong, in libvirt's class, with line, column and path.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::from_xml(document.definition_named("networkport")?)
+        document.read_definition("networkport", Self::from_xml)
     }
 
     /// libvirt's canonical document.

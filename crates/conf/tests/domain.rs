@@ -909,3 +909,70 @@ fn a_host_device_of_another_kind_is_named_by_its_kind() {
         ]
     );
 }
+
+/// What is in virtnic's own namespace does something, or is refused where it stands.
+#[test]
+fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
+    let ns = "xmlns:virtnic='urn:virtnic:1'";
+    let interface = |attributes: &str, inside: &str| {
+        format!(
+            "<interface type='network' {ns} {attributes}><source network='n'/>{inside}</interface>"
+        )
+    };
+    for (devices, expected) in [
+        (
+            interface("", "<virtnic:vf/><virtnic:vf rate='3'/>"),
+            "<virtnic:vf> is there twice (/domain/devices/interface/virtnic:vf, line 7, ",
+        ),
+        (
+            interface("", "<virtnic:vff/>"),
+            "<virtnic:vff> is not known here; expected virtnic:vf, virtnic:direct or virtnic:port",
+        ),
+        (
+            interface("virtnic:x='1'", ""),
+            "<interface> has no attribute 'virtnic:x' (/domain/devices/interface/@virtnic:x, line",
+        ),
+        (
+            interface("", "<virtnic:port network='n' portid='p'/>"),
+            "<virtnic:port> is for interfaces of type 'hostdev' that a network lent",
+        ),
+        (
+            VF.replace(
+                "<source>",
+                &format!("<virtnic:port {ns} network='n' a='b'/><source>"),
+            ),
+            "<virtnic:port> has no attribute 'a'; expected network, portgroup, portid (/domain/\
+             devices/interface/virtnic:port/@a, line 8, column 59); also: <virtnic:port> needs the \
+             attribute 'portid'",
+        ),
+        (
+            format!("<channel type='unix'><target type='virtio'/><virtnic:direct {ns}/></channel>"),
+            "<virtnic:direct> is not known here; it belongs in <network> or <interface> (/domain",
+        ),
+    ] {
+        let text = guest("q35", "", &devices);
+        let error = Domain::parse(&text).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+        // What an earlier release kept is not lost.
+        if devices.contains("<channel") {
+            assert!(Domain::parse_kept(&text).is_ok());
+        }
+    }
+    let top = guest("q35", "", "").replace("<domain ", &format!("<domain {ns} virtnic:x='1' "));
+    let error = Domain::parse(&top).unwrap_err().to_string();
+    let expected = "<domain> has no attribute 'virtnic:x' (/domain/@virtnic:x, line 1, column 39)";
+    assert_eq!(error, expected);
+    let hostdev = format!(
+        "<hostdev mode='subsystem' type='pci' {ns} virtnic:x='1'><source><address bus='3'/></source>\
+         </hostdev>"
+    );
+    let error = HostDevice::parse(&hostdev).unwrap_err().to_string();
+    assert!(error.starts_with("<hostdev> has no attribute"), "{error}");
+    let error = Interface::parse(&interface("", "<virtnic:pool/>")).unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("<virtnic:pool> is not known here"),
+        "{error}"
+    );
+}

@@ -488,3 +488,64 @@ fn a_networks_name_must_be_fit_for_a_file() {
         assert!(Network::parse(&text).is_err(), "{name:?}");
     }
 }
+
+/// What is in virtnic's own namespace does something, or is refused where it stands.
+#[test]
+fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
+    let network = |inside: &str| {
+        let text = format!(
+            "<network xmlns:virtnic='urn:virtnic:1'>\n<name>n</name>\n{inside}\n</network>"
+        );
+        Network::parse(&text).unwrap_err().to_string()
+    };
+    let forward = "<forward mode='hostdev'>";
+    for (inside, expected) in [
+        (
+            "<portgroup name='g'><virtnic:pool spread='pack'/></portgroup>".to_owned(),
+            "<virtnic:pool> is not known here; expected virtnic:vf \
+             (/network/portgroup/virtnic:pool, line 3, column 21)",
+        ),
+        (
+            "<portgroup name='g'><virtnic:vf/><virtnic:vf rate='3'/></portgroup>".to_owned(),
+            "<virtnic:vf> is there twice (/network/portgroup/virtnic:vf, line 3, column 34)",
+        ),
+        (
+            format!("{forward}<pf dev='e'/><virtnic:vf/></forward>"),
+            "<virtnic:vf> is not known here; it belongs in <network>, <portgroup> or <interface> \
+             (/network/forward/virtnic:vf, line 3, column 38)",
+        ),
+        (
+            format!(
+                "{forward}<pf dev='e'><virtnic:vfs count='1'/><virtnic:vfs count='2'/></pf></forward>"
+            ),
+            "<virtnic:vfs> is there twice (/network/forward/pf/virtnic:vfs, line 3, column 61)",
+        ),
+        (
+            format!("{forward}<virtnic:foo/><pf dev='e' virtnic:foo='1'/></forward>"),
+            "<virtnic:foo> is not known here (/network/forward/virtnic:foo, line 3, column 25); \
+             also: <pf> has no attribute 'virtnic:foo' (/network/forward/pf/@virtnic:foo, line 3, \
+             column 51)",
+        ),
+        (
+            "<virtnic:vf><rate/></virtnic:vf>".to_owned(),
+            "<rate> is not known in <virtnic:vf> (/network/virtnic:vf/rate, line 3, column 13)",
+        ),
+        (
+            "<bridge xmlns:virtnic='urn:virtnic:2' virtnic:zone='z'/>".to_owned(),
+            "'virtnic:zone' on <bridge> is of the namespace 'urn:virtnic:2', which is not read; \
+             write xmlns:virtnic='urn:virtnic:1' (/network/bridge, line 3, column 39)",
+        ),
+    ] {
+        assert_eq!(network(&inside), expected, "{inside}");
+    }
+    let error = Network::parse(
+        "<network xmlns:virtnic='urn:virtnic:1' virtnic:a='1'><metadata virtnic:b='1'><virtnic:c/>\
+         </metadata><virtnic:d/></network>",
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "<network> needs a <name> (/network, line 1, column 1); also: <network> has no attribute \
+         'virtnic:a' (/network/@virtnic:a, line 1, column 40); also: <virtnic:d> is not known here; \
+         expected virtnic:pool, virtnic:vf or virtnic:direct (/network/virtnic:d, line 1, column 101)"
+    );
+}

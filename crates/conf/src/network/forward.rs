@@ -34,7 +34,7 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     let (members, vfs) = faults.or_default(members(element, mode));
     let forward = Forward {
         mode: mode.unwrap_or(ForwardMode::Nat),
-        managed: faults.or_default(managed(element)),
+        managed: faults.or_default(super::read::lenient_yes_no(element, "managed")),
         driver: (faults.or_default(element.parse_child("driver")))
             .filter(|driver| *driver != crate::HostDriver::default()),
         nat,
@@ -42,16 +42,6 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     };
     faults.finish()?;
     Ok((Some(forward), vfs))
-}
-
-/// Any case will do, as it does for libvirt; another word would be as good as 'no' there.
-fn managed(element: Element<'_>) -> Result<bool, Error> {
-    match element.attribute("managed") {
-        None | Some("") => Ok(false),
-        Some(word) if word.eq_ignore_ascii_case("yes") => Ok(true),
-        Some(word) if word.eq_ignore_ascii_case("no") => Ok(false),
-        Some(_) => Err(element.invalid(ErrorKind::Xml, "managed", "yes or no")),
-    }
 }
 
 /// The devices, and what is said of PFs' VFs. Which of them go together is told by the mode alone.

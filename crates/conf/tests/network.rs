@@ -549,3 +549,55 @@ fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
          expected virtnic:pool, virtnic:vf or virtnic:direct (/network/virtnic:d, line 1, column 101)"
     );
 }
+
+#[test]
+fn all_faults_of_profiles_addresses_and_leases_are_told() {
+    let told = |inside: &str| {
+        let error = Network::parse(&format!("<network><name>n</name>{inside}</network>"));
+        let error = error.unwrap_err();
+        let all = std::iter::once(&error).chain(&error.also);
+        let places = all.map(|error| error.path.clone().unwrap_or_default());
+        let places = places.map(|path| path.replace("/network/", ""));
+        places.collect::<Vec<_>>().join(" ")
+    };
+    for (inside, expected) in [
+        (
+            "<virtualport type='802.1Qbq'><parameters managerid='300' typeid='0xfffffff' \
+             typeidversion='x' instanceid='zz'/></virtualport><portgroup name='g' default='maybe'/>",
+            "virtualport/@type virtualport/parameters/@managerid virtualport/parameters/@typeid \
+             virtualport/parameters/@typeidversion virtualport/parameters/@instanceid \
+             portgroup/@default",
+        ),
+        (
+            "<ip address='10.0.0.300' netmask='255.0.255.0'><dhcp><range start='x' end='y'>\
+             <lease expiry='z' unit='w'/></range><host mac='1' name='_' ip='i'/>\
+             <bootp server='s'/></dhcp></ip>",
+            "ip/@address ip/@netmask ip/dhcp/range/@start ip/dhcp/range/@end \
+             ip/dhcp/range/lease/@expiry ip/dhcp/range/lease/@unit ip/dhcp/host/@mac \
+             ip/dhcp/host/@name ip/dhcp/host/@ip ip/dhcp/bootp ip/dhcp/bootp/@server",
+        ),
+        (
+            "<ip address='10.0.0.1' prefix='99' netmask='n'/><route family='ipv5' address='a' \
+             prefix='129' gateway='g'/>",
+            "ip/@prefix ip/@netmask route/@family route/@address route/@gateway route/@prefix",
+        ),
+        // Whether an address is in a network that could not be read is not judged.
+        (
+            "<ip address='10.0.0.1' prefix='x'><dhcp><range start='10.9.0.1' end='10.9.0.2'/></dhcp>\
+             </ip>",
+            "ip/@prefix",
+        ),
+        (
+            "<forward><nat><address start='x' end='y'/><port start='99999' end='x'/></nat></forward>\
+             <vlan trunk='maybe'><tag id='x'/></vlan>",
+            "vlan/tag/@id vlan/@trunk forward/nat/address/@start forward/nat/address/@end \
+             forward/nat/port/@start forward/nat/port/@end",
+        ),
+        (
+            "<dns><srv target='t' port='0' priority='x' weight='y'/></dns>",
+            "dns/srv/@port dns/srv/@priority dns/srv/@weight dns/srv dns/srv",
+        ),
+    ] {
+        assert_eq!(told(inside), expected, "{inside}");
+    }
+}

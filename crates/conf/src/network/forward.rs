@@ -209,7 +209,12 @@ fn nat_addresses(element: Element<'_>) -> Result<Option<(String, String)>, Error
         }
         address => Ok(address),
     };
-    let (start, end) = (address("start")?, address("end")?);
+    let mut faults = Faults::default();
+    let (start, end) = (
+        faults.or_default(address("start")),
+        faults.or_default(address("end")),
+    );
+    faults.finish()?;
     match (start, end) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(element.missing(ErrorKind::Xml, "start")),
@@ -233,7 +238,12 @@ fn nat_ports(element: Element<'_>) -> Result<Option<(u16, u16)>, Error> {
             .and_then(|port| u16::try_from(port).ok())
             .ok_or_else(|| element.invalid(ErrorKind::XmlDetail, name, "a port from 0 to 65535"))
     };
-    let (start, end) = (port("start")?, port("end")?);
+    let mut faults = Faults::default();
+    let (start, end) = (
+        faults.or_default(port("start")),
+        faults.or_default(port("end")),
+    );
+    faults.finish()?;
     if start > end {
         let expected = format!("a port not below {start}");
         return Err(element.invalid(ErrorKind::XmlDetail, "end", expected));

@@ -226,8 +226,7 @@ fn weakness_20_a_usb_device_is_no_network_interface() {
     assert_eq!(error.kind, ErrorKind::ConfigUnsupported);
     assert_eq!(
         error.message,
-        "interface 52:54:00:aa:00:01 - a USB device can't be given MAC and VLAN by the host; use \
-         a plain <hostdev>"
+        "a USB device can't be given MAC and VLAN by the host; use a plain <hostdev>"
     );
 }
 
@@ -908,6 +907,48 @@ fn a_host_device_of_another_kind_is_named_by_its_kind() {
             "/domain/devices/tpm"
         ]
     );
+}
+
+/// All that an interface can't have is told at once, and nothing is dropped for that.
+#[test]
+fn what_an_interface_can_not_have_is_refused_by_name() {
+    let told = |interface: &str| {
+        let interface = Interface::parse(interface).unwrap();
+        interface.check_resolved().unwrap_err().to_string()
+    };
+    let user = told(
+        "<interface type='user' xmlns:virtnic='urn:virtnic:1'><bandwidth><inbound average='1'/>\
+         </bandwidth><vlan><tag id='4'/></vlan><mtu size='1400'/><virtnic:vf trust='on'/></interface>",
+    );
+    for name in ["bandwidth", "vlan", "mtu", "virtnic:vf"] {
+        let part = format!("<{name}> can't be had on an interface of type 'user'");
+        assert!(user.contains(&part), "{user}");
+    }
+    let direct = told(
+        "<interface type='direct' xmlns:virtnic='urn:virtnic:1'><source dev='e' mode='bridge'/>\
+         <virtnic:direct mode='vepa'/></interface>",
+    );
+    assert!(direct.starts_with("<virtnic:direct> chooses of a network's modes"));
+    let vf = told(&VF.replace(
+        "</interface>",
+        "<tune><sndbuf>1600</sndbuf></tune><link state='down'/></interface>",
+    ));
+    assert_eq!(
+        vf,
+        "<link state='down'> can't be had on a host device; also: <sndbuf> can't be had on a host \
+         device"
+    );
+}
+
+#[test]
+fn a_controller_that_came_with_a_device_is_not_refused_beside_it() {
+    let text = guest("q35", "", "<smartcard mode='host'/>");
+    let told: Vec<_> = defined(&text)
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(told, ["/domain/devices/smartcard"]);
 }
 
 /// What is in virtnic's own namespace does something, or is refused where it stands.

@@ -600,4 +600,11 @@ fn all_faults_of_profiles_addresses_and_leases_are_told() {
     ] {
         assert_eq!(told(inside), expected, "{inside}");
     }
+    let port = conf::NetworkPort::parse(
+        "<networkport><uuid>zz</uuid><owner><uuid>y</uuid></owner><mac address='x'/><vlan/>\
+         <port isolated='w'/><plug type='v'/></networkport>",
+    );
+    let error = port.unwrap_err();
+    assert!(error.message.starts_with("'zz' is no UUID"), "{error}");
+    assert_eq!(error.also.len(), 6, "{error}");
 }

@@ -237,7 +237,8 @@ impl Network {
             && change.command != UpdateCommand::Delete
         {
             return Err(self.invalid(format_args!(
-                "has the default portgroup '{}' already; of '{name}' and it one can be",
+                "has the default portgroup '{}' already, and there can be one; '{name}' can't be it, \
+                 too",
                 default.name
             )));
         }

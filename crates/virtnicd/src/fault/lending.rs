@@ -1,7 +1,7 @@
 //! What the ledger says, in libvirt's codes: the error in the first line, and what to do about it
 //! in the lines after that.
 
-use assign::{ChangeError, ClaimError, ErrorKind, LinkError};
+use assign::{ChangeError, ClaimError, ErrorKind, LinkError, Obstacle};
 use host::HostError;
 use lending::{
     BridgeError, ChooseError, DevicePlan, DeviceRefusal, GuestObstacle, GuestPlan, NetworkProblem,
@@ -122,7 +122,11 @@ fn device_alone(refusal: &DeviceRefusal) -> Error {
         R::Host(error) => return host_error(Domain::Qemu, error),
         R::Usb => Code::ConfigUnsupported,
         R::SameName { .. } | R::SameMac { .. } => Code::OperationInvalid,
-        R::Obstructed { obstacle, .. } => kind(obstacle.kind()),
+        R::Obstructed { obstacle, .. } => match &**obstacle {
+            // What a person named, and is not there, is no failure of ours.
+            Obstacle::Host(error) if error.errno().is_none() => host_code(error),
+            obstacle => kind(obstacle.kind()),
+        },
     };
     let detail = with_advice(refusal, refusal.advice());
     Error::new(code, Domain::Qemu, detail)

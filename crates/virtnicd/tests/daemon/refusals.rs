@@ -263,6 +263,20 @@ async fn a_network_that_can_not_be_started_is_not_told_to_be() {
 }
 
 #[tokio::test]
+async fn a_tap_that_is_not_there_is_no_failure_of_the_daemon() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let tap = "<interface type='ethernet'><mac address='52:54:00:00:00:01'/>\
+               <target dev='nosuch' managed='no'/></interface>";
+    let dom = client.define_guest(&guest_xml("g1", tap)).await;
+    let parts = &["device not found: interface 52:54:00:00:00:01: cannot lend a tap"];
+    client
+        .refuses(&root, start(&dom), Code::DeviceMissing, parts)
+        .await;
+}
+
+#[tokio::test]
 async fn listed_devices_that_are_no_vfs_are_told_all_in_their_places() {
     let root = Root::new();
     let _daemon = root.start();

@@ -69,6 +69,20 @@ impl Error {
         }
     }
 
+    /// The same with what else is wrong, as far as that is told.
+    pub(crate) fn with(mut self, mut other: Self) -> Self {
+        let further = std::mem::take(&mut other.also);
+        self.also.extend(std::iter::once(other).chain(further));
+        self.also.truncate(MAX_FAULTS - 1);
+        self
+    }
+
+    /// The same at another line and column.
+    pub(crate) fn placed(mut self, position: (u32, u32)) -> Self {
+        self.position = Some(position);
+        self
+    }
+
     /// Whether it tells as many faults as are told, so that there may be others.
     fn is_full(&self) -> bool {
         self.also.len() + 1 >= MAX_FAULTS
@@ -117,15 +131,11 @@ impl Faults {
     }
 
     /// Keeps a fault, and those told with it, as far as they are told.
-    pub(crate) fn push(&mut self, mut error: Error) {
-        match &mut self.0 {
-            None => self.0 = Some(error),
-            Some(first) => {
-                let further = std::mem::take(&mut error.also);
-                first.also.extend(std::iter::once(error).chain(further));
-                first.also.truncate(MAX_FAULTS - 1);
-            }
-        }
+    pub(crate) fn push(&mut self, error: Error) {
+        self.0 = Some(match self.0.take() {
+            None => error,
+            Some(first) => first.with(error),
+        });
     }
 
     /// Reads one part of a document after the other, until there are as many faults as are told.

@@ -80,10 +80,12 @@ impl HostDevice {
     /// USB device.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        let element = document.root_named("hostdev")?;
-        Self::read(element, Origin::Definition)?.ok_or_else(|| {
-            let message = "only host devices of mode 'subsystem' and type 'pci' or 'usb' are lent";
-            element.error(ErrorKind::ConfigUnsupported, message)
+        document.read_definition("hostdev", |element| {
+            Self::read(element, Origin::Definition)?.ok_or_else(|| {
+                let message =
+                    "only host devices of mode 'subsystem' and type 'pci' or 'usb' are lent";
+                element.error(ErrorKind::ConfigUnsupported, message)
+            })
         })
     }
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::xml::{Document, Element, FromXml, ToXml, Writer, keywords};
 use crate::{
-    Bandwidth, Error, ErrorKind, HostDriver, MacAddress, MacTableManager, PciAddress, VirtualPort,
-    Vlan,
+    Bandwidth, Error, ErrorKind, Faults, HostDriver, MacAddress, MacTableManager, PciAddress,
+    VirtualPort, Vlan,
 };
 
 /// A port, as the network gave it to its owner.
@@ -103,7 +103,7 @@ impl NetworkPort {
     /// What is wrong, in libvirt's class, with line, column and path.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::from_xml(document.definition_named("networkport")?)
+        document.read_definition("networkport", Self::from_xml)
     }
 
     /// libvirt's canonical document.
@@ -117,43 +117,51 @@ impl NetworkPort {
 
 impl FromXml for NetworkPort {
     fn from_xml(element: Element<'_>) -> Result<Self, Error> {
-        let owner = needed(element, element.child("owner"), "owner")?;
-        let mac = needed(element, element.child("mac"), "mac")?;
-        let (bandwidth, class_id) = match element.child("bandwidth") {
-            Some(bandwidth) => (
-                Bandwidth::parse(bandwidth, true)?,
-                bandwidth.number::<u32>("classID")?,
-            ),
-            None => (None, None),
+        let mut faults = Faults::default();
+        let owner = faults.optional(needed(element, element.child("owner"), "owner"));
+        let mac = faults.optional(needed(element, element.child("mac"), "mac"));
+        let limits = element.child("bandwidth");
+        let bandwidth = limits.map(|bandwidth| Bandwidth::parse(bandwidth, true));
+        let bandwidth = faults.or_default(bandwidth.transpose()).flatten();
+        let class_id = limits.map(|bandwidth| bandwidth.number::<u32>("classID"));
+        let class_id = faults.or_default(class_id.transpose()).flatten();
+        let mut id = |element: Element<'_>| {
+            let id = element.child_uuid("uuid");
+            faults.or_default(id.and_then(|id| needed(element, id, "uuid")))
         };
-        let port = |name| element.child("port").map(|port| port.yes_no(name));
-        let filters = |name| {
-            element
-                .child("rxfilters")
-                .map(|filters| filters.yes_no(name))
-        };
-        Ok(Self {
-            uuid: needed(element, element.child_uuid("uuid")?, "uuid")?,
-            owner_name: needed(owner, owner.child_text("name"), "name")?,
-            owner_uuid: needed(owner, owner.child_uuid("uuid")?, "uuid")?,
+        let (uuid, owner_uuid) = (id(element), owner.map(id).unwrap_or_default());
+        let owner_name = owner.map(|owner| needed(owner, owner.child_text("name"), "name"));
+        let owner_name = owner_name.map(|name| faults.or_default(name));
+        let address = mac.map(|mac| {
+            let address = mac.parsed(ErrorKind::Xml, "address");
+            address.and_then(|address| {
+                address.ok_or_else(|| mac.missing(ErrorKind::Internal, "address"))
+            })
+        });
+        let address = address.and_then(|address| faults.optional(address));
+        let flag = |name, attribute| element.child(name).map(|child| child.yes_no(attribute));
+        let port = Self {
+            uuid,
+            owner_name: owner_name.unwrap_or_default(),
+            owner_uuid,
             group: element.child_text("group"),
-            mac: mac
-                .parsed(ErrorKind::Xml, "address")?
-                .ok_or_else(|| mac.missing(ErrorKind::Internal, "address"))?,
-            virtual_port: element
-                .parse_child("virtualport")?
+            mac: address.unwrap_or_else(MacAddress::random),
+            virtual_port: (faults.or_default(element.parse_child("virtualport")))
                 .filter(|port| *port != VirtualPort::default()),
             // A class without limits is a class of nothing.
             class_id: class_id.filter(|&id| id > 0 && bandwidth.is_some()),
             bandwidth,
-            vlan: element.parse_child("vlan")?,
-            isolated: port("isolated").transpose()?.flatten(),
-            trust_guest_rx_filters: filters("trustGuest").transpose()?.flatten(),
-            plug: match element.child("plug") {
-                Some(plug) => Plug::parse(plug)?,
-                None => None,
-            },
-        })
+            vlan: faults.or_default(element.parse_child("vlan")),
+            isolated: (faults.or_default(flag("port", "isolated").transpose())).flatten(),
+            trust_guest_rx_filters: faults
+                .or_default(flag("rxfilters", "trustGuest").transpose())
+                .flatten(),
+            plug: element
+                .child("plug")
+                .and_then(|plug| faults.or_default(Plug::parse(plug))),
+        };
+        faults.finish()?;
+        Ok(port)
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::xml::{Base, Element, FromXml, Keyword, ToXml, Writer, keywords};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Faults};
 
 /// A port profile; which parameters a type needs and refuses is `behaviour` of libvirt's format:
 /// <https://libvirt.org/formatnetwork.html>.
@@ -71,20 +71,19 @@ impl VirtualPort {
     /// # Errors
     /// Unknown types, parameters out of range, and those that the type needs or forbids.
     pub fn parse(element: Element<'_>, rules: VirtualPortRules) -> Result<Self, Error> {
-        let kind = element.keyword_or(ErrorKind::ConfigUnsupported, "type")?;
-        if kind.is_none() && rules != VirtualPortRules::Open {
-            return Err(element.missing(ErrorKind::Xml, "type"));
-        }
-        let port = match element.child("parameters") {
-            Some(parameters) => Self {
-                kind,
-                ..Self::parameters(parameters)?
-            },
-            None => Self {
-                kind,
-                ..Self::default()
-            },
+        let mut faults = Faults::default();
+        let kind = element.keyword_or(ErrorKind::ConfigUnsupported, "type");
+        let kind = kind.and_then(|kind| match kind {
+            None if rules != VirtualPortRules::Open => Err(element.missing(ErrorKind::Xml, "type")),
+            kind => Ok(kind),
+        });
+        let kind = faults.or_default(kind);
+        let parameters = element.child("parameters").map(Self::parameters);
+        let port = Self {
+            kind,
+            ..faults.or_default(parameters.unwrap_or_else(|| Ok(Self::default())))
         };
+        faults.finish()?;
         port.check_nothing_extra()
             .and_then(|()| match rules {
                 VirtualPortRules::Complete => port.check_complete(true),
@@ -98,22 +97,25 @@ impl VirtualPort {
         let profile_id = element
             .attribute_string("profileid")
             .filter(|profile| !profile.is_empty());
+        let mut faults = Faults::default();
         if profile_id.as_ref().is_some_and(|p| p.len() > MAX_PROFILE) {
-            return Err(element.invalid(
+            faults.push(element.invalid(
                 ErrorKind::Xml,
                 "profileid",
                 format_args!("at most {MAX_PROFILE} bytes"),
             ));
         }
-        Ok(Self {
+        let port = Self {
             kind: None,
-            manager_id: element.number_in("managerid", Base::Any, 0xff)?,
-            type_id: element.number_in("typeid", Base::Any, 0xff_ffff)?,
-            type_id_version: element.number_in("typeidversion", Base::Any, 0xff)?,
-            instance_id: element.uuid(ErrorKind::Xml, "instanceid")?,
-            interface_id: element.uuid(ErrorKind::Xml, "interfaceid")?,
+            manager_id: faults.or_default(element.number_in("managerid", Base::Any, 0xff)),
+            type_id: faults.or_default(element.number_in("typeid", Base::Any, 0xff_ffff)),
+            type_id_version: faults.or_default(element.number_in("typeidversion", Base::Any, 0xff)),
+            instance_id: faults.or_default(element.uuid(ErrorKind::Xml, "instanceid")),
+            interface_id: faults.or_default(element.uuid(ErrorKind::Xml, "interfaceid")),
             profile_id,
-        })
+        };
+        faults.finish()?;
+        Ok(port)
     }
 
     /// Whether no parameter is given.

@@ -52,6 +52,15 @@ impl FromXml for Vlan {
             tags.push(VlanTag::from_xml(tag)?);
             Ok(())
         });
+        let trunk = element.attribute("trunk");
+        let word = |word: &str| {
+            ["yes", "no"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+        };
+        if !trunk.is_none_or(word) {
+            faults.push(element.invalid(ErrorKind::Xml, "trunk", "yes or no"));
+        }
         faults.finish()?;
         if tags.is_empty() {
             return Err(element.error(ErrorKind::Xml, "<vlan> needs at least one <tag>"));
@@ -63,10 +72,10 @@ impl FromXml for Vlan {
                 "<vlan> has more than one <tag> with a nativeMode",
             ));
         }
-        let trunk = match element.attribute("trunk") {
+        let trunk = match trunk {
             None => tags.len() > 1,
             Some(word) if word.eq_ignore_ascii_case("yes") => true,
-            Some(word) if word.eq_ignore_ascii_case("no") => {
+            Some(_) => {
                 if tags.len() > 1 || native > 0 {
                     return Err(element.attribute_error(
                         ErrorKind::Xml,
@@ -76,7 +85,6 @@ impl FromXml for Vlan {
                 }
                 false
             }
-            Some(_) => return Err(element.invalid(ErrorKind::Xml, "trunk", "yes or no")),
         };
         Ok(Self { trunk, tags })
     }

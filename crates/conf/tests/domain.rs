@@ -226,8 +226,7 @@ fn weakness_20_a_usb_device_is_no_network_interface() {
     assert_eq!(error.kind, ErrorKind::ConfigUnsupported);
     assert_eq!(
         error.message,
-        "interface 52:54:00:aa:00:01 - a USB device can't be given MAC and VLAN by the host; use \
-         a plain <hostdev>"
+        "a USB device can't be given MAC and VLAN by the host; use a plain <hostdev>"
     );
 }
 
@@ -907,5 +906,114 @@ fn a_host_device_of_another_kind_is_named_by_its_kind() {
             "/domain/devices/hostdev/@mode='capabilities'",
             "/domain/devices/tpm"
         ]
+    );
+}
+
+/// All that an interface can't have is told at once, and nothing is dropped for that.
+#[test]
+fn what_an_interface_can_not_have_is_refused_by_name() {
+    let told = |interface: &str| {
+        let interface = Interface::parse(interface).unwrap();
+        interface.check_resolved().unwrap_err().to_string()
+    };
+    let user = told(
+        "<interface type='user' xmlns:virtnic='urn:virtnic:1'><bandwidth><inbound average='1'/>\
+         </bandwidth><vlan><tag id='4'/></vlan><mtu size='1400'/><virtnic:vf trust='on'/></interface>",
+    );
+    for name in ["bandwidth", "vlan", "mtu", "virtnic:vf"] {
+        let part = format!("<{name}> can't be had on an interface of type 'user'");
+        assert!(user.contains(&part), "{user}");
+    }
+    let direct = told(
+        "<interface type='direct' xmlns:virtnic='urn:virtnic:1'><source dev='e' mode='bridge'/>\
+         <virtnic:direct mode='vepa'/></interface>",
+    );
+    assert!(direct.starts_with("<virtnic:direct> chooses of a network's modes"));
+    let vf = told(&VF.replace(
+        "</interface>",
+        "<tune><sndbuf>1600</sndbuf></tune><link state='down'/></interface>",
+    ));
+    assert_eq!(
+        vf,
+        "<link state='down'> can't be had on a host device; also: <sndbuf> can't be had on a host \
+         device"
+    );
+}
+
+#[test]
+fn a_controller_that_came_with_a_device_is_not_refused_beside_it() {
+    let text = guest("q35", "", "<smartcard mode='host'/>");
+    let told: Vec<_> = defined(&text)
+        .unsupported()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(told, ["/domain/devices/smartcard"]);
+}
+
+/// What is in virtnic's own namespace does something, or is refused where it stands.
+#[test]
+fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
+    let ns = "xmlns:virtnic='urn:virtnic:1'";
+    let interface = |attributes: &str, inside: &str| {
+        format!(
+            "<interface type='network' {ns} {attributes}><source network='n'/>{inside}</interface>"
+        )
+    };
+    for (devices, expected) in [
+        (
+            interface("", "<virtnic:vf/><virtnic:vf rate='3'/>"),
+            "<virtnic:vf> is there twice (/domain/devices/interface/virtnic:vf, line 7, ",
+        ),
+        (
+            interface("", "<virtnic:vff/>"),
+            "<virtnic:vff> is not known here; expected virtnic:vf, virtnic:direct or virtnic:port",
+        ),
+        (
+            interface("virtnic:x='1'", ""),
+            "<interface> has no attribute 'virtnic:x' (/domain/devices/interface/@virtnic:x, line",
+        ),
+        (
+            interface("", "<virtnic:port network='n' portid='p'/>"),
+            "<virtnic:port> is for interfaces of type 'hostdev' that a network lent",
+        ),
+        (
+            VF.replace(
+                "<source>",
+                &format!("<virtnic:port {ns} network='n' a='b'/><source>"),
+            ),
+            "<virtnic:port> has no attribute 'a'; expected network, portgroup, portid (/domain/\
+             devices/interface/virtnic:port/@a, line 8, column 59); also: <virtnic:port> needs the \
+             attribute 'portid'",
+        ),
+        (
+            format!("<channel type='unix'><target type='virtio'/><virtnic:direct {ns}/></channel>"),
+            "<virtnic:direct> is not known here; it belongs in <network> or <interface> (/domain",
+        ),
+    ] {
+        let text = guest("q35", "", &devices);
+        let error = Domain::parse(&text).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+        // What an earlier release kept is not lost.
+        if devices.contains("<channel") {
+            assert!(Domain::parse_kept(&text).is_ok());
+        }
+    }
+    let top = guest("q35", "", "").replace("<domain ", &format!("<domain {ns} virtnic:x='1' "));
+    let error = Domain::parse(&top).unwrap_err().to_string();
+    let expected = "<domain> has no attribute 'virtnic:x' (/domain/@virtnic:x, line 1, column 39)";
+    assert_eq!(error, expected);
+    let hostdev = format!(
+        "<hostdev mode='subsystem' type='pci' {ns} virtnic:x='1'><source><address bus='3'/></source>\
+         </hostdev>"
+    );
+    let error = HostDevice::parse(&hostdev).unwrap_err().to_string();
+    assert!(error.starts_with("<hostdev> has no attribute"), "{error}");
+    let error = Interface::parse(&interface("", "<virtnic:pool/>")).unwrap_err();
+    assert!(
+        error
+            .message
+            .starts_with("<virtnic:pool> is not known here"),
+        "{error}"
     );
 }

@@ -165,3 +165,95 @@ fn an_element_of_a_guest_that_nobody_knows_is_found_where_it_stands() {
     ];
     assert_eq!(paths, expected);
 }
+
+/// Where the reference has a list of words and nothing else, another word is refused.
+#[test]
+fn a_word_that_is_none_of_those_that_there_are_is_refused() {
+    let mut documents: Vec<String> = written().into_iter().map(|(_, text)| text).collect();
+    for folder in ["domain", "domain-own"] {
+        let folder = fs::read_dir(crate_path("tests/corpus").join(folder)).unwrap();
+        let paths = folder.map(|entry| entry.unwrap().path());
+        let shown = paths.filter(|path| path.to_str().unwrap().ends_with(".out.xml"));
+        documents.extend(shown.map(|path| fs::read_to_string(path).unwrap()));
+    }
+    let mut lenient = Vec::new();
+    let mut tried = BTreeSet::new();
+    for (path, attribute) in closed() {
+        let element = path.rsplit('/').next().unwrap();
+        let start = format!("<{element} ");
+        for text in &documents {
+            for (at, _) in text.match_indices(&start) {
+                let tag = &text[at..at + text[at..].find('>').unwrap()];
+                let Some(value) = tag.find(&format!(" {attribute}='")) else {
+                    continue;
+                };
+                let value = at + value + attribute.len() + 3;
+                let end = value + text[value..].find('\'').unwrap();
+                if path_of(text, at).is_none_or(|own| own != path) {
+                    continue;
+                }
+                let changed = format!("{}x-wrong{}", &text[..value], &text[end..]);
+                tried.insert((path.clone(), attribute.clone()));
+                let accepted = match path.split('/').nth(1).unwrap() {
+                    "network" => conf::Network::parse(&changed).is_ok(),
+                    "networkport" => conf::NetworkPort::parse(&changed).is_ok(),
+                    _ => conf::Domain::parse(&changed).is_ok_and(|d| d.unsupported().is_empty()),
+                };
+                if accepted {
+                    lenient.push(format!("{path}/@{attribute}"));
+                }
+            }
+        }
+    }
+    lenient.sort();
+    lenient.dedup();
+    assert_eq!(lenient, Vec::<String>::new());
+    assert!(tried.len() > 50, "{tried:?}");
+}
+
+/// The attributes whose values are words, by the reference: the element's place, and the name.
+fn closed() -> Vec<(String, String)> {
+    let reference = fs::read_to_string(crate_path("../../docs/xml.md")).unwrap();
+    let mut found = Vec::new();
+    let mut place = String::new();
+    for line in reference.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let word = |cell: &str| Some(cell.strip_prefix('`')?.strip_suffix('`')?.to_owned());
+        if let Some(element) = word(cells[1]) {
+            place = element;
+        } else if let Some(attribute) = word(cells.get(2).unwrap_or(&""))
+            && cells[1].is_empty()
+            && (cells[3].split([';', ':']).next().unwrap().split(", "))
+                .all(|value| word(value).is_some())
+            // Node devices are shown, and read by nobody but tests.
+            && !place.starts_with("/device")
+        {
+            found.push((place.clone(), attribute));
+        }
+    }
+    found
+}
+
+/// The place of the element that begins there.
+fn path_of(text: &str, at: usize) -> Option<String> {
+    fn find(element: Element<'_>, at: (u32, u32), path: &str) -> Option<String> {
+        let prefix = match element.namespace() {
+            None => "",
+            Some("urn:virtnic:1") => "virtnic:",
+            Some(_) => "dnsmasq:",
+        };
+        let path = format!("{path}/{prefix}{}", element.name());
+        if element.position() == at {
+            return Some(path);
+        }
+        element.children().find_map(|child| find(child, at, &path))
+    }
+    let line = text[..at].matches('\n').count() + 1;
+    let column = text[..at].chars().rev().take_while(|c| *c != '\n').count() + 1;
+    let document = Document::parse(text).ok()?;
+    find(
+        document.root(),
+        (u32::try_from(line).ok()?, u32::try_from(column).ok()?),
+        "",
+    )
+}

@@ -488,3 +488,123 @@ fn a_networks_name_must_be_fit_for_a_file() {
         assert!(Network::parse(&text).is_err(), "{name:?}");
     }
 }
+
+/// What is in virtnic's own namespace does something, or is refused where it stands.
+#[test]
+fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
+    let network = |inside: &str| {
+        let text = format!(
+            "<network xmlns:virtnic='urn:virtnic:1'>\n<name>n</name>\n{inside}\n</network>"
+        );
+        Network::parse(&text).unwrap_err().to_string()
+    };
+    let forward = "<forward mode='hostdev'>";
+    for (inside, expected) in [
+        (
+            "<portgroup name='g'><virtnic:pool spread='pack'/></portgroup>".to_owned(),
+            "<virtnic:pool> is not known here; expected virtnic:vf \
+             (/network/portgroup/virtnic:pool, line 3, column 21)",
+        ),
+        (
+            "<portgroup name='g'><virtnic:vf/><virtnic:vf rate='3'/></portgroup>".to_owned(),
+            "<virtnic:vf> is there twice (/network/portgroup/virtnic:vf, line 3, column 34)",
+        ),
+        (
+            format!("{forward}<pf dev='e'/><virtnic:vf/></forward>"),
+            "<virtnic:vf> is not known here; it belongs in <network>, <portgroup> or <interface> \
+             (/network/forward/virtnic:vf, line 3, column 38)",
+        ),
+        (
+            format!(
+                "{forward}<pf dev='e'><virtnic:vfs count='1'/><virtnic:vfs count='2'/></pf></forward>"
+            ),
+            "<virtnic:vfs> is there twice (/network/forward/pf/virtnic:vfs, line 3, column 61)",
+        ),
+        (
+            format!("{forward}<virtnic:foo/><pf dev='e' virtnic:foo='1'/></forward>"),
+            "<virtnic:foo> is not known here (/network/forward/virtnic:foo, line 3, column 25); \
+             also: <pf> has no attribute 'virtnic:foo' (/network/forward/pf/@virtnic:foo, line 3, \
+             column 51)",
+        ),
+        (
+            "<virtnic:vf><rate/></virtnic:vf>".to_owned(),
+            "<rate> is not known in <virtnic:vf> (/network/virtnic:vf/rate, line 3, column 13)",
+        ),
+        (
+            "<bridge xmlns:virtnic='urn:virtnic:2' virtnic:zone='z'/>".to_owned(),
+            "'virtnic:zone' on <bridge> is of the namespace 'urn:virtnic:2', which is not read; \
+             write xmlns:virtnic='urn:virtnic:1' (/network/bridge, line 3, column 39)",
+        ),
+    ] {
+        assert_eq!(network(&inside), expected, "{inside}");
+    }
+    let error = Network::parse(
+        "<network xmlns:virtnic='urn:virtnic:1' virtnic:a='1'><metadata virtnic:b='1'><virtnic:c/>\
+         </metadata><virtnic:d/></network>",
+    );
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "<network> needs a <name> (/network, line 1, column 1); also: <network> has no attribute \
+         'virtnic:a' (/network/@virtnic:a, line 1, column 40); also: <virtnic:d> is not known here; \
+         expected virtnic:pool, virtnic:vf or virtnic:direct (/network/virtnic:d, line 1, column 101)"
+    );
+}
+
+#[test]
+fn all_faults_of_profiles_addresses_and_leases_are_told() {
+    let told = |inside: &str| {
+        let error = Network::parse(&format!("<network><name>n</name>{inside}</network>"));
+        let error = error.unwrap_err();
+        let all = std::iter::once(&error).chain(&error.also);
+        let places = all.map(|error| error.path.clone().unwrap_or_default());
+        let places = places.map(|path| path.replace("/network/", ""));
+        places.collect::<Vec<_>>().join(" ")
+    };
+    for (inside, expected) in [
+        (
+            "<virtualport type='802.1Qbq'><parameters managerid='300' typeid='0xfffffff' \
+             typeidversion='x' instanceid='zz'/></virtualport><portgroup name='g' default='maybe'/>",
+            "virtualport/@type virtualport/parameters/@managerid virtualport/parameters/@typeid \
+             virtualport/parameters/@typeidversion virtualport/parameters/@instanceid \
+             portgroup/@default",
+        ),
+        (
+            "<ip address='10.0.0.300' netmask='255.0.255.0'><dhcp><range start='x' end='y'>\
+             <lease expiry='z' unit='w'/></range><host mac='1' name='_' ip='i'/>\
+             <bootp server='s'/></dhcp></ip>",
+            "ip/@address ip/@netmask ip/dhcp/range/@start ip/dhcp/range/@end \
+             ip/dhcp/range/lease/@expiry ip/dhcp/range/lease/@unit ip/dhcp/host/@mac \
+             ip/dhcp/host/@name ip/dhcp/host/@ip ip/dhcp/bootp ip/dhcp/bootp/@server",
+        ),
+        (
+            "<ip address='10.0.0.1' prefix='99' netmask='n'/><route family='ipv5' address='a' \
+             prefix='129' gateway='g'/>",
+            "ip/@prefix ip/@netmask route/@family route/@address route/@gateway route/@prefix",
+        ),
+        // Whether an address is in a network that could not be read is not judged.
+        (
+            "<ip address='10.0.0.1' prefix='x'><dhcp><range start='10.9.0.1' end='10.9.0.2'/></dhcp>\
+             </ip>",
+            "ip/@prefix",
+        ),
+        (
+            "<forward><nat><address start='x' end='y'/><port start='99999' end='x'/></nat></forward>\
+             <vlan trunk='maybe'><tag id='x'/></vlan>",
+            "vlan/tag/@id vlan/@trunk forward/nat/address/@start forward/nat/address/@end \
+             forward/nat/port/@start forward/nat/port/@end",
+        ),
+        (
+            "<dns><srv target='t' port='0' priority='x' weight='y'/></dns>",
+            "dns/srv/@port dns/srv/@priority dns/srv/@weight dns/srv dns/srv",
+        ),
+    ] {
+        assert_eq!(told(inside), expected, "{inside}");
+    }
+    let port = conf::NetworkPort::parse(
+        "<networkport><uuid>zz</uuid><owner><uuid>y</uuid></owner><mac address='x'/><vlan/>\
+         <port isolated='w'/><plug type='v'/></networkport>",
+    );
+    let error = port.unwrap_err();
+    assert!(error.message.starts_with("'zz' is no UUID"), "{error}");
+    assert_eq!(error.also.len(), 6, "{error}");
+}

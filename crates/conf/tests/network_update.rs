@@ -269,3 +269,37 @@ fn commands_and_sections_have_the_numbers_of_the_protocol() {
         assert_eq!(UpdateSection::from_number(number), section);
     }
 }
+
+#[test]
+fn a_part_says_nothing_of_ours_that_nobody_reads() {
+    let ns = "xmlns:virtnic='urn:virtnic:1'";
+    for (network, section, xml, expected) in [
+        (
+            pool(),
+            ForwardInterface,
+            format!("<interface dev='c' {ns}><virtnic:vf trust='on'/></interface>"),
+            "<virtnic:vf> is not known here",
+        ),
+        (
+            pool(),
+            PortGroup,
+            format!("<portgroup name='g' {ns}><virtnic:pool/></portgroup>"),
+            "<virtnic:pool> is not known here; expected virtnic:vf",
+        ),
+        (
+            served(),
+            DnsText,
+            format!("<txt name='u' value='v' {ns} virtnic:x='1'/>"),
+            "<txt> has no attribute 'virtnic:x'",
+        ),
+        (
+            served(),
+            IpDhcpHost,
+            format!("<host name='c' ip='10.0.0.12' {ns} virtnic:x='1'/>"),
+            "<host> has no attribute 'virtnic:x'",
+        ),
+    ] {
+        let error = change(&network, AddLast, section, &xml).unwrap_err();
+        assert!(error.message.starts_with(expected), "{error}");
+    }
+}

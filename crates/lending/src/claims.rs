@@ -179,29 +179,27 @@ impl Claims for Trial<'_> {
         holder: &Holder,
         _: Origin,
     ) -> Result<TrialClaim, ClaimError> {
-        let assigner = &self.ledger.assigner;
-        match share {
+        // The pool has the trial's own claims, too; the list alone has what is kept back.
+        let (claim, device) = match share {
             Share::Whole(device) => {
-                if self.own(share, holder).is_none() {
-                    assigner.check_claim(device, true)?;
-                }
-                self.pool
-                    .claim(device, pool_holder(holder))
-                    .map_err(refusal)?;
-                Ok(TrialClaim::Whole(device))
+                let claimed = self.pool.claim(device, pool_holder(holder));
+                claimed.map_err(refusal)?;
+                (TrialClaim::Whole(device), device)
             }
             Share::Part(parent) => {
-                if self.own(Share::Whole(parent), holder).is_none() {
-                    assigner.check_claim(parent, false)?;
-                }
-                let share = self
-                    .pool
-                    .share(parent, pool_holder(holder))
-                    .map_err(refusal)?;
-                Ok(TrialClaim::Part(share))
+                let shared = self.pool.share(parent, pool_holder(holder));
+                (TrialClaim::Part(shared.map_err(refusal)?), parent)
             }
-            Share::Tap => Ok(TrialClaim::Tap),
+            Share::Tap => return Ok(TrialClaim::Tap),
+        };
+        if self.own(Share::Whole(device), holder).is_none() {
+            let is_whole = matches!(share, Share::Whole(_));
+            if let Err(error) = self.ledger.assigner.check_claim(device, is_whole) {
+                self.drop_claim(claim);
+                return Err(error);
+            }
         }
+        Ok(claim)
     }
 
     fn drop_claim(&mut self, claim: TrialClaim) {

@@ -84,6 +84,8 @@ pub struct GuestPlan {
 pub struct DevicePlan {
     /// Its identity.
     pub attachment: Attachment,
+    /// How its document names it: `interface` with its MAC, or `hostdev` with the device of the host.
+    pub name: String,
     /// Its place among the document's interfaces, or host devices.
     pub place: usize,
     /// The name of the network that is to lend it.
@@ -297,15 +299,7 @@ impl PlannedDevice {
             },
             (plug, _) => plug,
         };
-        Some(ActualDevice {
-            port: port.uuid,
-            plug,
-            vlan: port.vlan.clone(),
-            virtual_port: port.virtual_port.clone(),
-            bandwidth: port.bandwidth.clone(),
-            isolated: port.isolated,
-            trust_guest_rx_filters: port.trust_guest_rx_filters,
-        })
+        Some(resolved(port, plug))
     }
 
     fn new(share: Share, preparation: Preparation, why: &str) -> Self {
@@ -320,6 +314,19 @@ impl PlannedDevice {
             notes: Vec::new(),
             passed_over: BTreeMap::new(),
         }
+    }
+}
+
+/// What an interface is, whose port is plugged in there.
+fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
+    ActualDevice {
+        port: port.uuid,
+        plug,
+        vlan: port.vlan.clone(),
+        virtual_port: port.virtual_port.clone(),
+        bandwidth: port.bandwidth.clone(),
+        isolated: port.isolated,
+        trust_guest_rx_filters: port.trust_guest_rx_filters,
     }
 }
 

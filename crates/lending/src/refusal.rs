@@ -53,6 +53,9 @@ pub enum NetworkProblem {
     /// It does not run.
     #[error("network '{0}' is not active")]
     Inactive(String),
+    /// It does not run, and could not be started: in words, with its name.
+    #[error("{0}")]
+    NotServed(String),
 }
 
 impl NetworkProblem {
@@ -64,6 +67,9 @@ impl NetworkProblem {
                 format!("define network '{name}', or name one that there is: virsh net-list --all")
             }
             Self::Inactive(name) => format!("start it first: virsh net-start {name}"),
+            Self::NotServed(_) => {
+                "name a network that can be started: virsh net-list --all".to_owned()
+            }
         }
     }
 }

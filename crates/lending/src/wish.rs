@@ -6,9 +6,8 @@ use assign::{
 };
 use conf::{
     Bandwidth, DeviceId, DirectMode, Domain, ForwardMode, HostDriver, Interface, InterfaceSource,
-    MacAddress, MacTableManager, NativeMode, NetdevName, NetdevNameError, Network, NetworkPort,
-    NicDriverName, PciAddress, Plug, Uuid, VfLink, VfSettings, VirtType, VirtualPort,
-    VirtualPortKind, Vlan,
+    MacTableManager, NativeMode, NetdevName, NetdevNameError, Network, NetworkPort, NicDriverName,
+    PciAddress, Plug, Uuid, VfLink, VfSettings, VirtType, VirtualPort, VirtualPortKind, Vlan,
 };
 use host::{BridgePort, BridgeVlan, Host, HostError, PortAction, TapQueues};
 
@@ -68,13 +67,8 @@ pub enum PortSource {
 #[derive(Debug, thiserror::Error)]
 pub enum WishError {
     /// Not to be had at all.
-    #[error("interface {mac}: {lack}")]
-    Unsupported {
-        /// The interface.
-        mac: MacAddress,
-        /// What can't be had.
-        lack: Lack,
-    },
+    #[error(transparent)]
+    Unsupported(#[from] Lack),
     /// A name that no network device can have.
     #[error(transparent)]
     Name(#[from] NetdevNameError),
@@ -92,8 +86,6 @@ pub enum WishError {
 pub enum Lack {
     #[error("802.1Qbg needs a macvtap; a host device can have 802.1Qbh only")]
     QbgOfHostDevice,
-    #[error("<bandwidth> can't be kept on a host device; limit its VF: <virtnic:vf rate='…'/>")]
-    BandwidthOfHostDevice,
     #[error("a host device can't be an isolated port")]
     IsolatedHostDevice,
     #[error(
@@ -128,7 +120,7 @@ impl WishError {
         match self {
             Self::Bridge(error) => error.advice(),
             Self::Host(error) => error.advice(),
-            Self::Unsupported { .. } | Self::Name(_) => None,
+            Self::Unsupported(_) | Self::Name(_) => None,
         }
     }
 }
@@ -320,13 +312,10 @@ impl Wish<'_> {
             ..
         }) = profile
         {
-            return Err(self.unsupported(Lack::QbgOfHostDevice));
-        }
-        if self.settings.bandwidth.is_some() {
-            return Err(self.unsupported(Lack::BandwidthOfHostDevice));
+            return Err(Lack::QbgOfHostDevice.into());
         }
         if self.settings.isolated {
-            return Err(self.unsupported(Lack::IsolatedHostDevice));
+            return Err(Lack::IsolatedHostDevice.into());
         }
         Ok(VfioPreparation {
             managed,
@@ -351,10 +340,10 @@ impl Wish<'_> {
         let whole_vf = is_vf && mode == DirectMode::Passthrough;
         if !whole_vf {
             if self.settings.vlan.is_some() {
-                return Err(self.unsupported(Lack::VlanOfMacvtap));
+                return Err(Lack::VlanOfMacvtap.into());
             }
             if self.settings.vf != VfSettings::default() {
-                return Err(self.unsupported(Lack::VfSettingsOfMacvtap));
+                return Err(Lack::VfSettingsOfMacvtap.into());
             }
         }
         Ok(MacvtapPreparation {
@@ -381,15 +370,15 @@ impl Wish<'_> {
         existing: bool,
     ) -> Result<TapPreparation, WishError> {
         if self.settings.virtual_port.is_some() {
-            return Err(self.unsupported(Lack::ProfileOfTap));
+            return Err(Lack::ProfileOfTap.into());
         }
         if self.settings.vf != VfSettings::default() {
-            return Err(self.unsupported(Lack::VfSettingsOfTap));
+            return Err(Lack::VfSettingsOfTap.into());
         }
         let ours = table == Some(MacTableManager::Libvirt);
         let on_bridge = bridge.is_some();
         if !on_bridge && (self.settings.vlan.is_some() || self.settings.isolated) {
-            return Err(self.unsupported(Lack::NeedsBridge));
+            return Err(Lack::NeedsBridge.into());
         }
         Ok(TapPreparation {
             name: self.target_name()?,
@@ -418,7 +407,7 @@ impl Wish<'_> {
             vf.link = Some(VfLink::Off);
         }
         VfConfig::new(self.interface.mac, settings.vlan.as_ref(), &vf)
-            .map_err(|error| self.unsupported(error.into()))
+            .map_err(|error| Lack::from(error).into())
     }
 
     fn queues(&self) -> Result<TapQueues, WishError> {
@@ -427,7 +416,7 @@ impl Wish<'_> {
         let count = u16::try_from(count)
             .ok()
             .filter(|count| u32::from(*count) <= MOST_QUEUES)
-            .ok_or_else(|| self.unsupported(Lack::Queues(count)))?;
+            .ok_or(Lack::Queues(count))?;
         // Who else understands the header in front of each frame, QEMU knows.
         let model = self.interface.model.as_deref().unwrap_or("virtio");
         let vnet_hdr =
@@ -444,7 +433,7 @@ impl Wish<'_> {
         let could = self.interface.is_virtio() && self.domain.virt_type == VirtType::Kvm;
         match driver {
             Some(NicDriverName::Qemu) => Ok(Vhost::Never),
-            Some(NicDriverName::Vhost) if !could => Err(self.unsupported(Lack::Vhost)),
+            Some(NicDriverName::Vhost) if !could => Err(Lack::Vhost.into()),
             Some(NicDriverName::Vhost) => Ok(Vhost::Required),
             None if could => Ok(Vhost::IfThere),
             None => Ok(Vhost::Never),
@@ -460,7 +449,7 @@ impl Wish<'_> {
         let Some(port) = &self.settings.virtual_port else {
             return Ok(None);
         };
-        let missing = || self.unsupported(Lack::ProfileParameter);
+        let missing = || Lack::ProfileParameter;
         let id = match port.kind {
             None => return Ok(None),
             Some(VirtualPortKind::Qbg) => ProfileId::Qbg {
@@ -474,20 +463,13 @@ impl Wish<'_> {
                 host: self.host_uuid,
             },
             Some(VirtualPortKind::OpenVSwitch | VirtualPortKind::MidoNet) => {
-                return Err(self.unsupported(Lack::ProfileKind));
+                return Err(Lack::ProfileKind.into());
             }
         };
         Ok(Some(Profile {
             action: PortAction::Associate,
             id,
         }))
-    }
-
-    fn unsupported(&self, lack: Lack) -> WishError {
-        WishError::Unsupported {
-            mac: self.interface.mac,
-            lack,
-        }
     }
 }
 

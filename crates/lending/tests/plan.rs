@@ -29,13 +29,20 @@ fn refusal(plan: &lending::GuestPlan) -> String {
 fn a_setting_that_a_host_device_can_t_have_is_told_by_the_plan_already() {
     let mut bench = Bench::new("pfs=1,vfs=2");
     bench.run("n", LENDS);
-    let guest = guest("web", &on("n", 1, "<mtu size='9000'/>"));
+    let guest_of = |devices: &str| guest("web", devices);
+    let guest = guest_of(&on("n", 1, "<mtu size='9000'/>"));
     for plan in [bench.try_plan(&guest), bench.plan(&guest)] {
         let said = refusal(&plan);
         assert!(
             said.contains("<mtu> can't be set on a host device"),
             "{said}"
         );
+        assert_eq!(plan.devices[0].name, "interface 52:54:00:00:00:01");
+    }
+    let shaped = "<mtu size='9000'/><bandwidth><inbound average='1'/></bandwidth>";
+    let said = refusal(&bench.try_plan(&guest_of(&on("n", 1, shaped))));
+    for part in ["<bandwidth> can't be kept", "; also: <mtu> can't be set"] {
+        assert!(said.contains(part), "{said}");
     }
     assert_eq!(bench.list(), []);
 }
@@ -52,6 +59,10 @@ fn a_usb_device_is_refused_once_and_by_name() {
           1234:0001"
         ]
     );
+    let interface = "<interface type='hostdev'><source><vendor id='0x1234'/><product id='0x1'/>\
+                     </source></interface>";
+    let plan = bench.try_plan(&guest("web", interface));
+    assert_eq!(plan.refusals().count(), 1, "{:?}", told(&plan));
 }
 
 #[test]

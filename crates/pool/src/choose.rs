@@ -105,6 +105,7 @@ impl Pool {
         let Some(network) = self.networks.get(request.network) else {
             return Err(Box::new(Refusal {
                 network: request.network.to_owned(),
+                guest: request.guest.to_owned(),
                 cause: RefusalCause::NoNetwork,
                 explanation: None,
             }));
@@ -136,6 +137,7 @@ impl Pool {
             Some(choice) => Ok(choice),
             None => Err(Box::new(Refusal {
                 network: request.network.to_owned(),
+                guest: request.guest.to_owned(),
                 cause: RefusalCause::NoneFree,
                 explanation: Some(self.explanation(network, request)),
             })),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::loans::Holder;
 use crate::network::Sharing;
 use crate::table::{Explanation, PfRow, Row, Verdict, some};
 
@@ -13,6 +14,8 @@ use crate::table::{Explanation, PfRow, Row, Verdict, some};
 pub struct Refusal {
     /// The network.
     pub network: String,
+    /// Who asked.
+    pub guest: String,
     /// What is wrong.
     pub cause: RefusalCause,
     /// The whole table, where there is such a network.
@@ -98,8 +101,11 @@ impl Refusal {
         {
             advice.push("restart virtnicd, which tries again to mend those kept back".to_owned());
         }
-        if rows.iter().any(Row::is_kept_by_guests) {
+        let keepers = || rows.iter().flat_map(Row::keepers);
+        if keepers().any(|holder| holder.guest != self.guest) {
             advice.push("stop a guest".to_owned());
+        } else if keepers().next().is_some() {
+            advice.push("have the guest ask for fewer devices of it".to_owned());
         }
         let small =
             |row: &&&PfRow| row.verdict == Verdict::NoneFree && row.vfs.0 < row.vfs.1.into();
@@ -129,13 +135,24 @@ impl Refusal {
 }
 
 impl Row {
-    /// Whether guests have something that this network could lend otherwise.
-    fn is_kept_by_guests(&self) -> bool {
-        let (sharing, lent, shared) = match self {
-            Self::Pf(row) => (row.sharing, !row.lent.is_empty(), !row.shared.is_empty()),
-            Self::Nic(row) => (row.sharing, row.lent.is_some(), !row.shared.is_empty()),
+    /// Who has something that this network could lend otherwise.
+    fn keepers(&self) -> Vec<&Holder> {
+        let (sharing, mut lent, shared): (_, Vec<_>, Vec<_>) = match self {
+            Self::Pf(row) => (
+                row.sharing,
+                row.lent.iter().map(|note| &note.note).collect(),
+                row.shared.iter().map(|note| &note.note).collect(),
+            ),
+            Self::Nic(row) => (
+                row.sharing,
+                row.lent.iter().collect(),
+                row.shared.iter().collect(),
+            ),
         };
-        lent || (shared && sharing == Sharing::Exclusive)
+        if sharing == Sharing::Exclusive {
+            lent.extend(shared);
+        }
+        lent
     }
 }
 

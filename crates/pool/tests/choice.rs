@@ -315,6 +315,21 @@ fn an_explanation_can_be_written_down() {
     assert_eq!(explanation.rows[1].to_string(), "7 VFs of ens2: 7 free");
 }
 
+/// It would not run any more.
+#[test]
+fn a_guest_that_has_all_itself_is_not_told_to_stop_one() {
+    let mut pool = pool_of(2, |network| {
+        network.members = Members::Devices(vec![vf(1, 0).into()]);
+    });
+    let own = Ask::default().request().guest.to_owned();
+    lend(&mut pool, &own);
+    let advice = Ask::default().of(&pool).unwrap_err().advice();
+    assert!(
+        advice.starts_with("have the guest ask for fewer devices of it; or list another VF"),
+        "{advice}"
+    );
+}
+
 /// A PF beside listed devices would be refused.
 #[test]
 fn a_full_list_of_vfs_is_not_to_get_a_pf() {

@@ -91,6 +91,18 @@ pub enum ExitReason {
     Died,
 }
 
+impl std::fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Shutdown { by_guest: true } => "shut down by itself",
+            Self::Shutdown { by_guest: false } => "shut down",
+            Self::Destroyed => "destroyed",
+            Self::Crashed => "crashed",
+            Self::Died => "died",
+        })
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {

@@ -53,6 +53,14 @@ impl Error {
         self
     }
 
+    /// With more before its text, such as whom it is about.
+    #[must_use]
+    pub fn preceded_by(mut self, more: &str) -> Error {
+        self.detail.insert_str(0, more);
+        self.message = self.format.replacen(DETAIL, &self.detail, 1);
+        self
+    }
+
     /// What the kernel refused, with its own words and its number.
     pub fn system(domain: Domain, errno: i32, what: impl fmt::Display) -> Error {
         let reason = rustix::io::Errno::from_raw_os_error(errno);

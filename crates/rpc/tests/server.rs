@@ -115,6 +115,15 @@ async fn what_nobody_knows_gets_the_error_that_clients_look_for() {
     let error = client.exchange(&header, &[0xff; 4]).await.unwrap_err();
     assert_eq!(error.to_string(), "Unable to decode message payload");
 
+    // A text of one byte that is none in UTF-8, to what takes one.
+    let header = call_header(Program::Main.number(), 46);
+    let latin = [0, 0, 0, 1, 0xe4, 0, 0, 0];
+    let error = client.exchange(&header, &latin).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Unable to decode message payload: a text in it, such as a document, is not UTF-8"
+    );
+
     let error = client
         .call(&NodeDeviceReset { name: "x".into() })
         .await

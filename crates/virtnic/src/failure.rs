@@ -37,6 +37,8 @@ pub(crate) enum Failure {
         path: String,
         source: std::io::Error,
     },
+    #[error("{path} is not UTF-8 text, which is all that is read")]
+    NotText { path: String },
     #[error("the output can't be written: {0}")]
     Output(std::io::Error),
     #[error("virtnic can't get what it needs from the system: {0}")]
@@ -54,6 +56,7 @@ impl Failure {
             | Self::Question(_)
             | Self::TooLarge { .. }
             | Self::Input { .. }
+            | Self::NotText { .. }
             | Self::Output(_)
             | Self::Runtime(_) => 1,
         })

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use common::samples::*;
 use common::{Answers, Host, Ran, seconds_ago, two_lent, virtnic};
-use rpc::{Lent, LentKind, Outcome, PlanReport, PlannedChoice};
+use rpc::{Lent, LentKind, Outcome, PlanReport};
 
 #[test]
 fn a_plan_says_what_each_interface_gets_and_why_and_each_step() {
@@ -64,20 +64,18 @@ fn a_plan_that_fails_has_the_table_of_the_refusal_and_status_4() {
 }
 
 #[test]
-fn an_interface_is_named_once_in_what_is_said_of_it() {
-    for between in [": ", " - "] {
-        let mut report = refused_plan();
-        report.devices[0].choice = PlannedChoice::Refused(rpc::PlanRefusal {
-            error: format!("interface 52:54:00:00:00:01{between}<mtu> can't be set"),
-            advice: None,
-            rows: Vec::new(),
-        });
-        let ran = Host::with(Answers::Plan(report)).virtnic(&["plan", "web"]);
-        assert!(
-            ran.out.contains("\n  refused  <mtu> can't be set\n"),
-            "{ran:?}"
-        );
-    }
+fn what_to_do_about_an_obstacle_is_advice() {
+    let report = PlanReport {
+        would_start: false,
+        obstacles: vec!["it may be running\nsee what is there".into()],
+        ..plan()
+    };
+    let ran = Host::with(Answers::Plan(report)).virtnic(&["plan", "web"]);
+    assert!(
+        ran.out
+            .contains("\n  refused  it may be running\n  advice   see what is there\n"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -120,6 +118,11 @@ fn a_document_can_be_planned_from_a_file_and_from_standard_input() {
         ran.out.starts_with("guest <domain> would start\n"),
         "{ran:?}"
     );
+
+    std::fs::write(&file, b"<domain>\xe4</domain>").unwrap();
+    let ran = host.virtnic(&["plan", "--file", file.to_str().unwrap()]);
+    let told = "/guest.xml is not UTF-8 text";
+    assert!(ran.status == 1 && ran.err.contains(told), "{ran:?}");
 
     let ran = host.virtnic(&["plan", "--file", "/nowhere/guest.xml"]);
     assert_eq!((ran.status, ran.out.as_str()), (1, ""));

@@ -22,17 +22,37 @@ pub enum LogError {
          the program, as in info,host=debug"
     )]
     NoLevel(String),
+    /// Nothing at all, which would silence all.
+    #[error("a log filter is empty: expected error, warn, info, debug, trace or off")]
+    Empty,
+    /// A part of the program that is not there.
+    #[error("'{0}' is no part of this program: expected one of {parts}", parts = PARTS.join(", "))]
+    NoPart(String),
 }
+
+/// The crates of which this program is made, as filters name them.
+const PARTS: [&str; 8] = [
+    "virtnicd", "assign", "conf", "host", "lending", "pool", "qemu", "rpc",
+];
 
 fn read(text: &str) -> Result<EnvFilter, LogError> {
     let words = text
         .split(',')
         .map(str::trim)
         .filter(|word| !word.is_empty());
-    for word in words {
+    for word in words.clone() {
         if !word.contains(['=', '[', ']']) && word.parse::<LevelFilter>().is_err() {
             return Err(LogError::NoLevel(word.to_owned()));
         }
+        // Whatever is not a level for all, nor for spans alone, begins with a target.
+        let target = word.split(['=', '[', ']']).next().unwrap_or_default();
+        let part = target.split("::").next().unwrap_or_default();
+        if word.contains('=') && !part.is_empty() && !PARTS.contains(&part) {
+            return Err(LogError::NoPart(part.to_owned()));
+        }
+    }
+    if words.count() == 0 {
+        return Err(LogError::Empty);
     }
     let filter = EnvFilter::builder().parse(text);
     filter.map_err(|source| LogError::Malformed {
@@ -76,7 +96,6 @@ mod tests {
             "off",
             "info,host=debug",
             "host::linux=trace",
-            "",
             "[{id}]=info",
         ] {
             assert!(read(text).is_ok(), "{text}");
@@ -88,6 +107,14 @@ mod tests {
                 "{error}"
             );
         }
+        for text in ["", " , "] {
+            assert!(matches!(read(text), Err(LogError::Empty)), "{text}");
+        }
+        let error = read("info,hyper=trace").unwrap_err().to_string();
+        assert!(
+            error.starts_with("'hyper' is no part of this program: expected one of virtnicd, "),
+            "{error}"
+        );
         assert!(matches!(read("host=loud"), Err(LogError::Malformed { .. })));
     }
 }

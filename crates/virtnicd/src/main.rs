@@ -74,6 +74,9 @@ async fn run(options: &Options) -> Result<(), StartError> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     daemon.stop().await;
-    tracing::info!("stopped; guests go on");
+    match options.simulate {
+        Some(_) => tracing::info!("stopped; simulated guests end with it"),
+        None => tracing::info!("stopped; guests go on"),
+    }
     Ok(())
 }

@@ -20,12 +20,12 @@ Files (below --root):
   var/log/virtnic/     the output of each guest's QEMU
 
 Signals:
-  TERM, INT            stop; guests go on and are found again at the next start
+  TERM, INT            stop; guests go on and are found again at the next start (simulated ones end)
   HUP                  read definitions that were added to etc/virtnic
 
 Exit status:
   0  stopped as asked
-  1  could not start, or failed; the reason is the last line of the log
+  1  could not start, or failed; the last lines of the log say why, and what to do
   2  the command line is wrong"
 )]
 pub struct Options {

@@ -135,7 +135,7 @@ impl Domain {
     /// What is wrong with the document, each with its place, in libvirt's class of the first.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::read(document.definition_named("domain")?, Origin::Definition)
+        document.read_definition("domain", |element| Self::read(element, Origin::Definition))
     }
 
     /// The same of a document that is only asked about: it has at most
@@ -145,7 +145,17 @@ impl Domain {
     /// As [`Domain::parse`].
     pub fn parse_asked(text: &str) -> Result<Self, Error> {
         let document = Document::parse_asked(text)?;
-        Self::read(document.definition_named("domain")?, Origin::Definition)
+        document.read_definition("domain", |element| Self::read(element, Origin::Definition))
+    }
+
+    /// The same of one that was kept: what an earlier release kept though it was in no place of its
+    /// own is kept on, and told when the guest is to start.
+    ///
+    /// # Errors
+    /// As [`Domain::parse`].
+    pub fn parse_kept(text: &str) -> Result<Self, Error> {
+        let document = Document::parse(text)?;
+        Self::read(document.root_named("domain")?, Origin::Definition)
     }
 
     /// Reads what [`Domain::to_status_xml`] wrote.

@@ -87,6 +87,8 @@ impl Domain {
                     Some("virtio-scsi" | "virtio-transitional" | "virtio-non-transitional"),
                 ) => None,
                 ("scsi", Some(model)) => Some(format!("@model='{model}'")),
+                // It came with a <smartcard>, which is told.
+                ("ccid", _) if devices.others.iter().any(|other| other.name == "smartcard") => None,
                 (kind, _) => Some(format!("@type='{kind}'")),
             };
             if let Some(name) = lacking {

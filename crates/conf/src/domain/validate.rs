@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::{Controller, Domain, GuestAddress, MAX_DEVICES};
 use crate::xml::Document;
 use crate::{
-    Error, ErrorKind, Form, HostSource, Interface, InterfaceSource, PciAddress, Plug, Teaming,
+    Error, ErrorKind, Faults, Form, HostSource, Interface, InterfaceSource, PciAddress, Plug,
+    Teaming,
 };
 
 fn unsupported(message: impl Into<String>) -> Error {
@@ -46,8 +47,12 @@ impl Domain {
     /// # Errors
     /// [`ErrorKind::ConfigUnsupported`] naming the interface by its MAC.
     pub fn check_resolved(&self) -> Result<(), Error> {
-        let mut interfaces = self.devices.interfaces.iter();
-        interfaces.try_for_each(Interface::check_resolved)
+        self.devices.interfaces.iter().try_for_each(|interface| {
+            interface.check_resolved().map_err(|error| Error {
+                message: format!("interface {} - {}", interface.mac, error.message),
+                ..error
+            })
+        })
     }
 
     /// Checks that its document, once it is kept, can be read again; to be asked of whatever was
@@ -301,7 +306,7 @@ impl Interface {
     /// Checks the settings against what the interface is, or was resolved to.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigUnsupported`] naming the interface by its MAC.
+    /// [`ErrorKind::ConfigUnsupported`], with all that can't be had; whose it is is not said.
     pub fn check_resolved(&self) -> Result<(), Error> {
         let kind = match &self.actual {
             Some(actual) => match actual.plug {
@@ -323,57 +328,78 @@ impl Interface {
             "vhostuser",
             "vdpa",
         ];
-        let refuse = |what: &str| Err(unsupported(format!("interface {} - {what}", self.mac)));
+        let mut faults = Faults::default();
+        let mut refuse = |what: &str| faults.push(unsupported(what));
         if let InterfaceSource::Hostdev {
             source: HostSource::Usb(_),
             ..
         } = self.source
         {
-            return refuse(
-                "a USB device can't be given MAC and VLAN by the host; use a plain <hostdev>",
+            refuse("a USB device can't be given MAC and VLAN by the host; use a plain <hostdev>");
+        }
+        if self.direct_mode.is_some() && !matches!(self.source, InterfaceSource::Network { .. }) {
+            refuse(
+                "<virtnic:direct> chooses of a network's modes; this interface says its mode itself",
             );
+        }
+        // QEMU plays these alone.
+        if matches!(kind, "user" | "null") {
+            for (given, what) in [
+                (bandwidth.is_some(), "<bandwidth>"),
+                (self.vlan.is_some(), "<vlan>"),
+                (self.mtu.is_some() && !self.is_virtio(), "<mtu>"),
+                (self.vf.is_some(), "<virtnic:vf>"),
+            ] {
+                if given {
+                    refuse(&format!(
+                        "{what} can't be had on an interface of type '{kind}'"
+                    ));
+                }
+            }
         }
         if hostdev {
             if bandwidth.is_some() {
-                return refuse("bandwidth settings are not supported for hostdev interfaces");
+                refuse(
+                    "<bandwidth> can't be kept on a host device; limit its VF: <virtnic:vf \
+                     rate='…'/>",
+                );
             }
             if self.mtu.is_some() {
-                return refuse("<mtu> can't be set on a host device: the guest sets it itself");
+                refuse("<mtu> can't be set on a host device: the guest sets it itself");
             }
             for (given, what) in [
                 // The PF of a VF that a network gave can pull its cable out.
                 (
                     self.link_up == Some(false) && actual.is_none(),
-                    "link state 'down'",
+                    "<link state='down'>",
                 ),
-                (self.coalesce_rx_frames.is_some(), "coalesce settings"),
-                (self.send_buffer.is_some(), "sndbuf"),
+                (self.coalesce_rx_frames.is_some(), "<coalesce>"),
+                (self.send_buffer.is_some(), "<sndbuf>"),
+                (
+                    self.unused.children("filterref").next().is_some(),
+                    "<filterref>",
+                ),
             ] {
                 if given {
-                    return refuse(&format!(
-                        "{what} is not supported for network interfaces of type hostdev"
-                    ));
+                    refuse(&format!("{what} can't be had on a host device"));
                 }
             }
             if self.backend.as_ref().is_some_and(|b| b.tap.is_some()) {
-                return refuse(
+                refuse(
                     "custom tap device path is not supported for network interfaces of type hostdev",
                 );
             }
-            if self.unused.children("filterref").next().is_some() {
-                return refuse("filterref is not supported for network interfaces of type hostdev");
-            }
         } else if let Some(Teaming::Transient { .. }) = self.teaming {
-            return refuse(&format!(
+            refuse(&format!(
                 "teaming transient device must be type='hostdev', not '{kind}'"
             ));
         }
         let queues = self.driver.as_ref().and_then(|driver| driver.queues);
         if queues.is_some() && !multiqueue.contains(&kind) {
-            return refuse(&format!(
+            refuse(&format!(
                 "multiqueue is not supported for network interfaces of type {kind}"
             ));
         }
-        Ok(())
+        faults.finish()
     }
 }

@@ -392,7 +392,7 @@ pub(super) const RULES: &[ElementRule] = &[
             attribute("name", "unique in the network", ""),
             attribute(
                 "default",
-                "`yes`: for those that name none; one at most",
+                "`yes`, `no`; `yes`: for those that name none; one at most",
                 "no",
             ),
             attribute("trustGuestRxFilters", YES_NO, "the network's"),

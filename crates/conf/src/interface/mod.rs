@@ -174,7 +174,9 @@ impl Interface {
     /// What is wrong, in libvirt's class, with its place.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::read(document.definition_named("interface")?, Origin::Definition)
+        document.read_definition("interface", |element| {
+            Self::read(element, Origin::Definition)
+        })
     }
 
     /// libvirt's canonical document. The live form shows what the interface was resolved to.

@@ -270,6 +270,34 @@ fn read_direct_mode(element: Element<'_>) -> Result<Option<DirectMode>, Error> {
     }
 }
 
+/// `<virtnic:port>` says whose host device it is that is shown, as a whole and of nothing else.
+fn check_port(element: Element<'_>) -> Result<(), Error> {
+    let Some(port) = element.children_in(VIRTNIC_NAMESPACE, "port").next() else {
+        return Ok(());
+    };
+    if element.attribute("type") != Some("hostdev") {
+        let message = "<virtnic:port> is for interfaces of type 'hostdev' that a network lent";
+        return Err(port.error(ErrorKind::Xml, message));
+    }
+    let known = ["network", "portgroup", "portid"];
+    let mut faults = Faults::default();
+    let unknown = port.attributes();
+    faults.each(
+        unknown.filter(|(name, _)| !known.contains(name)),
+        |(name, _)| {
+            let expected = known.join(", ");
+            let message = format!("<virtnic:port> has no attribute '{name}'; expected {expected}");
+            Err(port.attribute_error(ErrorKind::Xml, name, message))
+        },
+    );
+    for name in ["network", "portid"] {
+        if port.attribute(name).is_none_or(str::is_empty) {
+            faults.push(port.missing(ErrorKind::Xml, name));
+        }
+    }
+    faults.finish()
+}
+
 fn read_coalesce(element: Element<'_>) -> Result<Option<u32>, Error> {
     let rx = element
         .child("coalesce")
@@ -335,6 +363,7 @@ fn known_model(element: Element<'_>, model: String) -> Result<String, Error> {
 
 impl InterfaceSource {
     fn read(element: Element<'_>) -> Result<Self, Error> {
+        check_port(element)?;
         if let Some(network) = Self::read_resolved(element) {
             return Ok(network);
         }

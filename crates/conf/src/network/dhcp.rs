@@ -1,6 +1,6 @@
 //! `<dhcp>` of an `<ip>`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::ip::{IpFamily, IpNetwork, address};
 use super::read::all;
@@ -153,15 +153,21 @@ impl DhcpRange {
             }
             Ok(value)
         };
-        let (start, end) = (need("start")?, need("end")?);
-        if start.is_ipv4() != end.is_ipv4() || start > end {
+        let mut faults = Faults::default();
+        let ends = (faults.optional(need("start")), faults.optional(need("end")));
+        let lease = faults.or_default(element.parse_child("lease"));
+        if let (Some(start), Some(end)) = ends
+            && (start.is_ipv4() != end.is_ipv4() || start > end)
+        {
             let expected = format!("an address not before {start}");
-            return Err(element.invalid(ErrorKind::Internal, "end", expected));
+            faults.push(element.invalid(ErrorKind::Internal, "end", expected));
         }
+        faults.finish()?;
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         Ok(Self {
-            start,
-            end,
-            lease: element.parse_child("lease")?,
+            start: ends.0.unwrap_or(unspecified),
+            end: ends.1.unwrap_or(unspecified),
+            lease,
         })
     }
 }
@@ -170,50 +176,54 @@ impl DhcpHost {
     pub(super) fn parse(element: Element<'_>, ip: &IpNetwork) -> Result<Self, Error> {
         let kind = ErrorKind::Xml;
         let ipv6 = ip.family == Some(IpFamily::Ipv6);
-        let mac: Option<MacAddress> = element.parsed(kind, "mac")?;
+        let mut faults = Faults::default();
+        let mac = faults.or_default(element.parsed::<MacAddress>(kind, "mac"));
         if ipv6 && mac.is_some() {
             let message = "'mac' on <host>: IPv6 hosts are known by 'id' or 'name'";
-            return Err(element.attribute_error(kind, "mac", message));
-        }
-        if mac.is_some_and(MacAddress::is_multicast) {
-            return Err(element.invalid(kind, "mac", "the address of one host, not of a group"));
+            faults.push(element.attribute_error(kind, "mac", message));
+        } else if mac.is_some_and(MacAddress::is_multicast) {
+            faults.push(element.invalid(kind, "mac", "the address of one host, not of a group"));
         }
         let id = element.attribute_string("id");
         let plain = |id: &str| id.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
         if !id.as_deref().is_none_or(plain) {
-            return Err(element.invalid(kind, "id", "hex digits and colons"));
+            faults.push(element.invalid(kind, "id", "hex digits and colons"));
         }
         let name = element.attribute_string("name");
         let named = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric());
         if !name.as_deref().is_none_or(named) {
-            return Err(element.invalid(
-                kind,
-                "name",
-                "a name that starts with a letter or a digit",
-            ));
+            let expected = "a name that starts with a letter or a digit";
+            faults.push(element.invalid(kind, "name", expected));
         }
-        let who = if ipv6 { id.is_some() } else { mac.is_some() };
-        if !who && name.is_none() {
-            let which = if ipv6 { "id" } else { "mac" };
+        let which = if ipv6 { "id" } else { "mac" };
+        if element.attribute(which).is_none() && name.is_none() {
             let message = format!("<host> of <dhcp> needs the attribute '{which}' or 'name'");
-            return Err(element.error(kind, message));
+            faults.push(element.error(kind, message));
         }
-        let address = address(element, kind, "ip")?.ok_or_else(|| element.missing(kind, "ip"))?;
+        let address = address(element, kind, "ip");
+        let address = address.and_then(|found| found.ok_or_else(|| element.missing(kind, "ip")));
+        let address = faults.optional(address);
+        let lease = faults.or_default(element.parse_child("lease"));
+        faults.finish()?;
         Ok(Self {
             mac: element.attribute_string("mac"),
             id,
             name,
-            address,
-            lease: element.parse_child("lease")?,
+            address: address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            lease,
         })
     }
 }
 
 impl Bootp {
     fn parse(element: Element<'_>) -> Result<Self, Error> {
-        let file = element.require("file")?.to_owned();
-        let server = address(element, ErrorKind::Xml, "server")?;
-        Ok(Self { file, server })
+        let mut faults = Faults::default();
+        let bootp = Self {
+            file: faults.or_default(element.require("file")).to_owned(),
+            server: faults.or_default(address(element, ErrorKind::Xml, "server")),
+        };
+        faults.finish()?;
+        Ok(bootp)
     }
 }
 
@@ -222,10 +232,13 @@ impl FromXml for Lease {
         let text = element.require("expiry")?;
         let expected = "0, or a number of at least two minutes";
         let expiry = parse_unsigned(text, Base::Ten).and_then(|value| u32::try_from(value).ok());
-        let Some(expiry) = expiry else {
-            return Err(element.invalid(ErrorKind::Xml, "expiry", expected));
-        };
-        let unit = element.keyword("unit")?.unwrap_or_default();
+        let mut faults = Faults::default();
+        let expiry = expiry.ok_or_else(|| element.invalid(ErrorKind::Xml, "expiry", expected));
+        let expiry = faults.or_default(expiry);
+        let unit = faults
+            .or_default(element.keyword("unit"))
+            .unwrap_or_default();
+        faults.finish()?;
         let enough = match unit {
             LeaseUnit::Seconds => expiry >= 120,
             LeaseUnit::Minutes => expiry >= 2,

@@ -248,21 +248,26 @@ impl FromXml for DnsService {
                 }
             }
         };
-        let (port, priority, weight) = (
-            number("port", 1)?,
-            // libvirt can't tell 0 from absent.
-            number("priority", 0)?.filter(|&priority| priority > 0),
-            number("weight", 0)?.filter(|&weight| weight > 0),
-        );
-        Ok(Self {
-            service: short("service")?,
-            protocol: short("protocol")?,
+        let mut faults = Faults::default();
+        let port = faults.or_default(number("port", 1));
+        // libvirt can't tell 0 from absent.
+        let mut positive = |name| {
+            faults
+                .or_default(number(name, 0))
+                .filter(|&value| value > 0)
+        };
+        let (priority, weight) = (positive("priority"), positive("weight"));
+        let service = Self {
+            service: faults.or_default(short("service")),
+            protocol: faults.or_default(short("protocol")),
             domain: element.attribute_string("domain"),
             port,
             priority,
             weight,
-            target,
-        })
+            target: target.clone(),
+        };
+        faults.finish()?;
+        Ok(service)
     }
 }
 

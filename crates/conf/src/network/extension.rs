@@ -128,21 +128,13 @@ impl NetworkExtension {
     /// guest with more rights than its owner meant.
     pub(super) fn from_network(network: Element<'_>) -> Result<Self, Error> {
         let mut extension = Self::default();
-        let ours = network
-            .children()
-            .filter(|child| child.namespace() == Some(VIRTNIC_NAMESPACE));
         let mut faults = Faults::default();
-        let mut seen = Vec::new();
-        faults.each(ours, |element| {
-            if seen.contains(&element.name()) {
-                return Err(element.error(
-                    ErrorKind::Xml,
-                    format!("<virtnic:{}> is there twice", element.name()),
-                ));
+        // Others, and second ones, are refused by whoever reads the document.
+        for name in ["pool", "vf", "direct"] {
+            if let Some(element) = network.children_in(VIRTNIC_NAMESPACE, name).next() {
+                faults.or_default(extension.read(element));
             }
-            seen.push(element.name());
-            extension.read(element)
-        });
+        }
         faults.finish()?;
         Ok(extension)
     }
@@ -166,19 +158,12 @@ impl NetworkExtension {
                 };
             }
             "vf" => self.vf = VfSettings::from_xml(element)?,
-            "direct" => {
+            _ => {
                 only(element, &["modes", "host-access"], &mut faults);
                 self.direct_modes = faults.or_default(direct_modes(element));
                 let host_access = faults.or_default(element.yes_no("host-access"));
                 self.host_access = host_access.unwrap_or(false);
             }
-            other => faults.push(element.error(
-                ErrorKind::Xml,
-                format!(
-                    "<virtnic:{other}> is not known here; expected virtnic:pool, virtnic:vf or \
-                     virtnic:direct"
-                ),
-            )),
         }
         faults.finish()
     }
@@ -229,21 +214,9 @@ fn direct_modes(element: Element<'_>) -> Result<Option<Vec<DirectMode>>, Error> 
 
 /// Reads the count from `<virtnic:vfs>` in a `<pf>`.
 pub(super) fn vf_count(pf: Element<'_>) -> Result<Option<u32>, Error> {
-    let ours = pf
-        .children()
-        .find(|child| child.namespace() == Some(VIRTNIC_NAMESPACE));
-    let Some(element) = ours else {
+    let Some(element) = pf.children_in(VIRTNIC_NAMESPACE, "vfs").next() else {
         return Ok(None);
     };
-    if element.name() != "vfs" {
-        return Err(element.error(
-            ErrorKind::Xml,
-            format!(
-                "<virtnic:{}> is not known here; expected virtnic:vfs",
-                element.name()
-            ),
-        ));
-    }
     let mut faults = Faults::default();
     only(element, &["count"], &mut faults);
     faults.finish()?;

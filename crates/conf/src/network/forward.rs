@@ -34,7 +34,7 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     let (members, vfs) = faults.or_default(members(element, mode));
     let forward = Forward {
         mode: mode.unwrap_or(ForwardMode::Nat),
-        managed: faults.or_default(managed(element)),
+        managed: faults.or_default(super::read::lenient_yes_no(element, "managed")),
         driver: (faults.or_default(element.parse_child("driver")))
             .filter(|driver| *driver != crate::HostDriver::default()),
         nat,
@@ -42,16 +42,6 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     };
     faults.finish()?;
     Ok((Some(forward), vfs))
-}
-
-/// Any case will do, as it does for libvirt; another word would be as good as 'no' there.
-fn managed(element: Element<'_>) -> Result<bool, Error> {
-    match element.attribute("managed") {
-        None | Some("") => Ok(false),
-        Some(word) if word.eq_ignore_ascii_case("yes") => Ok(true),
-        Some(word) if word.eq_ignore_ascii_case("no") => Ok(false),
-        Some(_) => Err(element.invalid(ErrorKind::Xml, "managed", "yes or no")),
-    }
 }
 
 /// The devices, and what is said of PFs' VFs. Which of them go together is told by the mode alone.
@@ -219,7 +209,12 @@ fn nat_addresses(element: Element<'_>) -> Result<Option<(String, String)>, Error
         }
         address => Ok(address),
     };
-    let (start, end) = (address("start")?, address("end")?);
+    let mut faults = Faults::default();
+    let (start, end) = (
+        faults.or_default(address("start")),
+        faults.or_default(address("end")),
+    );
+    faults.finish()?;
     match (start, end) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(element.missing(ErrorKind::Xml, "start")),
@@ -243,7 +238,12 @@ fn nat_ports(element: Element<'_>) -> Result<Option<(u16, u16)>, Error> {
             .and_then(|port| u16::try_from(port).ok())
             .ok_or_else(|| element.invalid(ErrorKind::XmlDetail, name, "a port from 0 to 65535"))
     };
-    let (start, end) = (port("start")?, port("end")?);
+    let mut faults = Faults::default();
+    let (start, end) = (
+        faults.or_default(port("start")),
+        faults.or_default(port("end")),
+    );
+    faults.finish()?;
     if start > end {
         let expected = format!("a port not below {start}");
         return Err(element.invalid(ErrorKind::XmlDetail, "end", expected));

@@ -143,35 +143,57 @@ pub(super) fn address(
     }
 }
 
-/// Reads `netmask` and `prefix`, of which one at most may be given, beside an address.
-fn mask(element: Element<'_>, kind: ErrorKind, address: IpAddr) -> Result<Option<IpMask>, Error> {
-    let most = if address.is_ipv6() { 128 } else { 32 };
+/// Reads `netmask` and `prefix`, of which one at most may be given, beside an address; one that could
+/// not be read is of either family.
+fn mask(
+    element: Element<'_>,
+    kind: ErrorKind,
+    address: Option<IpAddr>,
+) -> Result<Option<IpMask>, Error> {
+    let mut faults = Faults::default();
+    let prefix = prefix(element, kind, address);
+    let has_prefix = prefix.as_ref().is_ok_and(|prefix| *prefix > Some(0));
+    let prefix = faults.or_default(prefix);
+    let netmask = element.attribute("netmask").filter(|text| !text.is_empty());
+    let Some(text) = netmask else {
+        faults.finish()?;
+        return Ok(prefix.map(IpMask::Prefix));
+    };
+    let mask = text.parse::<Ipv4Addr>();
+    // Ones, then zeroes.
+    let is_mask = |mask: &Ipv4Addr| mask.to_bits().leading_ones() == mask.to_bits().count_ones();
+    faults.or_default(match &mask {
+        Err(_) => Err(element.invalid(ErrorKind::Xml, "netmask", "an IPv4 netmask")),
+        Ok(_) if address.is_some_and(|address| address.is_ipv6()) => {
+            let message = format!("netmask on <{}> needs an IPv4 address", element.name());
+            Err(element.attribute_error(kind, "netmask", message))
+        }
+        Ok(_) if has_prefix => {
+            let message = format!("<{}> has both a netmask and a prefix", element.name());
+            Err(element.error(kind, message))
+        }
+        Ok(mask) if !is_mask(mask) => Err(element.invalid(kind, "netmask", "an IPv4 netmask")),
+        Ok(_) => Ok(()),
+    });
+    faults.finish()?;
+    Ok(mask.ok().map(IpMask::Netmask))
+}
+
+fn prefix(
+    element: Element<'_>,
+    kind: ErrorKind,
+    address: Option<IpAddr>,
+) -> Result<Option<u8>, Error> {
+    let most = match address {
+        Some(IpAddr::V4(_)) => 32,
+        Some(IpAddr::V6(_)) | None => 128,
+    };
     let prefix: Option<u32> = element.number("prefix")?;
     if prefix.is_some_and(|prefix| prefix > most) {
         let expected = format!("a number from 0 to {most}");
         return Err(element.invalid(kind, "prefix", expected));
     }
-    let prefix = prefix.and_then(|prefix| u8::try_from(prefix).ok());
-    let netmask = element.attribute("netmask").filter(|text| !text.is_empty());
-    let Some(text) = netmask else {
-        return Ok(prefix.map(IpMask::Prefix));
-    };
-    let Ok(mask) = text.parse::<Ipv4Addr>() else {
-        return Err(element.invalid(ErrorKind::Xml, "netmask", "an IPv4 netmask"));
-    };
-    if address.is_ipv6() {
-        let message = format!("netmask on <{}> needs an IPv4 address", element.name());
-        return Err(element.attribute_error(kind, "netmask", message));
-    }
-    if prefix.is_some_and(|prefix| prefix > 0) {
-        let message = format!("<{}> has both a netmask and a prefix", element.name());
-        return Err(element.error(kind, message));
-    }
-    // Ones, then zeroes.
-    if mask.to_bits().leading_ones() != mask.to_bits().count_ones() {
-        return Err(element.invalid(kind, "netmask", "an IPv4 netmask"));
-    }
-    Ok(Some(IpMask::Netmask(mask)))
+    Ok(prefix.and_then(|prefix| u8::try_from(prefix).ok()))
 }
 
 /// Checks that an address is of its element's family.
@@ -205,13 +227,13 @@ impl FromXml for IpNetwork {
         if let (Some(family), Some(address)) = (family, address) {
             faults.or_default(check_family(element, kind, "address", family, address));
         }
-        let mask = address.and_then(|address| faults.or_default(mask(element, kind, address)));
+        let mask = faults.or_default(mask(element, kind, address));
         let local_ptr = faults.or_default(element.yes_no("localPtr"));
-        faults.finish()?;
-        let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let is_known = faults.is_empty();
         let mut ip = Self {
             family: family.flatten(),
-            address: Some(address),
+            // What an address is to be in is not asked where that was not read.
+            address: address.filter(|_| is_known),
             // libvirt can't tell a prefix of 0 from none.
             mask: mask.filter(|mask| *mask != IpMask::Prefix(0)),
             local_ptr,
@@ -222,11 +244,12 @@ impl FromXml for IpNetwork {
             dhcp: Dhcp::default(),
         };
         if let Some(dhcp) = element.child("dhcp") {
-            ip.dhcp = Dhcp::parse(dhcp, &ip)?;
+            ip.dhcp = faults.or_default(Dhcp::parse(dhcp, &ip));
         }
-        if let (Some(tftp), IpAddr::V6(_)) = (element.child("tftp"), address) {
-            return Err(tftp.error(kind, "<tftp> is for IPv4 only"));
+        if let (Some(tftp), Some(IpAddr::V6(_))) = (element.child("tftp"), address) {
+            faults.push(tftp.error(kind, "<tftp> is for IPv4 only"));
         }
+        faults.finish()?;
         Ok(ip)
     }
 }
@@ -266,12 +289,17 @@ impl FromXml for IpRoute {
                     }
                     None => Ok(value),
                 });
-            faults.or(value, || IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+            faults.optional(value)
         };
         let (address, gateway) = (need("address"), need("gateway"));
         let family = family.flatten();
+        let mask = faults.or_default(mask(element, kind, address));
         faults.finish()?;
-        let mask = mask(element, kind, address)?;
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (address, gateway) = (
+            address.unwrap_or(unspecified),
+            gateway.unwrap_or(unspecified),
+        );
         let route = Self {
             family,
             address,

@@ -10,13 +10,15 @@ use crate::{Error, ErrorKind};
 /// Elements below `<network>` of which the first is refused, if any is.
 const FIRST: [&str; 6] = ["mac", "ip", "domain", "forward", "bandwidth", "vlan"];
 /// The same below another.
-const FIRST_BELOW: [(&str, &str, &str); 5] = [
+const FIRST_BELOW: [(&str, &str, &str); 4] = [
     ("forward", "interface", "forward/interface"),
-    ("forward", "address", "forward/address"),
     ("dns", "txt", "dns/txt"),
     ("dns", "host", "dns/host"),
     ("dns", "srv", "dns/srv"),
 ];
+
+/// How many `<address>`es are noted, each of which may be refused.
+const MAX_ADDRESSES: usize = 1024;
 
 /// Lines and columns by path below `<network>` and number among those of that path, from 0. They
 /// are no part of what a network is: any two are equal.
@@ -39,6 +41,11 @@ impl Places {
         }
         for (outer, name, path) in FIRST_BELOW {
             places.note(path, 0, network.child(outer).and_then(|e| e.child(name)));
+        }
+        let listed = network.child("forward");
+        let listed = listed.into_iter().flat_map(|f| f.children_named("address"));
+        for (nth, address) in listed.take(MAX_ADDRESSES).enumerate() {
+            places.note("forward/address", nth, Some(address));
         }
         let direct = network.children_in(VIRTNIC_NAMESPACE, "direct").next();
         places.note("virtnic:direct", 0, direct);

@@ -26,7 +26,7 @@ impl Network {
     /// What is wrong, in libvirt's class, with line, column and path; all of it, where reading can go on.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let document = Document::parse(text)?;
-        Self::from_xml(document.definition_named("network")?)
+        document.read_definition("network", Self::from_xml)
     }
 }
 
@@ -157,9 +157,7 @@ impl FromXml for PortGroup {
         };
         let group = Self {
             name: faults.or_default(name),
-            is_default: element
-                .attribute("default")
-                .is_some_and(|word| word.eq_ignore_ascii_case("yes")),
+            is_default: faults.or_default(lenient_yes_no(element, "default")),
             trust_guest_rx_filters: faults.or_default(element.yes_no("trustGuestRxFilters")),
             vlan: faults.or_default(element.parse_child("vlan")),
             virtual_port: faults.or_default(virtual_port(element, VirtualPortRules::Open)),
@@ -236,12 +234,25 @@ impl NetworkBridge {
         let bridge = Self {
             name: word("name"),
             zone: word("zone"),
-            stp: element.attribute("stp") != Some("off"),
+            stp: match element.attribute("stp") {
+                Some("") => true,
+                _ => faults.or_default(element.on_off("stp")).unwrap_or(true),
+            },
             delay: faults.or_default(element.number("delay")).unwrap_or(0),
             mac_table_manager: faults.or_default(element.keyword("macTableManager")),
         };
         faults.finish()?;
         Ok(bridge)
+    }
+}
+
+/// `yes` or `no` in any case, as libvirt takes it; another word would be as good as `no` there.
+pub(super) fn lenient_yes_no(element: Element<'_>, name: &str) -> Result<bool, Error> {
+    match element.attribute(name) {
+        None | Some("") => Ok(false),
+        Some(word) if word.eq_ignore_ascii_case("yes") => Ok(true),
+        Some(word) if word.eq_ignore_ascii_case("no") => Ok(false),
+        Some(_) => Err(element.invalid(ErrorKind::Xml, name, "yes or no")),
     }
 }
 

@@ -183,7 +183,7 @@ impl Network {
     ) -> Result<(), Error> {
         self.not_modified(change)?;
         let document = Document::parse(change.xml)?;
-        let name = super::forward::device_name(document.root_named("interface")?)?;
+        let name = super::forward::device_name(document.plain_named("interface")?)?;
         let Some(forward) = &self.forward else {
             return Err(self.invalid("has no <forward>, so no <interface> either"));
         };
@@ -229,7 +229,7 @@ impl Network {
 
     fn update_port_group(&mut self, change: &NetworkUpdate<'_>) -> Result<(), Error> {
         let document = Document::parse(change.xml)?;
-        let group = PortGroup::from_xml(document.definition_named("portgroup")?)?;
+        let group = document.read_definition("portgroup", PortGroup::from_xml)?;
         let name = group.name.clone();
         let found = self.port_groups.iter().position(|g| g.name == name);
         let default = self.port_groups.iter().find(|other| other.is_default);
@@ -237,7 +237,8 @@ impl Network {
             && change.command != UpdateCommand::Delete
         {
             return Err(self.invalid(format_args!(
-                "has the default portgroup '{}' already; of '{name}' and it one can be",
+                "has the default portgroup '{}' already, and there can be one; '{name}' can't be it, \
+                 too",
                 default.name
             )));
         }

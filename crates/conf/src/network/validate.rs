@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use super::ip::network_part;
 use super::{IpNetwork, Network, PortGroup};
 use crate::xml::{Document, Keyword};
-use crate::{Error, Faults, Form, ForwardMode, PoolMembers, VirtualPort, VirtualPortKind};
+use crate::{
+    Error, Faults, Form, ForwardMode, PciAddress, PoolMembers, VirtualPort, VirtualPortKind,
+};
 
 impl Network {
     /// Checks what can be told without looking at the host.
@@ -119,6 +121,34 @@ impl Network {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Asks of each device that it lists by address what is wrong with it, and what a person can do
+    /// about that.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ConfigUnsupported`], with all that is wrong, each in its place.
+    ///
+    /// [`ErrorKind::ConfigUnsupported`]: crate::ErrorKind::ConfigUnsupported
+    pub fn check_listed(
+        &self,
+        wrong: impl Fn(PciAddress) -> Option<(String, Option<String>)>,
+    ) -> Result<(), Error> {
+        let members = self.forward.as_ref().map(|forward| &forward.members);
+        let Some(PoolMembers::Addresses(addresses)) = members else {
+            return Ok(());
+        };
+        let mut faults = Faults::default();
+        faults.each(addresses.iter().enumerate(), |(nth, &address)| {
+            let Some((message, advice)) = wrong(address) else {
+                return Ok(());
+            };
+            Err(Error {
+                advice,
+                ..self.refuse_at("forward/address", nth, message)
+            })
+        });
+        faults.finish()
     }
 
     fn check_groups(&self) -> Result<(), Error> {

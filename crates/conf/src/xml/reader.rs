@@ -7,7 +7,7 @@ use std::fmt::Display;
 use super::number::{Base, Unsigned, parse_unsigned};
 use super::position::Positions;
 use super::raw::first_name;
-use super::{Keyword, Limits, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, prescan};
+use super::{Keyword, Limits, OnOff, RawXml, VIRTNIC_NAMESPACE, YesNo, namespace, prescan};
 use crate::error::shortened;
 use crate::{Error, ErrorKind};
 
@@ -110,13 +110,31 @@ impl<'t> Document<'t> {
         Err(root.error(ErrorKind::Xml, message))
     }
 
-    /// As [`Document::root_named`], where nothing in it is taken for virtnic's own without being so.
+    /// Reads the outermost element, if it has this name, and refuses whatever of it is virtnic's own,
+    /// or looks so, and is read by nobody.
     ///
     /// # Errors
-    /// The same, and [`ErrorKind::Xml`] for each such element.
-    pub(crate) fn definition_named(&self, name: &str) -> Result<Element<'_>, Error> {
+    /// As [`Document::root_named`], or all that is wrong in it, what the reader found first.
+    pub(crate) fn read_definition<'d, T>(
+        &'d self,
+        name: &str,
+        read: impl FnOnce(Element<'d>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let root = self.root_named(name)?;
-        root.check_namespaces()?;
+        match (read(root), root.check_namespaces(namespace::PLACES)) {
+            (read, Ok(())) => read,
+            (Ok(_), Err(error)) => Err(error),
+            (Err(first), Err(second)) => Err(first.with(second)),
+        }
+    }
+
+    /// The outermost element, if it has this name, of a document in which nothing is virtnic's own.
+    ///
+    /// # Errors
+    /// As [`Document::root_named`], and [`ErrorKind::Xml`] for what is, or looks so.
+    pub(crate) fn plain_named(&self, name: &str) -> Result<Element<'_>, Error> {
+        let root = self.root_named(name)?;
+        root.check_namespaces(&[])?;
         Ok(root)
     }
 }
@@ -186,7 +204,7 @@ impl<'d> Element<'d> {
     }
 
     /// Its name as errors show it: with our prefix, where it is ours.
-    fn label(self) -> String {
+    pub(super) fn label(self) -> String {
         match self.namespace() {
             Some(VIRTNIC_NAMESPACE) => format!("virtnic:{}", self.name()),
             _ => self.name().to_owned(),
@@ -471,7 +489,7 @@ impl<'d> Element<'d> {
         )
     }
 
-    fn position_of(self, offset: usize) -> (u32, u32) {
+    pub(super) fn position_of(self, offset: usize) -> (u32, u32) {
         let text = self.node.document().input_text();
         let positions = self.positions.get_or_init(|| Positions::of(text));
         positions.at(text, offset)

@@ -23,6 +23,7 @@ pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePl
         };
         let alias = interface.info.alias.as_deref();
         let mut device = device(Subject::Interface, place, alias, interface.teaming.as_ref());
+        device.name = format!("interface {}", interface.mac);
         device.attachment.mac = Some(interface.mac);
         device.network = network;
         device
@@ -32,7 +33,13 @@ pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePl
     let lent: Vec<_> = all.filter(|(_, one)| !is_usb(one)).collect();
     let hostdevs = lent.iter().map(|&(place, hostdev)| {
         let alias = hostdev.info.alias.as_deref();
-        device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref())
+        let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
+        device.name = match &hostdev.source {
+            HostSource::Pci(address) => format!("hostdev {address}"),
+            HostSource::NetDevice(name) => format!("hostdev {name}"),
+            HostSource::Usb(_) => "hostdev".to_owned(),
+        };
+        device
     });
     let mut devices: Vec<_> = interfaces.chain(hostdevs).collect();
     let teamings = (named.devices.interfaces.iter().map(|one| &one.teaming))
@@ -63,6 +70,7 @@ fn device(
             claim: None,
             state: AttachmentState::Planned,
         },
+        name: String::new(),
         place,
         network: None,
         outcome: Outcome::Alone,

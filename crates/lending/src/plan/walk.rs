@@ -13,6 +13,7 @@ use pool::Place;
 
 use super::{
     DevicePlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, document,
+    resolved,
 };
 use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
 use crate::claims::Claims;
@@ -137,6 +138,11 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 let applicant = self.applicant(interface, network, attachment)?;
                 return self.port(applicant, excluded).map(Some);
             }
+            // A guest that has one is refused as a whole.
+            InterfaceSource::Hostdev {
+                source: HostSource::Usb(_),
+                ..
+            } => return Ok(None),
             InterfaceSource::Hostdev {
                 managed,
                 driver,
@@ -153,13 +159,12 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             }
             _ => Target::of(self.host(), interface)?,
         };
+        check_setting(interface, None)?;
         let Some(target) = target else {
-            check_setting(interface, None)?;
             return Ok(None);
         };
         let settings = Settings::own(interface);
         let (share, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
-        check_setting(interface, None)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
         planned.note_host_access();
         let holder = holder(interface_holder(self.domain, interface), attachment);
@@ -287,6 +292,8 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         target: &Target,
         why: &str,
     ) -> Result<PlannedDevice, DeviceRefusal> {
+        let actual = resolved(&applicant.port, plug.clone());
+        check_setting(applicant.interface, Some(actual))?;
         let wish = self.wish(applicant.interface, &applicant.settings);
         let (share, preparation) = wish.of(self.host(), target)?;
         let mut planned = PlannedDevice::new(share, preparation, why);
@@ -301,7 +308,6 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             },
             is_of_pool: false,
         });
-        check_setting(applicant.interface, planned.actual())?;
         Ok(planned)
     }
 

@@ -182,7 +182,12 @@ impl Life {
             reason: self.causes().explain(status),
             status,
         };
-        tracing::info!(guest = self.record.name, reason = ?exit.reason, ?status, "guest ended");
+        // Whoever owns the guest says so, too, once it has given all back.
+        let (guest, reason) = (&self.record.name, exit.reason);
+        match status {
+            Some(status) => tracing::debug!(guest, %reason, %status, "its process ended"),
+            None => tracing::debug!(guest, %reason, "its process ended"),
+        }
         self.observed.end(exit);
     }
 

@@ -16,7 +16,7 @@ use crate::procedure::{Pace, Program};
 use crate::socket::{Allowance, Inbox, Incoming, ReadError};
 use crate::table::Request;
 use crate::unserved;
-use crate::xdr::Reader;
+use crate::xdr::{DecodeError, Reader};
 
 /// Takes in frames until the connection ends.
 pub(super) async fn read<S: Service>(service: &Arc<S>, conn: &Arc<Connection>) {
@@ -269,6 +269,12 @@ fn decode(header: &Header, payload: &[u8]) -> Result<Request, Error> {
         .ok_or_else(|| unserved::refusal(found, procedure))?
         .map_err(|error| {
             tracing::debug!(procedure, %error, "a call can't be decoded");
-            Error::protocol("Unable to decode message payload")
+            Error::protocol(match error {
+                DecodeError::NotText => {
+                    "Unable to decode message payload: a text in it, such as \
+                                         a document, is not UTF-8"
+                }
+                _ => "Unable to decode message payload",
+            })
         })
 }

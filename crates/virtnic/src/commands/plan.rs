@@ -117,9 +117,16 @@ fn read(file: &Path) -> Result<String, Failure> {
     } else {
         fs::read_to_string(file)
     };
-    text.map_err(|source| Failure::Input {
-        path: file.display().to_string(),
-        source,
+    let path = || match file == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    };
+    text.map_err(|source| match source.kind() {
+        std::io::ErrorKind::InvalidData => Failure::NotText { path: path() },
+        _ => Failure::Input {
+            path: path(),
+            source,
+        },
     })
 }
 
@@ -132,7 +139,11 @@ fn for_people(report: &PlanReport) -> String {
     };
     let mut text = format!("guest {} {verdict}\n", report.guest);
     for obstacle in &report.obstacles {
+        let (obstacle, advice) = obstacle.split_once('\n').unwrap_or((obstacle, ""));
         text += &labelled("refused", obstacle);
+        if !advice.is_empty() {
+            text += &labelled("advice", advice);
+        }
     }
     for note in &report.notes {
         text += &labelled("note", note);
@@ -161,7 +172,7 @@ fn of_device(device: &PlannedDevice) -> String {
         }
         PlannedChoice::None(why) => text += &labelled("gets", why),
         PlannedChoice::Refused(refusal) => {
-            text += &labelled("refused", without_name(&refusal.error, device));
+            text += &labelled("refused", &refusal.error);
             if let Some(advice) = &refusal.advice {
                 text += &labelled("advice", advice);
             }
@@ -182,16 +193,6 @@ fn of_device(device: &PlannedDevice) -> String {
         }
     }
     text
-}
-
-/// An error about an interface, whose MAC stands above it already.
-fn without_name<'a>(error: &'a str, device: &PlannedDevice) -> &'a str {
-    let mac = device.mac.as_deref().unwrap_or_default();
-    let rest = error
-        .strip_prefix("interface ")
-        .and_then(|rest| rest.strip_prefix(mac));
-    let rest = rest.and_then(|rest| rest.strip_prefix(": ").or(rest.strip_prefix(" - ")));
-    rest.unwrap_or(error)
 }
 
 fn indented(lines: &str) -> String {

@@ -1,10 +1,10 @@
 //! What the ledger says, in libvirt's codes: the error in the first line, and what to do about it
 //! in the lines after that.
 
-use assign::{ChangeError, ClaimError, ErrorKind, LinkError};
+use assign::{ChangeError, ClaimError, ErrorKind, LinkError, Obstacle};
 use host::HostError;
 use lending::{
-    BridgeError, ChooseError, DeviceRefusal, GuestObstacle, GuestPlan, NetworkProblem,
+    BridgeError, ChooseError, DevicePlan, DeviceRefusal, GuestObstacle, GuestPlan, NetworkProblem,
     OpenPoolError, PlanRefusal, PrepareError, WishError,
 };
 use rpc::{Code, Domain, Error};
@@ -83,10 +83,7 @@ pub(crate) fn plan(plan: &GuestPlan) -> Option<Error> {
     let first = refusal(&refusals.next()?);
     let also = refusals.take(conf::MAX_FAULTS).map(|other| match other {
         PlanRefusal::Guest(error) => error.to_string(),
-        PlanRefusal::Device(device, error) => {
-            let alias = &device.attachment.alias;
-            format!("{alias}: {}", with_advice(error, error.advice()))
-        }
+        PlanRefusal::Device(of, error) => device(of, error).detail().to_owned(),
     });
     let also: String = also.map(|text| format!("\n{text}")).collect();
     Some(first.followed_by(&also))
@@ -99,12 +96,21 @@ fn refusal(refusal: &PlanRefusal<'_>) -> Error {
             | GuestObstacle::Misplaced { .. }
             | GuestObstacle::TooMany { .. }),
         ) => Error::new(Code::ConfigUnsupported, Domain::Qemu, error.to_string()),
-        PlanRefusal::Device(_, error) => device(error),
+        PlanRefusal::Device(of, error) => device(of, error),
     }
 }
 
-/// A device can't be had.
-pub(crate) fn device(refusal: &DeviceRefusal) -> Error {
+/// A device can't be had; it is told which, by what its document calls it.
+pub(crate) fn device(of: &DevicePlan, refusal: &DeviceRefusal) -> Error {
+    let error = device_alone(refusal);
+    let own = of.name.split_once(' ').map_or("", |(_, own)| own);
+    match !own.is_empty() && error.detail().contains(own) {
+        true => error,
+        false => error.preceded_by(&format!("{}: ", of.name)),
+    }
+}
+
+fn device_alone(refusal: &DeviceRefusal) -> Error {
     use DeviceRefusal as R;
     let code = match refusal {
         R::Network(error) => return network(error),
@@ -116,7 +122,11 @@ pub(crate) fn device(refusal: &DeviceRefusal) -> Error {
         R::Host(error) => return host_error(Domain::Qemu, error),
         R::Usb => Code::ConfigUnsupported,
         R::SameName { .. } | R::SameMac { .. } => Code::OperationInvalid,
-        R::Obstructed { obstacle, .. } => kind(obstacle.kind()),
+        R::Obstructed { obstacle, .. } => match &**obstacle {
+            // What a person named, and is not there, is no failure of ours.
+            Obstacle::Host(error) if error.errno().is_none() => host_code(error),
+            obstacle => kind(obstacle.kind()),
+        },
     };
     let detail = with_advice(refusal, refusal.advice());
     Error::new(code, Domain::Qemu, detail)
@@ -128,6 +138,9 @@ pub(crate) fn network(problem: &NetworkProblem) -> Error {
     match problem {
         NetworkProblem::Unknown(_) => Error::new(Code::NoNetwork, Domain::Network, detail),
         NetworkProblem::Inactive(_) => invalid(Domain::Network, detail),
+        NetworkProblem::NotServed(_) => {
+            Error::new(Code::ConfigUnsupported, Domain::Network, detail)
+        }
     }
 }
 
@@ -135,7 +148,7 @@ fn wish(error: &WishError) -> Error {
     match error {
         WishError::Bridge(error) => bridge(error),
         WishError::Host(error) => host_error(Domain::Qemu, error),
-        WishError::Unsupported { .. } | WishError::Name(_) => {
+        WishError::Unsupported(_) | WishError::Name(_) => {
             Error::new(Code::ConfigUnsupported, Domain::Qemu, error.to_string())
         }
     }

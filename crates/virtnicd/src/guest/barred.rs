@@ -173,7 +173,7 @@ impl Daemon {
 fn may_run(name: &str, what: &str) -> Error {
     let detail = format!(
         "guest '{name}' may be running already: {what}\n\
-         See what is there: virtnic reconcile"
+         see what is there: virtnic reconcile"
     );
     Error::new(Code::OperationFailed, QEMU, detail)
 }

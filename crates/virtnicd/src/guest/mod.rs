@@ -265,7 +265,7 @@ impl Daemon {
         found: &StoredDefinition,
     ) -> std::result::Result<conf::Domain, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
-        let domain = self.read_domain(&found.text).map_err(|e| said(&e))?;
+        let domain = self.read_kept_domain(&found.text).map_err(|e| said(&e))?;
         (self.domain_store.check_name(found, &domain.name)).map_err(|e| said(&e))?;
         Ok(domain)
     }
@@ -325,6 +325,11 @@ impl Daemon {
     /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
     fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
         self.filled(conf::Domain::parse(xml).map_err(fault::document(QEMU))?)
+    }
+
+    /// The same of one that was kept, by this release or an earlier one.
+    fn read_kept_domain(&self, xml: &str) -> Result<conf::Domain> {
+        self.filled(conf::Domain::parse_kept(xml).map_err(fault::document(QEMU))?)
     }
 
     /// The same of one that is only asked about.

@@ -68,7 +68,9 @@ impl Daemon {
             let claim = plan.devices[at].attachment.claim;
             let kept = match &plan.devices[at].outcome {
                 Outcome::Lend(planned) => self.keep_port_of(planned),
-                Outcome::Refused(refusal) => Err(fault::lending::device(refusal)),
+                Outcome::Refused(refusal) => {
+                    Err(fault::lending::device(&plan.devices[at], refusal))
+                }
                 Outcome::Alone => Ok(true),
             };
             if matches!(kept, Ok(true)) {

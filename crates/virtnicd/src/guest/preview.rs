@@ -26,7 +26,7 @@ impl Daemon {
             let (uuid, name) = (domain.uuid, &domain.name);
             let known = self.barred.check(uuid, name);
             let refused = known.and_then(|()| self.check_no_process(uuid, name)).err();
-            obstacles.extend(refused.map(|error| error.message().to_owned()));
+            obstacles.extend(refused.map(|error| error.detail().to_owned()));
         }
         let would_start = plan.refusal().is_none() && obstacles.is_empty();
         let devices = plan.devices.iter();
@@ -105,7 +105,7 @@ impl Daemon {
                 notes.extend(planned.notes.iter().map(ToString::to_string));
                 PlannedChoice::Device(self.chosen(planned))
             }
-            Outcome::Alone => PlannedChoice::None("QEMU plays it alone".to_owned()),
+            Outcome::Alone => PlannedChoice::None(alone(interfaces).to_owned()),
             Outcome::Refused(refusal) => PlannedChoice::Refused(self.plan_refusal(refusal)),
         };
         PlannedDevice {
@@ -179,5 +179,14 @@ impl Daemon {
             let vf = self.host.virtual_function(device.pci()?).ok()?;
             Some((vf.pf_netdev, vf.number))
         })
+    }
+}
+
+/// What an interface gets that takes nothing of the host.
+fn alone(interface: Option<&conf::Interface>) -> &'static str {
+    use conf::InterfaceSource as S;
+    match interface.map(|interface| &interface.source) {
+        Some(S::User | S::Null | S::Ethernet) => "QEMU plays it alone",
+        _ => "nothing: what it asks for is not carried out",
     }
 }

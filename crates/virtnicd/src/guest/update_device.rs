@@ -32,7 +32,10 @@ pub(crate) async fn update_device(
         match which {
             Read::Live => Ok(()),
             // A definition that no start could carry out is refused now.
-            Read::Config => interface.check_resolved().map_err(fault::document(QEMU)),
+            Read::Config => interface.check_resolved().map_err(|error| {
+                let name = format!("interface {}: ", interface.mac);
+                fault::document(QEMU)(error).preceded_by(&name)
+            }),
         }
     });
     let flags = args.flags.into();

@@ -251,7 +251,7 @@ impl Daemon {
 }
 
 /// Refuses networks whose guests could not be connected here.
-fn check_served(network: &Network) -> Result<()> {
+pub(super) fn check_served(network: &Network) -> Result<()> {
     use VirtualPortKind as V;
     let unsupported = |detail| Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
     let mode = network.forward_mode();

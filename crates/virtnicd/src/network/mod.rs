@@ -157,9 +157,13 @@ impl Daemon {
         let handle = self
             .network_by_name(name)
             .map_err(|_| NetworkProblem::Unknown(name.to_owned()))?;
-        handle
-            .running()
-            .map_err(|_| NetworkProblem::Inactive(name.to_owned()))
+        handle.running().map_err(|_| {
+            let defined = handle.view().defined.clone();
+            match defined.and_then(|network| live::check_served(&network).err()) {
+                Some(why) => NetworkProblem::NotServed(why.detail().to_owned()),
+                None => NetworkProblem::Inactive(name.to_owned()),
+            }
+        })
     }
 
     /// The networks that are defined, or run, in the order of their names.
@@ -331,16 +335,12 @@ impl Daemon {
             .fill_defaults(|name| self.is_bridge_taken(&own, name))
             .map_err(fault::document(DOMAIN))?;
         network.validate().map_err(fault::document(DOMAIN))?;
-        if let Some(forward) = &network.forward
-            && let conf::PoolMembers::Addresses(addresses) = &forward.members
-        {
-            for address in addresses {
-                self.host.virtual_function(*address).map_err(|error| {
-                    let detail = format!("<address> of network '{}': {error}", network.name);
-                    Error::new(Code::ConfigUnsupported, DOMAIN, detail)
-                })?;
-            }
-        }
+        network
+            .check_listed(|address| {
+                let error = self.host.virtual_function(address).err()?;
+                Some((error.to_string(), error.advice()))
+            })
+            .map_err(fault::document(DOMAIN))?;
         Ok(network)
     }
 

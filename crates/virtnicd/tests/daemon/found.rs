@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use host::{Host as _, VfSetting};
 use qemu::{Answers, Faults, Unplug};
 use rpc::*;
 
@@ -182,12 +183,22 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
         assert!(error.message().contains("reconcile"), "{how}: {error}");
         let of = PlanOf::Guest("g1".into());
         let plan = client.ok(VirtnicPlan { of }).await;
-        assert!(
-            !plan.would_start && plan.obstacles == [error.message()],
-            "{plan:?}"
-        );
+        let said = format!("operation failed: {}", plan.obstacles.join("; "));
+        assert!(!plan.would_start && said == error.message(), "{plan:?}");
         assert_eq!(fs::read_to_string(&path).unwrap(), spoilt);
+        // Somebody sets what is the guest's: nobody can stop that, or start it again, now.
+        let vf = client.who().await[0].pci_address.clone().unwrap();
+        let host = &site.simulation.host;
+        let vf = host.virtual_function(vf.parse().unwrap()).unwrap();
+        let mac = "52:54:00:aa:aa:aa".parse().unwrap();
+        host.set_vf(&vf, VfSetting::Mac(mac)).unwrap();
         let told = client.ok(VirtnicReconcile { apply: true }).await;
+        assert!(told.len() >= 2, "{how}: {told:?}");
+        assert!(
+            told.iter()
+                .all(|one| !one.remedy.contains("stop the guest")),
+            "{how}: {told:?}"
+        );
         assert!(
             told.iter().any(|one| one.remedy.contains("process")
                 && one.guest.as_deref() == Some("g1")
@@ -203,6 +214,7 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
             site.simulation.guests.running() == 0
         })
         .await;
+        let promised = client.ok(VirtnicReconcile { apply: false }).await;
         let told = client.ok(VirtnicReconcile { apply: true }).await;
         assert!(
             told.iter().any(|one| {
@@ -210,6 +222,9 @@ async fn a_guest_whose_record_can_not_be_read_keeps_what_it_has_and_is_not_start
             }),
             "{how}: {told:?}"
         );
+        let safe = promised.iter().filter(|one| one.safe).count();
+        let mended = |one: &&Difference| matches!(one.outcome, Outcome::Mended);
+        assert_eq!(told.iter().filter(mended).count(), safe, "{how}: {told:?}");
         assert!(client.who().await.is_empty(), "{how}");
         client.ok(start(&dom)).await;
         assert_eq!(client.who().await.len(), 1);

@@ -107,7 +107,7 @@ async fn the_link_of_a_vf_is_its_pfs_to_set() {
                </interface>";
     let dom = client.define_guest(&guest_xml("g2", own)).await;
     let down = change(&dom, &with_link(own, "down"), CONFIG);
-    let parts = &["52:54:00:00:00:09", "link state 'down'"];
+    let parts = &["52:54:00:00:00:09", "<link state='down'>"];
     client
         .refuses(&root, down, Code::ConfigUnsupported, parts)
         .await;

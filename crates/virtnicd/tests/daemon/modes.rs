@@ -176,6 +176,7 @@ async fn an_interface_may_name_its_device_itself() {
     let [lent] = client.who().await.try_into().unwrap();
     assert_eq!(lent.kind, LentKind::Macvtap);
     assert_eq!(lent.mode.as_deref(), Some("passthrough"));
+    assert_eq!(lent.driver.as_deref(), Some("simvf"));
     // The same device by another name.
     let hostdev = "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:01:02'/>\
                    <source dev='sim0v1'/></interface>";

@@ -173,7 +173,8 @@ async fn a_full_pool_says_how_many_who_and_what_to_do() {
             start(&third),
             Code::InternalError,
             &[
-                "operation failed: network 'n1' has no free device",
+                "operation failed: interface 52:54:00:",
+                ": network 'n1' has no free device",
                 "sim0",
                 "2 VFs",
                 "first",
@@ -213,7 +214,8 @@ async fn a_pool_of_vfs_that_nobody_binds_is_told_as_what_it_is() {
         .define_guest(&guest_xml("g1", &on_network("n1")))
         .await;
     let parts = &[
-        "operation failed: network 'n1' has no free device",
+        "operation failed: interface 52:54:00:",
+        ": network 'n1' has no free device",
         "8 busy (VF 0, VF 1, VF 2, VF 3, VF 4, VF 5 and 2 more: it is not managed, and driver 'simvf'",
         "set managed='yes' in the <forward> of network 'n1'",
     ];
@@ -236,18 +238,85 @@ async fn a_pool_of_vfs_that_nobody_binds_is_told_as_what_it_is() {
         .await;
 }
 
+/// Advice that could not be followed is none.
+#[tokio::test]
+async fn a_network_that_can_not_be_started_is_not_told_to_be() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let kept = "<network><name>nat</name><forward/><ip address='10.0.0.1' prefix='24'/></network>";
+    client.define_network(kept).await;
+    client.define_network(&network_xml("vfs", "sim0")).await;
+    for (network, code, expected) in [
+        (
+            "nat",
+            Code::ConfigUnsupported,
+            "forward mode 'nat', which virtnic keeps",
+        ),
+        ("vfs", Code::OperationInvalid, "virsh net-start vfs"),
+    ] {
+        let guest = guest_xml(network, &on_network(network));
+        let dom = client.define_guest(&guest).await;
+        let text = client.refuses(&root, start(&dom), code, &[expected]).await;
+        assert_eq!(text.contains("net-start"), network == "vfs", "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tap_that_is_not_there_is_no_failure_of_the_daemon() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let tap = "<interface type='ethernet'><mac address='52:54:00:00:00:01'/>\
+               <target dev='nosuch' managed='no'/></interface>";
+    let dom = client.define_guest(&guest_xml("g1", tap)).await;
+    let parts = &["device not found: interface 52:54:00:00:00:01: cannot lend a tap"];
+    client
+        .refuses(&root, start(&dom), Code::DeviceMissing, parts)
+        .await;
+}
+
+#[tokio::test]
+async fn listed_devices_that_are_no_vfs_are_told_all_in_their_places() {
+    let root = Root::new();
+    let _daemon = root.start();
+    let client = root.client().await;
+    let listed = |bus| format!("\n<address type='pci' bus='{bus}'/>");
+    let list = [1, 2, 0x55].map(listed).concat();
+    let xml = format!("<network><name>n</name><forward mode='hostdev'>{list}</forward></network>");
+    let parts = &[
+        "unsupported configuration: network 'n': ",
+        "0000:01:00.0",
+        "(/network/forward/address, line 2, column 1); also: network 'n': there is no PCI device \
+         0000:55:00.0 (/network/forward/address, line 4, column 1)",
+    ];
+    let define = NetworkDefineXml { xml };
+    client
+        .refuses(&root, define, Code::ConfigUnsupported, parts)
+        .await;
+}
+
 #[tokio::test]
 async fn all_that_keeps_a_guest_from_starting_is_told_at_once() {
     let root = Root::new();
     let _daemon = root.start();
     let client = root.client().await;
-    let nic = "<interface type='direct'><source dev='nosuch' mode='bridge'/></interface>";
-    let devices = format!("<tpm model='x'/>{}{nic}", on_network("nowhere"));
+    let nic = "<interface type='direct'><mac address='52:54:00:00:00:02'/><source dev='nosuch' mode='bridge'/></interface>";
+    let vf = "<interface type='hostdev' managed='yes'><mac address='52:54:00:00:00:03'/><source>\
+              <address type='pci' bus='2'/></source><tune><sndbuf>9</sndbuf></tune><bandwidth><inbound \
+              average='1'/></bandwidth></interface>\
+              <hostdev mode='subsystem' type='pci'><source><address bus='9'/></source></hostdev>";
+    let pooled =
+        on_network("nowhere").replace("<source", "<mac address='52:54:00:00:00:01'/><source");
+    let devices = format!("<tpm model='x'/>{pooled}{nic}{vf}");
     let dom = client.define_guest(&guest_xml("g1", &devices)).await;
     let parts = &[
         "tpm",
-        "net0: no network with matching name 'nowhere'\ndefine network",
-        "net1: there is no network device 'nosuch'",
+        "interface 52:54:00:00:00:01: no network with matching name 'nowhere'\ndefine network",
+        "interface 52:54:00:00:00:02: there is no network device 'nosuch'",
+        "\ninterface 52:54:00:00:00:03: <bandwidth> can't be kept on a host device",
+        "; also: <sndbuf> can't be had on a host device",
+        "\nthere is no PCI device 0000:09:00.0",
     ];
     client
         .refuses(&root, start(&dom), Code::ConfigUnsupported, parts)

@@ -34,7 +34,7 @@ impl Network {
         let parent = self.parent_of(change)?;
         let ip = &self.ip.addresses[parent];
         let document = Document::parse(change.xml)?;
-        let element = document.root_named("host")?;
+        let element = document.plain_named("host")?;
         let wanted = HostSearch::read(element)?;
         // All that a deletion says must fit; an addition must not meet anything of another.
         let found = match change.command {
@@ -71,7 +71,7 @@ impl Network {
         let parent = self.parent_of(change)?;
         let ip = &self.ip.addresses[parent];
         let document = Document::parse(change.xml)?;
-        let range = DhcpRange::parse(document.root_named("range")?, ip)?;
+        let range = DhcpRange::parse(document.plain_named("range")?, ip)?;
         let same = |other: &DhcpRange| (other.start, other.end) == (range.start, range.end);
         let found = ip.dhcp.ranges.iter().position(same);
         let shown = format!("<range start='{}' end='{}'>", range.start, range.end);

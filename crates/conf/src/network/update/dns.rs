@@ -12,7 +12,7 @@ impl Network {
     pub(super) fn update_dns_host(&mut self, change: &NetworkUpdate<'_>) -> Result<(), Error> {
         self.not_modified(change)?;
         let document = Document::parse(change.xml)?;
-        let element = document.root_named("host")?;
+        let element = document.plain_named("host")?;
         let (address, names) = DnsHost::search(element)?;
         if address.is_none() && names.is_empty() {
             return Err(element.error(
@@ -40,7 +40,7 @@ impl Network {
     pub(super) fn update_dns_text(&mut self, change: &NetworkUpdate<'_>) -> Result<(), Error> {
         self.not_modified(change)?;
         let document = Document::parse(change.xml)?;
-        let element = document.root_named("txt")?;
+        let element = document.plain_named("txt")?;
         let (name, value) = (element.attribute("name"), element.attribute("value"));
         let Some(name) = name else {
             return Err(element.missing(ErrorKind::XmlDetail, "name"));
@@ -66,7 +66,7 @@ impl Network {
     pub(super) fn update_dns_service(&mut self, change: &NetworkUpdate<'_>) -> Result<(), Error> {
         self.not_modified(change)?;
         let document = Document::parse(change.xml)?;
-        let element = document.root_named("srv")?;
+        let element = document.plain_named("srv")?;
         let said = |name: &str, own: Option<&str>| {
             let wanted = element.attribute(name);
             wanted.is_none() || wanted == own

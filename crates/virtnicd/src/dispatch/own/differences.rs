@@ -92,15 +92,25 @@ impl Daemon {
     }
 
     fn compare(&self, apply: bool) -> Vec<Difference> {
-        let barred = self.barred.all().into_iter();
-        let barred: Vec<_> = barred
-            .map(|guest| self.barred_difference(&guest, apply))
+        // Asked before anything is mended: what such a guest had goes with its record.
+        let barred: Vec<_> = (self.barred.all().into_iter())
+            .map(|guest| {
+                let had = self.had_of_barred(&guest);
+                (self.barred_difference(&guest, apply), had)
+            })
             .collect();
+        let barred = barred.into_iter().flat_map(|(guest, had)| {
+            let had: Vec<_> = (had.into_iter().map(|one| with_its_guest(one, &guest))).collect();
+            std::iter::once(guest).chain(had)
+        });
+        let barred: Vec<_> = barred.collect();
         let unread = self.barred.unread();
         let unread = unread.iter().map(unread_difference);
         let undone = self.discarded_differences(apply);
         let found = self.lender.differences(|guest| self.may_run(guest));
-        let found = found.iter().map(|difference| {
+        let told: Vec<_> = barred.iter().map(|one| one.what.clone()).collect();
+        let found = found.iter().filter(|one| !told.contains(&one.to_string()));
+        let found = found.map(|difference| {
             let outcome = mended(&self.lender, difference, apply);
             self.difference(difference, outcome)
         });
@@ -196,6 +206,17 @@ impl Daemon {
         }
     }
 
+    /// What is different about the devices of a barred guest.
+    fn had_of_barred(&self, guest: &BarredGuest) -> Vec<Difference> {
+        let lines = self.lender.of_guest(guest.uuid);
+        let is_its = |name: &str| lines.iter().any(|line| line.holder.name == name);
+        let found = self.lender.differences(|guest| self.may_run(guest));
+        let found = found.iter().map(|one| self.difference(one, Outcome::Left));
+        found
+            .filter(|one| one.guest.as_deref().is_some_and(is_its))
+            .collect()
+    }
+
     /// Takes back all that a barred guest without a process had, and removes its record.
     fn admit_barred(&self, guest: &BarredGuest) -> Result<(), String> {
         for line in self.lender.of_guest(guest.uuid) {
@@ -272,6 +293,21 @@ fn unread_difference(record: &UnreadRecord) -> Difference {
         remedy: remedy.to_owned(),
         safe: false,
         outcome: Outcome::Left,
+    }
+}
+
+/// A difference of what a barred guest has: it ends when that is taken back, and not otherwise.
+fn with_its_guest(one: Difference, guest: &Difference) -> Difference {
+    let remedy = match (&guest.outcome, guest.safe) {
+        (Outcome::Mended, _) => "it was taken back with all that its guest had",
+        (_, true) => "virtnic reconcile --apply takes it back with all that its guest had",
+        (_, false) => "it is taken back with all that its guest had, once that is known to be gone",
+    };
+    Difference {
+        remedy: remedy.to_owned(),
+        safe: guest.safe,
+        outcome: guest.outcome.clone(),
+        ..one
     }
 }
 

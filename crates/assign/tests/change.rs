@@ -85,8 +85,10 @@ fn a_link_that_can_not_be_recorded_is_not_set() {
     let generation = lent_vf(&machine, &assigner);
     let aside = machine.directory.path().join("aside");
     fs::rename(machine.journal(), &aside).unwrap();
+    fs::write(machine.journal(), "in the way").unwrap();
     let error = assigner.set_vf_link(generation, VfLink::Off).unwrap_err();
     assert!(chain(&error).contains("devices"), "{error}");
+    fs::remove_file(machine.journal()).unwrap();
     fs::rename(aside, machine.journal()).unwrap();
     assert_eq!(link_of(&machine), Some(VfLink::On));
     assert_eq!(assigner.reconcile(|_| true), []);

@@ -373,3 +373,17 @@ fn what_is_so_and_can_not_be_written_is_written_later() {
         .collect();
     assert_eq!(sizes, [8, 7]);
 }
+
+#[test]
+fn a_directory_that_somebody_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    fs::remove_dir(records.directory()).unwrap();
+    records.write("a", &THING).unwrap();
+    assert_eq!(names(records.directory()), ["a.json"]);
+    let mode = fs::metadata(records.directory())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}

@@ -184,10 +184,14 @@ impl Network {
             format!("it has {}", known.join(", "))
         };
         let network = &self.name;
+        let escaped = name.replace('&', "&amp;").replace('<', "&lt;");
+        let group = format!("<portgroup name=\"{}\"/>", escaped.replace('"', "&quot;"));
         Err(Error {
             advice: Some(format!(
-                "leave portgroup='{name}' out, or add it to the network: virsh net-update \
-                 {network} add portgroup \"<portgroup name='{name}'/>\" --live --config"
+                "leave the portgroup out, or add it to the network: virsh net-update {} add \
+                 portgroup {} --live --config",
+                crate::quoted(network),
+                crate::quoted(&group)
             )),
             ..Error::new(
                 ErrorKind::ConfigUnsupported,
@@ -306,7 +310,7 @@ mod tests {
         );
         let advice = error.advice.as_deref().unwrap();
         assert!(
-            advice.contains("virsh net-update n add portgroup"),
+            advice.contains("virsh net-update n add portgroup '<portgroup name=\"Web\"/>'"),
             "{advice}"
         );
         // The daemon can ask the same when a guest is defined.

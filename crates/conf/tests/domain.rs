@@ -1017,3 +1017,24 @@ fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn a_topology_of_other_cpus_than_there_are_is_not_carried_out() {
+    let guest = |sockets: u32| {
+        let xml = format!(
+            "<domain type='kvm'><name>g</name><memory>1024</memory><vcpu>2</vcpu>\
+             <os><type arch='x86_64' machine='q35'>hvm</type></os>\
+             <cpu><topology sockets='{sockets}' cores='1' threads='1'/></cpu></domain>"
+        );
+        let unsupported = conf::Domain::parse(&xml).unwrap().unsupported();
+        unsupported
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(guest(2), [""; 0]);
+    assert_eq!(
+        guest(3),
+        ["/domain/cpu/topology (of 3 CPUs, and <vcpu> is 2)"]
+    );
+}

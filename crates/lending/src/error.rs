@@ -36,9 +36,10 @@ impl ChooseError {
         match self {
             Self::Refused(refusal) => Some(refusal.advice()).filter(|advice| !advice.is_empty()),
             Self::Unmanaged(refusal) => Some(format!(
-                "set managed='yes' in the <forward> of network '{0}' (virsh net-edit {0}), and its \
+                "set managed='yes' in the <forward> of network '{}' (virsh net-edit {}), and its \
                  devices are bound for guests and given back; or bind them to vfio-pci by hand",
-                refusal.network
+                refusal.network,
+                conf::quoted(&refusal.network)
             )),
             Self::Claim(_) => None,
         }

@@ -42,4 +42,4 @@ pub use plan::{
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
 pub use vfs::MakeVfsError;
-pub use wish::{Lack, PortSource, WishError};
+pub use wish::{Lack, PortSource, WishError, check_host_port};

@@ -66,7 +66,9 @@ impl NetworkProblem {
             Self::Unknown(name) => {
                 format!("define network '{name}', or name one that there is: virsh net-list --all")
             }
-            Self::Inactive(name) => format!("start it first: virsh net-start {name}"),
+            Self::Inactive(name) => {
+                format!("start it first: virsh net-start {}", conf::quoted(name))
+            }
             Self::NotServed(_) => {
                 "name a network that can be started: virsh net-list --all".to_owned()
             }

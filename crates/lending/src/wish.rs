@@ -88,6 +88,8 @@ pub enum Lack {
     QbgOfHostDevice,
     #[error("a host device can't be an isolated port")]
     IsolatedHostDevice,
+    #[error("<bandwidth> can't be kept on a host device: <virtnic:vf rate='…'/> limits a VF")]
+    BandwidthOfHostDevice,
     #[error(
         "a macvtap has a VLAN only in passthrough mode on a Virtual Function; use a VLAN device \
          as its parent"
@@ -489,4 +491,20 @@ fn bridge_vlans(vlan: &Vlan) -> Vec<BridgeVlan> {
         untagged: tag.native == Some(NativeMode::Untagged),
     });
     tags.collect()
+}
+
+/// Refuses what a port asks for and no host device can have.
+///
+/// # Errors
+/// The first such thing.
+pub fn check_host_port(port: &NetworkPort) -> Result<(), WishError> {
+    if port.isolated == Some(true) {
+        return Err(Lack::IsolatedHostDevice.into());
+    }
+    if port.bandwidth.is_some() {
+        return Err(Lack::BandwidthOfHostDevice.into());
+    }
+    let config = VfConfig::new(port.mac, port.vlan.as_ref(), &VfSettings::default());
+    config.map_err(Lack::from)?;
+    Ok(())
 }

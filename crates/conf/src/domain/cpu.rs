@@ -49,6 +49,20 @@ pub struct CpuTopology {
     pub threads: u32,
 }
 
+impl CpuTopology {
+    /// How many CPUs that makes; as many as there can be where it is more than that.
+    pub(super) fn cpus(self) -> u64 {
+        let factors = [
+            self.sockets,
+            self.dies,
+            self.clusters,
+            self.cores,
+            self.threads,
+        ];
+        (factors.into_iter()).fold(1, |count: u64, one| count.saturating_mul(one.into()))
+    }
+}
+
 const MODES: [&str; 4] = ["custom", "host-model", "host-passthrough", "maximum"];
 const MATCHES: [&str; 3] = ["minimum", "exact", "strict"];
 const CHECKS: [&str; 3] = ["none", "partial", "full"];

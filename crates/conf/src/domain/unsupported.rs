@@ -74,6 +74,12 @@ impl Domain {
         }
         if let Some(cpu) = &self.cpu {
             cpu.unused.report("/domain/cpu", &CPU, &mut found);
+            if let Some(count) = cpu.topology.map(|topology| topology.cpus())
+                && count != u64::from(self.vcpus)
+            {
+                let name = format!("topology (of {count} CPUs, and <vcpu> is {})", self.vcpus);
+                found.push(Unsupported::at("/domain/cpu", &name));
+            }
         }
         self.unsupported_disks(&mut found);
         self.unsupported_characters(&mut found);

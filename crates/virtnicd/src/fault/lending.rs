@@ -144,7 +144,8 @@ pub(crate) fn network(problem: &NetworkProblem) -> Error {
     }
 }
 
-fn wish(error: &WishError) -> Error {
+/// What is asked for can't be had there.
+pub(crate) fn wish(error: &WishError) -> Error {
     match error {
         WishError::Bridge(error) => bridge(error),
         WishError::Host(error) => host_error(Domain::Qemu, error),

@@ -133,6 +133,9 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
+        if port.plug.is_none() && object.lends_host_devices() {
+            lending::check_host_port(&port).map_err(|error| fault::lending::wish(&error))?;
+        }
         let holder = port_holder(Some(&network), &port);
         let claim = match &port.plug {
             None => match PortSource::of(&network, None).map_err(fault::document(DOMAIN))? {

@@ -112,6 +112,24 @@ async fn bad_ports_are_refused() {
         "{error}"
     );
 
+    for (asked, part) in [
+        ("<port isolated='yes'/>", "isolated"),
+        (
+            "<bandwidth><inbound average='1'/></bandwidth>",
+            "<bandwidth>",
+        ),
+        (
+            "<vlan trunk='yes'><tag id='1'/><tag id='2'/></vlan>",
+            "no trunk",
+        ),
+    ] {
+        let xml = good.replace("</owner>", &format!("</owner>{asked}"));
+        let create = create(xml, 0.into());
+        client
+            .refuses(&root, create, Code::ConfigUnsupported, &[part])
+            .await;
+    }
+
     let plug = "</owner><plug type='hostdev-pci' managed='yes'>\
                 <address domain='0x0000' bus='0x02' slot='0x00' function='0x3'/></plug>";
     let plugged = good.replace("</owner>", plug);

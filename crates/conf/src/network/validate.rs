@@ -13,7 +13,7 @@ impl Network {
     /// Checks what can be told without looking at the host.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigUnsupported`], mostly, naming the network and all that is wrong with it.
+    /// [`crate::ErrorKind::ConfigUnsupported`], mostly, naming the network and all that is wrong with it.
     pub fn validate(&self) -> Result<(), Error> {
         self.check_kept()?;
         Error::all([
@@ -32,7 +32,7 @@ impl Network {
     /// changed.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigUnsupported`], with what it has too much of.
+    /// [`crate::ErrorKind::ConfigUnsupported`], with what it has too much of.
     pub fn check_kept(&self) -> Result<(), Error> {
         Document::check_kept(&self.to_xml(Form::Inactive))
     }
@@ -127,9 +127,9 @@ impl Network {
     /// about that.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigUnsupported`], with all that is wrong, each in its place.
+    /// [`crate::ErrorKind::ConfigUnsupported`], with all that is wrong, each in its place.
     ///
-    /// [`ErrorKind::ConfigUnsupported`]: crate::ErrorKind::ConfigUnsupported
+    /// [`crate::ErrorKind::ConfigUnsupported`]: crate::ErrorKind::ConfigUnsupported
     pub fn check_listed(
         &self,
         wrong: impl Fn(PciAddress) -> Option<(String, Option<String>)>,

@@ -1,6 +1,6 @@
 //! Guests: defined and forgotten, started and ended, and what is asked about them.
 //!
-//! Each guest has one [owner](owner), a task; everybody else has a [`GuestHandle`], with which they
+//! Each guest has one [`owner`], a task; everybody else has a [`GuestHandle`], with which they
 //! look at it and ask it. What may be asked when is a table: [`life::admit`].
 
 mod attachment;

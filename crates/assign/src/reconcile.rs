@@ -298,15 +298,22 @@ impl Assigner {
                     });
                 }
                 Phase::Lent => {
-                    if !self.journal.has(item) {
+                    let has_record = self.journal.has(item);
+                    let record = self.record_of(item);
+                    let found = record.iter().flat_map(|record| self.compare(record));
+                    let found: Vec<_> = found.collect();
+                    // Somebody was at it meanwhile, and what was read is of no one moment.
+                    if record.is_none() || !self.is_at_rest(generation, record.as_ref()) {
+                        continue;
+                    }
+                    if !has_record {
                         differences.push(Difference::NoRecord {
                             item,
-                            generation: line.generation,
+                            generation,
                             guest: guest.clone(),
                         });
                     }
-                    let record = self.record_of(item).into_iter();
-                    let found = record.flat_map(|record| self.compare(&record));
+                    let found = found.into_iter();
                     differences.extend(found.map(|found| changed(item, guest.clone(), found)));
                 }
                 // Somebody is at it.
@@ -321,6 +328,15 @@ impl Assigner {
             }),
         );
         differences
+    }
+
+    /// Whether an item is lent under that claim, as that record says, and nobody changes it.
+    fn is_at_rest(&self, generation: Generation, record: Option<&Record>) -> bool {
+        let list = self.lock();
+        let entry = list.by_generation(generation);
+        entry.is_some_and(|(_, entry)| {
+            entry.phase == Phase::Lent && !entry.busy && entry.record.as_ref() == record
+        })
     }
 
     /// VFs that are on no record, and look as if they should be.

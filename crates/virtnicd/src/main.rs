@@ -57,7 +57,12 @@ async fn run(options: &Options) -> Result<(), StartError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Runtime)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Runtime)?;
 
-    let daemon = Virtnicd::start(options).await?;
+    let daemon = tokio::select! {
+        started = Virtnicd::start(options) => started?,
+        // What was begun is as after a crash: the next one goes on from there.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     // Fails where no service manager asked for it, which is fine.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");

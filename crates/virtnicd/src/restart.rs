@@ -30,13 +30,11 @@ impl Daemon {
     /// the ports of the guests that are there, then definitions. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         let mut found = Vec::new();
-        let mut recorded = HashSet::new();
         for record in self.guest_records()? {
-            recorded.insert(record.uuid);
             found.extend(self.find_guest(record).await);
         }
-        self.bar_unrecorded(&recorded);
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
+        self.bar_unrecorded(&running);
         // What a guest has of which nobody knows stays with it: it may run.
         let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
         tokio::task::block_in_place(|| self.lender.recover(may_run));
@@ -187,15 +185,16 @@ impl Daemon {
         }
     }
 
-    /// Bars guests that have a process and no record: somebody removed it.
-    fn bar_unrecorded(&self, recorded: &HashSet<Uuid>) {
+    /// Bars guests that have a process and no record of it: somebody removed that, or put an old one in
+    /// its place.
+    fn bar_unrecorded(&self, running: &HashSet<Uuid>) {
         let strays = tokio::task::block_in_place(|| self.launcher.strays(&self.paths.guests()));
         let strays = strays.unwrap_or_else(|error| {
             tracing::warn!(%error, "guests without a record are not looked for");
             Vec::new()
         });
         for (guest, pid) in strays {
-            if !recorded.contains(&guest) && !self.barred.may_be(guest) {
+            if !running.contains(&guest) && !self.barred.may_be(guest) {
                 let what =
                     format!("process {pid} is that of guest {guest}, of which there is no record");
                 self.barred.bar_unknown(guest, what);

@@ -243,6 +243,12 @@ impl GuestHandle {
         self.view().run.is_some()
     }
 
+    /// Whether it runs, and nothing is being done to it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let view = self.view();
+        view.life == Life::Running && !view.busy
+    }
+
     /// Whether somebody is just changing what runs.
     pub(crate) fn is_busy(&self) -> bool {
         self.view().busy

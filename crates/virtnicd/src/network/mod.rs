@@ -222,14 +222,20 @@ impl Daemon {
         handle.request(start).await
     }
 
-    /// Records what runs once more.
-    pub(crate) async fn record_running(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+    /// Whether a network runs without a record; with `write`, one is written, and what came of that
+    /// is told.
+    pub(crate) async fn check_record(
+        self: &Arc<Self>,
+        handle: &NetworkHandle,
+        write: bool,
+    ) -> Result<Option<Option<Result<()>>>> {
         let daemon = Arc::clone(self);
-        let record = move |state: &mut NetworkState| match &state.active {
-            Some(active) => daemon.record_network(active),
-            None => Ok(()),
+        let check = move |state: &mut NetworkState| {
+            let running = state.active.as_ref();
+            let missing = running.filter(|active| !daemon.records.networks.has(active.uuid));
+            Ok(missing.map(|active| write.then(|| daemon.record_network(active))))
         };
-        handle.request(record).await
+        handle.request(check).await
     }
 
     /// Stops a network. Guests keep the devices that they have from it.

@@ -400,13 +400,27 @@ async fn records_that_are_gone_are_told_and_written_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_runs_without_a_record_is_not_started_twice() {
+    for has_old_one in [false, true] {
+        without_a_record(has_old_one).await;
+    }
+}
+
+/// With the record of an earlier run under another name.
+async fn without_a_record(has_old_one: bool) {
     let site = Site::new();
     let daemon = site.start().await;
     let client = site.root.client().await;
     client.running_network("n1", "sim0").await;
     let dom = client.running_guest("g1", "n1").await;
+    let path = site.root.record("domains").0;
+    let old = fs::read(&path).unwrap();
+    client.ok(DomainDestroy { dom: dom.clone() }).await;
+    client.ok(start(&dom)).await;
     daemon.stop().await;
-    fs::remove_file(site.root.record("domains").0).unwrap();
+    fs::remove_file(&path).unwrap();
+    if has_old_one {
+        fs::write(path.with_file_name("old.json"), old).unwrap();
+    }
 
     let _daemon = site.start().await;
     let client = site.root.client().await;

@@ -56,19 +56,14 @@ impl Daemon {
     async fn missing_records(self: &Arc<Self>, apply: bool) -> Vec<Difference> {
         let mut missing = Vec::new();
         for network in self.known_networks() {
-            if !network.is_active() {
-                continue;
-            }
-            if !self.records.networks.has(network.uuid()) {
-                let written = match apply {
-                    true => Some(self.record_running(&network).await),
-                    false => None,
-                };
+            // One that is being stopped has no record already: its owner knows.
+            let is_missing = !self.records.networks.has(network.uuid());
+            if is_missing && let Ok(Some(written)) = self.check_record(&network, apply).await {
                 missing.push(missing_record("network", network.name(), None, written));
             }
             for entry in self.ports_of(&network).unwrap_or_default() {
                 let port = entry.port.uuid;
-                if self.records.ports.has(port) {
+                if self.records.ports.has(port) || self.port(&network, port).is_err() {
                     continue;
                 }
                 let written =
@@ -78,7 +73,8 @@ impl Daemon {
             }
         }
         for guest in self.known_guests() {
-            if !guest.is_active() || self.records.domains.has(guest.uuid()) {
+            if !guest.is_at_rest() || self.records.domains.has(guest.uuid()) || !guest.is_at_rest()
+            {
                 continue;
             }
             let written = match apply {

@@ -157,7 +157,8 @@ impl Daemon {
         let handle = self
             .network_by_name(name)
             .map_err(|_| NetworkProblem::Unknown(name.to_owned()))?;
-        handle.running().map_err(|_| {
+        // As ports are made on it: a plan of what its owner still shows would be of the past.
+        self.ports.running(handle.uuid).ok_or_else(|| {
             let defined = handle.view().defined.clone();
             match defined.and_then(|network| live::check_served(&network).err()) {
                 Some(why) => NetworkProblem::NotServed(why.detail().to_owned()),

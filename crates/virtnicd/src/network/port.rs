@@ -128,7 +128,9 @@ impl Daemon {
 
     /// The same; false: the network was changed meanwhile, and what was chosen is of the past.
     fn try_make_port(&self, object: &Arc<NetworkHandle>, wanted: NetworkPort) -> Result<bool> {
-        let network = object.running()?;
+        // As the table has it: what the owner shows may be behind, and would be no better next time.
+        let network = self.ports.running(object.uuid);
+        let network = network.ok_or_else(|| object.not_active())?;
         if self.ports.get(object.uuid, wanted.uuid).is_some() {
             return Err(port_exists(wanted.uuid));
         }

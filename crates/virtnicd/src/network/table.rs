@@ -53,6 +53,11 @@ impl Ports {
         lock(&self.0).running.remove(&network);
     }
 
+    /// A network as ports are made on it: what was changed is there at once, before its owner shows it.
+    pub(super) fn running(&self, network: Uuid) -> Option<Arc<Network>> {
+        lock(&self.0).running.get(&network).cloned()
+    }
+
     /// Takes those ports of a network out for which `is_idle` says so.
     pub(super) fn take_idle(
         &self,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rpc::client::CallError;
 use rpc::*;
@@ -250,6 +251,56 @@ async fn clients_that_fight_over_one_name_leave_nothing() {
         },
     )
     .await;
+    assert_eq!(client.picture(&root).await, before);
+}
+
+/// Each change makes what was chosen for a port one of the past.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_changes_under_its_ports_hangs_nobody() {
+    let root = Arc::new(Root::new());
+    let _daemon = root.start_on("pfs=1,vfs=16");
+    let client = root.client().await;
+    let net = client.running_network("n1", "sim0").await;
+    let before = client.picture(&root).await;
+    let end = tokio::time::Instant::now() + Duration::from_millis(500);
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..11_u8 {
+        let (root, net) = (Arc::clone(&root), net.clone());
+        clients.spawn(async move {
+            let client = root.client().await;
+            for round in 0.. {
+                if tokio::time::Instant::now() > end {
+                    return;
+                }
+                if number < 8 {
+                    let port = port_xml(Uuid::from_u128(number.into()), "client", number + 1);
+                    let port = client.create_port(&net, &port).await;
+                    let flags = Default::default();
+                    client.ok(NetworkPortDelete { port, flags }).await;
+                } else {
+                    let change = NetworkSetMetadata {
+                        network: net.clone(),
+                        r#type: 0,
+                        metadata: Some(format!("round {round}")),
+                        key: None,
+                        uri: None,
+                        flags: flags::Affect::LIVE,
+                    };
+                    client.ok(change).await;
+                }
+            }
+        });
+    }
+    clients.join_all().await;
+    let change = NetworkSetMetadata {
+        network: net,
+        r#type: 0,
+        metadata: None,
+        key: None,
+        uri: None,
+        flags: flags::Affect::LIVE,
+    };
+    client.ok(change).await;
     assert_eq!(client.picture(&root).await, before);
 }
 

@@ -174,6 +174,18 @@ impl Store {
     }
 }
 
+/// Says that a definition which was found is not known. One that has been removed meanwhile needs no
+/// saying.
+pub(crate) fn say_left_out(path: &Path, error: &str) {
+    let file = path.display();
+    match path.symlink_metadata() {
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {
+            tracing::debug!(%file, "it was removed while it was read");
+        }
+        _ => tracing::error!(%file, error, "a definition is left out"),
+    }
+}
+
 /// No more is read than a document may have: it is some other file then.
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();

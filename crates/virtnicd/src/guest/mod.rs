@@ -40,7 +40,7 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::registry::Clash;
-use crate::store::StoredDefinition;
+use crate::store::{self, StoredDefinition};
 
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
@@ -249,10 +249,7 @@ impl Daemon {
             match found {
                 Ok(found) => match self.read_definition(&found) {
                     Ok(domain) => read.push((found, domain)),
-                    Err(error) => {
-                        let file = found.path.display();
-                        tracing::error!(%file, error, "a definition is left out");
-                    }
+                    Err(error) => store::say_left_out(&found.path, &error),
                 },
                 Err(error) => tracing::error!("{}", fault::chain(&error)),
             }
@@ -279,7 +276,7 @@ impl Daemon {
             let (found, domain) = (Arc::new(found), Arc::new(domain));
             let request = || Request::TakeIn(Arc::clone(&found), Arc::clone(&domain));
             if let Err(error) = self.ask_guest(&domain, request).await {
-                tracing::error!(guest = domain.name, %error, "a definition is left out");
+                store::say_left_out(&found.path, &error.to_string());
             }
         }
     }

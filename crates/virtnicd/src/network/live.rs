@@ -16,7 +16,7 @@ use super::{DOMAIN, PortEntry, PortMaker};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::guest::RecordSubject;
-use crate::store::StoredDefinition;
+use crate::store::{self, StoredDefinition};
 
 /// A running network, for the next daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,9 +126,9 @@ impl Daemon {
         for found in self.network_store.load()? {
             match found {
                 Ok(found) => {
-                    let file = found.path.display().to_string();
+                    let path = found.path.clone();
                     if let Err(error) = self.load_network(found).await {
-                        tracing::error!(%file, error, "a definition is left out");
+                        store::say_left_out(&path, &error);
                     }
                 }
                 Err(error) => tracing::error!("{}", fault::chain(&error)),

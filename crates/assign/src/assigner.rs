@@ -189,6 +189,15 @@ impl Assigner {
         (self.lock().entries.get(&item)).map(|entry| entry.line(item))
     }
 
+    /// Whether that claim's item is with its guest, or on its way there or back. Nothing is copied:
+    /// this is asked at each call on a port.
+    #[must_use]
+    pub fn is_in_use(&self, generation: Generation) -> bool {
+        let list = self.lock();
+        let entry = list.by_generation(generation);
+        entry.is_some_and(|(_, entry)| entry.phase != Phase::Claimed)
+    }
+
     /// The line of a generation, if its item is still on the list under it.
     #[must_use]
     pub fn find_generation(&self, generation: Generation) -> Option<Assignment> {

@@ -388,9 +388,7 @@ impl Ledger {
     /// Whether a claim's device is with its guest, or on its way there or back.
     #[must_use]
     pub fn is_in_use(&self, generation: Generation) -> bool {
-        self.assigner
-            .find_generation(generation)
-            .is_some_and(|line| line.phase != Phase::Claimed)
+        self.assigner.is_in_use(generation)
     }
 }
 

@@ -148,7 +148,7 @@ impl Claims for Trial<'_> {
     ) -> Result<Chosen<TrialClaim>, ChooseError> {
         loop {
             let choice = self.pool.choose(&request.to_pool(excluded))?;
-            let share = whole_or_part(request.network, request.mode, choice.device);
+            let share = whole_or_part(Some(request.network), request.mode, choice.device);
             let claim = self.claim(share, request.holder, Origin::PoolPort)?;
             let device = choice.device;
             let is_own = self.own(share, request.holder).is_some();

@@ -166,7 +166,7 @@ impl Ledger {
     ) -> Result<(Choice, Share, Generation), ChooseError> {
         let mut state = lock(&self.state);
         let choice = state.pool.choose(&request.to_pool(excluded))?;
-        let share = whole_or_part(request.network, request.mode, choice.device);
+        let share = whole_or_part(Some(request.network), request.mode, choice.device);
         let claim = self.claim_in(&mut state, share, request.holder, Origin::PoolPort)?;
         Ok((choice, share, claim))
     }

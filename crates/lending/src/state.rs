@@ -49,11 +49,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Whether a network's guests get a device whole, in that macvtap mode. A macvtap in private mode
-/// is a part of its device also where that is one guest's at a time.
+/// is a part of its device also where that is one guest's at a time. Of a network that nobody knows the
+/// mode alone says it.
 #[must_use]
-pub fn whole_or_part(network: &Network, mode: Option<DirectMode>, device: DeviceId) -> Share {
+pub fn whole_or_part(
+    network: Option<&Network>,
+    mode: Option<DirectMode>,
+    device: DeviceId,
+) -> Share {
     let lends_whole = matches!(
-        network.forward_mode(),
+        network.and_then(Network::forward_mode),
         Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough)
     );
     if lends_whole || mode == Some(DirectMode::Passthrough) {

@@ -18,7 +18,7 @@ impl Ledger {
         let free = lock(&self.state).pool.free(&network.name);
         let busy: BTreeMap<DeviceId, String> = (free.into_iter())
             .filter_map(|device| {
-                let usable = self.usable(whole_or_part(network, None, device));
+                let usable = self.usable(whole_or_part(Some(network), None, device));
                 let unusable = usable.err().map(|error| crate::chain(&error));
                 let reason = unusable.or_else(|| self.unbound(network, device));
                 Some((device, reason?))

@@ -132,12 +132,7 @@ impl Records {
     pub fn write<T: Serialize>(&self, id: impl Display, record: &T) -> Result<(), RecordError> {
         let (id, text) = self.text(&id, record)?;
         let _one_at_a_time = self.one_at_a_time();
-        self.put(&id, &text)?;
-        let mut owed = self.owed();
-        if !owed.is_empty() {
-            owed.remove(&id);
-        }
-        Ok(())
+        self.carry_out(&id, Some(&text))
     }
 
     /// As [`Records::write`], where what it tells is so, whether it can be written or not: one that can't
@@ -147,11 +142,7 @@ impl Records {
     /// The kernel refuses for now; an older record stands.
     pub fn settle<T: Serialize>(&self, id: impl Display, record: &T) -> Result<(), RecordError> {
         let (id, text) = self.text(&id, record)?;
-        let written = {
-            let _one_at_a_time = self.one_at_a_time();
-            self.put(&id, &text)
-        };
-        self.keep_owed(id, Some(text), written)
+        self.carry_out_or_owe(id, Some(text))
     }
 
     fn text<T: Serialize>(
@@ -172,23 +163,13 @@ impl Records {
         Ok((id, text))
     }
 
-    fn put(&self, id: &str, text: &[u8]) -> Result<(), RecordError> {
-        let path = self.path(id);
-        file::replace_file(&path, text).map_err(failed("write", &path))
-    }
-
     /// Removes a record, readable or not. Fine if there is none.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self, id: impl Display) -> Result<(), RecordError> {
-        let path = self.path(&id);
-        match file::check_id(&id.to_string()).and_then(|()| fs::remove_file(&path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        let _one_at_a_time = self.one_at_a_time();
+        self.carry_out(&id.to_string(), None)
     }
 
     /// As [`Records::remove`], where what it tells is over, whether the file can be removed or not: one
@@ -198,25 +179,35 @@ impl Records {
     /// # Errors
     /// The kernel refuses for now.
     pub fn discard(&self, id: impl Display) -> Result<(), RecordError> {
-        let id = id.to_string();
-        let removed = self.remove(&id);
-        self.keep_owed(id, None, removed)
+        self.carry_out_or_owe(id.to_string(), None)
     }
 
-    /// Keeps in mind what could not be done, or else tries all that is.
-    fn keep_owed(
-        &self,
-        id: String,
-        text: Option<Vec<u8>>,
-        done: Result<(), RecordError>,
-    ) -> Result<(), RecordError> {
-        match &done {
-            Ok(()) => {
-                self.owed().remove(&id);
-                self.retry_owed();
-            }
-            Err(_) => drop(self.owed().insert(id, text)),
+    /// Writes that text, or removes the record; what was owed of it is of the past then. One at a time.
+    fn carry_out(&self, id: &str, text: Option<&[u8]>) -> Result<(), RecordError> {
+        let path = self.path(id);
+        match text {
+            Some(text) => file::replace_file(&path, text).map_err(failed("write", &path))?,
+            None => match file::check_id(id).and_then(|()| fs::remove_file(&path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            },
         }
+        self.owed().remove(id);
+        Ok(())
+    }
+
+    /// The same; what could not be done is kept in mind, or else all that is so is tried.
+    fn carry_out_or_owe(&self, id: String, text: Option<Vec<u8>>) -> Result<(), RecordError> {
+        let one_at_a_time = self.one_at_a_time();
+        let done = self.carry_out(&id, text.as_deref());
+        if done.is_err() {
+            self.owed().insert(id, text);
+            return done;
+        }
+        drop(one_at_a_time);
+        self.retry_owed();
         done
     }
 
@@ -231,13 +222,8 @@ impl Records {
             let Some(text) = self.owed().get(&id).cloned() else {
                 continue;
             };
-            let done = match text {
-                Some(text) => self.put(&id, &text),
-                None => self.remove(&id),
-            };
-            match done {
-                Ok(()) => drop(self.owed().remove(&id)),
-                Err(error) => left.push((id, error)),
+            if let Err(error) = self.carry_out(&id, text.as_deref()) {
+                left.push((id, error));
             }
         }
         left

@@ -387,3 +387,17 @@ fn a_directory_that_somebody_removed_is_made_again() {
         .mode();
     assert_eq!(mode & 0o777, 0o700);
 }
+
+#[test]
+fn what_is_owed_is_not_written_after_it_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = open(&dir, "one", 1);
+    records.write("a", &THING).unwrap();
+    block(&records, "a");
+    records.settle("a", &THING).unwrap_err();
+    fs::remove_dir(path(&records, "a")).unwrap();
+    records.remove("a").unwrap();
+    assert!(records.retry_owed().is_empty());
+    records.settle("b", &THING).unwrap();
+    assert_eq!(names(records.directory()), ["b.json"]);
+}

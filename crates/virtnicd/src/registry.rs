@@ -34,6 +34,26 @@ pub(crate) enum Clash {
     Uuid(String),
 }
 
+impl Clash {
+    /// In libvirt's words, of a `kind` of object with that name and uuid.
+    pub(crate) fn words(&self, kind: &str, name: &str, uuid: Uuid) -> String {
+        match self {
+            Self::Name(other) => format!("{kind} '{name}' already exists with uuid {other}"),
+            Self::Uuid(other) => format!("{kind} '{other}' is already defined with uuid {uuid}"),
+        }
+    }
+}
+
+impl<T: Named> Objects<T> {
+    fn find(&self, name: &str, uuid: Uuid) -> Result<Option<&Arc<T>>, Clash> {
+        match (self.by_name.get(name), self.by_uuid.get(&uuid)) {
+            (Some(owner), _) if *owner != uuid => Err(Clash::Name(*owner)),
+            (None, Some(object)) => Err(Clash::Uuid(object.name().to_owned())),
+            (_, object) => Ok(object),
+        }
+    }
+}
+
 impl<T: Named> Registry<T> {
     pub(crate) fn new() -> Self {
         Self {
@@ -52,17 +72,18 @@ impl<T: Named> Registry<T> {
         make: impl FnOnce() -> Arc<T>,
     ) -> Result<Arc<T>, Clash> {
         let mut objects = write(&self.objects);
-        match (objects.by_name.get(name), objects.by_uuid.get(&uuid)) {
-            (Some(owner), _) if *owner != uuid => Err(Clash::Name(*owner)),
-            (None, Some(object)) => Err(Clash::Uuid(object.name().to_owned())),
-            (_, Some(object)) => Ok(Arc::clone(object)),
-            (_, None) => {
-                let object = make();
-                objects.by_name.insert(name.to_owned(), uuid);
-                objects.by_uuid.insert(uuid, Arc::clone(&object));
-                Ok(object)
-            }
+        if let Some(object) = objects.find(name, uuid)? {
+            return Ok(Arc::clone(object));
         }
+        let object = make();
+        objects.by_name.insert(name.to_owned(), uuid);
+        objects.by_uuid.insert(uuid, Arc::clone(&object));
+        Ok(object)
+    }
+
+    /// What would keep [`Registry::get_or_insert`] from that name and uuid.
+    pub(crate) fn clash(&self, name: &str, uuid: Uuid) -> Option<Clash> {
+        read(&self.objects).find(name, uuid).err()
     }
 
     /// Removes the object, if it is still the one that is known by its uuid.

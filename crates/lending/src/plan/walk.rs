@@ -236,7 +236,8 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             numa_nodes: &self.context.numa_nodes,
         };
         for (device, whole) in &self.taken.named {
-            let lends_whole = matches!(whole_or_part(network, mode, *device), Share::Whole(_));
+            let lends_whole =
+                matches!(whole_or_part(Some(network), mode, *device), Share::Whole(_));
             if *whole || lends_whole {
                 excluded.insert(*device, "the guest names it itself".to_owned());
             }

@@ -39,7 +39,6 @@ use rpc::{Code, Dom, Domain, DomainInfo, Error};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::registry::Clash;
 use crate::store::{self, StoredDefinition};
 
 pub(crate) use bandwidth::interface_bandwidth;
@@ -196,14 +195,7 @@ impl Daemon {
                 .guests
                 .get_or_insert(name, *uuid, || owner::make(self, name, *uuid));
             let handle = made.map_err(|clash| {
-                let detail = match clash {
-                    Clash::Name(other) => {
-                        format!("domain '{name}' already exists with uuid {other}")
-                    }
-                    Clash::Uuid(other) => {
-                        format!("domain '{other}' is already defined with uuid {uuid}")
-                    }
-                };
+                let detail = clash.words("domain", name, *uuid);
                 Error::new(Code::OperationFailed, QEMU, detail)
             })?;
             // Forgotten meanwhile, it is a new one.

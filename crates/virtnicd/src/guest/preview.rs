@@ -16,7 +16,9 @@ impl Daemon {
     /// The plan of a guest's start. Asks the host, changes nothing; blocks.
     pub(crate) fn plan_report(&self, of: &PlanOf) -> Result<PlanReport> {
         let (domain, running) = self.guest_to_plan(of)?;
-        let clash = self.clash_of(&domain);
+        // Another guest that has its name or identity: it could be neither defined nor created.
+        let clash = self.guests.clash(&domain.name, domain.uuid);
+        let clash = clash.map(|clash| clash.words("domain", &domain.name, domain.uuid));
         let mut trial = self.lender.trial(domain.uuid);
         let context = self.plan_context(&domain);
         let plan = lending::plan(&domain, &mut trial, self, &context);
@@ -39,29 +41,6 @@ impl Daemon {
             devices: (devices.map(|device| self.planned_device(&domain, device))).collect(),
             guest: domain.name,
         })
-    }
-
-    /// Another guest that has its name or identity, so that it could be neither defined nor created.
-    fn clash_of(&self, domain: &conf::Domain) -> Option<String> {
-        let by_name = self
-            .guests
-            .by_name(&domain.name)
-            .filter(|one| one.is_known());
-        let by_uuid = self
-            .guests
-            .by_uuid(domain.uuid)
-            .filter(|one| one.is_known());
-        match (by_name, by_uuid) {
-            (Some(other), _) if other.uuid != domain.uuid => Some(format!(
-                "domain '{}' already exists with uuid {}",
-                domain.name, other.uuid
-            )),
-            (_, Some(other)) if other.name != domain.name => Some(format!(
-                "domain '{}' is already defined with uuid {}",
-                other.name, domain.uuid
-            )),
-            _ => None,
-        }
     }
 
     fn guest_to_plan(&self, of: &PlanOf) -> Result<(conf::Domain, bool)> {

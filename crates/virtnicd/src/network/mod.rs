@@ -28,7 +28,7 @@ use owner::{NetworkState, Work};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
-use crate::registry::{Clash, Named};
+use crate::registry::Named;
 
 const DOMAIN: Domain = Domain::Network;
 
@@ -223,20 +223,24 @@ impl Daemon {
         handle.request(start).await
     }
 
-    /// Whether a network runs without a record; with `write`, one is written, and what came of that
-    /// is told.
-    pub(crate) async fn check_record(
-        self: &Arc<Self>,
-        handle: &NetworkHandle,
-        write: bool,
-    ) -> Result<Option<Option<Result<()>>>> {
+    /// Whether a network runs without a record.
+    pub(crate) async fn lacks_record(self: &Arc<Self>, handle: &NetworkHandle) -> Result<bool> {
         let daemon = Arc::clone(self);
         let check = move |state: &mut NetworkState| {
             let running = state.active.as_ref();
-            let missing = running.filter(|active| !daemon.records.networks.has(active.uuid));
-            Ok(missing.map(|active| write.then(|| daemon.record_network(active))))
+            Ok(running.is_some_and(|active| !daemon.records.networks.has(active.uuid)))
         };
         handle.request(check).await
+    }
+
+    /// Records what runs once more.
+    pub(crate) async fn record_running(self: &Arc<Self>, handle: &NetworkHandle) -> Result<()> {
+        let daemon = Arc::clone(self);
+        let record = move |state: &mut NetworkState| match &state.active {
+            Some(active) => daemon.record_network(active),
+            None => Ok(()),
+        };
+        handle.request(record).await
     }
 
     /// Stops a network. Guests keep the devices that they have from it.
@@ -377,14 +381,7 @@ impl Daemon {
                 .networks
                 .get_or_insert(name, *uuid, || owner::make(self, name, *uuid));
             let handle = made.map_err(|clash| {
-                let detail = match clash {
-                    Clash::Name(other) => {
-                        format!("network '{name}' already exists with uuid {other}")
-                    }
-                    Clash::Uuid(other) => {
-                        format!("network '{other}' is already defined with uuid {uuid}")
-                    }
-                };
+                let detail = clash.words("network", name, *uuid);
                 Error::new(Code::OperationFailed, DOMAIN, detail)
             })?;
             let (daemon, network) = (Arc::clone(self), Arc::clone(network));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use assign::{Generation, Origin};
-use conf::{DirectMode, Network, NetworkPort, Plug, Uuid};
+use conf::{ForwardMode, Network, NetworkPort, Plug, Uuid};
 use lending::{
     PlannedPort, PoolRequest, PortSource, Share, check_bridge, device_named, port_holder,
     whole_or_part,
@@ -135,7 +135,7 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        if port.plug.is_none() && object.lends_host_devices() {
+        if port.plug.is_none() && network.forward_mode() == Some(ForwardMode::Hostdev) {
             lending::check_host_port(&port).map_err(|error| fault::lending::wish(&error))?;
         }
         let holder = port_holder(Some(&network), &port);
@@ -228,11 +228,7 @@ impl Daemon {
             Plug::Direct { dev, mode } => {
                 let device = block_in_place(|| device_named(&*self.host, dev))
                     .map_err(fault::host(DOMAIN))?;
-                Ok(Some(match network {
-                    Some(network) => whole_or_part(network, Some(*mode), device),
-                    None if *mode == DirectMode::Passthrough => Share::Whole(device),
-                    None => Share::Part(device),
-                }))
+                Ok(Some(whole_or_part(network, Some(*mode), device)))
             }
             Plug::Bridge { .. } | Plug::Network { .. } => Ok(None),
         }

@@ -10,42 +10,15 @@ use tokio::task::block_in_place;
 use crate::daemon::Daemon;
 use crate::fault;
 use crate::guest::{BarredGuest, RecordSubject, Request, UnreadRecord};
+use crate::network::NetworkHandle;
 use crate::registry::Named as _;
-
-/// A record that somebody removed, and what came of writing it again.
-fn missing_record(
-    kind: &str,
-    name: &str,
-    guest: Option<String>,
-    written: Option<Result<(), rpc::Error>>,
-) -> Difference {
-    let (outcome, remedy) = match written {
-        Some(Ok(())) => (Outcome::Mended, "it was written again"),
-        Some(Err(error)) => (
-            Outcome::Failed(error.message().to_owned()),
-            "write it again",
-        ),
-        None => (Outcome::Left, "write it again"),
-    };
-    Difference {
-        device: None,
-        guest,
-        what: format!(
-            "the record of {kind} {name} is not there: the next virtnicd would not know of it"
-        ),
-        cause: "somebody removed it".to_owned(),
-        remedy: remedy.to_owned(),
-        safe: true,
-        outcome,
-    }
-}
 
 /// How a record comes to be unreadable.
 const DAMAGED: &str = "a file that was damaged, or that another release wrote";
 
 impl Daemon {
     /// Every difference; with `apply`, those that are safe to mend are mended first, one after the
-    /// other. Asks the kernel, so it blocks.
+    /// other.
     pub(in crate::dispatch) async fn reconcile(self: &Arc<Self>, apply: bool) -> Vec<Difference> {
         let mut all = self.missing_records(apply).await;
         all.extend(block_in_place(|| self.compare(apply)));
@@ -57,24 +30,20 @@ impl Daemon {
         let mut missing = Vec::new();
         for network in self.known_networks() {
             // One that is being stopped has no record already: its owner knows.
-            let is_missing = !self.records.networks.has(network.uuid());
-            if is_missing && let Ok(Some(written)) = self.check_record(&network, apply).await {
+            let is_missing = block_in_place(|| !self.records.networks.has(network.uuid()));
+            if is_missing && let Ok(true) = self.lacks_record(&network).await {
+                let written = match apply {
+                    true => Some(self.record_running(&network).await),
+                    false => None,
+                };
                 missing.push(missing_record("network", network.name(), None, written));
             }
-            for entry in self.ports_of(&network).unwrap_or_default() {
-                let port = entry.port.uuid;
-                if self.records.ports.has(port) || self.port(&network, port).is_err() {
-                    continue;
-                }
-                let written =
-                    apply.then(|| block_in_place(|| self.record_port_again(&network, port)));
-                let guest = Some(entry.port.owner_name);
-                missing.push(missing_record("port", &port.to_string(), guest, written));
-            }
+            missing.extend(block_in_place(|| self.missing_ports(&network, apply)));
         }
         for guest in self.known_guests() {
-            if !guest.is_at_rest() || self.records.domains.has(guest.uuid()) || !guest.is_at_rest()
-            {
+            // Asked twice: one that is ended meanwhile has none, and is not at rest any more.
+            let has_record = || block_in_place(|| self.records.domains.has(guest.uuid()));
+            if !guest.is_at_rest() || has_record() || !guest.is_at_rest() {
                 continue;
             }
             let written = match apply {
@@ -87,6 +56,22 @@ impl Daemon {
         missing
     }
 
+    fn missing_ports(&self, network: &NetworkHandle, apply: bool) -> Vec<Difference> {
+        let mut missing = Vec::new();
+        for entry in self.ports_of(network).unwrap_or_default() {
+            let port = entry.port.uuid;
+            // One that is removed meanwhile has none, and is out of sight.
+            if self.records.ports.has(port) || self.port(network, port).is_err() {
+                continue;
+            }
+            let written = apply.then(|| self.record_port_again(network, port));
+            let guest = Some(entry.port.owner_name);
+            missing.push(missing_record("port", &port.to_string(), guest, written));
+        }
+        missing
+    }
+
+    /// The kernel, the journal and what is barred. Blocks.
     fn compare(&self, apply: bool) -> Vec<Difference> {
         // Asked before anything is mended: what such a guest had goes with its record.
         let barred: Vec<_> = (self.barred.all().into_iter())
@@ -102,7 +87,7 @@ impl Daemon {
         let barred: Vec<_> = barred.collect();
         let unread = self.barred.unread();
         let unread = unread.iter().map(unread_difference);
-        let undone = self.discarded_differences(apply);
+        let owed = self.owed_differences(apply);
         let found = self.lender.differences(|guest| self.may_run(guest));
         let told: Vec<_> = barred.iter().map(|one| one.what.clone()).collect();
         let found = found.iter().filter(|one| !told.contains(&one.to_string()));
@@ -110,12 +95,12 @@ impl Daemon {
             let outcome = mended(&self.lender, difference, apply);
             self.difference(difference, outcome)
         });
-        let of_records = barred.into_iter().chain(unread).chain(undone);
+        let of_records = barred.into_iter().chain(unread).chain(owed);
         of_records.chain(found).collect()
     }
 
-    /// Records of what is over that could not be removed; told while that is so.
-    fn discarded_differences(&self, apply: bool) -> Vec<Difference> {
+    /// Records that could not be written or removed; told while that is so.
+    fn owed_differences(&self, apply: bool) -> Vec<Difference> {
         let kinds = [
             ("network", &self.records.networks),
             ("port", &self.records.ports),
@@ -262,6 +247,34 @@ impl Daemon {
             | D::LeftSettings { .. }
             | D::Unknown { .. } => None,
         }
+    }
+}
+
+/// A record that somebody removed, and what came of writing it again, if that was asked for.
+fn missing_record(
+    kind: &str,
+    name: &str,
+    guest: Option<String>,
+    written: Option<fault::Result<()>>,
+) -> Difference {
+    let (outcome, remedy) = match written {
+        Some(Ok(())) => (Outcome::Mended, "it was written again"),
+        Some(Err(error)) => {
+            let why = error.message().to_owned();
+            (Outcome::Failed(why), "write it again")
+        }
+        None => (Outcome::Left, "write it again"),
+    };
+    Difference {
+        device: None,
+        guest,
+        what: format!(
+            "the record of {kind} {name} is not there: the next virtnicd would not know of it"
+        ),
+        cause: "somebody removed it".to_owned(),
+        remedy: remedy.to_owned(),
+        safe: true,
+        outcome,
     }
 }
 

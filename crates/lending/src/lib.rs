@@ -37,7 +37,7 @@ pub use ledger::{Chosen, Ledger, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
     DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, PlanContext, PlannedDevice,
-    PlannedPort, plan,
+    PlannedPort, plan, plan_device,
 };
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};

@@ -196,6 +196,30 @@ pub fn plan<C: Claims>(
     plan
 }
 
+/// Plans one device that is to be plugged into a running guest, whose document has it already, with its
+/// alias. What the guest has otherwise is lent, and not looked at. Asks the host; blocks.
+pub fn plan_device<C: Claims>(
+    domain: &Domain,
+    subject: Subject,
+    place: usize,
+    excluded: BTreeMap<DeviceId, String>,
+    claims: &mut C,
+    networks: &impl Networks,
+    context: &PlanContext,
+) -> Option<DevicePlan> {
+    let networks = Snapshot::of(domain, networks);
+    let mut device = document::device_at(domain, subject, place)?;
+    let mut walk = Walk {
+        domain,
+        claims,
+        networks: &networks,
+        context,
+        taken: Taken::default(),
+    };
+    walk.step(&mut device, excluded);
+    Some(device)
+}
+
 impl GuestPlan {
     /// Plans one device anew, the others staying as they are; those of `excluded` are not chosen,
     /// with what is wrong with each. Its earlier claim is over. Asks the host; blocks.
@@ -268,6 +292,15 @@ impl GuestPlan {
 }
 
 impl DevicePlan {
+    /// Writes into the document what was resolved of this device.
+    pub fn apply_to(&self, domain: &mut Domain) {
+        if self.attachment.subject == Subject::Interface
+            && let Some(interface) = domain.devices.interfaces.get_mut(self.place)
+        {
+            interface.actual = self.planned().and_then(PlannedDevice::actual);
+        }
+    }
+
     /// What it gets, if it gets something.
     #[must_use]
     pub fn planned(&self) -> Option<&PlannedDevice> {

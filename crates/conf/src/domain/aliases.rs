@@ -11,11 +11,7 @@ impl Domain {
     /// Gives every device of a guest that is to start its alias. A user's own (`ua-…`) stays. An
     /// interface that was resolved to a host device counts as one.
     pub fn assign_aliases(&mut self) {
-        let controllers = self.devices.controllers.iter();
-        let narrow: HashSet<u32> = controllers
-            .filter(|c| c.kind == "scsi" && c.model.as_deref() == Some("lsilogic"))
-            .map(|controller| controller.index)
-            .collect();
+        let narrow = self.narrow_controllers();
         for disk in &mut self.devices.disks {
             let alias = disk_alias(disk, &narrow);
             set(&mut disk.info, alias);
@@ -72,6 +68,24 @@ impl Domain {
             set(&mut balloon.info, "balloon0".to_owned());
         }
         self.assign_other_aliases(hostdevs);
+    }
+
+    /// SCSI controllers whose disks have no target, by index.
+    fn narrow_controllers(&self) -> HashSet<u32> {
+        let controllers = self.devices.controllers.iter();
+        controllers
+            .filter(|c| c.kind == "scsi" && c.model.as_deref() == Some("lsilogic"))
+            .map(|controller| controller.index)
+            .collect()
+    }
+
+    /// The alias of one disk.
+    pub(super) fn name_disk(&mut self, at: usize) {
+        let narrow = self.narrow_controllers();
+        if let Some(disk) = self.devices.disks.get_mut(at) {
+            let alias = disk_alias(disk, &narrow);
+            set(&mut disk.info, alias);
+        }
     }
 
     fn assign_other_aliases(&mut self, mut hostdevs: usize) {

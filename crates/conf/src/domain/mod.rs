@@ -4,6 +4,7 @@ mod addresses;
 mod aliases;
 mod cpu;
 pub(crate) mod defaults;
+mod device;
 mod devices;
 pub(crate) mod info;
 mod number_set;
@@ -21,7 +22,9 @@ mod write_devices;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use addresses::DeviceRef;
 pub use cpu::{Cpu, CpuModel, CpuTopology};
+pub use device::{AlreadyThere, Device, FindError, is_multifunction};
 pub use devices::*;
 pub use info::{DeviceInfo, GuestAddress, Rom};
 pub use number_set::{NumberSet, ParseNumberSetError};

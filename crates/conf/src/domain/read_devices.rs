@@ -48,7 +48,7 @@ impl Devices {
         Ok(devices)
     }
 
-    fn read_child(&mut self, child: Element<'_>, origin: Origin) -> Result<(), Error> {
+    pub(super) fn read_child(&mut self, child: Element<'_>, origin: Origin) -> Result<(), Error> {
         match child.name() {
             "emulator" => {
                 let path = child.text();

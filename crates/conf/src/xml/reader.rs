@@ -120,7 +120,16 @@ impl<'t> Document<'t> {
         name: &str,
         read: impl FnOnce(Element<'d>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let root = self.root_named(name)?;
+        self.root_named(name)?;
+        self.read_any_definition(read)
+    }
+
+    /// The same, whatever its outermost element is.
+    pub(crate) fn read_any_definition<'d, T>(
+        &'d self,
+        read: impl FnOnce(Element<'d>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let root = self.root();
         match (read(root), root.check_namespaces(namespace::PLACES)) {
             (read, Ok(())) => read,
             (Ok(_), Err(error)) => Err(error),

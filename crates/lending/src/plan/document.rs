@@ -16,36 +16,50 @@ use crate::refusal::GuestObstacle;
 pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePlan> {
     let named = with_aliases(domain, networks);
     let interfaces = named.devices.interfaces.iter().enumerate();
-    let interfaces = interfaces.map(|(place, interface)| {
-        let network = match &interface.source {
-            InterfaceSource::Network { network, .. } => Some(network.clone()),
-            _ => None,
-        };
-        let alias = interface.info.alias.as_deref();
-        let mut device = device(Subject::Interface, place, alias, interface.teaming.as_ref());
-        device.name = format!("interface {}", interface.mac);
-        device.attachment.mac = Some(interface.mac);
-        device.network = network;
-        device
-    });
+    let interfaces = interfaces.map(|(place, interface)| of_interface(place, interface));
     // A guest that has others is refused as a whole.
     let all = named.devices.hostdevs.iter().enumerate();
     let lent: Vec<_> = all.filter(|(_, one)| !is_usb(one)).collect();
-    let hostdevs = lent.iter().map(|&(place, hostdev)| {
-        let alias = hostdev.info.alias.as_deref();
-        let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
-        device.name = match &hostdev.source {
-            HostSource::Pci(address) => format!("hostdev {address}"),
-            HostSource::NetDevice(name) => format!("hostdev {name}"),
-            HostSource::Usb(_) => "hostdev".to_owned(),
-        };
-        device
-    });
+    let hostdevs = lent
+        .iter()
+        .map(|&(place, hostdev)| of_host_device(place, hostdev));
     let mut devices: Vec<_> = interfaces.chain(hostdevs).collect();
     let teamings = (named.devices.interfaces.iter().map(|one| &one.teaming))
         .chain(lent.iter().map(|(_, one)| &one.teaming));
     pair(&mut devices, teamings);
     devices
+}
+
+/// One device of a document in which it has its alias.
+pub(super) fn device_at(domain: &Domain, subject: Subject, place: usize) -> Option<DevicePlan> {
+    let devices = &domain.devices;
+    match subject {
+        Subject::Interface => Some(of_interface(place, devices.interfaces.get(place)?)),
+        Subject::HostDevice => Some(of_host_device(place, devices.hostdevs.get(place)?)),
+    }
+}
+
+fn of_interface(place: usize, interface: &Interface) -> DevicePlan {
+    let alias = interface.info.alias.as_deref();
+    let mut device = device(Subject::Interface, place, alias, interface.teaming.as_ref());
+    device.name = format!("interface {}", interface.mac);
+    device.attachment.mac = Some(interface.mac);
+    device.network = match &interface.source {
+        InterfaceSource::Network { network, .. } => Some(network.clone()),
+        _ => None,
+    };
+    device
+}
+
+fn of_host_device(place: usize, hostdev: &HostDevice) -> DevicePlan {
+    let alias = hostdev.info.alias.as_deref();
+    let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
+    device.name = match &hostdev.source {
+        HostSource::Pci(address) => format!("hostdev {address}"),
+        HostSource::NetDevice(name) => format!("hostdev {name}"),
+        HostSource::Usb(_) => "hostdev".to_owned(),
+    };
+    device
 }
 
 fn device(

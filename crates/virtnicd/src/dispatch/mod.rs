@@ -7,7 +7,9 @@ mod room;
 
 use std::sync::Arc;
 
-use rpc::flags::{CreateDomain, DestroyDomain, MonitorCommand, ShowXml, StartDomain, TakeXml};
+use rpc::flags::{
+    CreateDomain, DestroyDomain, ModifyDevice, MonitorCommand, ShowXml, StartDomain, TakeXml,
+};
 use rpc::server::{Call, Connection, Service};
 use rpc::{Listing, Reply, Request};
 use tokio::task::block_in_place;
@@ -268,6 +270,21 @@ impl Service for Api {
             DomainGetInterfaceParameters(args) => guest::interface_bandwidth(&*daemon.guest(&args.dom)?, &args)?,
             DomainSetInterfaceParameters(args) => {
                 daemon.set_interface_bandwidth(&*daemon.guest(&args.dom)?, &args).await?;
+            },
+            DomainAttachDevice(args) => {
+                guest::attach_device(&*daemon.guest(&args.dom)?, &args.xml, ModifyDevice::LIVE).await?;
+            },
+            DomainAttachDeviceFlags(args) => {
+                guest::attach_device(&*daemon.guest(&args.dom)?, &args.xml, args.flags).await?;
+            },
+            DomainDetachDevice(args) => {
+                guest::detach_device(&*daemon.guest(&args.dom)?, &args.xml, ModifyDevice::LIVE).await?;
+            },
+            DomainDetachDeviceFlags(args) => {
+                guest::detach_device(&*daemon.guest(&args.dom)?, &args.xml, args.flags).await?;
+            },
+            DomainDetachDeviceAlias(args) => {
+                guest::detach_alias(&*daemon.guest(&args.dom)?, args.alias, args.flags).await?;
             },
             DomainUpdateDeviceFlags(args) => guest::update_device(&*daemon.guest(&args.dom)?, &args).await?,
             DomainOpenConsole(args) => daemon.open_console(

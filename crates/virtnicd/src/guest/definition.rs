@@ -17,10 +17,23 @@ use crate::store::StoredDefinition;
 /// A definition that is being written or removed.
 pub(super) struct Write {
     pub(super) what: WriteWhat,
-    pub(super) work: JoinHandle<io::Result<()>>,
+    /// What is kept, where that was made on the way.
+    pub(super) work: JoinHandle<std::result::Result<Option<Arc<conf::Domain>>, Unwritten>>,
     pub(super) reply: Option<Reply>,
     /// What was changed beside it in what runs, to be taken back if this fails.
     pub(super) change: Option<Box<LiveChange>>,
+}
+
+/// Why nothing was written.
+pub(super) enum Unwritten {
+    File(io::Error),
+    Refused(Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
 }
 
 /// What is done to it.
@@ -35,6 +48,11 @@ pub(super) enum WriteWhat {
     TakeIn(Arc<StoredDefinition>, Arc<conf::Domain>),
     /// It is kept, a part of it changed.
     Keep(Arc<conf::Domain>),
+    /// A device is added to it.
+    Attach {
+        defined: Arc<conf::Domain>,
+        device: Arc<conf::Device>,
+    },
     /// It is forgotten.
     Undefine,
     /// It is marked to start with the host, or not.
@@ -51,42 +69,36 @@ impl Write {
     ) -> Self {
         // Until it is done no other daemon has the root.
         let (daemon, name) = (Arc::clone(daemon), handle.name.clone());
+        let text = |domain: &conf::Domain| domain.to_xml_with_secrets(Form::Inactive);
         let work = match &what {
             WriteWhat::Define {
                 domain,
                 is_new: true,
             } => {
                 let domain = Arc::clone(domain);
-                tokio::task::spawn_blocking(move || {
-                    daemon
-                        .domain_store
-                        .write_new(&name, &domain.to_xml_with_secrets(Form::Inactive))
-                })
+                spawn(move || Ok(daemon.domain_store.write_new(&name, &text(&domain))?))
             }
             WriteWhat::Define { domain, .. } | WriteWhat::Keep(domain) => {
                 let domain = Arc::clone(domain);
+                spawn(move || Ok(daemon.domain_store.write(&name, &text(&domain))?))
+            }
+            WriteWhat::Attach { defined, device } => {
+                let (defined, device) = (Arc::clone(defined), Arc::clone(device));
                 tokio::task::spawn_blocking(move || {
-                    daemon
-                        .domain_store
-                        .write(&name, &domain.to_xml_with_secrets(Form::Inactive))
+                    let changed = daemon.definition_with(&defined, &device);
+                    let changed = changed.map_err(Unwritten::Refused)?;
+                    daemon.domain_store.write(&name, &text(&changed))?;
+                    Ok(Some(Arc::new(changed)))
                 })
             }
             WriteWhat::TakeIn(found, domain) => {
                 let (found, domain) = (Arc::clone(found), Arc::clone(domain));
-                tokio::task::spawn_blocking(move || {
-                    daemon.domain_store.take_in(
-                        &found,
-                        &name,
-                        &domain.to_xml_with_secrets(Form::Inactive),
-                    )
-                })
+                spawn(move || Ok(daemon.domain_store.take_in(&found, &name, &text(&domain))?))
             }
-            WriteWhat::Undefine => {
-                tokio::task::spawn_blocking(move || daemon.domain_store.remove(&name))
+            WriteWhat::Undefine => spawn(move || Ok(daemon.domain_store.remove(&name)?)),
+            &WriteWhat::Autostart(wanted) => {
+                spawn(move || Ok(daemon.domain_store.set_autostart(&name, wanted)?))
             }
-            &WriteWhat::Autostart(wanted) => tokio::task::spawn_blocking(move || {
-                daemon.domain_store.set_autostart(&name, wanted)
-            }),
         };
         Self {
             what,
@@ -97,13 +109,26 @@ impl Write {
     }
 
     /// Why it is not on the disk.
-    pub(super) fn error(&self, name: &str, error: io::Error) -> Error {
+    pub(super) fn error(&self, name: &str, error: Unwritten) -> Error {
+        let error = match error {
+            Unwritten::File(error) => error,
+            Unwritten::Refused(error) => return error,
+        };
         let what = match self.what {
-            WriteWhat::Define { .. } | WriteWhat::Keep(_) => format!("can't keep guest '{name}'"),
+            WriteWhat::Define { .. } | WriteWhat::Keep(_) | WriteWhat::Attach { .. } => {
+                format!("can't keep guest '{name}'")
+            }
             WriteWhat::TakeIn(..) => format!("the definition of guest '{name}' is not taken in"),
             WriteWhat::Undefine => format!("can't forget guest '{name}'"),
             WriteWhat::Autostart(_) => format!("can't mark guest '{name}'"),
         };
         fault::file(QEMU, what)(error)
     }
+}
+
+/// Writes, and makes nothing new on the way.
+fn spawn(
+    write: impl FnOnce() -> std::result::Result<(), Unwritten> + Send + 'static,
+) -> JoinHandle<std::result::Result<Option<Arc<conf::Domain>>, Unwritten>> {
+    tokio::task::spawn_blocking(move || write().map(|()| None))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use assign::Generation;
 use lending::{Attachment, PortId};
 use qemu::Exit;
+use rpc::Error;
 
 use super::QEMU;
 use super::control::control;
@@ -71,4 +72,12 @@ pub(super) async fn give_back(
         Ok(given) => given.map_err(|error| fault::chain(&error)),
         Err(error) => Err(format!("giving {claim} back: {error}")),
     }
+}
+
+/// An error, with what could not be undone after it.
+pub(super) fn and_left_behind(error: Error, left: &[String]) -> Error {
+    if left.is_empty() {
+        return error;
+    }
+    error.followed_by(&format!("\nNot undone: {}", left.join("; ")))
 }

@@ -1,7 +1,10 @@
 //! What QEMU tells of a guest: told to clients, and followed.
 
 use qemu::{GuestEvent, GuestState, PauseReason};
-use rpc::{DomainChange, DomainDeviceRemoved, DomainLifecycle, DomainRebooted, MonitorEvent};
+use rpc::{
+    DomainChange, DomainDeviceAdded, DomainDeviceRemovalFailed, DomainDeviceRemoved,
+    DomainLifecycle, DomainRebooted, MonitorEvent,
+};
 
 use super::owner::Owner;
 
@@ -29,6 +32,9 @@ impl Owner {
             }
             GuestEvent::DeviceDeleted { alias } => {
                 self.deleted.insert(alias);
+            }
+            GuestEvent::UnplugRefused { alias } => {
+                self.refused.insert(alias);
             }
             GuestEvent::DevicesChanged => self.is_stocked = false,
             GuestEvent::Qmp(event) => {
@@ -60,6 +66,21 @@ impl Owner {
         self.daemon
             .events
             .tell(DomainDeviceRemoved { dom, dev_alias });
+    }
+}
+
+/// News of a guest's devices.
+impl Owner {
+    pub(super) fn tell_added(&self, dev_alias: String) {
+        let dom = self.handle.dom();
+        self.daemon
+            .events
+            .tell(DomainDeviceAdded { dom, dev_alias });
+    }
+
+    pub(super) fn tell_kept(&self, dev_alias: String) {
+        let dom = self.handle.dom();
+        (self.daemon.events).tell(DomainDeviceRemovalFailed { dom, dev_alias });
     }
 }
 

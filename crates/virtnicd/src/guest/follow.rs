@@ -4,18 +4,31 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use conf::DeviceRef;
 use lending::{Attachment, AttachmentState, Creditor, PortId};
 
 use super::QEMU;
 use super::handle::{GuestHandle, Run};
-use super::{end, record, rx_filter};
+use super::{end, record, rx_filter, unplug};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::fault;
 
 /// Stands for all filters; no alias is empty.
 pub(super) const ALL: &str = "";
 /// Stands for what is owed; no alias is empty.
 pub(super) const OWED: &str = "";
+
+/// What QEMU told.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Devices that it let go.
+    pub(super) deleted: BTreeSet<String>,
+    /// Devices that the guest refused to let go.
+    pub(super) refused: BTreeSet<String>,
+    /// Network cards whose filters changed.
+    pub(super) filters: BTreeSet<String>,
+}
 
 /// What became of it.
 pub(super) struct Followed {
@@ -23,6 +36,8 @@ pub(super) struct Followed {
     pub(super) domain: conf::Domain,
     /// Devices that are out of the guest, by alias.
     pub(super) removed: Vec<String>,
+    /// Devices that stay, as the guest will have it.
+    pub(super) refused: BTreeSet<String>,
 }
 
 /// Takes back what QEMU let go of, and asks again for what it still held; then follows filters.
@@ -30,24 +45,36 @@ pub(super) async fn follow(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
     run: &Run,
-    deleted: BTreeSet<String>,
-    filters: BTreeSet<String>,
+    news: News,
 ) -> Followed {
     let mut run = run.clone();
     let mut removed = Vec::new();
+    let News {
+        deleted,
+        refused,
+        filters,
+    } = news;
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
-        if is_host_device(daemon, &run, alias) {
-            let its = run.attachments.iter_mut();
-            let mut its = its.filter(|one| one.alias == *alias);
-            if let Some(attachment) = its.next() {
-                attachment.state = AttachmentState::Owed(Creditor::Host);
-            }
-            let devices = &mut run.domain.devices;
-            let is_it = |info: &conf::DeviceInfo| info.alias.as_ref() == Some(alias);
-            devices.interfaces.retain(|one| !is_it(&one.info));
-            devices.hostdevs.retain(|one| !is_it(&one.info));
+        remove_netdev(handle, &run, alias).await;
+        unplug::mark(
+            &mut run.attachments,
+            alias,
+            AttachmentState::Owed(Creditor::Host),
+        );
+        if let Some(place) = run.domain.find_alias(alias)
+            && is_pluggable(place)
+        {
+            run.domain.remove_device(place);
         }
         removed.push(alias.clone());
+    }
+    for alias in refused.difference(&deleted) {
+        let is_asked = |one: &Attachment| one.state == AttachmentState::Unplugging;
+        if super::attachment::by_alias(&run.attachments, alias).is_some_and(is_asked) {
+            unplug::mark(&mut run.attachments, alias, AttachmentState::Plugged);
+            record::write_or_warn(daemon, handle, &run).await;
+        }
+        tracing::warn!(guest = handle.name, device = alias, "the guest keeps it");
     }
     if !deleted.is_empty() {
         // First what the guest has lost, then what the host gets back.
@@ -60,15 +87,36 @@ pub(super) async fn follow(
     Followed {
         attachments: run.attachments,
         domain: run.domain,
+        refused: refused.difference(&deleted).cloned().collect(),
         removed,
     }
 }
 
-/// Whether the guest has a function of the host by that name, which goes back when QEMU lets go of it.
-fn is_host_device(daemon: &Daemon, run: &Run, alias: &str) -> bool {
-    super::attachment::by_alias(&run.attachments, alias)
-        .and_then(|attachment| daemon.lender.find(attachment.claim?))
-        .is_some_and(|line| line.kind == Some(assign::Kind::Hostdev))
+/// Whether such a device is one that comes and goes; the ends of others are not ours to follow.
+fn is_pluggable(place: DeviceRef) -> bool {
+    matches!(
+        place,
+        DeviceRef::Interface(_) | DeviceRef::Hostdev(_) | DeviceRef::Disk(_)
+    )
+}
+
+/// Takes the host's side of a network card away whose guest's side is gone.
+async fn remove_netdev(handle: &GuestHandle, run: &Run, alias: &str) {
+    let Some(DeviceRef::Interface(at)) = run.domain.find_alias(alias) else {
+        return;
+    };
+    if run.domain.devices.interfaces[at].is_hostdev() {
+        return;
+    }
+    if let Err(error) = run.machine.remove_netdev(alias).await {
+        let error = fault::chain(&error);
+        tracing::warn!(
+            guest = handle.name,
+            device = alias,
+            error,
+            "QEMU keeps its end of it"
+        );
+    }
 }
 
 /// Takes back all that is owed to the host, as far as QEMU has closed it.

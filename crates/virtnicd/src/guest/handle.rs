@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::change::Edit;
 use super::console::Consoles;
+use super::hotplug::Meant;
 use super::life::Life;
 use super::{DOMAIN, QEMU, control};
 use crate::affect::Subject;
@@ -107,6 +108,18 @@ pub(crate) enum Request {
     Resume,
     /// Change what runs, the definition, or both.
     Change { flags: Affect, edit: Edit },
+    /// Add a device to what runs, the definition, or both.
+    Attach {
+        flags: Affect,
+        device: Arc<conf::Device>,
+    },
+    /// Take a device from what runs, the definition, or both.
+    Detach {
+        flags: Affect,
+        meant: Meant,
+        /// For the guest, as long as clients wait.
+        waits: bool,
+    },
     /// Keep a definition.
     Define(Arc<conf::Domain>),
     /// Know a definition that was found on the disk, if none is known.

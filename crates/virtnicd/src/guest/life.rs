@@ -37,6 +37,8 @@ pub(crate) enum Job {
     TakeStock,
     /// It is halted, let run, or changed.
     Control,
+    /// A device is plugged in, or asked back.
+    Plug,
     /// What QEMU told is followed: a device that it let go, a receive filter.
     Follow,
     /// Its devices are taken back.
@@ -136,11 +138,12 @@ mod tests {
         Life::Running,
         Life::Ending,
     ];
-    const JOBS: [Job; 6] = [
+    const JOBS: [Job; 7] = [
         Job::None,
         Job::Start,
         Job::TakeStock,
         Job::Control,
+        Job::Plug,
         Job::Follow,
         Job::CleanUp,
     ];

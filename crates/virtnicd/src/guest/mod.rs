@@ -15,6 +15,7 @@ mod end;
 mod events;
 mod follow;
 mod handle;
+mod hotplug;
 mod interface;
 mod life;
 mod links;
@@ -22,12 +23,14 @@ mod metadata;
 mod numa;
 mod owner;
 mod plan;
+mod plug;
 mod preview;
 mod record;
 mod rx_filter;
 mod start;
 mod stats;
 mod stock;
+mod unplug;
 mod update_device;
 
 use std::sync::Arc;
@@ -44,6 +47,7 @@ use crate::store::{self, StoredDefinition};
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
 pub(crate) use handle::{GuestHandle, Request};
+pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
 
@@ -331,17 +335,18 @@ impl Daemon {
         domain.fill_defaults_with(&lends);
         domain.os.machine = self.machine(&domain.os.machine).to_owned();
         domain.validate().map_err(fault::document(QEMU))?;
-        // A device that is not there (yet) is taken for PCI Express, as nearly all are.
-        let is_express = |address| {
-            self.host
-                .pci_device(address)
-                .map_or(true, |device| device.is_express)
-        };
         domain
-            .assign_addresses(&is_express)
+            .assign_addresses(&|address| self.is_express(address))
             .map_err(fault::document(QEMU))?;
         domain.assign_usb_addresses();
         Ok(domain)
+    }
+
+    /// Whether a function of the host is a PCI Express device; one that is not there (yet) is taken for
+    /// one, as nearly all are. Blocks.
+    fn is_express(&self, address: conf::PciAddress) -> bool {
+        let device = self.host.pci_device(address);
+        device.map_or(true, |device| device.is_express)
     }
 }
 

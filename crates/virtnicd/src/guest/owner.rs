@@ -16,10 +16,13 @@ use tokio::time::Instant;
 
 use super::cancel::Cancel;
 use super::change::{self, Direction, LiveChange};
-use super::definition::{Write, WriteWhat};
+use super::definition::{Unwritten, Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
+use super::hotplug::{self, Meant};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
+use super::plug::{Plug, Plugged};
 use super::start::{self, StartWish, Started};
+use super::unplug::{self, Answer, Asked};
 use super::{QEMU, control, end, follow, stock};
 use crate::affect::Affected;
 use crate::blocking::broke_off;
@@ -55,6 +58,10 @@ pub(super) struct Owner {
     /// Devices that QEMU let go, and whose filters changed, by alias: each once.
     pub(super) deleted: BTreeSet<String>,
     pub(super) filters: BTreeSet<String>,
+    /// Devices that the guest refused to let go.
+    pub(super) refused: BTreeSet<String>,
+    /// Clients that wait for a guest to let a device go, in the order of asking.
+    unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
     answers: Vec<(Reply, Result<()>)>,
 }
@@ -80,11 +87,14 @@ struct Current {
 pub(super) enum Done {
     Started(Box<std::result::Result<Started, start::Failed>>),
     /// What QEMU has let go of while nobody listened.
-    Stocked(Vec<String>),
+    Stocked(stock::Stock),
     Controlled(Result<control::Controlled>),
     Changed(Result<Box<LiveChange>>, Option<Arc<conf::Domain>>),
     /// What could not be kept is taken back; the error is what its client gets.
     Reverted(Result<Box<LiveChange>>, Error),
+    Plugged(Box<Plugged>),
+    /// A device was asked back; how, and what its definition is to lose then.
+    Asked(Box<Asked>, bool, Option<Meant>),
     Followed(Box<follow::Followed>),
     CleanedUp(Exit),
 }
@@ -158,6 +168,8 @@ fn spawn(
         is_told: false,
         deleted: BTreeSet::new(),
         filters: BTreeSet::new(),
+        refused: BTreeSet::new(),
+        unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
     };
@@ -193,7 +205,8 @@ impl Owner {
                     Some(event) => self.take_event(event),
                     None => self.events = None,
                 },
-                () = until(self.retry) => self.ask_again(),
+                () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
+                () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
                 () = &mut stopped => return self.handle.stop_asking(),
             }
@@ -239,7 +252,10 @@ impl Owner {
             } else if self.state.life == Life::Running {
                 if let Some(revert) = self.reverts.pop_front() {
                     self.revert(revert);
-                } else if !(self.deleted.is_empty() && self.filters.is_empty()) {
+                } else if !(self.deleted.is_empty()
+                    && self.filters.is_empty()
+                    && self.refused.is_empty())
+                {
                     self.follow();
                 }
             }
@@ -282,16 +298,23 @@ impl Owner {
             Request::Start { .. } => Kind::Start,
             Request::Destroy { .. } => Kind::Destroy,
             Request::Suspend | Request::Resume => Kind::Control,
-            Request::Change { flags, .. } => match self.state.life {
-                Life::Off => Kind::Write,
-                _ => match self.affected(*flags) {
-                    Ok(Affected {
-                        live: true,
-                        config: true,
-                    }) => Kind::ControlAndWrite,
-                    Ok(Affected { live: false, .. }) => Kind::Write,
-                    _ => Kind::Control,
-                },
+            Request::Change { flags, .. } | Request::Attach { flags, .. } => {
+                match self.state.life {
+                    Life::Off => Kind::Write,
+                    _ => match self.affected(*flags) {
+                        Ok(Affected {
+                            live: true,
+                            config: true,
+                        }) => Kind::ControlAndWrite,
+                        Ok(Affected { live: false, .. }) => Kind::Write,
+                        _ => Kind::Control,
+                    },
+                }
+            }
+            // The definition loses it when the guest has.
+            Request::Detach { flags, .. } => match self.affected(*flags) {
+                Ok(Affected { live: true, .. }) => Kind::Control,
+                _ => Kind::Write,
             },
             Request::Define(_)
             | Request::TakeIn(..)
@@ -333,6 +356,18 @@ impl Owner {
             Request::Suspend | Request::Resume => self.control(&request, reply),
             Request::Change { flags, edit } => match self.affected(flags) {
                 Ok(affected) => self.change(affected, &edit, reply),
+                Err(error) => self.answers.push((reply, Err(error))),
+            },
+            Request::Attach { flags, device } => match self.affected(flags) {
+                Ok(affected) => self.attach(affected, device, reply),
+                Err(error) => self.answers.push((reply, Err(error))),
+            },
+            Request::Detach {
+                flags,
+                meant,
+                waits,
+            } => match self.affected(flags) {
+                Ok(affected) => self.detach(affected, meant, waits, reply),
                 Err(error) => self.answers.push((reply, Err(error))),
             },
             Request::Define(domain) => {
@@ -466,6 +501,185 @@ impl Owner {
         }
     }
 
+    fn attach(&mut self, affected: Affected, device: Arc<conf::Device>, reply: Reply) {
+        let defined = (self.state.defined.clone()).filter(|_| affected.config);
+        let run = self.state.run.clone().filter(|_| affected.live);
+        match (run, defined) {
+            (Some(run), defined) => {
+                let will_write = defined.is_some();
+                let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                self.begin(Job::Plug, Some(reply), |cancel, progress| {
+                    tokio::spawn(async move {
+                        let plug = Plug {
+                            daemon: &daemon,
+                            handle: &handle,
+                            run: &run,
+                            defined,
+                            cancel: &cancel,
+                            progress: &progress,
+                        };
+                        Done::Plugged(Box::new(plug.carry_out(&device).await))
+                    })
+                });
+                if let Some(job) = &mut self.job {
+                    job.will_write = will_write;
+                }
+            }
+            (None, Some(defined)) => {
+                self.write(WriteWhat::Attach { defined, device }, Some(reply));
+            }
+            (None, None) => self.answers.push((reply, Ok(()))),
+        }
+    }
+
+    fn plugged(&mut self, plugged: Plugged, reply: Option<Reply>) {
+        let Plugged {
+            attachments,
+            domain,
+            config,
+            result,
+            is_unclear,
+        } = plugged;
+        if let Some(run) = &mut self.state.run {
+            let run = Arc::make_mut(run);
+            (run.attachments, run.domain) = (attachments, domain);
+        }
+        if is_unclear {
+            self.is_stocked = false;
+        }
+        let is_defined = config.is_some();
+        if let Some(config) = config {
+            self.state.defined = Some(config);
+        }
+        if let Err(error) = &result {
+            tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
+        }
+        self.publish();
+        if is_defined {
+            self.tell(DomainChange::DefinedUpdated);
+        }
+        let result = result.map(|alias| {
+            tracing::info!(guest = self.handle.name, device = alias, "plugged in");
+            // QEMU tells of a filter's change only after it was asked.
+            self.filters.insert(alias.clone());
+            self.tell_added(alias);
+        });
+        self.answers.extend(reply.map(|reply| (reply, result)));
+    }
+
+    fn detach(&mut self, affected: Affected, meant: Meant, waits: bool, reply: Reply) {
+        if !affected.live {
+            let edit = hotplug::removal(meant);
+            return self.change(affected, &edit, reply);
+        }
+        match self.detachable(&meant, affected) {
+            Ok((run, alias)) => self.ask_back(&run, alias, Some(reply), waits, affected, meant),
+            Err(error) => self.answers.push((reply, Err(error))),
+        }
+    }
+
+    /// What a running guest is to be asked for, if all that was asked can be done.
+    fn detachable(&self, meant: &Meant, affected: Affected) -> Result<(Arc<Run>, String)> {
+        let Some(run) = self.state.run.clone() else {
+            return Err(self.handle.not_running());
+        };
+        let alias = unplug::alias_of(&run, meant.find(&run.domain)?)?;
+        if self.unplugging.iter().any(|one| one.alias == alias) {
+            return Err(unplug::in_progress(&self.handle.name, &alias));
+        }
+        if affected.config
+            && let Some(defined) = &self.state.defined
+        {
+            meant.find(defined)?;
+        }
+        Ok((run, alias))
+    }
+
+    fn ask_back(
+        &mut self,
+        run: &Arc<Run>,
+        alias: String,
+        reply: Option<Reply>,
+        waits: bool,
+        affected: Affected,
+        meant: Meant,
+    ) {
+        let config = Some(meant).filter(|_| affected.config);
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let run = Arc::clone(run);
+        self.begin(Job::Plug, reply, |_, _| {
+            tokio::spawn(async move {
+                let asked = unplug::ask(&daemon, &handle, &run, alias).await;
+                Done::Asked(Box::new(asked), waits, config)
+            })
+        });
+    }
+
+    fn asked(&mut self, asked: Asked, waits: bool, config: Option<Meant>, reply: Option<Reply>) {
+        let Asked {
+            attachments,
+            alias,
+            result,
+        } = asked;
+        if let Some(run) = &mut self.state.run {
+            Arc::make_mut(run).attachments = attachments;
+        }
+        self.publish();
+        let guest = &self.handle.name;
+        match result {
+            Ok(answer) => {
+                tracing::info!(guest, device = alias, "asked to let it go");
+                if answer == Answer::Gone {
+                    self.deleted.insert(alias.clone());
+                }
+                let now = Instant::now();
+                self.unplugging.push_back(unplug::Waiting {
+                    alias,
+                    until: if waits { now + unplug::PATIENCE } else { now },
+                    reply,
+                    config,
+                });
+                // The first one's time comes first.
+                self.unplugging
+                    .make_contiguous()
+                    .sort_by_key(|one| one.until);
+            }
+            Err(error) => self.answers.extend(reply.map(|reply| (reply, Err(error)))),
+        }
+    }
+
+    /// The first client that waits for a device has waited long enough: what it asked for goes on.
+    fn waited(&mut self) {
+        if let Some(first) = self.unplugging.pop_front() {
+            let guest = &self.handle.name;
+            tracing::info!(
+                guest,
+                device = first.alias,
+                "the guest has not let it go yet"
+            );
+            self.let_go(first);
+        }
+    }
+
+    /// A device is out of the guest, or as good as that for whoever asked.
+    fn let_go(&mut self, waiting: unplug::Waiting) {
+        match (waiting.config, waiting.reply) {
+            (Some(meant), Some(reply)) => {
+                let request = hotplug::remove_from_definition(meant);
+                self.waiting.push_back((request, reply));
+            }
+            (_, reply) => self.answers.extend(reply.map(|reply| (reply, Ok(())))),
+        }
+    }
+
+    /// Those who wait for a device, which are told what became of it.
+    fn waiting_for(&mut self, alias: &str) -> VecDeque<unplug::Waiting> {
+        let all = std::mem::take(&mut self.unplugging).into_iter();
+        let (its, others) = all.partition(|one| one.alias == alias);
+        self.unplugging = others;
+        its
+    }
+
     /// Takes a change of what runs back. Its client gets its error then, whatever comes of it.
     fn revert(&mut self, revert: Revert) {
         let Some(run) = self.state.run.clone() else {
@@ -495,11 +709,14 @@ impl Owner {
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         let deleted = std::mem::take(&mut self.deleted);
         let filters = std::mem::take(&mut self.filters);
+        let news = follow::News {
+            deleted,
+            refused: std::mem::take(&mut self.refused),
+            filters,
+        };
         self.begin(Job::Follow, None, |_, _| {
             tokio::spawn(async move {
-                Done::Followed(Box::new(
-                    follow::follow(&daemon, &handle, &run, deleted, filters).await,
-                ))
+                Done::Followed(Box::new(follow::follow(&daemon, &handle, &run, news).await))
             })
         });
     }
@@ -595,7 +812,7 @@ impl Owner {
         };
         match done {
             Done::Started(started) => self.started(*started, reply, stops),
-            Done::Stocked(deleted) => self.stocked(deleted),
+            Done::Stocked(stock) => self.stocked(stock),
             Done::Controlled(controlled) => {
                 let result = controlled.map(|control::Controlled { resumed }| {
                     if resumed && let Some(run) = &mut self.state.run {
@@ -631,6 +848,8 @@ impl Owner {
                 }
                 self.answers.extend(reply.map(|reply| (reply, Err(error))));
             }
+            Done::Plugged(plugged) => self.plugged(*plugged, reply),
+            Done::Asked(asked, waits, config) => self.asked(*asked, waits, config, reply),
             Done::Followed(followed) => self.followed(*followed),
             Done::CleanedUp(exit) => self.cleaned_up(exit),
         }
@@ -694,13 +913,16 @@ impl Owner {
         }
     }
 
-    fn stocked(&mut self, deleted: Vec<String>) {
+    fn stocked(&mut self, stock: stock::Stock) {
         if self.state.life == Life::Found {
             self.state.life = Life::Running;
             let id = self.state.run.as_ref().map_or(-1, |run| run.id);
             tracing::info!(guest = self.handle.name, id, "its monitor answers");
         }
-        self.deleted.extend(deleted);
+        if let Some(run) = &mut self.state.run {
+            Arc::make_mut(run).attachments = stock.attachments;
+        }
+        self.deleted.extend(stock.lost);
         // All of them: asking is what has QEMU tell of the next change.
         self.filters.insert(follow::ALL.to_owned());
     }
@@ -725,7 +947,18 @@ impl Owner {
         }
         self.publish();
         for alias in followed.removed {
+            for waiting in self.waiting_for(&alias) {
+                self.let_go(waiting);
+            }
             self.tell_removed(alias);
+        }
+        for alias in followed.refused {
+            let waiting = self.waiting_for(&alias);
+            for reply in waiting.into_iter().filter_map(|one| one.reply) {
+                let error = unplug::refused(&self.handle.name, &alias);
+                self.answers.push((reply, Err(error)));
+            }
+            self.tell_kept(alias);
         }
     }
 
@@ -755,6 +988,12 @@ impl Owner {
         self.retry = None;
         self.deleted.clear();
         self.filters.clear();
+        self.refused.clear();
+        for waiting in std::mem::take(&mut self.unplugging) {
+            let error = unplug::ended(&self.handle.name);
+            let reply = waiting.reply;
+            self.answers.extend(reply.map(|reply| (reply, Err(error))));
+        }
         for revert in std::mem::take(&mut self.reverts) {
             let Revert { error, reply, .. } = revert;
             self.answers.extend(reply.map(|reply| (reply, Err(error))));
@@ -804,6 +1043,18 @@ impl Owner {
                     status: None,
                 });
             }
+            Job::Plug => {
+                // What it took stays until it is known whether QEMU has it.
+                let taken = std::mem::take(&mut *lock(progress)).into_iter();
+                let taken = taken.map(|attachment| Attachment {
+                    state: AttachmentState::Unplugging,
+                    ..attachment
+                });
+                if let Some(run) = &mut self.state.run {
+                    Arc::make_mut(run).attachments.extend(taken);
+                }
+                self.is_stocked = false;
+            }
             Job::None | Job::TakeStock | Job::Control | Job::Follow => {}
         }
     }
@@ -832,7 +1083,7 @@ impl Owner {
         self.ending = None;
     }
 
-    fn write_done(&mut self, written: std::result::Result<std::io::Result<()>, JoinError>) {
+    fn write_done(&mut self, written: std::result::Result<Written, JoinError>) {
         let Some(write) = self.writing.take() else {
             return;
         };
@@ -847,8 +1098,8 @@ impl Owner {
             ..
         } = write;
         match (written, change) {
-            (Ok(()), _) => {
-                let told = self.wrote(what);
+            (Ok(made), _) => {
+                let told = self.wrote(what, made);
                 self.publish();
                 if let Some(told) = told {
                     self.tell(told);
@@ -867,8 +1118,12 @@ impl Owner {
     }
 
     /// The definition is on the disk.
-    fn wrote(&mut self, what: WriteWhat) -> Option<DomainChange> {
+    fn wrote(&mut self, what: WriteWhat, made: Option<Arc<conf::Domain>>) -> Option<DomainChange> {
         match what {
+            WriteWhat::Attach { .. } => {
+                self.state.defined = made.or(self.state.defined.take());
+                Some(DomainChange::DefinedUpdated)
+            }
             WriteWhat::Define { domain, .. } => {
                 let before = self.state.defined.replace(domain);
                 Some(match before {
@@ -933,9 +1188,10 @@ async fn killed(ending: &mut Option<Ending>) -> std::result::Result<Result<Exit>
     }
 }
 
-async fn written(
-    writing: &mut Option<Write>,
-) -> std::result::Result<std::io::Result<()>, JoinError> {
+/// What came of writing a definition.
+type Written = std::result::Result<Option<Arc<conf::Domain>>, Unwritten>;
+
+async fn written(writing: &mut Option<Write>) -> std::result::Result<Written, JoinError> {
     match writing {
         Some(write) => (&mut write.work).await,
         None => pending().await,
@@ -949,9 +1205,9 @@ async fn next_event(events: &mut Option<GuestEvents>) -> Option<qemu::GuestEvent
     }
 }
 
-async fn until(retry: Option<(Instant, Duration)>) {
-    match retry {
-        Some((when, _)) => tokio::time::sleep_until(when).await,
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
         None => pending().await,
     }
 }

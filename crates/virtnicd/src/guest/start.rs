@@ -10,7 +10,7 @@ use qemu::{Guest, GuestEvents, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Error};
 
 use super::cancel::Cancel;
-use super::end::give_all_back;
+use super::end::{and_left_behind, give_all_back};
 use super::handle::{GuestHandle, Run};
 use super::{DomainRecord, QEMU, control, links, record};
 use crate::blocking::blocking;
@@ -306,15 +306,6 @@ impl Start<'_> {
         );
         Error::new(Code::OperationAborted, QEMU, detail)
     }
-}
-
-/// A start's error, with what could not be undone after it.
-fn and_left_behind(error: Error, left: &[String]) -> Error {
-    if left.is_empty() {
-        return error;
-    }
-    let detail = format!("{}\nNot undone: {}", error.detail(), left.join("; "));
-    Error::new(error.code(), error.domain(), detail)
 }
 
 fn launch_error(error: &qemu::LaunchError) -> Error {

@@ -11,9 +11,17 @@ use super::links;
 use crate::daemon::Daemon;
 use crate::fault;
 
-/// Brings the host's links to what the guest does and its document says; the aliases of the devices
-/// that QEMU has no more.
-pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Vec<String> {
+/// What QEMU has of what the guest was given.
+pub(super) struct Stock {
+    /// What the guest has, as far as it is now.
+    pub(super) attachments: Vec<Attachment>,
+    /// The aliases of what QEMU has no more.
+    pub(super) lost: Vec<String>,
+}
+
+/// Brings the host's links to what the guest does and its document says, and asks QEMU what it has.
+pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Stock {
+    let mut attachments = run.attachments.clone();
     let runs = run.machine.state() == GuestState::Running;
     if let Err(error) = links::switch(daemon, &run.attachments, runs).await {
         tracing::warn!(guest = handle.name, %error, "its links are not as it runs");
@@ -42,14 +50,33 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
                 error,
                 "what it has let go is not known"
             );
-            return Vec::new();
+            return Stock {
+                attachments,
+                lost: Vec::new(),
+            };
         }
     };
-    let is_lost = |one: &&Attachment| {
-        !matches!(one.state, AttachmentState::Owed(_))
-            && !one.alias.is_empty()
-            && !held.contains(&one.alias)
-    };
-    let lost = run.attachments.iter().filter(is_lost);
-    lost.map(|attachment| attachment.alias.clone()).collect()
+    let mut lost = Vec::new();
+    for attachment in &mut attachments {
+        let alias = &attachment.alias;
+        if matches!(attachment.state, AttachmentState::Owed(_)) || alias.is_empty() {
+            continue;
+        }
+        if !held.contains(alias) {
+            lost.push(alias.clone());
+        } else if attachment.state != AttachmentState::Unplugging {
+            // A daemon may have ended between QEMU's answer and its record.
+            attachment.state = AttachmentState::Plugged;
+        } else if let Err(error) = run.machine.unplug(alias).await {
+            // Whatever it answered while nobody listened it says again.
+            let error = fault::chain(&error);
+            tracing::info!(
+                guest = handle.name,
+                device = alias,
+                error,
+                "asked once more"
+            );
+        }
+    }
+    Stock { attachments, lost }
 }

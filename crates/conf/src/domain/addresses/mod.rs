@@ -9,11 +9,13 @@ mod buses;
 mod chipset;
 mod connect;
 mod order;
+mod plugged;
 mod usb;
 
 use buses::{Buses, Model};
 use connect::{Connect, Wish};
-use order::{Companions, DeviceRef};
+use order::Companions;
+pub use order::DeviceRef;
 
 use super::{Controller, Domain, GuestAddress};
 use crate::{Error, ErrorKind, PciAddress};

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use crate::domain::{Controller, DeviceInfo, Devices};
 use crate::{InterfaceSource, PciAddress};
 
-/// One device of the guest, by its list and its position there.
+/// One device of the guest, by its list in [`Devices`] and its position there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DeviceRef {
+#[expect(missing_docs, reason = "they are the lists")]
+pub enum DeviceRef {
     Controller(usize),
     Interface(usize),
     Disk(usize),
@@ -19,7 +20,16 @@ pub(super) enum DeviceRef {
 }
 
 impl DeviceRef {
-    pub(super) fn info(self, devices: &Devices) -> Option<&DeviceInfo> {
+    /// Every device, in the order of the document; consoles, which have no place of their own, are left out.
+    pub(in crate::domain) fn all(devices: &Devices) -> Vec<Self> {
+        let mut all = all(devices);
+        all.retain(|one| one.info(devices).is_some());
+        all
+    }
+
+    /// What every device has.
+    #[must_use]
+    pub fn info(self, devices: &Devices) -> Option<&DeviceInfo> {
         Some(match self {
             Self::Controller(i) => &devices.controllers.get(i)?.info,
             Self::Interface(i) => &devices.interfaces.get(i)?.info,
@@ -32,7 +42,8 @@ impl DeviceRef {
         })
     }
 
-    pub(super) fn info_mut(self, devices: &mut Devices) -> Option<&mut DeviceInfo> {
+    /// The same, to be changed.
+    pub fn info_mut(self, devices: &mut Devices) -> Option<&mut DeviceInfo> {
         Some(match self {
             Self::Controller(i) => &mut devices.controllers.get_mut(i)?.info,
             Self::Interface(i) => &mut devices.interfaces.get_mut(i)?.info,

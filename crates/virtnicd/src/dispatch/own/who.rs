@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use assign::{Assignment, Holder, Item, Kind, Phase};
 use conf::xml::Keyword as _;
 use conf::{DeviceId, Plug};
+use lending::AttachmentState;
 use rpc::{Lent, LentKind, VirtnicWho};
 
 use super::counters;
@@ -46,6 +47,7 @@ impl Daemon {
         let state = match &line.phase {
             Phase::Claimed => "claimed",
             Phase::Preparing => "preparing",
+            Phase::Lent if self.is_asked_back(line) => "pending",
             Phase::Lent => "lent",
             Phase::Returning => "returning",
             Phase::Dirty(_) => "dirty",
@@ -92,6 +94,19 @@ impl Daemon {
             port: holder.port.unwrap_or_default(),
             counters: None,
         }
+    }
+
+    /// Whether its guest was asked to let it go, and has not yet.
+    fn is_asked_back(&self, line: &Assignment) -> bool {
+        let Some(guest) = self.guests.by_uuid(line.holder.guest) else {
+            return false;
+        };
+        guest.view().run.as_ref().is_some_and(|run| {
+            let mut attachments = run.attachments.iter();
+            attachments.any(|one| {
+                one.claim == Some(line.generation) && one.state == AttachmentState::Unplugging
+            })
+        })
     }
 
     fn port_of(&self, holder: &Holder) -> Option<PortEntry> {

@@ -13,8 +13,9 @@ pub struct Faults {
     pub monitor: Answers,
     /// Commands that its monitor refuses, such as `device_add`.
     pub refused_commands: Vec<String>,
-    /// Commands that its monitor refuses once: one entry for each time.
-    pub refused_once: Vec<String>,
+    /// Commands that its monitor refuses once, each after it has carried out that many: one entry for
+    /// each time.
+    pub refused_once: Vec<(u32, String)>,
     /// Commands that it carries out, and answers, only after that long: one entry for each time. What
     /// comes after them waits, too.
     pub delayed_once: Vec<(String, Duration)>,
@@ -35,8 +36,14 @@ pub struct Faults {
 impl Faults {
     /// Its monitor refuses that command once.
     #[must_use]
-    pub fn refuse(mut self, command: &str) -> Self {
-        self.refused_once.push(command.to_owned());
+    pub fn refuse(self, command: &str) -> Self {
+        self.refuse_after(0, command)
+    }
+
+    /// Its monitor refuses that command once, after it has carried out that many.
+    #[must_use]
+    pub fn refuse_after(mut self, carried_out: u32, command: &str) -> Self {
+        self.refused_once.push((carried_out, command.to_owned()));
         self
     }
 

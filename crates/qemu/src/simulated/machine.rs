@@ -241,9 +241,15 @@ impl Machine {
     /// Why a command is refused, if a fault has it so.
     pub(super) fn refuses(&self, command: &str) -> Option<Refusal> {
         let once = take(&self.faults, |faults| {
-            let mut refused = faults.refused_once.iter();
-            let place = refused.position(|refused| refused == command)?;
-            Some(faults.refused_once.remove(place))
+            let refused = &mut faults.refused_once;
+            let place = refused.iter().position(|(_, refused)| refused == command)?;
+            match refused[place].0.checked_sub(1) {
+                Some(left) => {
+                    refused[place].0 = left;
+                    None
+                }
+                None => Some(refused.remove(place)),
+            }
         });
         let faults = self.faults.borrow();
         let is_in = |commands: &[String]| commands.iter().any(|other| other == command);

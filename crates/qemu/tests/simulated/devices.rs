@@ -89,7 +89,7 @@ async fn a_card_that_can_not_be_plugged_in_leaves_nothing() {
     let mut card = spec.domain.devices.interfaces[0].clone();
     card.source = conf::InterfaceSource::Ethernet;
     card.info.alias = Some("net1".to_owned());
-    card.info.address = free_port(&spec.domain);
+    card.info.address = free_port(&spec.domain, 0);
     let domain = spec.domain.clone();
     let guest = bench.launcher.launch(spec).await.unwrap().guest;
     let beside = bench.guests.guest(domain.uuid).unwrap();

@@ -14,6 +14,7 @@ mod device;
 mod error;
 mod links;
 mod linux;
+mod memory_lock;
 mod node;
 mod process;
 mod simulated;
@@ -31,8 +32,9 @@ pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
 pub use links::*;
 pub use linux::{LinuxHost, Paths, PortPatience};
+pub use memory_lock::{MemoryLock, raise_memory_lock};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
-pub use process::{MemoryLock, RunAs, Spawn, SpawnError, SpawnStep, Spawned};
+pub use process::{RunAs, Spawn, SpawnError, SpawnStep, Spawned};
 pub use simulated::{
     DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
     SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,

@@ -13,10 +13,12 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::io::{Errno, FdFlags};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit};
+use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use crate::MemoryLock;
 use crate::affinity::{Mask, MemoryMode, MemoryPolicy, set_affinity, set_memory_policy};
+use crate::memory_lock::raise_own;
 
 /// A process to be started.
 #[derive(Debug)]
@@ -39,15 +41,6 @@ pub struct Spawn {
     pub memory_policy: Option<MemoryPolicy>,
     /// Who it runs as; `None`: as we do.
     pub run_as: Option<RunAs>,
-}
-
-/// A limit on locked memory (`RLIMIT_MEMLOCK`). A limit that is higher already stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryLock {
-    /// Bytes.
-    AtLeast(u64),
-    /// No limit.
-    Unlimited,
 }
 
 /// An identity without any capability, and without a way to gain one.
@@ -236,7 +229,7 @@ impl Setup {
         rustix::process::setsid()?;
         self.entering(SpawnStep::MemoryLock);
         if let Some(limit) = self.memory_lock {
-            raise_memory_lock(limit)?;
+            raise_own(limit)?;
         }
         self.entering(SpawnStep::Affinity);
         if let Some(cpus) = &self.cpus {
@@ -344,24 +337,6 @@ fn parse_number(digits: &[u8]) -> Option<RawFd> {
             .checked_add(RawFd::from(digit - b'0'))?;
     }
     (!digits.is_empty()).then_some(number)
-}
-
-fn raise_memory_lock(wanted: MemoryLock) -> Result<(), Errno> {
-    let now = rustix::process::getrlimit(Resource::Memlock);
-    // `None` means no limit, in the kernel's answer and here.
-    let wanted = match wanted {
-        MemoryLock::AtLeast(bytes) => Some(bytes),
-        MemoryLock::Unlimited => None,
-    };
-    let higher = |a: Option<u64>, b: Option<u64>| a.zip(b).map(|(a, b)| a.max(b));
-    let new = Rlimit {
-        current: higher(now.current, wanted),
-        maximum: higher(now.maximum, wanted),
-    };
-    if new == now {
-        return Ok(());
-    }
-    rustix::process::setrlimit(Resource::Memlock, new)
 }
 
 #[cfg(test)]

@@ -45,7 +45,8 @@ pub enum GuestEvent {
         /// At its own wish.
         by_guest: bool,
     },
-    /// QEMU no longer has a device.
+    /// QEMU no longer has a device: the guest let it go, asked or not. A host device also goes when
+    /// the host's kernel asks QEMU for it and the guest agrees.
     DeviceDeleted {
         /// The device's.
         alias: String,
@@ -55,14 +56,26 @@ pub enum GuestEvent {
         /// The device's.
         alias: String,
     },
+    /// A guest's driver of a virtio card has negotiated failover: from now on QEMU opens the card's
+    /// primary as soon as it is plugged in, and the one that it remembers at once. Comes again after
+    /// each of the guest's starts, and never from a guest that can't.
+    FailoverNegotiated {
+        /// The card's: the standby's.
+        alias: String,
+    },
+    /// QEMU took a failover pair's primary away from the guest, as a migration begins.
+    UnplugPrimary {
+        /// The primary's.
+        alias: String,
+    },
     /// A guest's driver changed what its network card lets in. The next change is told of after
     /// [`Guest::rx_filter`](crate::Guest::rx_filter) was asked.
     RxFilterChanged {
         /// The card's.
         alias: String,
     },
-    /// Events about devices were dropped since too many waited: ask which devices are there, and
-    /// for their receive filters.
+    /// Events about devices were dropped since too many waited: ask which devices are there, for
+    /// their receive filters, and which cards have negotiated failover.
     DevicesChanged,
     /// What QEMU said, in QEMU's words: also what the other events come from. Of those that nobody
     /// took in time some are left out; see [`Guest::dropped_events`](crate::Guest::dropped_events).
@@ -215,6 +228,8 @@ impl Pending {
                         GuestEvent::DeviceDeleted { .. }
                             | GuestEvent::UnplugRefused { .. }
                             | GuestEvent::RxFilterChanged { .. }
+                            | GuestEvent::FailoverNegotiated { .. }
+                            | GuestEvent::UnplugPrimary { .. }
                     )
                 };
                 if !about_device(&event) || self.count(about_device) < DEVICE_EVENTS {

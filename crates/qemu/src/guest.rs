@@ -1,17 +1,24 @@
 //! A running guest.
 
 mod control;
+mod leftovers;
 mod life;
+mod media;
 mod plug;
+mod undo;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{DeviceInfo, Domain, Interface, PciAddress, Teaming};
+use conf::{DeviceInfo, Disk, Domain, HostDevice, Interface, PciAddress, Teaming};
+use host::MemoryLock;
 
+use crate::launch::memory_lock_with_device;
 use crate::{
-    Exit, GuestRecord, GuestRxFilter, GuestState, Problem, Qmp, QmpError, TapFds, hostdev_device,
+    Exit, GuestRecord, GuestRxFilter, GuestState, Problem, Qmp, QmpError, RefusalKind, TapFds,
     netdev_id,
 };
 
@@ -55,6 +62,34 @@ pub enum ControlError {
         /// How long it was given.
         within: Duration,
     },
+    /// Its process may not lock as much memory as a device of the host's needs.
+    #[error(
+        "letting QEMU (guest '{name}', process {pid}) lock {} of memory failed\n\
+         A PCI device of the host's reaches all of the guest's memory, so QEMU has to lock it.",
+        amount(*wanted)
+    )]
+    MemoryLock {
+        /// The guest.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// The limit that was to be set.
+        wanted: MemoryLock,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// It holds the tray of a drive locked, so the medium stays what it was.
+    #[error(
+        "guest '{name}' holds the tray of disk '{disk}' locked\n\
+         It was asked to open it; try again when it has, or eject the medium inside the guest."
+    )]
+    TrayLocked {
+        /// The guest.
+        name: String,
+        /// The disk's target, such as `sda`.
+        disk: String,
+    },
     /// A device that can't be plugged in as it is.
     #[error("guest '{name}' can't have the device: {problem}")]
     Device {
@@ -65,14 +100,69 @@ pub enum ControlError {
     },
 }
 
+impl ControlError {
+    /// What QEMU refused for; `None`: it did not refuse.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Qmp(error) => error.refusal(),
+            _ => None,
+        }
+    }
+
+    /// Whether QEMU may have done what failed here, or may do it yet: after a plug
+    /// [`Guest::clear_leftovers`] is to be called when the monitor answers again.
+    #[must_use]
+    pub fn is_uncertain(&self) -> bool {
+        matches!(self, Self::Qmp(error) if error.is_uncertain())
+    }
+}
+
+fn amount(limit: MemoryLock) -> String {
+    match limit {
+        MemoryLock::AtLeast(bytes) => format!("{} MiB", bytes.div_ceil(1 << 20)),
+        MemoryLock::Unlimited => "any amount".to_owned(),
+    }
+}
+
 /// What became of the wish that a guest let a device go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unplugging {
     /// The guest was asked. The device is gone with
     /// [`GuestEvent::DeviceDeleted`](crate::GuestEvent::DeviceDeleted), not before.
     Asked,
-    /// QEMU doesn't have it.
+    /// It was asked before, and has not answered: nothing was done now. QEMU says so for a while only
+    /// (5 s with PCIe's own hotplug, no time at all with ACPI's); later it asks the guest once more.
+    InProgress,
+    /// QEMU doesn't have it. That is no proof that QEMU won't open it: a failover pair's primary that
+    /// was plugged in before the guest negotiated isn't there, and is remembered.
     NotThere,
+}
+
+/// What kind of thing was plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plugged {
+    /// A network card of QEMU's.
+    Interface {
+        /// How many queues it was to have, at the most: as many taps may be left.
+        queues: usize,
+    },
+    /// A PCI or USB device of the host's.
+    HostDevice,
+    /// A disk, with its nodes.
+    Disk,
+    /// The nodes of media that a drive, which stays, doesn't have in it.
+    Medium,
+}
+
+/// What is left of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Nothing.
+    None,
+    /// The device itself, for which the guest was asked, and what it stands on. After its
+    /// [`GuestEvent::DeviceDeleted`](crate::GuestEvent::DeviceDeleted) the rest can be cleared.
+    Device(Unplugging),
 }
 
 impl Guest {
@@ -180,18 +270,13 @@ impl Guest {
 
     /// Asks the guest to let a device go.
     pub async fn unplug(&self, alias: &str) -> Result<Unplugging, ControlError> {
-        match self.command(self.qmp()?.device_del(alias)).await {
-            Ok(()) => Ok(Unplugging::Asked),
-            Err(ControlError::Qmp(error)) if error.is_device_not_found() => {
-                Ok(Unplugging::NotThere)
-            }
-            Err(error) => Err(error),
-        }
+        unplug(&self.0, alias).await
     }
 
     /// Plugs a network card of QEMU's into the guest, which is `domain`. The interface's alias and
     /// address are filled in; `index` is its place among the guest's interfaces. If it fails
-    /// nothing of it is left; if this call is dropped, that is not so.
+    /// nothing of it is left, unless the error [is uncertain](ControlError::is_uncertain); if this call
+    /// is dropped, see [`Self::clear_leftovers`].
     pub async fn plug_interface(
         &self,
         domain: &Domain,
@@ -208,8 +293,19 @@ impl Guest {
         self.command(self.qmp()?.netdev_del(&netdev)).await
     }
 
+    /// Lets QEMU's process lock as much memory as it has to for a PCI device of the host's: as much as
+    /// a start of the guest with one would have let it. A limit that is higher stays.
+    /// [`Self::plug_host_device`] does it, too.
+    pub fn raise_memory_lock(&self, domain: &Domain) -> Result<(), ControlError> {
+        self.0.raise_memory_lock(memory_lock_with_device(domain))
+    }
+
     /// Plugs a PCI function of the host's into the guest, which is `domain`; `info` and `teaming`
-    /// are the device's, its alias and address filled in.
+    /// are the device's, its alias and address filled in. QEMU's process is let to lock the memory
+    /// first.
+    ///
+    /// A failover pair's primary is not plugged in before its guest has negotiated: see
+    /// [`SimulatedGuest`](crate::SimulatedGuest) for what QEMU would do with it.
     pub async fn plug_host_device(
         &self,
         domain: &Domain,
@@ -217,9 +313,69 @@ impl Guest {
         teaming: Option<&Teaming>,
         host: PciAddress,
     ) -> Result<(), ControlError> {
-        let arguments = hostdev_device(domain, info, teaming, host);
-        let arguments = arguments.map_err(|problem| self.0.cannot_have(problem))?;
-        self.command(self.qmp()?.device_add(arguments)).await
+        plug::host_device(&self.0, domain, info, teaming, host).await
+    }
+
+    /// Plugs a USB device of the host's into the guest, which is `domain`: the one that is device
+    /// `place.1` of the host's bus `place.0`. Its alias is filled in, and its address as far as it has
+    /// one.
+    pub async fn plug_usb(
+        &self,
+        domain: &Domain,
+        hostdev: &HostDevice,
+        place: (u32, u32),
+    ) -> Result<(), ControlError> {
+        plug::usb(&self.0, domain, hostdev, place).await
+    }
+
+    /// Plugs a disk into the guest, which is `domain`; its alias and address are filled in. `files`
+    /// is what [`open_disk`](crate::open_disk) opened for it; if that is nothing QEMU opens the image
+    /// itself.
+    pub async fn plug_disk(
+        &self,
+        domain: &Domain,
+        disk: &Disk,
+        files: Vec<OwnedFd>,
+    ) -> Result<(), ControlError> {
+        plug::disk(&self.0, domain, disk, files).await
+    }
+
+    /// Takes away what is below a disk whose device is gone.
+    pub async fn remove_drive(&self, alias: &str) -> Result<(), ControlError> {
+        leftovers::of_drive(&self.0, alias).await
+    }
+
+    /// Puts another medium into a drive, or none: what `disk`, which is the drive, has for a source
+    /// now; `files` as for [`Self::plug_disk`]. If it fails the old medium is in.
+    ///
+    /// # Errors
+    /// [`ControlError::TrayLocked`] if the guest holds the drive's tray locked, and `force` isn't set.
+    pub async fn change_medium(
+        &self,
+        disk: &Disk,
+        files: Vec<OwnedFd>,
+        force: bool,
+    ) -> Result<(), ControlError> {
+        media::change(&self.0, disk, files, force).await
+    }
+
+    /// Clears what is left of a device: of a plug that was dropped or broke off, whoever began it, or
+    /// of a device that is gone. Nothing is left to clear is fine, and so is calling it again. A device
+    /// that is there, be it whole or not, is asked for first.
+    pub async fn clear_leftovers(
+        &self,
+        alias: &str,
+        kind: Plugged,
+    ) -> Result<Leftovers, ControlError> {
+        leftovers::clear(&self.0, alias, kind).await
+    }
+
+    /// Whether the guest's driver of a failover pair's standby has negotiated failover since the guest
+    /// started, for whoever may have missed [`GuestEvent::FailoverNegotiated`](crate::GuestEvent);
+    /// `None`: QEMU (before 7.2) doesn't tell, or there is no such card.
+    pub async fn has_negotiated_failover(&self, alias: &str) -> Result<Option<bool>, ControlError> {
+        let asked = self.qmp()?.guest_has_feature(alias, "VIRTIO_NET_F_STANDBY");
+        self.command(asked).await
     }
 
     /// Passes a QMP command through as text, and returns QEMU's answer as text, refusals included.
@@ -252,5 +408,15 @@ impl Guest {
         command: impl Future<Output = Result<T, QmpError>>,
     ) -> Result<T, ControlError> {
         self.0.command(command).await
+    }
+}
+
+async fn unplug(life: &Life, alias: &str) -> Result<Unplugging, ControlError> {
+    let asked = life.command(life.qmp()?.device_del(alias)).await;
+    match asked.as_ref().map_err(ControlError::refusal) {
+        Ok(()) => Ok(Unplugging::Asked),
+        Err(Some(RefusalKind::DeviceNotFound)) => Ok(Unplugging::NotThere),
+        Err(Some(RefusalKind::UnplugInProgress)) => Ok(Unplugging::InProgress),
+        Err(_) => asked.map(|()| Unplugging::Asked),
     }
 }

@@ -6,7 +6,7 @@ mod placement;
 mod start;
 mod unfinished;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,6 +18,7 @@ use host::{MemoryLock, RunAs};
 use rustix::process::Signal;
 
 pub use error::LaunchError;
+pub use files::open_disk;
 
 use crate::guest::Life;
 use crate::log::Log;
@@ -55,6 +56,9 @@ pub struct LaunchSpec {
     pub pci_devices: BTreeMap<String, PciAddress>,
     /// Which USB device (bus, device) it is, by alias.
     pub usb_devices: BTreeMap<String, (u32, u32)>,
+    /// Aliases of interfaces and host devices that are not plugged in yet, though they are the
+    /// guest's: see [`Resources::withheld`](crate::Resources::withheld).
+    pub withheld: BTreeSet<String>,
     /// Who QEMU runs as; `None`: as we do. Files of disks and serial ports are then opened by us
     /// and handed over, so that QEMU needs no right to them.
     pub run_as: Option<RunAs>,
@@ -97,6 +101,7 @@ impl LaunchSpec {
             taps: BTreeMap::new(),
             pci_devices: BTreeMap::new(),
             usb_devices: BTreeMap::new(),
+            withheld: BTreeSet::new(),
             run_as: None,
             scopes: None,
             paused: false,
@@ -314,6 +319,7 @@ async fn set_going(qmp: &Qmp, spec: &LaunchSpec) -> Result<BTreeMap<String, Stri
     for interface in &devices.interfaces {
         if let (Some(false), Some(alias)) = (interface.link_up, &interface.info.alias)
             && !interface.is_hostdev()
+            && !spec.withheld.contains(alias)
         {
             qmp.set_link(alias, false).await?;
         }
@@ -341,10 +347,8 @@ pub fn channel_path(run_dir: &Path, alias: &str) -> PathBuf {
 /// a GiB more is for the device's own.
 #[must_use]
 pub fn memory_lock(domain: &Domain) -> Option<MemoryLock> {
-    const OWN: u64 = 1 << 30;
-    let bytes = |kib: u64| kib.saturating_mul(1024);
-    if let Some(limit) = domain.memory_hard_limit_kib {
-        return Some(MemoryLock::AtLeast(bytes(limit)));
+    if domain.memory_hard_limit_kib.is_some() {
+        return Some(memory_lock_with_device(domain));
     }
     let devices = &domain.devices;
     let has_vfio = devices.interfaces.iter().any(conf::Interface::is_hostdev)
@@ -352,7 +356,17 @@ pub fn memory_lock(domain: &Domain) -> Option<MemoryLock> {
             .hostdevs
             .iter()
             .any(|hostdev| !matches!(hostdev.source, HostSource::Usb(_)));
-    has_vfio.then(|| MemoryLock::AtLeast(bytes(domain.memory_kib).saturating_add(OWN)))
+    has_vfio.then(|| memory_lock_with_device(domain))
+}
+
+/// As [`memory_lock`], of a guest that has a PCI device of the host's, or is about to get one.
+pub(crate) fn memory_lock_with_device(domain: &Domain) -> MemoryLock {
+    const OWN: u64 = 1 << 30;
+    let bytes = |kib: u64| kib.saturating_mul(1024);
+    MemoryLock::AtLeast(match domain.memory_hard_limit_kib {
+        Some(limit) => bytes(limit),
+        None => bytes(domain.memory_kib).saturating_add(OWN),
+    })
 }
 
 /// Writes the paths of a guest's pseudo-terminals into its live document: serial ports, and the

@@ -62,13 +62,15 @@ pub use command::{
 };
 pub use console::{Console, ConsoleError, open_console};
 pub use events::{GuestEvent, GuestEvents};
-pub use guest::{ControlError, Guest, Unplugging};
-pub use launch::{LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock};
+pub use guest::{ControlError, Guest, Leftovers, Plugged, Unplugging};
+pub use launch::{
+    LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock, open_disk,
+};
 pub use launcher::Launcher;
 pub use lifecycle::{Action, Lifecycle};
 pub use qmp::{
-    BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RunState,
-    Timestamp,
+    BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RefusalKind,
+    RunState, Timestamp,
 };
 pub use record::{GuestRecord, ReconnectError};
 pub use run_dir::sweep_run_dirs;

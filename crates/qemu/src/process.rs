@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use host::MemoryLock;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -48,6 +50,16 @@ impl Process {
                 machine.signal(signal);
                 Ok(())
             }
+        }
+    }
+
+    /// Lets it lock more memory; a limit that is high enough stays.
+    pub(crate) fn raise_memory_lock(&self, wanted: MemoryLock) -> io::Result<()> {
+        match self {
+            // Its number is its own for as long as its end was not seen.
+            Self::Qemu(process) if has_ended(process.pidfd.get_ref())? => Err(Errno::SRCH.into()),
+            Self::Qemu(process) => host::raise_memory_lock(process.pid, wanted),
+            Self::Simulated(machine) => machine.raise_memory_lock(wanted),
         }
     }
 

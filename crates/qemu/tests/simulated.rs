@@ -4,11 +4,17 @@
 
 #[path = "simulated/devices.rs"]
 mod devices;
+#[path = "simulated/drives.rs"]
+mod drives;
+#[path = "simulated/failover.rs"]
+mod failover;
+#[path = "simulated/plugging.rs"]
+mod plugging;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use conf::Domain;
+use conf::{Domain, GuestAddress, HostSource, PciAddress};
 use qemu::{
     Answers, ControlError, Exit, ExitReason, Faults, Guest, GuestEvent, GuestEvents, GuestState,
     LaunchError, LaunchSpec, Launched, Launcher, PauseReason, ReconnectError, Scopes,
@@ -42,15 +48,26 @@ impl Bench {
     }
 
     fn spec(&self, name: &str) -> LaunchSpec {
+        self.spec_with(
+            name,
+            "<interface type='user'><mac address='52:54:00:00:00:01'/>
+               <model type='virtio'/></interface>
+             <hostdev mode='subsystem' type='pci' managed='yes'>
+               <source><address domain='0' bus='3' slot='16' function='1'/></source></hostdev>",
+        )
+    }
+
+    /// A start of a guest with these devices, and nine ports.
+    fn spec_with(&self, name: &str, devices: &str) -> LaunchSpec {
+        let port =
+            |index| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
+        let ports: String = (1..=9).map(port).collect();
         let xml = format!(
             "<domain type='qemu'><name>{name}</name><memory>131072</memory>
                <os><type arch='x86_64' machine='q35'>hvm</type></os>
                <devices>
-                 <interface type='user'><mac address='52:54:00:00:00:01'/>
-                   <model type='virtio'/></interface>
-                 <hostdev mode='subsystem' type='pci' managed='yes'>
-                   <source><address domain='0' bus='3' slot='16' function='1'/></source></hostdev>
-                 <memballoon model='none'/>
+                 <controller type='pci' index='0' model='pcie-root'/>{ports}
+                 {devices}<memballoon model='none'/>
                </devices></domain>"
         );
         let mut domain = Domain::parse(&xml).unwrap();
@@ -59,6 +76,23 @@ impl Bench {
         domain.assign_aliases();
         let run_dir = self.root.path().join(domain.uuid.to_string());
         LaunchSpec::new(domain, run_dir, self.root.path().join("log"))
+    }
+
+    /// Starts a guest with these devices.
+    async fn start_with(&self, devices: &str) -> Started {
+        self.launch(self.spec_with("web", devices)).await
+    }
+
+    async fn launch(&self, spec: LaunchSpec) -> Started {
+        let domain = spec.domain.clone();
+        let Launched { guest, events, .. } = self.launcher.launch(spec).await.unwrap();
+        let beside = self.guests.guest(domain.uuid).unwrap();
+        Started {
+            domain,
+            guest,
+            events,
+            beside,
+        }
     }
 
     async fn start(&self) -> (Guest, GuestEvents, SimulatedGuest) {
@@ -71,6 +105,25 @@ impl Bench {
     fn directories(&self) -> usize {
         std::fs::read_dir(self.root.path()).unwrap().count()
     }
+}
+
+/// A guest that runs.
+struct Started {
+    domain: Domain,
+    guest: Guest,
+    events: GuestEvents,
+    beside: SimulatedGuest,
+}
+
+/// A place on the `number`-th of the guest's last ports, from 0: no device is there.
+fn free_port(domain: &Domain, number: u32) -> Option<GuestAddress> {
+    let ports = domain.devices.controllers.iter();
+    let ports = ports.filter(|c| c.model.as_deref() == Some("pcie-root-port"));
+    let last = ports.map(|port| port.index).max().unwrap();
+    Some(GuestAddress::Pci {
+        address: PciAddress::new(0, u8::try_from(last - number).unwrap(), 0, 0).unwrap(),
+        multifunction: None,
+    })
 }
 
 async fn next(events: &mut GuestEvents) -> GuestEvent {
@@ -391,7 +444,9 @@ async fn five_hundred_guests_are_taken_up_at_once() {
     let bench = Bench::new();
     let mut records = Vec::new();
     for number in 0..500 {
-        let spec = bench.spec(&format!("guest{number}"));
+        let mut spec = bench.spec(&format!("guest{number}"));
+        let host = PciAddress::new(number, 3, 16, 1).unwrap();
+        spec.domain.devices.hostdevs[0].source = HostSource::Pci(host);
         let launched = bench.launcher.launch(spec).await.unwrap();
         records.push(launched.guest.record().clone());
     }

@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::Seek;
 use std::path::Path;
 
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{Resource, WaitId, WaitIdOptions};
 
 use super::*;
 use crate::own_cpus;

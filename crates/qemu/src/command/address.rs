@@ -11,25 +11,8 @@ impl Builder<'_> {
         pci_address(&self.domain.devices.controllers, info, alias)
     }
 
-    /// `bus` and `port` of a USB device. Without a place it gets a free port of the first bus,
-    /// which QEMU finds.
     pub(super) fn usb_address(&self, info: &DeviceInfo, alias: &str) -> Result<Object, Problem> {
-        let (bus, port) = match &info.address {
-            Some(GuestAddress::Usb { bus, port }) => (*bus, port.as_deref()),
-            None => (0, None),
-            Some(_) => return Err(Problem::NoAddress(alias.to_owned())),
-        };
-        let master = self
-            .controllers_of("usb")
-            .find(|c| c.index == bus && !is_usb_companion(c))
-            .and_then(|c| c.info.alias.as_deref())
-            .ok_or_else(|| Problem::NoController {
-                device: alias.to_owned(),
-                bus: format!("USB controller {bus}"),
-            })?;
-        Ok(Object::new()
-            .with("bus", format!("{master}.0"))
-            .maybe("port", port))
+        usb_address(&self.domain.devices.controllers, info, alias)
     }
 
     pub(super) fn controllers_of(&self, kind: &str) -> impl Iterator<Item = &Controller> {
@@ -51,6 +34,31 @@ pub(super) fn companion_port(controller: &Controller) -> Option<u32> {
         "ich9-uhci3" => Some(4),
         _ => None,
     }
+}
+
+/// `bus` and `port` of a USB device. Without a place it gets a free port of the first bus, which QEMU
+/// finds.
+pub(super) fn usb_address(
+    controllers: &[Controller],
+    info: &DeviceInfo,
+    alias: &str,
+) -> Result<Object, Problem> {
+    let (bus, port) = match &info.address {
+        Some(GuestAddress::Usb { bus, port }) => (*bus, port.as_deref()),
+        None => (0, None),
+        Some(_) => return Err(Problem::NoAddress(alias.to_owned())),
+    };
+    let master = controllers
+        .iter()
+        .find(|c| c.kind == "usb" && c.index == bus && !is_usb_companion(c))
+        .and_then(|c| c.info.alias.as_deref())
+        .ok_or_else(|| Problem::NoController {
+            device: alias.to_owned(),
+            bus: format!("USB controller {bus}"),
+        })?;
+    Ok(Object::new()
+        .with("bus", format!("{master}.0"))
+        .maybe("port", port))
 }
 
 pub(super) fn pci_address(

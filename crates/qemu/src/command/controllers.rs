@@ -4,7 +4,7 @@ use conf::Controller;
 
 use super::address::{companion_port, is_usb_companion};
 use super::json::Object;
-use super::{Builder, Problem, virtio};
+use super::{Builder, Problem, is_q35, virtio};
 
 /// The order of kinds; each needs only those before it.
 const KINDS: [&str; 6] = ["pci", "usb", "scsi", "ide", "sata", "virtio-serial"];
@@ -64,7 +64,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn is_q35(&self) -> bool {
-        self.domain.os.machine.contains("q35")
+        is_q35(self.domain)
     }
 
     fn pci_controller(&self, controller: &Controller, alias: &str) -> Result<Object, Problem> {

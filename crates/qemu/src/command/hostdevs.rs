@@ -6,7 +6,7 @@ use conf::{
     PciAddress, Plug, Rom, Teaming, UsbSource,
 };
 
-use super::address::pci_address;
+use super::address::{pci_address, usb_address};
 use super::json::Object;
 use super::{Builder, Problem};
 
@@ -39,6 +39,9 @@ impl Builder<'_> {
         for assigned in all(self.domain) {
             if matches!(assigned.info.address, Some(GuestAddress::Unassigned)) {
                 continue; // prepared for the guest, but not shown to it
+            }
+            if self.is_withheld(assigned.info) {
+                continue;
             }
             let Some(alias) = self.alias(assigned.info, "hostdev") else {
                 continue;
@@ -84,21 +87,51 @@ impl Builder<'_> {
         if place.is_none() && !optional {
             return Err(Problem::NotResolved(alias.to_owned()));
         }
-        let path = place.map(|(bus, device)| format!("/dev/bus/usb/{bus:03}/{device:03}"));
-        let (reset, resets_all) = match source.guest_reset.as_deref() {
-            Some("off") => (Some(false), Some(false)),
-            Some("uninitialized") => (Some(true), Some(false)),
-            Some("on") => (Some(true), Some(true)),
-            _ => (None, None),
-        };
-        Ok(Object::driver("usb-host")
-            .maybe("hostdevice", path)
-            .with("id", alias)
-            .maybe("bootindex", self.boot.index(device.info))
-            .maybe("guest-reset", reset)
-            .maybe("guest-resets-all", resets_all)
-            .and(self.usb_address(device.info, alias)?))
+        let boot_index = self.boot.index(device.info);
+        usb_object(self.domain, device.info, alias, source, boot_index, place)
     }
+}
+
+/// The arguments of `device_add` for a USB device that is plugged into a running guest; `place` is
+/// its bus and device.
+pub(crate) fn usb_device(
+    domain: &Domain,
+    info: &DeviceInfo,
+    source: &UsbSource,
+    place: (u32, u32),
+) -> Result<serde_json::Value, Problem> {
+    let alias = alias_of(info)?;
+    let order = info.boot_order;
+    Ok(usb_object(domain, info, alias, source, order, Some(place))?.to_json())
+}
+
+fn usb_object(
+    domain: &Domain,
+    info: &DeviceInfo,
+    alias: &str,
+    source: &UsbSource,
+    boot_index: Option<u32>,
+    place: Option<(u32, u32)>,
+) -> Result<Object, Problem> {
+    let path = place.map(|(bus, device)| format!("/dev/bus/usb/{bus:03}/{device:03}"));
+    let (reset, resets_all) = match source.guest_reset.as_deref() {
+        Some("off") => (Some(false), Some(false)),
+        Some("uninitialized") => (Some(true), Some(false)),
+        Some("on") => (Some(true), Some(true)),
+        _ => (None, None),
+    };
+    Ok(Object::driver("usb-host")
+        .maybe("hostdevice", path)
+        .with("id", alias)
+        .maybe("bootindex", boot_index)
+        .maybe("guest-reset", reset)
+        .maybe("guest-resets-all", resets_all)
+        .and(usb_address(&domain.devices.controllers, info, alias)?))
+}
+
+fn alias_of(info: &DeviceInfo) -> Result<&str, Problem> {
+    let alias = info.alias.as_deref();
+    alias.ok_or_else(|| Problem::NoAlias("hostdev".to_owned()))
 }
 
 /// The arguments of `device_add` for a PCI function that is plugged into a running guest.
@@ -110,10 +143,7 @@ pub fn hostdev_device(
     teaming: Option<&Teaming>,
     host: PciAddress,
 ) -> Result<serde_json::Value, Problem> {
-    let alias = info
-        .alias
-        .as_deref()
-        .ok_or_else(|| Problem::NoAlias("hostdev".to_owned()))?;
+    let alias = alias_of(info)?;
     let controllers = &domain.devices.controllers;
     let device = hostdev_object(controllers, info, teaming, host, info.boot_order, alias)?;
     Ok(device.to_json())

@@ -12,23 +12,27 @@ mod inputs;
 mod json;
 mod machine;
 mod nics;
+mod nodes;
 mod options;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use conf::{DeviceInfo, Domain, PciAddress};
 
+pub(crate) use disks::{device as disk_device, nodes as disk_nodes};
 pub use error::{CommandLineError, Problem};
 pub use hostdevs::hostdev_device;
+pub(crate) use hostdevs::usb_device;
 pub(crate) use nics::netdev_id;
 pub use nics::{nic_device, nic_netdev};
+pub(crate) use nodes::{NodeNames, is_node_of};
 
 use json::Object;
 use options::{OptionList, OptionValue};
@@ -47,6 +51,11 @@ pub struct Resources {
     pub pci_devices: BTreeMap<String, PciAddress>,
     /// Which host USB device (bus, device) it is, where the document says it by ids.
     pub usb_devices: BTreeMap<String, (u32, u32)>,
+    /// Aliases of interfaces and host devices that are the guest's and not plugged in yet, such as a
+    /// failover pair's primary, which QEMU would remember and open unasked: nothing of them is on the
+    /// command line, and nothing need be resolved or open for them. The controller that such a device
+    /// is to be on is there, and its guest address stays free for it.
+    pub withheld: BTreeSet<String>,
     /// The listening sockets of channels.
     pub channels: BTreeMap<String, RawFd>,
     /// The file behind a disk or a character device, opened by us: QEMU needs no right to it.
@@ -110,7 +119,7 @@ fn arguments(domain: &Domain, resources: &Resources) -> (Vec<String>, Vec<Proble
         resources,
         args: Vec::new(),
         problems: Vec::new(),
-        boot: BootOrder::of(domain),
+        boot: BootOrder::of(domain, &resources.withheld),
         next_set: 0,
     };
     builder.machine();
@@ -154,6 +163,10 @@ impl Builder<'_> {
             Ok(device) => self.option("-device", device),
             Err(problem) => self.problems.push(problem),
         }
+    }
+
+    fn is_withheld(&self, info: &DeviceInfo) -> bool {
+        is_withheld(info, &self.resources.withheld)
     }
 
     fn refuse(&mut self, what: impl Into<String>) {
@@ -232,6 +245,15 @@ impl Builder<'_> {
     }
 }
 
+fn is_q35(domain: &Domain) -> bool {
+    domain.os.machine.contains("q35")
+}
+
+fn is_withheld(info: &DeviceInfo, withheld: &BTreeSet<String>) -> bool {
+    let alias = info.alias.as_ref();
+    alias.is_some_and(|alias| withheld.contains(alias))
+}
+
 /// The PCI form of a virtio device: `virtio`, `virtio-transitional` or `virtio-non-transitional`.
 fn virtio(device: &str, model: &str) -> String {
     let suffix = model.strip_prefix("virtio").unwrap_or("");
@@ -250,7 +272,9 @@ struct BootOrder {
 }
 
 impl BootOrder {
-    fn of(domain: &Domain) -> Self {
+    /// Of the devices that are there from the start: the system's place for a network card goes to
+    /// the first of them, since a guest can't boot from one that is not plugged in.
+    fn of(domain: &Domain, withheld: &BTreeSet<String>) -> Self {
         let place = |device: &str| {
             let index = domain.os.boot.iter().position(|dev| dev == device)?;
             u32::try_from(index + 1).ok()
@@ -269,7 +293,8 @@ impl BootOrder {
             network_alias: domain
                 .devices
                 .interfaces
-                .first()
+                .iter()
+                .find(|interface| !is_withheld(&interface.info, withheld))
                 .and_then(|interface| interface.info.alias.clone()),
         }
     }

@@ -11,8 +11,8 @@ use super::{Builder, Problem, Taps, virtio};
 impl Builder<'_> {
     pub(super) fn nics(&mut self) {
         for (index, interface) in self.domain.devices.interfaces.iter().enumerate() {
-            if interface.is_hostdev() {
-                continue; // comes with the host devices
+            if interface.is_hostdev() || self.is_withheld(&interface.info) {
+                continue; // comes with the host devices, or later
             }
             let Some(alias) = self.alias(&interface.info, "interface") else {
                 continue;

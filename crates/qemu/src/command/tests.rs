@@ -289,17 +289,17 @@ fn a_disk_has_its_cache_and_its_nodes() {
         [
             json!({
                 "driver": "host_device", "filename": "/dev/vg/guest", "aio": "native",
-                "node-name": "disk0-storage", "auto-read-only": true, "discard": "unmap",
+                "node-name": "virtio-disk0-storage", "auto-read-only": true, "discard": "unmap",
                 "cache": cache,
             }),
             json!({
-                "driver": "qcow2", "node-name": "disk0-format", "read-only": false,
-                "discard": "unmap", "cache": cache, "file": "disk0-storage",
+                "driver": "qcow2", "node-name": "virtio-disk0-format", "read-only": false,
+                "discard": "unmap", "cache": cache, "file": "virtio-disk0-storage",
             }),
         ]
     );
     let disk = device(&line, "virtio-disk0");
-    assert_eq!(disk["drive"], "disk0-format");
+    assert_eq!(disk["drive"], "virtio-disk0-format");
     assert_eq!(disk["write-cache"], "on");
     let tray = device(&line, "sata0-0-0");
     assert_eq!(tray["driver"], "ide-cd");
@@ -438,4 +438,53 @@ fn a_shell_gets_back_each_argument() {
         String::from_utf8(output.stdout).unwrap(),
         "-a|it's||{\"a\":\"b c\"}|$HOME `x` \\ \n|"
     );
+}
+
+#[test]
+fn what_is_withheld_is_not_there_and_its_port_is() {
+    let pair = |source: &str| {
+        format!(
+            "<interface type='hostdev'><mac address='52:54:00:00:00:01'/>
+               <source>{source}</source><alias name='ua-vf'/>
+               <teaming type='transient' persistent='ua-standby'/></interface>
+             <interface type='user'><mac address='52:54:00:00:00:01'/>
+               <model type='virtio'/><alias name='ua-standby'/>
+               <teaming type='persistent'/></interface>"
+        )
+    };
+    let host = "<address type='pci' bus='3' slot='16' function='1'/>";
+    let mut domain = guest("qemu", "", &pair(host));
+    domain.os.boot = vec!["network".to_owned()];
+    let all = line(&domain);
+    let vf = device(&all, "ua-vf");
+    assert_eq!(vf["failover_pair_id"], "ua-standby");
+    assert_eq!(vf["bootindex"], 1);
+
+    let withholding = Resources {
+        withheld: ["ua-vf".to_owned()].into(),
+        ..Resources::default()
+    };
+    let without = command_line(&domain, &withholding).unwrap();
+    let text = without.to_string();
+    assert!(!text.contains("ua-vf") && !text.contains("vfio"), "{text}");
+    let standby = device(&without, "ua-standby");
+    assert_eq!(standby["failover"], true);
+    assert_eq!(
+        standby["bootindex"], 1,
+        "the guest boots from the card that is there"
+    );
+    let port = vf["bus"].as_str().unwrap();
+    assert_eq!(
+        device(&without, port),
+        device(&all, port),
+        "it waits for the VF"
+    );
+
+    // A primary that has no VF, or none that is known yet.
+    domain.devices.interfaces[0].source = conf::InterfaceSource::Network {
+        network: "pool".to_owned(),
+        port_group: None,
+    };
+    assert!(command_line(&domain, &Resources::default()).is_err());
+    assert_eq!(command_line(&domain, &withholding).unwrap(), without);
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use host::MemoryLock;
 use tokio::time::timeout;
 
 use super::ControlError;
@@ -114,6 +115,20 @@ impl Life {
         self.monitor.get().ok_or_else(|| ControlError::Silent {
             name: self.record.name.clone(),
             pid: self.record.pid,
+        })
+    }
+
+    /// Lets its process lock more memory.
+    pub(super) fn raise_memory_lock(&self, wanted: MemoryLock) -> Result<(), ControlError> {
+        if self.observed.exit().is_some() {
+            return Err(self.ended());
+        }
+        let raised = self.process.raise_memory_lock(wanted);
+        raised.map_err(|source| ControlError::MemoryLock {
+            name: self.record.name.clone(),
+            pid: self.record.pid,
+            wanted,
+            source,
         })
     }
 
@@ -286,6 +301,14 @@ impl Life {
                 self.tell_of_device(event.text("device"), |alias| GuestEvent::UnplugRefused {
                     alias,
                 });
+            }
+            "FAILOVER_NEGOTIATED" => {
+                let standby = event.text("device-id");
+                self.tell_of_device(standby, |alias| GuestEvent::FailoverNegotiated { alias });
+            }
+            "UNPLUG_PRIMARY" => {
+                let primary = event.text("device-id");
+                self.tell_of_device(primary, |alias| GuestEvent::UnplugPrimary { alias });
             }
             "NIC_RX_FILTER_CHANGED" => {
                 self.tell_of_device(event.text("name"), |alias| GuestEvent::RxFilterChanged {

@@ -50,23 +50,9 @@ pub(super) fn open_files(
         Ok(())
     };
     for disk in &domain.devices.disks {
-        let Some(DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
-            continue;
-        };
-        // QEMU takes a descriptor only if it is as direct as its cache is to be.
-        let direct = if is_direct(disk) {
-            OFlags::DIRECT
-        } else {
-            OFlags::empty()
-        };
-        // QEMU opens an image for reading first, to look at it.
-        let ways = [OFlags::RDONLY | direct, OFlags::RDWR | direct];
-        let ways = if is_written_to(disk) {
-            &ways[..]
-        } else {
-            &ways[..1]
-        };
-        open(&disk.info.alias, path, Use::Image, ways)?;
+        if let Some((path, ways)) = image(disk) {
+            open(&disk.info.alias, path, Use::Image, &ways)?;
+        }
     }
     for serial in &domain.devices.serials {
         if let CharBackend::File { path, append } = &serial.backend {
@@ -80,6 +66,44 @@ pub(super) fn open_files(
         }
     }
     Ok(())
+}
+
+/// Opens what a disk that is plugged in needs of the host, for a QEMU that runs as somebody else, or
+/// looks at it: nothing is opened that would make QEMU, or us, wait for ever. Blocks.
+///
+/// # Errors
+/// [`LaunchError::NoFile`] or [`LaunchError::Prepare`], with the path.
+pub fn open_disk(disk: &Disk, for_another_user: bool) -> Result<Vec<OwnedFd>, LaunchError> {
+    let Some((path, ways)) = image(disk) else {
+        return Ok(Vec::new());
+    };
+    let path = Path::new(path);
+    if !for_another_user {
+        look_at(path, Use::Image)?;
+        return Ok(Vec::new());
+    }
+    let files = ways.into_iter();
+    let files = files.map(|flags| Ok(open_checked(path, Use::Image, flags)?.into()));
+    files.collect()
+}
+
+/// The path of a disk's image, and the ways in which QEMU opens it.
+fn image(disk: &Disk) -> Option<(&str, Vec<OFlags>)> {
+    let Some(DiskSource::File(path) | DiskSource::Block(path)) = &disk.source else {
+        return None;
+    };
+    // QEMU takes a descriptor only if it is as direct as its cache is to be.
+    let direct = if is_direct(disk) {
+        OFlags::DIRECT
+    } else {
+        OFlags::empty()
+    };
+    // QEMU opens an image for reading first, to look at it.
+    let mut ways = vec![OFlags::RDONLY | direct];
+    if is_written_to(disk) {
+        ways.push(OFlags::RDWR | direct);
+    }
+    Some((path, ways))
 }
 
 /// Files that QEMU always opens itself.

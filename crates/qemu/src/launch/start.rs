@@ -11,13 +11,15 @@ use host::{Spawn, SpawnStep, Spawned};
 use tokio::sync::oneshot;
 
 use super::unfinished::{Started, Unfinished};
-use super::{LaunchError, LaunchSpec, channel_path, files, memory_lock, placement};
+use super::{
+    LaunchError, LaunchSpec, channel_path, files, memory_lock, memory_lock_with_device, placement,
+};
 use crate::log::Log;
 use crate::output::{Pipe, make_pipe};
 use crate::record::boot_id;
 use crate::run_dir::RunDir;
-use crate::simulated::SimulatedGuests;
-use crate::{CommandLine, Resources, Taps, command_line, socket, stray};
+use crate::simulated::{SimulatedGuests, Start};
+use crate::{CommandLine, Resources, Taps, command_line, netdev_id, socket, stray};
 
 /// A process that runs, and has not greeted.
 pub(super) struct Begun {
@@ -177,11 +179,21 @@ fn begin_simulated(
     let command = command_line(&spec.domain, &resources)?;
     let run_dir = RunDir::make(&spec.run_dir).map_err(failed(&spec.run_dir))?;
     // As QEMU does: a tap lasts as long as somebody has it open.
-    let all = spec.taps.values().flat_map(|fds| &fds.taps);
-    let taps = all.map(OwnedFd::try_clone).collect::<io::Result<_>>();
+    let copies = |fds: &[OwnedFd]| fds.iter().map(OwnedFd::try_clone).collect();
+    let taps = spec.taps.iter().map(|(alias, fds)| {
+        let copies: io::Result<Vec<_>> = copies(&fds.taps);
+        Ok((netdev_id(alias), copies?))
+    });
+    let taps: io::Result<_> = taps.collect();
     let taps = taps.map_err(failed(&spec.run_dir))?;
     gate.pass()?;
-    let machine = guests.start(spec.domain.uuid, &command, taps);
+    let machine = guests.start(Start {
+        uuid: spec.domain.uuid,
+        command,
+        taps,
+        memory_lock: memory_lock(&spec.domain),
+        memory: memory_lock_with_device(&spec.domain),
+    });
     Ok(Begun {
         unfinished: Unfinished::new(Started::Simulated(machine), run_dir),
         output: None,
@@ -206,6 +218,7 @@ fn resources(spec: &LaunchSpec) -> Resources {
     Resources {
         pci_devices: spec.pci_devices.clone(),
         usb_devices: spec.usb_devices.clone(),
+        withheld: spec.withheld.clone(),
         ..Resources::default()
     }
 }

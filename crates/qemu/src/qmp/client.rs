@@ -349,6 +349,7 @@ impl Waste {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qmp::Descriptors;
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
     use std::io::{IoSliceMut, Write};
     use tokio::io::AsyncWriteExt;
@@ -488,9 +489,10 @@ mod tests {
             (garbage, theirs)
         });
         let start = tokio::time::Instant::now();
-        let (qmp, _events) = Qmp::greet(Wire::Simulated(ours), Duration::MAX)
-            .await
-            .unwrap();
+        let (qmp, _events) =
+            Qmp::greet(Wire::Simulated(ours, Descriptors::default()), Duration::MAX)
+                .await
+                .unwrap();
         assert_eq!(qmp.status().await.unwrap(), super::super::RunState::Paused);
         let (garbage, _theirs) = qemu.await.unwrap();
         // The clock is the runtime's: it counts pauses, not work.

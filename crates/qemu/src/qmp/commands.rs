@@ -67,6 +67,19 @@ struct ObjectMember {
     kind: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct VirtioStatus {
+    guest_features: VirtioFeatures,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct VirtioFeatures {
+    #[serde(default)]
+    dev_features: Vec<String>,
+}
+
 impl Qmp {
     /// `query-status`.
     pub async fn status(&self) -> Result<RunState, QmpError> {
@@ -193,13 +206,34 @@ impl Qmp {
         Ok(devices.map(|member| member.name).collect())
     }
 
-    async fn plain(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
+    /// Whether a virtio card's driver in the guest has taken up a feature, by QEMU's name for it;
+    /// `None`: this QEMU (before 7.2) doesn't tell, or there is no such card.
+    pub(crate) async fn guest_has_feature(
+        &self,
+        alias: &str,
+        feature: &str,
+    ) -> Result<Option<bool>, QmpError> {
+        let path = format!("/machine/peripheral/{alias}/virtio-backend");
+        let status = self.typed("x-query-virtio-status", json!({ "path": path }));
+        let status: VirtioStatus = match status.await {
+            Ok(status) => status,
+            // Its name says that it may change, and it is of use only for what can be missed.
+            Err(QmpError::Refused { .. } | QmpError::Answer { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let features = &status.guest_features.dev_features;
+        // Each is followed by what it means.
+        let mut names = features.iter().filter_map(|text| text.split(':').next());
+        Ok(Some(names.any(|name| name == feature)))
+    }
+
+    pub(super) async fn plain(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
         self.execute(command, arguments, Vec::new(), QUICK)
             .await
             .map(drop)
     }
 
-    async fn typed<T: DeserializeOwned>(
+    pub(super) async fn typed<T: DeserializeOwned>(
         &self,
         command: &str,
         arguments: Value,
@@ -209,7 +243,7 @@ impl Qmp {
     }
 }
 
-fn decode<T: DeserializeOwned>(command: &str, answer: Value) -> Result<T, QmpError> {
+pub(super) fn decode<T: DeserializeOwned>(command: &str, answer: Value) -> Result<T, QmpError> {
     serde_json::from_value(answer).map_err(|source| QmpError::Answer {
         command: command.to_owned(),
         source,

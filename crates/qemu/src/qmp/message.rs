@@ -36,7 +36,7 @@ impl Event {
     pub(crate) fn is_of_the_kind_of(&self, other: &Self) -> bool {
         // What names the device, node or job that an event is about.
         let about = |event: &Self| {
-            ["device", "path", "name", "id", "node-name"].map(|member| {
+            ["device", "device-id", "path", "name", "id", "node-name"].map(|member| {
                 let text = event.text(member);
                 text.map(str::to_owned)
             })

@@ -1,7 +1,9 @@
 //! What carries QMP: QEMU's monitor socket, or a simulated guest's end of it.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, Interest, ReadHalf, WriteHalf};
@@ -15,7 +17,31 @@ const DESCRIPTORS_A_MESSAGE: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Wire {
     Socket(UnixStream),
-    Simulated(DuplexStream),
+    Simulated(DuplexStream, Descriptors),
+}
+
+/// Descriptors on their way to a simulated guest, beside the stream. Clones are the same way.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Descriptors(Arc<Mutex<VecDeque<OwnedFd>>>);
+
+impl Descriptors {
+    /// The next one that was sent.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        self.queue().pop_front()
+    }
+
+    fn send(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+        for fd in descriptors {
+            let copy = fd.try_clone()?;
+            self.queue().push_back(copy);
+        }
+        Ok(())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What QEMU sends.
@@ -24,7 +50,7 @@ pub(super) type Incoming = Box<dyn AsyncRead + Send + Unpin>;
 /// What is sent to QEMU. Dropping it ends the connection in both directions.
 pub(super) enum Outgoing {
     Socket(OwnedWriteHalf),
-    Simulated(WriteHalf<DuplexStream>),
+    Simulated(WriteHalf<DuplexStream>, Descriptors),
 }
 
 impl Wire {
@@ -34,20 +60,23 @@ impl Wire {
                 let (from, to) = stream.into_split();
                 (Box::new(from), Outgoing::Socket(to))
             }
-            Self::Simulated(stream) => {
+            Self::Simulated(stream, descriptors) => {
                 let (from, to): (ReadHalf<_>, _) = tokio::io::split(stream);
-                (Box::new(from), Outgoing::Simulated(to))
+                (Box::new(from), Outgoing::Simulated(to, descriptors))
             }
         }
     }
 }
 
 impl Outgoing {
-    /// Sends a message whole. A simulated guest has no use for descriptors.
+    /// Sends a message whole.
     pub(super) async fn send(&mut self, bytes: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
         match self {
             Self::Socket(half) => send(half.as_ref(), bytes, descriptors).await,
-            Self::Simulated(half) => half.write_all(bytes).await,
+            Self::Simulated(half, way) => {
+                way.send(descriptors)?;
+                half.write_all(bytes).await
+            }
         }
     }
 
@@ -58,7 +87,7 @@ impl Outgoing {
             Self::Socket(half) => {
                 let _ = rustix::net::shutdown(half.as_ref(), rustix::net::Shutdown::Both);
             }
-            Self::Simulated(half) => {
+            Self::Simulated(half, _) => {
                 let _ = half.shutdown().await;
             }
         }

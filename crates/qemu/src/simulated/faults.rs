@@ -13,6 +13,16 @@ pub struct Faults {
     pub monitor: Answers,
     /// Commands that its monitor refuses, such as `device_add`.
     pub refused_commands: Vec<String>,
+    /// Commands that its monitor refuses once, each after it has carried out that many: one entry for
+    /// each time.
+    pub refused_once: Vec<(u32, String)>,
+    /// Commands that it carries out, and answers, only after that long: one entry for each time. What
+    /// comes after them waits, too.
+    pub delayed_once: Vec<(String, Duration)>,
+    /// Commands that its QEMU, which is older, doesn't have.
+    pub unknown_commands: Vec<String>,
+    /// The kernel doesn't let its process lock more memory.
+    pub keeps_memory_lock: bool,
     /// What becomes of a device that it is asked to let go.
     pub unplug: Unplug,
     /// Its power button does nothing.
@@ -21,6 +31,28 @@ pub struct Faults {
     pub ignores_sigterm: bool,
     /// SIGKILL does nothing, as for a process that waits for a device.
     pub ignores_sigkill: bool,
+}
+
+impl Faults {
+    /// Its monitor refuses that command once.
+    #[must_use]
+    pub fn refuse(self, command: &str) -> Self {
+        self.refuse_after(0, command)
+    }
+
+    /// Its monitor refuses that command once, after it has carried out that many.
+    #[must_use]
+    pub fn refuse_after(mut self, carried_out: u32, command: &str) -> Self {
+        self.refused_once.push((carried_out, command.to_owned()));
+        self
+    }
+
+    /// Its monitor carries that command out, and answers it, only after that long, once.
+    #[must_use]
+    pub fn delay(mut self, command: &str, delay: Duration) -> Self {
+        self.delayed_once.push((command.to_owned(), delay));
+        self
+    }
 }
 
 /// How a monitor answers.

@@ -1,26 +1,36 @@
 //! The process of a simulated guest: what it has, and what happens to it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use conf::Uuid;
+use host::MemoryLock;
 use rustix::process::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Answers, Faults, Unplug, lock, monitor};
-use crate::qmp::Wire;
-use crate::{CommandLine, ExitStatus, RunState};
+use super::devices::{Device, id_of};
+use super::drives::Drives;
+use super::gate::Gate;
+use super::standby::Standby;
+use super::{Answers, Faults, Refusal, Start, lock, monitor};
+use crate::qmp::{Descriptors, Wire};
+use crate::{ExitStatus, RunState};
 
 /// A process that isn't one.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pid: u32,
     uuid: Uuid,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    pub(super) gate: Arc<Gate>,
+    /// How much it has to lock once it has a host device.
+    memory: MemoryLock,
+    /// What it printed before it ended at its start.
+    last_words: String,
     faults: watch::Sender<Faults>,
     exit: watch::Sender<Option<ExitStatus>>,
     /// Counts what its connection has to look after.
@@ -30,69 +40,92 @@ pub(crate) struct Machine {
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     status: RunState,
-    devices: BTreeMap<String, Device>,
-    /// The host's sides of network cards.
-    netdevs: BTreeSet<String>,
-    /// Its taps, which go with it.
-    taps: Vec<OwnedFd>,
-    /// The names of descriptors that were handed over and that nothing took.
-    descriptors: BTreeSet<String>,
+    pub(super) devices: BTreeMap<String, Device>,
+    /// The host's sides of network cards, with their taps, which go with them.
+    pub(super) netdevs: BTreeMap<String, Vec<OwnedFd>>,
+    /// Descriptors that were handed over and that nothing took, by name.
+    descriptors: BTreeMap<String, Option<OwnedFd>>,
+    /// Virtio cards that are the standby of a failover pair.
+    pub(super) standbys: BTreeMap<String, Standby>,
+    pub(super) drives: Drives,
+    /// How much its process may lock; `None`: what any process may, which is not enough.
+    memory_lock: Option<MemoryLock>,
     /// What it has said and nobody has heard.
     outbox: VecDeque<String>,
     /// The number of the connection that it serves; an older one is over.
     connection: u64,
 }
 
-#[derive(Debug)]
-struct Device {
-    link_is_up: bool,
-    filter: Map<String, Value>,
-    /// It told that its filter changed, and was not asked since.
-    is_told: bool,
-    leaving: Option<Leaving>,
-}
-
-/// When a device goes that it was asked for.
-#[derive(Debug, Clone, Copy)]
-enum Leaving {
-    At(Instant),
-    WhenReleased,
-}
-
 impl Machine {
-    pub(super) fn new(
-        pid: u32,
-        uuid: Uuid,
-        command: &CommandLine,
-        taps: Vec<OwnedFd>,
-        faults: Faults,
-    ) -> Self {
+    pub(super) fn new(pid: u32, start: Start, gate: Arc<Gate>, faults: Faults) -> Self {
+        let Start {
+            uuid,
+            command,
+            mut taps,
+            memory_lock,
+            memory,
+        } = start;
         let options = || command.args.iter().zip(command.args.iter().skip(1));
-        let values = |wanted: &'static str| {
+        let texts = |wanted: &'static str| {
             let values = options().filter(move |(option, _)| *option == wanted);
-            values.filter_map(|(_, value)| serde_json::from_str::<Value>(value).ok())
+            values.map(|(_, value)| value)
         };
-        let devices = values("-device").filter_map(|device| Device::of(&device));
-        let netdevs = values("-netdev").filter_map(|netdev| id_of(&netdev));
+        let values = |wanted: &'static str| {
+            let values = texts(wanted);
+            values.filter_map(|value| serde_json::from_str::<Value>(value).ok())
+        };
+        let mut state = State {
+            status: RunState::PreLaunch,
+            devices: BTreeMap::new(),
+            netdevs: BTreeMap::new(),
+            descriptors: BTreeMap::new(),
+            standbys: BTreeMap::new(),
+            drives: Drives::default(),
+            memory_lock,
+            outbox: VecDeque::new(),
+            connection: 0,
+        };
+        for netdev in values("-netdev").filter_map(|netdev| id_of(&netdev)) {
+            let fds = taps.remove(&netdev).unwrap_or_default();
+            state.netdevs.insert(netdev, fds);
+        }
+        texts("-add-fd").for_each(|option| state.drives.add_at_start(option));
+        let mut last_words = faults.refuses_to_start.clone();
+        for node in values("-blockdev") {
+            if let Err((_, text)) = state.drives.add_node(&node) {
+                last_words.get_or_insert(text);
+            }
+        }
+        for arguments in values("-device") {
+            let Some((alias, device)) = Device::of(&arguments) else {
+                continue;
+            };
+            if state.hides(&arguments).unwrap_or_default() {
+                continue;
+            }
+            if let Some(host) = device.host
+                && last_words.is_none()
+                && let Err(text) = gate.open((pid, uuid), host)
+            {
+                last_words = Some(format!("vfio {host}: failed to open its group: {text}"));
+            }
+            state.add_device(alias, device);
+        }
+        let exit = last_words.is_some().then_some(ExitStatus::Code(1));
+        if exit.is_some() {
+            state.netdevs.clear();
+            gate.close_all(pid);
+        }
         let ready_at = Instant::now() + faults.start_takes;
-        let exit = faults
-            .refuses_to_start
-            .is_some()
-            .then_some(ExitStatus::Code(1));
         Self {
             pid,
             uuid,
-            state: Mutex::new(State {
-                status: RunState::PreLaunch,
-                taps: if exit.is_some() { Vec::new() } else { taps },
-                devices: devices.collect(),
-                netdevs: netdevs.collect(),
-                descriptors: BTreeSet::new(),
-                outbox: VecDeque::new(),
-                connection: 0,
-            }),
+            state: Mutex::new(state),
+            gate,
+            memory,
+            last_words: last_words.unwrap_or_default(),
             faults: watch::Sender::new(faults),
             exit: watch::Sender::new(exit),
             changed: watch::Sender::new(0),
@@ -132,6 +165,7 @@ impl Machine {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let descriptors = Descriptors::default();
         let number = {
             let mut state = lock(&self.state);
             state.connection += 1;
@@ -140,8 +174,9 @@ impl Machine {
             state.connection
         };
         self.wake();
-        tokio::spawn(monitor::serve(Arc::clone(self), theirs, number));
-        Ok(Wire::Simulated(ours))
+        let its = descriptors.clone();
+        tokio::spawn(monitor::serve(Arc::clone(self), (theirs, its), number));
+        Ok(Wire::Simulated(ours, descriptors))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -163,12 +198,17 @@ impl Machine {
 
     /// What it printed before it ended at its start.
     pub(crate) fn last_words(&self) -> String {
-        let faults = self.faults.borrow();
-        faults.refuses_to_start.clone().unwrap_or_default()
+        self.last_words.clone()
     }
 
     pub(super) fn end(&self, status: ExitStatus) {
-        drop(std::mem::take(&mut lock(&self.state).taps));
+        {
+            let mut state = lock(&self.state);
+            state.netdevs.clear();
+            state.descriptors.clear();
+            state.drives = Drives::default();
+        }
+        self.gate.close_all(self.pid);
         self.exit.send_if_modified(|exit| {
             let first = exit.is_none();
             exit.get_or_insert(status);
@@ -186,61 +226,99 @@ impl Machine {
         lock(&self.state).status.clone()
     }
 
-    pub(super) fn devices(&self) -> Vec<String> {
-        lock(&self.state).devices.keys().cloned().collect()
-    }
-
     pub(super) fn netdevs(&self) -> Vec<String> {
-        lock(&self.state).netdevs.iter().cloned().collect()
+        lock(&self.state).netdevs.keys().cloned().collect()
     }
 
     pub(super) fn descriptors(&self) -> Vec<String> {
-        lock(&self.state).descriptors.iter().cloned().collect()
+        lock(&self.state).descriptors.keys().cloned().collect()
     }
 
-    pub(super) fn refuses(&self, command: &str) -> bool {
+    pub(super) fn faults(&self) -> Faults {
+        self.faults.borrow().clone()
+    }
+
+    /// Why a command is refused, if a fault has it so.
+    pub(super) fn refuses(&self, command: &str) -> Option<Refusal> {
+        let once = take(&self.faults, |faults| {
+            let refused = &mut faults.refused_once;
+            let place = refused.iter().position(|(_, refused)| refused == command)?;
+            match refused[place].0.checked_sub(1) {
+                Some(left) => {
+                    refused[place].0 = left;
+                    None
+                }
+                None => Some(refused.remove(place)),
+            }
+        });
         let faults = self.faults.borrow();
-        faults
-            .refused_commands
-            .iter()
-            .any(|refused| refused == command)
+        let is_in = |commands: &[String]| commands.iter().any(|other| other == command);
+        if is_in(&faults.unknown_commands) {
+            let text = format!("The command {command} has not been found");
+            return Some(("CommandNotFound", text));
+        }
+        let refused = once.is_some() || is_in(&faults.refused_commands);
+        refused.then(|| ("GenericError", format!("'{command}' is refused by a fault")))
     }
 
-    /// Takes a descriptor, or gives it up; whether there was one to give up.
-    pub(super) fn hold_descriptor(&self, name: &str, hold: bool) -> bool {
-        let descriptors = &mut lock(&self.state).descriptors;
-        if hold {
-            descriptors.insert(name.to_owned())
-        } else {
-            descriptors.remove(name)
+    pub(crate) fn raise_memory_lock(&self, wanted: MemoryLock) -> io::Result<()> {
+        let limit = &mut lock(&self.state).memory_lock;
+        if limit.is_some_and(|limit| limit.covers(wanted)) {
+            return Ok(());
         }
+        if self.faults.borrow().keeps_memory_lock {
+            return Err(rustix::io::Errno::PERM.into());
+        }
+        *limit = Some(wanted);
+        Ok(())
+    }
+
+    pub(super) fn memory_lock(&self) -> Option<MemoryLock> {
+        lock(&self.state).memory_lock
+    }
+
+    pub(super) fn may_lock_memory(&self) -> bool {
+        self.memory_lock()
+            .is_some_and(|limit| limit.covers(self.memory))
+    }
+
+    /// Takes a descriptor; one of the same name is closed.
+    pub(super) fn take_descriptor(&self, name: &str, fd: Option<OwnedFd>) {
+        lock(&self.state).descriptors.insert(name.to_owned(), fd);
+    }
+
+    /// Closes a descriptor that nothing took; whether there was one.
+    pub(super) fn close_descriptor(&self, name: &str) -> bool {
+        lock(&self.state).descriptors.remove(name).is_some()
     }
 
     /// Adds the host's side of a card, which takes its descriptors.
-    pub(super) fn add_netdev(&self, arguments: &Value) {
+    pub(super) fn add_netdev(&self, arguments: &Value) -> Result<(), Refusal> {
+        let refused = |text: String| ("GenericError", text);
         let mut state = lock(&self.state);
-        for member in ["fd", "fds", "vhostfd", "vhostfds"] {
-            let names = arguments[member].as_str().unwrap_or_default();
-            for name in names.split(':') {
-                state.descriptors.remove(name);
-            }
+        let id = id_of(arguments).unwrap_or_default();
+        if state.netdevs.contains_key(&id) {
+            return Err(refused(format!("Duplicate ID '{id}' for netdev")));
         }
-        state.netdevs.extend(id_of(arguments));
+        let members = ["fd", "fds", "vhostfd", "vhostfds"];
+        let named = members
+            .iter()
+            .filter_map(|member| arguments[*member].as_str());
+        let mut taken = Vec::new();
+        for name in named.flat_map(|names| names.split(':')) {
+            let Some(fd) = state.descriptors.remove(name) else {
+                let text = format!("File descriptor named '{name}' has not been found");
+                return Err(refused(text));
+            };
+            taken.extend(fd);
+        }
+        state.netdevs.insert(id, taken);
+        Ok(())
     }
 
     /// Whether there was one.
     pub(super) fn remove_netdev(&self, id: &str) -> bool {
-        lock(&self.state).netdevs.remove(id)
-    }
-
-    pub(super) fn link(&self, alias: &str) -> Option<bool> {
-        Some(lock(&self.state).devices.get(alias)?.link_is_up)
-    }
-
-    pub(super) fn set_link(&self, alias: &str, up: bool) -> bool {
-        let mut state = lock(&self.state);
-        let device = state.devices.get_mut(alias);
-        device.map(|device| device.link_is_up = up).is_some()
+        lock(&self.state).netdevs.remove(id).is_some()
     }
 
     pub(super) fn say(&self, event: &str, data: Value) {
@@ -268,6 +346,7 @@ impl Machine {
 
     pub(super) fn reset(&self, by_guest: bool) {
         self.say("RESET", json!({ "guest": by_guest }));
+        self.start_drivers_anew();
     }
 
     pub(super) fn press_power_button(&self) {
@@ -290,122 +369,6 @@ impl Machine {
     pub(super) fn fail_disk(&self) {
         self.say("BLOCK_IO_ERROR", json!({ "action": "stop" }));
         self.halt(RunState::IoError);
-    }
-
-    /// Plugs a device in; `false`: there is one of that name.
-    pub(super) fn plug(&self, arguments: &Value) -> bool {
-        let Some((alias, device)) = Device::of(arguments) else {
-            return true; // without a name it is of no interest
-        };
-        let mut state = lock(&self.state);
-        if state.devices.contains_key(&alias) {
-            return false;
-        }
-        state.devices.insert(alias, device);
-        true
-    }
-
-    /// Asks the guest to let a device go; `false`: there is none of that name.
-    pub(super) fn unplug(&self, alias: &str) -> bool {
-        let unplug = self.faults.borrow().unplug;
-        let leaving = match unplug {
-            Unplug::After(delay) => Some(Leaving::At(Instant::now() + delay)),
-            Unplug::WhenReleased => Some(Leaving::WhenReleased),
-            Unplug::AtOnce | Unplug::Refused | Unplug::Silently => None,
-        };
-        {
-            let mut state = lock(&self.state);
-            let Some(device) = state.devices.get_mut(alias) else {
-                return false;
-            };
-            device.leaving = leaving;
-            if unplug == Unplug::Silently {
-                state.devices.remove(alias);
-            }
-        }
-        match unplug {
-            Unplug::AtOnce => self.let_go(alias),
-            Unplug::Refused => self.say(
-                "DEVICE_UNPLUG_GUEST_ERROR",
-                json!({ "device": alias, "path": path_of(alias) }),
-            ),
-            Unplug::After(_) => self.wake(),
-            Unplug::Silently | Unplug::WhenReleased => {}
-        }
-        true
-    }
-
-    pub(super) fn release(&self, alias: &str) {
-        let waits = {
-            let state = lock(&self.state);
-            let device = state.devices.get(alias);
-            device.is_some_and(|device| matches!(device.leaving, Some(Leaving::WhenReleased)))
-        };
-        if waits {
-            self.let_go(alias);
-        }
-    }
-
-    fn let_go(&self, alias: &str) {
-        if lock(&self.state).devices.remove(alias).is_some() {
-            let path = path_of(alias);
-            // Parts without a name of their own go first.
-            self.say(
-                "DEVICE_DELETED",
-                json!({ "path": format!("{path}/virtio-backend") }),
-            );
-            self.say("DEVICE_DELETED", json!({ "device": alias, "path": path }));
-        }
-    }
-
-    /// Lets the devices go whose time has come, and says when the next one's comes.
-    pub(super) fn let_due_go(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let leaving: Vec<_> = {
-            let state = lock(&self.state);
-            let devices = state.devices.iter();
-            let at = devices.filter_map(|(alias, device)| match device.leaving? {
-                Leaving::At(at) => Some((alias.clone(), at)),
-                Leaving::WhenReleased => None,
-            });
-            at.collect()
-        };
-        for (alias, _) in leaving.iter().filter(|(_, at)| *at <= now) {
-            self.let_go(alias);
-        }
-        let later = leaving.iter().map(|(_, at)| *at).filter(|at| *at > now);
-        later.min()
-    }
-
-    pub(super) fn change_filter(&self, alias: &str, members: &Map<String, Value>) {
-        let is_news = {
-            let mut state = lock(&self.state);
-            let Some(device) = state.devices.get_mut(alias) else {
-                return;
-            };
-            device.filter.extend(members.clone());
-            !std::mem::replace(&mut device.is_told, true)
-        };
-        if is_news {
-            let data = json!({ "name": alias, "path": path_of(alias) });
-            self.say("NIC_RX_FILTER_CHANGED", data);
-        }
-    }
-
-    /// The filters of all cards or of one; `None`: there is no such device.
-    pub(super) fn filters(&self, alias: Option<&str>) -> Option<Vec<Value>> {
-        let mut state = lock(&self.state);
-        let mut found = Vec::new();
-        for (name, device) in &mut state.devices {
-            let is_card = device.filter.contains_key("main-mac");
-            if alias.map_or(is_card, |alias| alias == name) {
-                device.is_told = false;
-                let mut filter = device.filter.clone();
-                filter.insert("name".to_owned(), name.as_str().into());
-                found.push(Value::Object(filter));
-            }
-        }
-        (alias.is_none() || !found.is_empty()).then_some(found)
     }
 
     /// The next thing that this connection is to hear; `Err`: it is over.
@@ -440,41 +403,36 @@ impl Machine {
     }
 
     /// Waits as long as it takes to answer.
-    pub(super) async fn think(&self) {
+    pub(super) async fn think(&self, command: &str) {
         let answers = self.faults.borrow().monitor;
         if let Answers::After(delay) = answers {
             tokio::time::sleep(delay).await;
         }
+        let once = take(&self.faults, |faults| {
+            let mut delayed = faults.delayed_once.iter();
+            let place = delayed.position(|(delayed, _)| delayed == command)?;
+            Some(faults.delayed_once.remove(place))
+        });
+        if let Some((_, delay)) = once {
+            tokio::time::sleep(delay).await;
+        }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
-impl Device {
-    /// The name and the rest of a device, as `-device` and `device_add` have it.
-    fn of(arguments: &Value) -> Option<(String, Self)> {
-        let alias = id_of(arguments)?;
-        let mut filter = Map::new();
-        if let Some(mac) = arguments.get("mac") {
-            filter.insert("main-mac".to_owned(), mac.clone());
-        }
-        let device = Self {
-            link_is_up: true,
-            filter,
-            is_told: false,
-            leaving: None,
-        };
-        Some((alias, device))
-    }
-}
-
-fn id_of(arguments: &Value) -> Option<String> {
-    Some(arguments.get("id")?.as_str()?.to_owned())
-}
-
-fn path_of(alias: &str) -> String {
-    format!("/machine/peripheral/{alias}")
+/// Takes a fault that happens once.
+fn take<T>(
+    faults: &watch::Sender<Faults>,
+    change: impl FnOnce(&mut Faults) -> Option<T>,
+) -> Option<T> {
+    let mut taken = None;
+    faults.send_if_modified(|faults| {
+        taken = change(faults);
+        taken.is_some()
+    });
+    taken
 }

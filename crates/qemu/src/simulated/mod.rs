@@ -5,20 +5,28 @@
 //! guest. It outlives whoever started it as long as its [`SimulatedGuests`] are there, so several
 //! daemons of one test can hand it over; and it fails as its [`Faults`] have it.
 
+mod commands;
+mod devices;
+mod drives;
 mod faults;
+mod gate;
 mod machine;
+mod media;
 mod monitor;
+mod standby;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conf::Uuid;
+use conf::{PciAddress, Uuid};
+use host::MemoryLock;
 use rustix::process::Signal;
 use serde_json::{Map, Value};
 
 pub use faults::{Answers, Faults, Unplug};
+use gate::Gate;
 pub(crate) use machine::Machine;
 
 use crate::{CommandLine, ExitStatus, GuestRecord, RunState};
@@ -39,6 +47,24 @@ struct Host {
     machines: Mutex<HashMap<u32, Arc<Machine>>>,
     /// Of the guests that start from now on.
     faults: Mutex<Faults>,
+    /// What they have open.
+    gate: Arc<Gate>,
+}
+
+/// A refusal's class and words.
+type Refusal = (&'static str, String);
+
+/// What a simulated process is started with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) uuid: Uuid,
+    pub(crate) command: CommandLine,
+    /// The taps of its cards, by the id of the card's netdev.
+    pub(crate) taps: BTreeMap<String, Vec<OwnedFd>>,
+    /// How much memory it may lock; `None`: what any process may.
+    pub(crate) memory_lock: Option<MemoryLock>,
+    /// How much it has to, once it has a host device.
+    pub(crate) memory: MemoryLock,
 }
 
 impl Default for Host {
@@ -48,11 +74,28 @@ impl Default for Host {
             started: AtomicU32::new(0),
             machines: Mutex::default(),
             faults: Mutex::default(),
+            gate: Arc::default(),
         }
     }
 }
 
 /// A simulated guest, seen from inside and from beside.
+///
+/// It treats failover pairs as QEMU does (`hw/net/virtio-net.c`, `system/qdev-monitor.c`, from
+/// `failover_hide_primary_device`, `failover_add_primary` and `virtio_net_set_features` as of QEMU 10):
+///
+/// - A virtio card with `failover` keeps the arguments of the first `device_add` that names it as
+///   `failover_pair_id`, for as long as the card itself is there. A later one under the same id
+///   doesn't change them, whatever host address it has; one under another id is refused.
+/// - Until the guest's driver has negotiated failover once, such a `device_add` succeeds and makes
+///   nothing: no device is opened, and `device_del` doesn't find it. Afterwards it makes the device at
+///   once, also while the guest starts anew. One that fails then is kept all the same.
+/// - Each time that the driver negotiates, at each start of the guest, `FAILOVER_NEGOTIATED` is told,
+///   and if the card has no primary one is made with the arguments that are kept: the *first* host
+///   address, whoever has that device by then. Only if this fails are they forgotten.
+/// - `device_del` and `DEVICE_DELETED` forget nothing.
+///
+/// A guest that starts anew also lets go what it was asked for before (`hw/acpi/pcihp.c`).
 #[derive(Debug, Clone)]
 pub struct SimulatedGuest(Arc<Machine>);
 
@@ -66,6 +109,16 @@ impl SimulatedGuests {
     /// What fails of the guests that start from now on.
     pub fn set_faults(&self, faults: Faults) {
         *lock(&self.0.faults) = faults;
+    }
+
+    /// Which guest may open which host device from now on: asked whenever one opens one, at its start,
+    /// when a device is plugged in, and when QEMU plugs one in that it remembers. `Err` is what the
+    /// kernel says. No device is open twice in any case.
+    pub fn set_opening_rule(
+        &self,
+        rule: impl Fn(Uuid, PciAddress) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.0.gate.set_rule(Arc::new(rule));
     }
 
     /// The guest with that identity, if it runs; of several the one that started last.
@@ -98,16 +151,11 @@ impl SimulatedGuests {
     }
 
     /// Starts the process.
-    pub(crate) fn start(
-        &self,
-        uuid: Uuid,
-        command: &CommandLine,
-        taps: Vec<OwnedFd>,
-    ) -> Arc<Machine> {
+    pub(crate) fn start(&self, start: Start) -> Arc<Machine> {
         let number = self.0.started.fetch_add(1, Ordering::Relaxed);
         let pid = FIRST_PID.wrapping_add(number);
         let faults = lock(&self.0.faults).clone();
-        let machine = Arc::new(Machine::new(pid, uuid, command, taps, faults));
+        let machine = Arc::new(Machine::new(pid, start, Arc::clone(&self.0.gate), faults));
         let mut machines = lock(&self.0.machines);
         machines.retain(|_, machine| machine.exit().is_none());
         machines.insert(pid, Arc::clone(&machine));
@@ -167,6 +215,49 @@ impl SimulatedGuest {
         self.0.descriptors()
     }
 
+    /// The host's PCI functions that it has open.
+    #[must_use]
+    pub fn open_devices(&self) -> Vec<PciAddress> {
+        self.0.gate.open_of(self.0.pid())
+    }
+
+    /// Whether it may open a function of the host's; at first it may open any. See also
+    /// [`SimulatedGuests::set_opening_rule`].
+    pub fn set_may_open(&self, device: PciAddress, may: bool) {
+        self.0.gate.set_may_open(self.0.pid(), device, may);
+    }
+
+    /// The function that it would open for a failover pair's standby when the guest's driver
+    /// negotiates: what QEMU remembers.
+    #[must_use]
+    pub fn remembered_primary(&self, standby: &str) -> Option<PciAddress> {
+        self.0.remembered_primary(standby)
+    }
+
+    /// How much memory its process may lock; `None`: what any process may.
+    #[must_use]
+    pub fn memory_lock(&self) -> Option<MemoryLock> {
+        self.0.memory_lock()
+    }
+
+    /// The names of its block nodes.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<String> {
+        self.0.nodes()
+    }
+
+    /// The numbers of its sets of descriptors.
+    #[must_use]
+    pub fn descriptor_sets(&self) -> Vec<u32> {
+        self.0.descriptor_sets()
+    }
+
+    /// The node of the medium in a drive; `None`: it is empty, or there is no such drive.
+    #[must_use]
+    pub fn medium(&self, alias: &str) -> Option<String> {
+        self.0.medium(alias)
+    }
+
     /// Whether the cable of a network card is plugged in; `None`: there is no such device.
     #[must_use]
     pub fn link(&self, alias: &str) -> Option<bool> {
@@ -176,6 +267,24 @@ impl SimulatedGuest {
     /// It switches itself off.
     pub fn power_off(&self) {
         self.0.shut_down("guest-shutdown");
+    }
+
+    /// Its driver of a failover pair's standby negotiates failover, as it does at each of the guest's
+    /// starts from then on.
+    pub fn negotiate_failover(&self, standby: &str) {
+        self.0.negotiate(standby);
+    }
+
+    /// The host's kernel asks for a device, as when its driver is to be unbound: QEMU asks the guest
+    /// for it, unasked by us.
+    pub fn ask_back(&self, alias: &str) {
+        self.0.ask_for(alias);
+    }
+
+    /// The guest locks the tray of a drive, or no longer does; one that does, and is asked to open it,
+    /// does not.
+    pub fn lock_tray(&self, alias: &str, locked: bool) {
+        self.0.lock_tray(alias, locked);
     }
 
     /// It starts anew, at its own wish.

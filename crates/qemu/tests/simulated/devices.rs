@@ -5,7 +5,7 @@ use std::time::Duration;
 use qemu::{Faults, GuestEvent, Unplug, Unplugging};
 use serde_json::json;
 
-use crate::{Bench, deleted, next};
+use crate::{Bench, deleted, free_port, next};
 
 #[tokio::test(start_paused = true)]
 async fn a_device_goes_at_once_or_late_or_never_or_without_a_word() {
@@ -89,6 +89,7 @@ async fn a_card_that_can_not_be_plugged_in_leaves_nothing() {
     let mut card = spec.domain.devices.interfaces[0].clone();
     card.source = conf::InterfaceSource::Ethernet;
     card.info.alias = Some("net1".to_owned());
+    card.info.address = free_port(&spec.domain, 0);
     let domain = spec.domain.clone();
     let guest = bench.launcher.launch(spec).await.unwrap().guest;
     let beside = bench.guests.guest(domain.uuid).unwrap();

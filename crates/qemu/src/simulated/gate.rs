@@ -1,0 +1,82 @@
+//! Which host devices simulated guests have open, and which they may open.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use conf::{PciAddress, Uuid};
+
+use super::lock;
+
+/// Says whether a guest may open a host device, and if not what the kernel says.
+type Rule = Arc<dyn Fn(Uuid, PciAddress) -> Result<(), String> + Send + Sync>;
+
+/// The host's side of all guests' host devices: the files that a QEMU opens for one.
+#[derive(Default)]
+pub(super) struct Gate(Mutex<Doors>);
+
+#[derive(Default)]
+struct Doors {
+    rule: Option<Rule>,
+    /// By process.
+    open: BTreeSet<(u32, PciAddress)>,
+    /// What a guest may not open, whatever the rule says.
+    shut: BTreeSet<(u32, PciAddress)>,
+}
+
+impl Gate {
+    pub(super) fn set_rule(&self, rule: Rule) {
+        lock(&self.0).rule = Some(rule);
+    }
+
+    pub(super) fn set_may_open(&self, pid: u32, device: PciAddress, may: bool) {
+        let shut = &mut lock(&self.0).shut;
+        if may {
+            shut.remove(&(pid, device));
+        } else {
+            shut.insert((pid, device));
+        }
+    }
+
+    /// Opens a device; `Err`: what the kernel says.
+    pub(super) fn open(&self, (pid, uuid): (u32, Uuid), device: PciAddress) -> Result<(), String> {
+        let rule = lock(&self.0).rule.clone();
+        // It may look at what other locks guard.
+        if let Some(rule) = rule {
+            rule(uuid, device)?;
+        }
+        let mut doors = lock(&self.0);
+        if doors.shut.contains(&(pid, device)) {
+            return Err("Permission denied".to_owned());
+        }
+        if doors.open.iter().any(|(_, open)| *open == device) {
+            return Err("Device or resource busy".to_owned());
+        }
+        doors.open.insert((pid, device));
+        Ok(())
+    }
+
+    pub(super) fn close(&self, pid: u32, device: PciAddress) {
+        lock(&self.0).open.remove(&(pid, device));
+    }
+
+    pub(super) fn close_all(&self, pid: u32) {
+        lock(&self.0).open.retain(|(holder, _)| *holder != pid);
+    }
+
+    pub(super) fn open_of(&self, pid: u32) -> Vec<PciAddress> {
+        let doors = lock(&self.0);
+        let its = doors.open.iter().filter(|(holder, _)| *holder == pid);
+        its.map(|(_, device)| *device).collect()
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doors = lock(&self.0);
+        f.debug_struct("Gate")
+            .field("open", &doors.open)
+            .field("shut", &doors.shut)
+            .finish_non_exhaustive()
+    }
+}

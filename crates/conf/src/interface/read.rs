@@ -1,8 +1,8 @@
 //! Reading `<interface>`.
 
 use super::{
-    ActualDevice, Interface, InterfaceSource, NicBackend, NicBackendKind, NicDriver, Teaming,
-    is_virtio_model,
+    ActualDevice, GivenMac, Interface, InterfaceSource, NicBackend, NicBackendKind, NicDriver,
+    Teaming, is_virtio_model,
 };
 use crate::domain::Origin;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
@@ -10,7 +10,7 @@ use crate::kept::Kept;
 use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
     Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostBackend, HostDriver,
-    HostSource, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
+    HostSource, Hybrid, HybridPart, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -45,8 +45,27 @@ impl Interface {
         let model = path("model", "type").map(|model| known_model(element, model));
         let model = faults.or_default(model.transpose());
         let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev && known;
-        let driver = nic_driver(element, &source).filter(|_| virtio);
-        let driver = driver.map(NicDriver::read);
+        let unmade = known && model.is_none();
+        let pair = source.may_be_pair(element, unmade);
+        let driver = nic_driver(element, &source, pair);
+        let driver = match &source {
+            // It is virtio, if its network lends pairs; all others forget what is said here.
+            InterfaceSource::Network { .. } if unmade => {
+                Ok(driver.and_then(|driver| NicDriver::read(driver).ok().flatten()))
+            }
+            InterfaceSource::HostdevHybrid { .. } => driver
+                .filter(|_| virtio || unmade)
+                .map(NicDriver::read)
+                .transpose()
+                .map(Option::flatten),
+            _ => driver
+                .filter(|_| virtio)
+                .map(NicDriver::read)
+                .transpose()
+                .map(Option::flatten),
+        };
+        let vf_driver = binding_driver(element).filter(|_| pair);
+        let vf_driver = vf_driver.map(HostDriver::from_xml).transpose();
         let backend = child("backend").map(|backend| NicBackend::read(backend, virtio));
         let mut unused = Kept::of(element, source.shape());
         if !source.may_be_filtered() {
@@ -54,8 +73,12 @@ impl Interface {
         }
         let target = faults.or_default(Target::read(element, origin));
         let generated = faults.or_default(read_generated(element));
+        let mac = faults.or_default(read_mac(element));
+        let teaming =
+            child("teaming").and_then(|teaming| faults.or_default(Teaming::read(teaming)));
         let mut interface = Self {
-            mac: faults.or(read_mac(element), MacAddress::random),
+            mac: mac.unwrap_or_else(MacAddress::random),
+            given_mac: GivenMac(mac.is_some()),
             vlan: faults.or_default(element.parse_child("vlan")),
             virtual_port: match known {
                 true => faults.or_default(source.virtual_port(element)),
@@ -75,11 +98,11 @@ impl Interface {
             downscript: path("downscript", "path"),
             backend_domain: path("backenddomain", "name"),
             model,
-            driver: faults.or_default(driver.transpose()).flatten(),
+            driver: faults.or_default(driver),
+            vf_driver: faults.or_default(vf_driver),
             backend: faults.or_default(backend.transpose()).flatten(),
             send_buffer: faults.or_default(read_send_buffer(element)),
             coalesce_rx_frames: faults.or_default(read_coalesce(element)),
-            teaming: child("teaming").and_then(|teaming| faults.or_default(Teaming::read(teaming))),
             link_up: child("link").and_then(|link| faults.or_default(read_link(link))),
             mtu: child("mtu")
                 .and_then(|mtu| faults.or_default(mtu.number::<u32>("size")))
@@ -88,6 +111,8 @@ impl Interface {
                 .or_default(VfSettings::of(element))
                 .filter(|vf| *vf != VfSettings::default()),
             direct_mode: faults.or_default(read_direct_mode(element)),
+            hybrid: faults.or_default(Hybrid::read(element, teaming.as_ref())),
+            teaming,
             info: faults.or_default(DeviceInfo::read(element, origin)),
             actual: None,
             source,
@@ -123,7 +148,11 @@ impl Interface {
                  template"
             ));
         }
-        if self.mtu.is_some() && matches!(kind, "direct" | "hostdev") {
+        // The guest has a pair's MTU from the standby's device.
+        if self.mtu.is_some()
+            && matches!(kind, "direct" | "hostdev")
+            && !self.is_part(HybridPart::Standby)
+        {
             return unsupported(format!(
                 "setting MTU on interface type '{kind}' is not supported"
             ));
@@ -147,6 +176,7 @@ impl Interface {
                  a virtualport"
             ));
         }
+        self.check_hybrid(element)?;
         match &self.teaming {
             Some(Teaming::Persistent) if !self.is_virtio() => unsupported(
                 "the standby of a failover pair (teaming type='persistent') needs model 'virtio'"
@@ -191,16 +221,27 @@ impl Target {
 
 /// The `<driver>` of the guest's NIC. An interface that is shown as the host device that its network
 /// lent it says first how that is bound.
-fn nic_driver<'d>(element: Element<'d>, source: &InterfaceSource) -> Option<Element<'d>> {
+fn nic_driver<'d>(
+    element: Element<'d>,
+    source: &InterfaceSource,
+    pair: bool,
+) -> Option<Element<'d>> {
     let is_lent = element.attribute("type") == Some("hostdev") && source.kind() != "hostdev";
-    let binds = |driver: &Element<'_>| {
-        HostBackend::WORDS
-            .iter()
-            .any(|(word, _)| driver.attribute("name") == Some(word))
-            || driver.attribute("model").is_some()
-    };
     let mut drivers = element.children_named("driver");
-    drivers.find(|driver| !(is_lent && binds(driver)))
+    drivers.find(|driver| !((is_lent || pair) && binds(*driver)))
+}
+
+/// The `<driver>` that says how a host device is bound, where another may stand beside it.
+fn binding_driver(element: Element<'_>) -> Option<Element<'_>> {
+    let mut drivers = element.children_named("driver");
+    drivers.find(|driver| binds(*driver))
+}
+
+fn binds(driver: Element<'_>) -> bool {
+    HostBackend::WORDS
+        .iter()
+        .any(|(word, _)| driver.attribute("name") == Some(word))
+        || driver.attribute("model").is_some()
 }
 
 fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
@@ -215,7 +256,8 @@ fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
     }
 }
 
-fn read_mac(element: Element<'_>) -> Result<MacAddress, Error> {
+/// None: one is made up.
+fn read_mac(element: Element<'_>) -> Result<Option<MacAddress>, Error> {
     let mac = match element.child("mac") {
         Some(mac) => {
             let address = mac.parsed::<MacAddress>(ErrorKind::Xml, "address")?;
@@ -230,9 +272,7 @@ fn read_mac(element: Element<'_>) -> Result<MacAddress, Error> {
         }
         None => None,
     };
-    Ok(mac
-        .filter(|mac| !mac.is_zero())
-        .unwrap_or_else(MacAddress::random))
+    Ok(mac.filter(|mac| !mac.is_zero()))
 }
 
 fn read_link(link: Element<'_>) -> Result<Option<bool>, Error> {
@@ -401,12 +441,27 @@ impl InterfaceSource {
                 Self::Hostdev {
                     managed: element.yes_no("managed")?.unwrap_or(false),
                     driver: driver.transpose()?.filter(|d| *d != HostDriver::default()),
-                    source: HostSource::read_in_interface(source)?,
+                    source: match HostSource::read_in_interface(source)? {
+                        HostSource::NetDevice(pf) if Hybrid::element_of(element).is_some() => {
+                            HostSource::VfOf(pf)
+                        }
+                        source => source,
+                    },
                 }
             }
-            "hostdev-hybrid" => Self::HostdevHybrid {
-                dev: required("dev")?,
-            },
+            "hostdev-hybrid" => {
+                if element.yes_no("managed")? == Some(false) {
+                    return Err(element.attribute_error(
+                        ErrorKind::ConfigUnsupported,
+                        "managed",
+                        "managed='no' can't be had here: which VF it will be is not known, so that \
+                         nobody else can bind it",
+                    ));
+                }
+                Self::HostdevHybrid {
+                    dev: required("dev")?,
+                }
+            }
             "ethernet" if source.is_none() => Self::Ethernet,
             "user" if source.is_none() => Self::User,
             "null" if source.is_none() => Self::Null,
@@ -453,8 +508,28 @@ impl InterfaceSource {
         }
     }
 
+    /// Others forget `<filterref>`, as libvirt's do; a pair refuses it.
     fn may_be_filtered(&self) -> bool {
-        matches!(self.kind(), "network" | "bridge" | "ethernet")
+        matches!(
+            self.kind(),
+            "network" | "bridge" | "ethernet" | "hostdev-hybrid"
+        )
+    }
+
+    /// Whether the element asks for a pair or, of a network without more words, may turn out to.
+    fn may_be_pair(&self, element: Element<'_>, without_model: bool) -> bool {
+        match self {
+            Self::HostdevHybrid { .. } => true,
+            Self::Network { .. } => {
+                let wants = |hybrid: Element<'_>| hybrid.attribute("pair").is_none();
+                element.attribute("type") == Some("network")
+                    && match Hybrid::element_of(element) {
+                        Some(hybrid) => wants(hybrid),
+                        None => without_model,
+                    }
+            }
+            _ => false,
+        }
     }
 
     fn virtual_port(&self, element: Element<'_>) -> Result<Option<VirtualPort>, Error> {

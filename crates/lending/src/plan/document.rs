@@ -36,7 +36,7 @@ pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePl
         let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
         device.name = match &hostdev.source {
             HostSource::Pci(address) => format!("hostdev {address}"),
-            HostSource::NetDevice(name) => format!("hostdev {name}"),
+            HostSource::NetDevice(name) | HostSource::VfOf(name) => format!("hostdev {name}"),
             HostSource::Usb(_) => "hostdev".to_owned(),
         };
         device
@@ -182,6 +182,9 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             } => "interface of type 'hostdev' on a USB device (only SR-IOV Virtual Functions can \
                   be given their MAC; use a plain <hostdev>)"
                 .to_owned(),
+            _ if interface.hybrid_half().is_some() => {
+                "half of a pair (<virtnic:hybrid>)".to_owned()
+            }
             InterfaceSource::HostdevHybrid { .. } => {
                 format!("interface of type '{}'", interface.source.kind())
             }

@@ -1,16 +1,17 @@
 //! Reading `<interface>`.
 
+use super::driver::Drivers;
 use super::{
-    ActualDevice, GivenMac, Interface, InterfaceSource, NicBackend, NicBackendKind, NicDriver,
-    Teaming, is_virtio_model,
+    ActualDevice, GivenMac, Interface, InterfaceSource, NicBackend, NicBackendKind, Teaming,
+    is_virtio_model,
 };
 use crate::domain::Origin;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
-use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, parse_unsigned};
+use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
-    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostBackend, HostDriver,
-    HostSource, Hybrid, HybridPart, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
+    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostDriver, HostSource, Hybrid,
+    HybridPart, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -45,27 +46,8 @@ impl Interface {
         let model = path("model", "type").map(|model| known_model(element, model));
         let model = faults.or_default(model.transpose());
         let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev && known;
-        let unmade = known && model.is_none();
-        let pair = source.may_be_pair(element, unmade);
-        let driver = nic_driver(element, &source, pair);
-        let driver = match &source {
-            // It is virtio, if its network lends pairs; all others forget what is said here.
-            InterfaceSource::Network { .. } if unmade => {
-                Ok(driver.and_then(|driver| NicDriver::read(driver).ok().flatten()))
-            }
-            InterfaceSource::HostdevHybrid { .. } => driver
-                .filter(|_| virtio || unmade)
-                .map(NicDriver::read)
-                .transpose()
-                .map(Option::flatten),
-            _ => driver
-                .filter(|_| virtio)
-                .map(NicDriver::read)
-                .transpose()
-                .map(Option::flatten),
-        };
-        let vf_driver = binding_driver(element).filter(|_| pair);
-        let vf_driver = vf_driver.map(HostDriver::from_xml).transpose();
+        let drivers = Drivers::read(element, &source, virtio, known && model.is_none());
+        let drivers = faults.or_default(drivers);
         let backend = child("backend").map(|backend| NicBackend::read(backend, virtio));
         let mut unused = Kept::of(element, source.shape());
         if !source.may_be_filtered() {
@@ -98,8 +80,8 @@ impl Interface {
             downscript: path("downscript", "path"),
             backend_domain: path("backenddomain", "name"),
             model,
-            driver: faults.or_default(driver),
-            vf_driver: faults.or_default(vf_driver),
+            driver: drivers.nic,
+            vf_driver: drivers.vf,
             backend: faults.or_default(backend.transpose()).flatten(),
             send_buffer: faults.or_default(read_send_buffer(element)),
             coalesce_rx_frames: faults.or_default(read_coalesce(element)),
@@ -217,31 +199,6 @@ impl Target {
             managed,
         })
     }
-}
-
-/// The `<driver>` of the guest's NIC. An interface that is shown as the host device that its network
-/// lent it says first how that is bound.
-fn nic_driver<'d>(
-    element: Element<'d>,
-    source: &InterfaceSource,
-    pair: bool,
-) -> Option<Element<'d>> {
-    let is_lent = element.attribute("type") == Some("hostdev") && source.kind() != "hostdev";
-    let mut drivers = element.children_named("driver");
-    drivers.find(|driver| !((is_lent || pair) && binds(*driver)))
-}
-
-/// The `<driver>` that says how a host device is bound, where another may stand beside it.
-fn binding_driver(element: Element<'_>) -> Option<Element<'_>> {
-    let mut drivers = element.children_named("driver");
-    drivers.find(|driver| binds(*driver))
-}
-
-fn binds(driver: Element<'_>) -> bool {
-    HostBackend::WORDS
-        .iter()
-        .any(|(word, _)| driver.attribute("name") == Some(word))
-        || driver.attribute("model").is_some()
 }
 
 fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
@@ -514,22 +471,6 @@ impl InterfaceSource {
             self.kind(),
             "network" | "bridge" | "ethernet" | "hostdev-hybrid"
         )
-    }
-
-    /// Whether the element asks for a pair or, of a network without more words, may turn out to.
-    fn may_be_pair(&self, element: Element<'_>, without_model: bool) -> bool {
-        match self {
-            Self::HostdevHybrid { .. } => true,
-            Self::Network { .. } => {
-                let wants = |hybrid: Element<'_>| hybrid.attribute("pair").is_none();
-                element.attribute("type") == Some("network")
-                    && match Hybrid::element_of(element) {
-                        Some(hybrid) => wants(hybrid),
-                        None => without_model,
-                    }
-            }
-            _ => false,
-        }
     }
 
     fn virtual_port(&self, element: Element<'_>) -> Result<Option<VirtualPort>, Error> {

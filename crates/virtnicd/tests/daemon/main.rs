@@ -22,6 +22,7 @@ mod guest_links;
 mod guests;
 mod host_interfaces;
 mod hostile_readers;
+mod hybrid;
 mod in_process;
 mod leftovers;
 mod metadata;

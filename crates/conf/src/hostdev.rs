@@ -40,6 +40,8 @@ pub enum HostSource {
     Usb(UsbSource),
     /// The device behind a network device's name, looked up when it is used (seed form, ours).
     NetDevice(String),
+    /// Some VF of the PF of that name, chosen when it is used: of the VF half of a pair alone (ours).
+    VfOf(String),
 }
 
 /// How a USB device is named: ids, place, or both.
@@ -145,7 +147,7 @@ impl HostDevice {
     pub(crate) fn tree(&self, form: Written) -> Tree<'_> {
         let kind = match self.source {
             HostSource::Usb(_) => "usb",
-            HostSource::Pci(_) | HostSource::NetDevice(_) => "pci",
+            HostSource::Pci(_) | HostSource::NetDevice(_) | HostSource::VfOf(_) => "pci",
         };
         let mut tree = Tree::new("hostdev").with("mode", "subsystem");
         tree.attribute("type", kind);
@@ -244,7 +246,7 @@ impl HostSource {
                     source.child(address.with("bus", bus).with("device", device));
                 }
             }
-            Self::NetDevice(dev) => {
+            Self::NetDevice(dev) | Self::VfOf(dev) => {
                 source.attribute("dev", dev);
             }
         }

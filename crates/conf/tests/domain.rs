@@ -967,7 +967,7 @@ fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
         ),
         (
             interface("", "<virtnic:vff/>"),
-            "<virtnic:vff> is not known here; expected virtnic:vf, virtnic:direct or virtnic:port",
+            "<virtnic:vff> is not known here; expected virtnic:vf, virtnic:direct, virtnic:hybrid or virtnic:port",
         ),
         (
             interface("virtnic:x='1'", ""),

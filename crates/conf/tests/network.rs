@@ -546,7 +546,7 @@ fn what_is_ours_and_stands_where_nobody_reads_it_is_refused() {
         error.unwrap_err().to_string(),
         "<network> needs a <name> (/network, line 1, column 1); also: <network> has no attribute \
          'virtnic:a' (/network/@virtnic:a, line 1, column 40); also: <virtnic:d> is not known here; \
-         expected virtnic:pool, virtnic:vf or virtnic:direct (/network/virtnic:d, line 1, column 101)"
+         expected virtnic:pool, virtnic:vf, virtnic:direct or virtnic:hybrid (/network/virtnic:d, line 1, column 101)"
     );
 }
 

@@ -262,15 +262,35 @@ fn extension() -> impl Strategy<Value = NetworkExtension> {
         vec![DirectMode::Bridge, DirectMode::Private],
         vec![DirectMode::Passthrough],
     ]));
-    (spread, numa, any::<bool>(), vf(), modes, any::<bool>()).prop_map(
-        |(spread, numa, needs_carrier, vf, direct_modes, host_access)| NetworkExtension {
-            spread,
-            numa,
-            needs_carrier,
-            vf,
-            direct_modes,
-            host_access,
-            vfs: Vec::new(),
+    let hybrid = (
+        of(select(vec![HybridGuest::Failover, HybridGuest::Bond])),
+        of(select(vec![HybridFallback::None, HybridFallback::Virtio])),
+    );
+    let hybrid = hybrid.prop_map(|(guest, fallback)| HybridSettings { guest, fallback });
+    let lend = of(select(vec![PoolLend::Pf, PoolLend::Vfs]));
+    let ours = (
+        spread,
+        numa,
+        any::<bool>(),
+        vf(),
+        modes,
+        any::<bool>(),
+        hybrid,
+        lend,
+    );
+    ours.prop_map(
+        |(spread, numa, needs_carrier, vf, direct_modes, host_access, hybrid, lend)| {
+            NetworkExtension {
+                spread,
+                numa,
+                needs_carrier,
+                vf,
+                direct_modes,
+                host_access,
+                hybrid,
+                lend,
+                vfs: Vec::new(),
+            }
         },
     )
 }

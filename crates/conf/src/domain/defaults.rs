@@ -10,7 +10,7 @@ pub(super) use drives::number_of;
 use super::{Cpu, CpuModel, DeviceInfo, Domain, MemBalloon, OtherDevice, VirtType};
 use crate::kept::Kept;
 use crate::xml::{Document, Element, RawXml};
-use crate::{Interface, InterfaceSource};
+use crate::{HybridPart, Interface, InterfaceSource};
 
 /// The QEMU of Debian and its kin.
 const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
@@ -90,7 +90,7 @@ impl Domain {
 
     /// What every device has, in no particular order. Consoles are left out: they have no place
     /// of their own, and the first shares its serial port's alias.
-    pub(super) fn infos(&self) -> impl Iterator<Item = &DeviceInfo> {
+    pub(crate) fn infos(&self) -> impl Iterator<Item = &DeviceInfo> {
         let devices = &self.devices;
         (devices.disks.iter().map(|d| &d.info))
             .chain(devices.controllers.iter().map(|d| &d.info))
@@ -234,7 +234,12 @@ fn number_cells(numa: &RawXml) -> Option<RawXml> {
 }
 
 fn fill_interface(interface: &mut Interface, lends_host_device: &dyn Fn(&str) -> Option<bool>) {
-    if interface.model.is_some() {
+    // Its network is what would have made a pair of it.
+    if matches!(interface.source, InterfaceSource::Network { .. }) {
+        interface.vf_driver = None;
+        interface.driver = interface.driver.take().filter(|_| interface.is_virtio());
+    }
+    if interface.model.is_some() || interface.is_part(HybridPart::Primary) {
         return;
     }
     let model = match &interface.source {

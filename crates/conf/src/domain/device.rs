@@ -127,6 +127,7 @@ fn describe_source(source: &HostSource) -> String {
     match source {
         HostSource::Pci(address) => address.to_string(),
         HostSource::NetDevice(name) => name.clone(),
+        HostSource::VfOf(name) => format!("VF of {name}"),
         HostSource::Usb(usb) => {
             let ids = usb.ids.iter();
             let ids = ids.map(|(vendor, product)| format!("{vendor:04x}:{product:04x}"));

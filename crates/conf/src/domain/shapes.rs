@@ -394,6 +394,7 @@ macro_rules! interface {
                 whole("coalesce"),
                 whole("virtnic:vf"),
                 whole("virtnic:direct"),
+                whole("virtnic:hybrid"),
                 whole("virtnic:port"),
             ]
         )

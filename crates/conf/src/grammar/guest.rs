@@ -155,7 +155,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/@managed",
-        "hostdev: `yes`: bound and given back by us",
+        "hostdev: `yes`: bound and given back by us; hostdev-hybrid: `yes`",
         "`no`",
     ),
     (
@@ -196,7 +196,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/source/@dev",
-        "direct: the parent; hostdev: **ours**, the netdev of a VF, as `eth22`; hostdev-hybrid: a PF",
+        "direct: the parent; hostdev: **ours**, the netdev of a VF, as `eth22`; hostdev-hybrid: a PF; hostdev with `virtnic:hybrid`: **ours**, the PF of which it is a VF",
         "",
     ),
     (
@@ -247,7 +247,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/driver/@name",
-        "virtio: `qemu`, `vhost`; hostdev: `vfio`",
+        "virtio: `qemu`, `vhost`; hostdev: `vfio`; hostdev-hybrid: one of each",
         "",
     ),
     (
@@ -307,7 +307,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/mtu/@size",
-        "a number; not for direct and hostdev",
+        "a number; not for direct and hostdev, but for the standby of a pair",
         "",
     ),
     (
@@ -324,6 +324,11 @@ const VALUES: &[(&str, &str, &str)] = &[
         "/domain/devices/interface/virtnic:direct",
         "**ours**: `mode`: `vepa`, `private`, `bridge` or `passthrough`, of those that its network offers",
         "its forward mode",
+    ),
+    (
+        "/domain/devices/interface/virtnic:hybrid",
+        "**ours**: a pair of a VF and virtio, see below. To ask for one: `guest`: `failover`, `bond`; `fallback`: `none`, `virtio`. On each half also `pair`: a UUID, the same on both, and `part`: `standby`, `primary`",
+        "its network's; `failover`, `none`",
     ),
     (
         "/domain/devices/interface/virtnic:port",

@@ -142,7 +142,7 @@ pub(super) const RULES: &[ElementRule] = &[
     element(
         "/network/forward/pf",
         Used,
-        "A PF whose VFs are lent. libvirt reads one; several are ours. Not together with a list.",
+        "A PF whose VFs are lent, in mode hostdev-hybrid beside virtio over it. libvirt reads one; several are ours. Not together with a list.",
         &[attribute("dev", "its network device", "")],
     ),
     element(
@@ -468,6 +468,11 @@ pub(super) const RULES: &[ElementRule] = &[
                 "`require`: a PF or NIC without carrier lends nothing; `ignore`",
                 "ignore",
             ),
+            attribute(
+                "lend",
+                "mode passthrough, of a device that is a PF: `vfs`: its free VFs, one to a guest; `pf`: the NIC itself",
+                "vfs, if it has any",
+            ),
         ],
     ),
     element(
@@ -490,6 +495,23 @@ pub(super) const RULES: &[ElementRule] = &[
                 "host-access",
                 "`yes`: a macvlan of the host's own on each parent",
                 "no",
+            ),
+        ],
+    ),
+    element(
+        "/network/virtnic:hybrid",
+        Ours,
+        "Mode hostdev-hybrid: how its guests' pairs of a VF and virtio are made where they don't say.",
+        &[
+            attribute(
+                "guest",
+                "`failover`: QEMU's failover pair, joined by the guest's virtio driver; `bond`: the guest bonds them itself",
+                "failover",
+            ),
+            attribute(
+                "fallback",
+                "without a free VF: `virtio`: the guest starts on virtio alone; `none`: it does not start",
+                "none",
             ),
         ],
     ),

@@ -2,8 +2,8 @@
 
 use crate::domain::shapes::{GUEST_OFFLOADS, HOST_OFFLOADS};
 use crate::tree::Tree;
-use crate::xml::{Element, Keyword, keywords};
-use crate::{Error, ErrorKind};
+use crate::xml::{Element, FromXml, Keyword, keywords};
+use crate::{Error, ErrorKind, HostBackend, HostDriver, Hybrid, InterfaceSource};
 
 /// `<driver>` of a virtio interface. What is `None` is left to QEMU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -197,4 +197,85 @@ impl NicBackend {
         tree.optional("logFile", self.log_file.as_ref());
         tree
     }
+}
+
+/// What the `<driver>`s of an interface say.
+#[derive(Default)]
+pub(super) struct Drivers {
+    /// Of the guest's NIC.
+    pub(super) nic: Option<NicDriver>,
+    /// Of the VF, in an element that asks for a pair.
+    pub(super) vf: Option<HostDriver>,
+}
+
+impl Drivers {
+    /// `without_model`: the document leaves open what NIC it is.
+    pub(super) fn read(
+        element: Element<'_>,
+        source: &InterfaceSource,
+        virtio: bool,
+        without_model: bool,
+    ) -> Result<Self, Error> {
+        let pair = source.may_be_pair(element, without_model);
+        let driver = nic_driver(element, source, pair);
+        let nic = match source {
+            // It is virtio, if its network lends pairs; all others forget what is said here.
+            InterfaceSource::Network { .. } if without_model => {
+                driver.and_then(|driver| NicDriver::read(driver).ok().flatten())
+            }
+            InterfaceSource::HostdevHybrid { .. } if without_model => {
+                driver.map(NicDriver::read).transpose()?.flatten()
+            }
+            _ if virtio => driver.map(NicDriver::read).transpose()?.flatten(),
+            _ => None,
+        };
+        let vf = binding_driver(element).filter(|_| pair);
+        Ok(Self {
+            nic,
+            vf: vf.map(HostDriver::from_xml).transpose()?,
+        })
+    }
+}
+
+impl InterfaceSource {
+    /// Whether the element asks for a pair or, of a network without more words, may turn out to.
+    fn may_be_pair(&self, element: Element<'_>, without_model: bool) -> bool {
+        match self {
+            Self::HostdevHybrid { .. } => true,
+            Self::Network { .. } => {
+                let wants = |hybrid: Element<'_>| hybrid.attribute("pair").is_none();
+                element.attribute("type") == Some("network")
+                    && match Hybrid::element_of(element) {
+                        Some(hybrid) => wants(hybrid),
+                        None => without_model,
+                    }
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The `<driver>` of the guest's NIC. An interface that is shown as the host device that its network
+/// lent it says first how that is bound.
+fn nic_driver<'d>(
+    element: Element<'d>,
+    source: &InterfaceSource,
+    pair: bool,
+) -> Option<Element<'d>> {
+    let is_lent = element.attribute("type") == Some("hostdev") && source.kind() != "hostdev";
+    let mut drivers = element.children_named("driver");
+    drivers.find(|driver| !((is_lent || pair) && binds(*driver)))
+}
+
+/// The `<driver>` that says how a host device is bound, where another may stand beside it.
+fn binding_driver(element: Element<'_>) -> Option<Element<'_>> {
+    let mut drivers = element.children_named("driver");
+    drivers.find(|driver| binds(*driver))
+}
+
+fn binds(driver: Element<'_>) -> bool {
+    HostBackend::WORDS
+        .iter()
+        .any(|(word, _)| driver.attribute("name") == Some(word))
+        || driver.attribute("model").is_some()
 }

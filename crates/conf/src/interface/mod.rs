@@ -13,8 +13,8 @@ use crate::domain::{Origin, Written};
 use crate::kept::Kept;
 use crate::xml::{Document, RawXml};
 use crate::{
-    Bandwidth, DeviceInfo, DirectMode, Error, Form, HostDriver, HostSource, MacAddress, VfSettings,
-    VirtualPort, Vlan,
+    Bandwidth, DeviceInfo, DirectMode, Error, Form, HostDriver, HostSource, Hybrid, MacAddress,
+    VfSettings, VirtualPort, Vlan,
 };
 
 /// A guest's network interface, as defined.
@@ -22,6 +22,8 @@ use crate::{
 pub struct Interface {
     /// The guest's MAC; made up where the document has none.
     pub mac: MacAddress,
+    /// Whether the document gave the MAC.
+    pub given_mac: GivenMac,
     /// What it connects to.
     pub source: InterfaceSource,
     /// VLANs of its own.
@@ -51,8 +53,11 @@ pub struct Interface {
     pub backend_domain: Option<String>,
     /// `<model type=…>`.
     pub model: Option<String>,
-    /// `<driver>` of a virtio model.
+    /// `<driver>` of a virtio model. Before defaults are filled in also that of a network's interface
+    /// without a model: its network may make it virtio.
     pub driver: Option<NicDriver>,
+    /// `<driver>` of the VF, of an element that asks for a pair.
+    pub vf_driver: Option<HostDriver>,
     /// `<backend>`.
     pub backend: Option<NicBackend>,
     /// `<tune><sndbuf>`, bytes.
@@ -69,6 +74,8 @@ pub struct Interface {
     pub vf: Option<VfSettings>,
     /// `<virtnic:direct mode=…>` (ours): the macvtap mode, of those that its network offers.
     pub direct_mode: Option<DirectMode>,
+    /// `<virtnic:hybrid …>` (ours): a pair of a VF and virtio is asked for, or this is half of one.
+    pub hybrid: Option<Hybrid>,
     /// Alias, guest address, boot order, rom.
     pub info: DeviceInfo,
     /// What was resolved for the running guest; never in a definition.
@@ -76,6 +83,19 @@ pub struct Interface {
     /// Children and attributes that are kept and not used yet, in their place.
     pub unused: Kept,
 }
+
+/// Whether a document gave an interface's MAC, or it was made up. That is no part of what the interface
+/// is: any two are equal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GivenMac(pub bool);
+
+impl PartialEq for GivenMac {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for GivenMac {}
 
 /// `interface/@type` and `<source>`.
 #[derive(Debug, Clone, PartialEq, Eq)]

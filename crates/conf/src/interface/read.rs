@@ -1,16 +1,17 @@
 //! Reading `<interface>`.
 
+use super::driver::Drivers;
 use super::{
-    ActualDevice, Interface, InterfaceSource, NicBackend, NicBackendKind, NicDriver, Teaming,
+    ActualDevice, GivenMac, Interface, InterfaceSource, NicBackend, NicBackendKind, Teaming,
     is_virtio_model,
 };
 use crate::domain::Origin;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
-use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, parse_unsigned};
+use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
 use crate::{
-    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostBackend, HostDriver,
-    HostSource, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
+    Bandwidth, DeviceInfo, DirectMode, Error, ErrorKind, Faults, HostDriver, HostSource, Hybrid,
+    HybridPart, MacAddress, Plug, VfSettings, VirtualPort, VirtualPortRules,
 };
 
 /// Kinds that libvirt knows and this crate only carries through.
@@ -45,8 +46,8 @@ impl Interface {
         let model = path("model", "type").map(|model| known_model(element, model));
         let model = faults.or_default(model.transpose());
         let virtio = model.as_deref().is_some_and(is_virtio_model) && !hostdev && known;
-        let driver = nic_driver(element, &source).filter(|_| virtio);
-        let driver = driver.map(NicDriver::read);
+        let drivers = Drivers::read(element, &source, virtio, known && model.is_none());
+        let drivers = faults.or_default(drivers);
         let backend = child("backend").map(|backend| NicBackend::read(backend, virtio));
         let mut unused = Kept::of(element, source.shape());
         if !source.may_be_filtered() {
@@ -54,8 +55,12 @@ impl Interface {
         }
         let target = faults.or_default(Target::read(element, origin));
         let generated = faults.or_default(read_generated(element));
+        let mac = faults.or_default(read_mac(element));
+        let teaming =
+            child("teaming").and_then(|teaming| faults.or_default(Teaming::read(teaming)));
         let mut interface = Self {
-            mac: faults.or(read_mac(element), MacAddress::random),
+            mac: mac.unwrap_or_else(MacAddress::random),
+            given_mac: GivenMac(mac.is_some()),
             vlan: faults.or_default(element.parse_child("vlan")),
             virtual_port: match known {
                 true => faults.or_default(source.virtual_port(element)),
@@ -75,11 +80,11 @@ impl Interface {
             downscript: path("downscript", "path"),
             backend_domain: path("backenddomain", "name"),
             model,
-            driver: faults.or_default(driver.transpose()).flatten(),
+            driver: drivers.nic,
+            vf_driver: drivers.vf,
             backend: faults.or_default(backend.transpose()).flatten(),
             send_buffer: faults.or_default(read_send_buffer(element)),
             coalesce_rx_frames: faults.or_default(read_coalesce(element)),
-            teaming: child("teaming").and_then(|teaming| faults.or_default(Teaming::read(teaming))),
             link_up: child("link").and_then(|link| faults.or_default(read_link(link))),
             mtu: child("mtu")
                 .and_then(|mtu| faults.or_default(mtu.number::<u32>("size")))
@@ -88,6 +93,8 @@ impl Interface {
                 .or_default(VfSettings::of(element))
                 .filter(|vf| *vf != VfSettings::default()),
             direct_mode: faults.or_default(read_direct_mode(element)),
+            hybrid: faults.or_default(Hybrid::read(element, teaming.as_ref())),
+            teaming,
             info: faults.or_default(DeviceInfo::read(element, origin)),
             actual: None,
             source,
@@ -123,7 +130,11 @@ impl Interface {
                  template"
             ));
         }
-        if self.mtu.is_some() && matches!(kind, "direct" | "hostdev") {
+        // The guest has a pair's MTU from the standby's device.
+        if self.mtu.is_some()
+            && matches!(kind, "direct" | "hostdev")
+            && !self.is_part(HybridPart::Standby)
+        {
             return unsupported(format!(
                 "setting MTU on interface type '{kind}' is not supported"
             ));
@@ -147,6 +158,7 @@ impl Interface {
                  a virtualport"
             ));
         }
+        self.check_hybrid(element)?;
         match &self.teaming {
             Some(Teaming::Persistent) if !self.is_virtio() => unsupported(
                 "the standby of a failover pair (teaming type='persistent') needs model 'virtio'"
@@ -189,20 +201,6 @@ impl Target {
     }
 }
 
-/// The `<driver>` of the guest's NIC. An interface that is shown as the host device that its network
-/// lent it says first how that is bound.
-fn nic_driver<'d>(element: Element<'d>, source: &InterfaceSource) -> Option<Element<'d>> {
-    let is_lent = element.attribute("type") == Some("hostdev") && source.kind() != "hostdev";
-    let binds = |driver: &Element<'_>| {
-        HostBackend::WORDS
-            .iter()
-            .any(|(word, _)| driver.attribute("name") == Some(word))
-            || driver.attribute("model").is_some()
-    };
-    let mut drivers = element.children_named("driver");
-    drivers.find(|driver| !(is_lent && binds(driver)))
-}
-
 fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
     let Some(mac) = element.child("mac") else {
         return Ok(None);
@@ -215,7 +213,8 @@ fn read_generated(element: Element<'_>) -> Result<Option<bool>, Error> {
     }
 }
 
-fn read_mac(element: Element<'_>) -> Result<MacAddress, Error> {
+/// None: one is made up.
+fn read_mac(element: Element<'_>) -> Result<Option<MacAddress>, Error> {
     let mac = match element.child("mac") {
         Some(mac) => {
             let address = mac.parsed::<MacAddress>(ErrorKind::Xml, "address")?;
@@ -230,9 +229,7 @@ fn read_mac(element: Element<'_>) -> Result<MacAddress, Error> {
         }
         None => None,
     };
-    Ok(mac
-        .filter(|mac| !mac.is_zero())
-        .unwrap_or_else(MacAddress::random))
+    Ok(mac.filter(|mac| !mac.is_zero()))
 }
 
 fn read_link(link: Element<'_>) -> Result<Option<bool>, Error> {
@@ -401,12 +398,27 @@ impl InterfaceSource {
                 Self::Hostdev {
                     managed: element.yes_no("managed")?.unwrap_or(false),
                     driver: driver.transpose()?.filter(|d| *d != HostDriver::default()),
-                    source: HostSource::read_in_interface(source)?,
+                    source: match HostSource::read_in_interface(source)? {
+                        HostSource::NetDevice(pf) if Hybrid::element_of(element).is_some() => {
+                            HostSource::VfOf(pf)
+                        }
+                        source => source,
+                    },
                 }
             }
-            "hostdev-hybrid" => Self::HostdevHybrid {
-                dev: required("dev")?,
-            },
+            "hostdev-hybrid" => {
+                if element.yes_no("managed")? == Some(false) {
+                    return Err(element.attribute_error(
+                        ErrorKind::ConfigUnsupported,
+                        "managed",
+                        "managed='no' can't be had here: which VF it will be is not known, so that \
+                         nobody else can bind it",
+                    ));
+                }
+                Self::HostdevHybrid {
+                    dev: required("dev")?,
+                }
+            }
             "ethernet" if source.is_none() => Self::Ethernet,
             "user" if source.is_none() => Self::User,
             "null" if source.is_none() => Self::Null,
@@ -453,8 +465,12 @@ impl InterfaceSource {
         }
     }
 
+    /// Others forget `<filterref>`, as libvirt's do; a pair refuses it.
     fn may_be_filtered(&self) -> bool {
-        matches!(self.kind(), "network" | "bridge" | "ethernet")
+        matches!(
+            self.kind(),
+            "network" | "bridge" | "ethernet" | "hostdev-hybrid"
+        )
     }
 
     fn virtual_port(&self, element: Element<'_>) -> Result<Option<VirtualPort>, Error> {

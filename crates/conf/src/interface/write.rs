@@ -65,7 +65,9 @@ impl Interface {
         if let Some(model) = &self.model {
             tree.child(Tree::new("model").with("type", model));
         }
-        if let Some(driver) = &self.driver {
+        let pair = matches!(self.source, InterfaceSource::HostdevHybrid { .. });
+        tree.noun("driver", self.vf_driver.as_ref().filter(|_| pair));
+        if let Some(driver) = self.driver.as_ref().filter(|_| pair || self.is_virtio()) {
             tree.child_unless_empty(driver.tree());
         }
         if let Some(backend) = &self.backend {
@@ -96,6 +98,9 @@ impl Interface {
         }
         if let Some(mode) = self.direct_mode {
             tree.child(Tree::new("virtnic:direct").with("mode", mode.word()));
+        }
+        if let Some(hybrid) = &self.hybrid {
+            tree.written("virtnic:hybrid", |writer| hybrid.write(writer));
         }
         if let Some(port) = shown.and_then(|actual| self.port_shown(actual)) {
             tree.child(port);
@@ -143,7 +148,8 @@ impl Interface {
         // Here and not further out: clients cut the element out of a guest's document and send it
         // back as it stands.
         let lent = shown.is_some_and(|actual| self.port_shown(actual).is_some());
-        if lent || self.vf.is_some() || self.direct_mode.is_some() {
+        let own = self.vf.is_some() || self.direct_mode.is_some() || self.hybrid.is_some();
+        if lent || own {
             tree.attribute("xmlns:virtnic", VIRTNIC_NAMESPACE);
         }
     }

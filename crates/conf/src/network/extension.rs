@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::xml::{Base, Element, FromXml, Keyword, VIRTNIC_NAMESPACE, Writer, keywords};
-use crate::{DirectMode, Error, ErrorKind, Faults};
+use crate::{DirectMode, Error, ErrorKind, Faults, HybridSettings};
 
 /// Settings in virtnic's own namespace, on a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +14,9 @@ pub struct NetworkExtension {
     pub numa: NumaPolicy,
     /// `<virtnic:pool carrier='require'>`: a PF or NIC without carrier lends nothing.
     pub needs_carrier: bool,
+    /// `<virtnic:pool lend=…>` (mode passthrough): what is lent of a device that is a PF; none: its VFs,
+    /// if it has any.
+    pub lend: Option<PoolLend>,
     /// `<virtnic:vf …>`.
     pub vf: VfSettings,
     /// `<virtnic:direct modes=…>`: the macvtap modes that a guest may choose; none: any.
@@ -21,6 +24,8 @@ pub struct NetworkExtension {
     /// `<virtnic:direct host-access=…>`: the host gets a macvlan of its own on each parent, so that
     /// it and its guests reach each other.
     pub host_access: bool,
+    /// `<virtnic:hybrid …>` (mode hostdev-hybrid): how its guests' pairs are made where they don't say.
+    pub hybrid: HybridSettings,
     /// `<pf><virtnic:vfs count=…/></pf>`: how many VFs a PF is to have.
     pub vfs: Vec<PfVfs>,
 }
@@ -43,6 +48,16 @@ pub enum Spread {
     Balance,
     /// The first PF that has one.
     Pack,
+}
+
+/// What a pool lends of a network device that is a PF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolLend {
+    /// The NIC itself, whole, as libvirt does.
+    Pf,
+    /// Its free VFs, one to a guest.
+    Vfs,
 }
 
 /// How much a guest's NUMA node counts.
@@ -106,6 +121,10 @@ keywords!(Spread {
     Balance = "balance",
     Pack = "pack",
 });
+keywords!(PoolLend {
+    Pf = "pf",
+    Vfs = "vfs",
+});
 keywords!(NumaPolicy {
     Prefer = "prefer",
     Require = "require",
@@ -130,7 +149,7 @@ impl NetworkExtension {
         let mut extension = Self::default();
         let mut faults = Faults::default();
         // Others, and second ones, are refused by whoever reads the document.
-        for name in ["pool", "vf", "direct"] {
+        for name in ["pool", "vf", "direct", "hybrid"] {
             if let Some(element) = network.children_in(VIRTNIC_NAMESPACE, name).next() {
                 faults.or_default(extension.read(element));
             }
@@ -144,7 +163,8 @@ impl NetworkExtension {
         let mut faults = Faults::default();
         match element.name() {
             "pool" => {
-                only(element, &["spread", "numa", "carrier"], &mut faults);
+                only(element, &["spread", "numa", "carrier", "lend"], &mut faults);
+                self.lend = faults.or_default(element.keyword("lend"));
                 self.spread = (faults.or_default(element.keyword("spread"))).unwrap_or_default();
                 self.numa = (faults.or_default(element.keyword("numa"))).unwrap_or_default();
                 self.needs_carrier = match element.attribute("carrier") {
@@ -158,6 +178,10 @@ impl NetworkExtension {
                 };
             }
             "vf" => self.vf = VfSettings::from_xml(element)?,
+            "hybrid" => {
+                only(element, &["guest", "fallback"], &mut faults);
+                self.hybrid = HybridSettings::read(element, &mut faults);
+            }
             _ => {
                 only(element, &["modes", "host-access"], &mut faults);
                 self.direct_modes = faults.or_default(direct_modes(element));
@@ -180,6 +204,7 @@ impl NetworkExtension {
             w.optional_keyword("spread", Some(self.spread).filter(|&s| s != default.spread));
             w.optional_keyword("numa", Some(self.numa).filter(|&n| n != default.numa));
             w.optional_attribute("carrier", self.needs_carrier.then_some("require"));
+            w.optional_keyword("lend", self.lend);
         });
         self.vf.write(writer);
         writer.element_unless_empty("virtnic:direct", |w| {
@@ -189,6 +214,7 @@ impl NetworkExtension {
             }
             w.optional_yes_no("host-access", self.host_access.then_some(true));
         });
+        self.hybrid.write(writer);
     }
 }
 

@@ -6,6 +6,7 @@ mod direct;
 mod dns;
 mod extension;
 mod forward;
+mod hybrid;
 mod ip;
 mod places;
 mod read;
@@ -16,7 +17,7 @@ mod write;
 pub use dhcp::{Bootp, Dhcp, DhcpHost, DhcpRange, Lease, LeaseUnit};
 pub use dns::{Dns, DnsDomain, DnsForwarder, DnsHost, DnsService, DnsText};
 pub use extension::{
-    NetworkExtension, NumaPolicy, PfVfs, Spread, VfLink, VfSettings, VlanProtocol,
+    NetworkExtension, NumaPolicy, PfVfs, PoolLend, Spread, VfLink, VfSettings, VlanProtocol,
 };
 pub use ip::{IpFamily, IpMask, IpNetwork, IpRoute};
 pub use places::Places;

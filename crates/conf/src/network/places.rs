@@ -8,13 +8,30 @@ use crate::xml::{Element, VIRTNIC_NAMESPACE};
 use crate::{Error, ErrorKind};
 
 /// Elements below `<network>` of which the first is refused, if any is.
-const FIRST: [&str; 6] = ["mac", "ip", "domain", "forward", "bandwidth", "vlan"];
+const FIRST: [&str; 8] = [
+    "mac",
+    "ip",
+    "domain",
+    "forward",
+    "bandwidth",
+    "vlan",
+    "port",
+    "virtualport",
+];
 /// The same below another.
 const FIRST_BELOW: [(&str, &str, &str); 4] = [
     ("forward", "interface", "forward/interface"),
     ("dns", "txt", "dns/txt"),
     ("dns", "host", "dns/host"),
     ("dns", "srv", "dns/srv"),
+];
+
+/// The same of virtnic's own.
+const OURS: [(&str, &str); 4] = [
+    ("pool", "virtnic:pool"),
+    ("vf", "virtnic:vf"),
+    ("direct", "virtnic:direct"),
+    ("hybrid", "virtnic:hybrid"),
 ];
 
 /// How many `<address>`es are noted, each of which may be refused.
@@ -47,12 +64,16 @@ impl Places {
         for (nth, address) in listed.take(MAX_ADDRESSES).enumerate() {
             places.note("forward/address", nth, Some(address));
         }
-        let direct = network.children_in(VIRTNIC_NAMESPACE, "direct").next();
-        places.note("virtnic:direct", 0, direct);
+        for (name, path) in OURS {
+            places.note(path, 0, network.children_in(VIRTNIC_NAMESPACE, name).next());
+        }
         for (nth, group) in network.children_named("portgroup").enumerate() {
             places.note("portgroup", nth, Some(group));
             places.note("portgroup/vlan", nth, group.child("vlan"));
             places.note("portgroup/bandwidth", nth, group.child("bandwidth"));
+            places.note("portgroup/virtualport", nth, group.child("virtualport"));
+            let vf = group.children_in(VIRTNIC_NAMESPACE, "vf").next();
+            places.note("portgroup/virtnic:vf", nth, vf);
         }
         let serving = network.children_named("ip").map(|ip| ip.child("dhcp"));
         for (nth, dhcp) in serving.enumerate() {

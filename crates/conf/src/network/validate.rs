@@ -21,6 +21,8 @@ impl Network {
             self.check_bandwidth(),
             self.check_members(),
             self.check_direct_modes(),
+            self.check_hybrid(),
+            self.check_lend(),
             self.check_groups(),
             self.check_vlans(),
             self.check_dhcp(),

@@ -13,12 +13,15 @@ pub(super) type Places = [(&'static str, &'static [&'static str])];
 
 /// In definitions, and in the parts of them that clients give by themselves.
 pub(super) const PLACES: &Places = &[
-    ("/network", &["pool", "vf", "direct"]),
+    ("/network", &["pool", "vf", "direct", "hybrid"]),
     ("/network/portgroup", &["vf"]),
     ("/network/forward/pf", &["vfs"]),
     ("/portgroup", &["vf"]),
-    ("/domain/devices/interface", &["vf", "direct", "port"]),
-    ("/interface", &["vf", "direct", "port"]),
+    (
+        "/domain/devices/interface",
+        &["vf", "direct", "hybrid", "port"],
+    ),
+    ("/interface", &["vf", "direct", "hybrid", "port"]),
 ];
 
 /// Attributes of ours on elements that are not, by the place of these.

@@ -56,7 +56,7 @@ fn of_host_device(place: usize, hostdev: &HostDevice) -> DevicePlan {
     let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
     device.name = match &hostdev.source {
         HostSource::Pci(address) => format!("hostdev {address}"),
-        HostSource::NetDevice(name) => format!("hostdev {name}"),
+        HostSource::NetDevice(name) | HostSource::VfOf(name) => format!("hostdev {name}"),
         HostSource::Usb(_) => "hostdev".to_owned(),
     };
     device
@@ -196,6 +196,9 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             } => "interface of type 'hostdev' on a USB device (only SR-IOV Virtual Functions can \
                   be given their MAC; use a plain <hostdev>)"
                 .to_owned(),
+            _ if interface.hybrid_half().is_some() => {
+                "half of a pair (<virtnic:hybrid>)".to_owned()
+            }
             InterfaceSource::HostdevHybrid { .. } => {
                 format!("interface of type '{}'", interface.source.kind())
             }

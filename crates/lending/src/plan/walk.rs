@@ -434,6 +434,11 @@ fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRef
             Ok(*address)
         }
         HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
+        // The guest is refused as a whole.
+        HostSource::VfOf(pf) => Err(DeviceRefusal::Setting(conf::Error::new(
+            conf::ErrorKind::ConfigUnsupported,
+            format!("a VF of {pf} beside virtio is not chosen yet"),
+        ))),
         HostSource::Usb(_) => Err(DeviceRefusal::Usb),
     }
 }

@@ -28,7 +28,7 @@ impl<'a> From<&'a HostSource> for Source<'a> {
     fn from(source: &'a HostSource) -> Self {
         match source {
             HostSource::Pci(address) => Self::Pci(*address),
-            HostSource::NetDevice(_) => Self::PciByName,
+            HostSource::NetDevice(_) | HostSource::VfOf(_) => Self::PciByName,
             HostSource::Usb(usb) => Self::Usb(usb),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use conf::DeviceRef;
 use lending::{Attachment, AttachmentState, Creditor, PortId};
+use qemu::Plugged;
 
 use super::QEMU;
 use super::handle::{GuestHandle, Run};
@@ -55,7 +56,7 @@ pub(super) async fn follow(
         filters,
     } = news;
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
-        remove_netdev(handle, &run, alias).await;
+        clear(handle, &run, alias).await;
         unplug::mark(
             &mut run.attachments,
             alias,
@@ -100,15 +101,21 @@ fn is_pluggable(place: DeviceRef) -> bool {
     )
 }
 
-/// Takes the host's side of a network card away whose guest's side is gone.
-async fn remove_netdev(handle: &GuestHandle, run: &Run, alias: &str) {
-    let Some(DeviceRef::Interface(at)) = run.domain.find_alias(alias) else {
-        return;
+/// Takes away what QEMU has of the host for a device that is gone.
+async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
+    let devices = &run.domain.devices;
+    let what = match run.domain.find_alias(alias) {
+        Some(DeviceRef::Interface(at)) if !devices.interfaces[at].is_hostdev() => {
+            let driver = devices.interfaces[at].driver.as_ref();
+            let queues = driver.and_then(|driver| driver.queues).unwrap_or(1);
+            Plugged::Interface {
+                queues: usize::try_from(queues).unwrap_or(1),
+            }
+        }
+        Some(DeviceRef::Disk(_)) => Plugged::Disk,
+        _ => return,
     };
-    if run.domain.devices.interfaces[at].is_hostdev() {
-        return;
-    }
-    if let Err(error) = run.machine.remove_netdev(alias).await {
+    if let Err(error) = run.machine.clear_leftovers(alias, what).await {
         let error = fault::chain(&error);
         tracing::warn!(
             guest = handle.name,

@@ -120,7 +120,8 @@ impl Daemon {
         let mut domain = defined.clone();
         let place = add(&mut domain, device)?;
         self.check_new_device(&domain, place)?;
-        self.filled(domain)
+        let kept = (self.make_pairs(&mut domain)).map_err(fault::document(QEMU))?;
+        self.filled(domain, &kept)
     }
 
     /// What runs with one device more, as far as that can be said before it is planned: its defaults, its

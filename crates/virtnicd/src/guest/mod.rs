@@ -35,7 +35,7 @@ mod update_device;
 
 use std::sync::Arc;
 
-use conf::{Form, InterfaceSource, Uuid};
+use conf::{Form, InterfaceSource, KeptPlaces, Uuid};
 use rpc::flags::{DomainXml, Vcpus};
 use rpc::{Code, Dom, Domain, DomainInfo, Error};
 
@@ -317,26 +317,54 @@ impl Daemon {
 
     /// A document as a user gave it, filled in as libvirt would. Blocks: it may look at the host.
     fn read_domain(&self, xml: &str) -> Result<conf::Domain> {
-        self.filled(conf::Domain::parse(xml).map_err(fault::document(QEMU))?)
+        self.with_pairs(conf::Domain::parse(xml).map_err(fault::document(QEMU))?)
     }
 
     /// The same of one that was kept, by this release or an earlier one.
     fn read_kept_domain(&self, xml: &str) -> Result<conf::Domain> {
-        self.filled(conf::Domain::parse_kept(xml).map_err(fault::document(QEMU))?)
+        let mut domain = conf::Domain::parse_kept(xml).map_err(fault::document(QEMU))?;
+        // Its network may lend pairs by now that it can't be: it stays known, and does not start.
+        let kept = self.make_pairs(&mut domain).unwrap_or_else(|error| {
+            tracing::warn!(guest = domain.name, "{error}");
+            KeptPlaces::default()
+        });
+        self.filled(domain, &kept)
     }
 
     /// The same of one that is only asked about.
     fn read_asked_domain(&self, xml: &str) -> Result<conf::Domain> {
-        self.filled(conf::Domain::parse_asked(xml).map_err(fault::document(QEMU))?)
+        let domain = conf::Domain::parse_asked(xml).map_err(fault::document(QEMU))?;
+        self.with_pairs(domain)
     }
 
-    fn filled(&self, mut domain: conf::Domain) -> Result<conf::Domain> {
+    fn with_pairs(&self, mut domain: conf::Domain) -> Result<conf::Domain> {
+        let kept = (self.make_pairs(&mut domain)).map_err(fault::document(QEMU))?;
+        self.filled(domain, &kept)
+    }
+
+    /// Makes pairs of the interfaces that ask for one. Those that the guest has already stay what
+    /// they are.
+    fn make_pairs(
+        &self,
+        domain: &mut conf::Domain,
+    ) -> std::result::Result<KeptPlaces, conf::Error> {
+        let known = self.guests.by_uuid(domain.uuid);
+        let view = known.map(|guest| guest.view());
+        let previous = view.as_ref().and_then(|view| {
+            let defined = view.defined.as_deref();
+            defined.or_else(|| view.domain())
+        });
+        let network = |name: &str| self.networks.by_name(name)?.pairs();
+        domain.expand_hybrids(previous, &network)
+    }
+
+    fn filled(&self, mut domain: conf::Domain, kept: &KeptPlaces) -> Result<conf::Domain> {
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
         domain.fill_defaults_with(&lends);
         domain.os.machine = self.machine(&domain.os.machine).to_owned();
         domain.validate().map_err(fault::document(QEMU))?;
         domain
-            .assign_addresses(&|address| self.is_express(address))
+            .assign_addresses_keeping(&|address| self.is_express(address), kept)
             .map_err(fault::document(QEMU))?;
         domain.assign_usb_addresses();
         Ok(domain)

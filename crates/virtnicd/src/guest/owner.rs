@@ -627,6 +627,10 @@ impl Owner {
         self.publish();
         let guest = &self.handle.name;
         match result {
+            Ok(Answer::InProgress) => {
+                let error = unplug::in_progress(guest, &alias);
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+            }
             Ok(answer) => {
                 tracing::info!(guest, device = alias, "asked to let it go");
                 if answer == Answer::Gone {

@@ -9,7 +9,7 @@ use conf::{Device, DeviceRef};
 use lending::{
     Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PlannedDevice, PortId, Subject,
 };
-use qemu::{ControlError, GuestState, TapFds};
+use qemu::{GuestState, TapFds};
 use rpc::{Code, Error};
 
 use super::cancel::Cancel;
@@ -318,7 +318,7 @@ impl Plug<'_> {
             _ => Ok(()),
         };
         if let Err(error) = given {
-            state.is_unclear = !is_refusal(&error);
+            state.is_unclear = error.is_uncertain();
             return Err(control(error));
         }
         if let DeviceRef::Interface(at) = place
@@ -454,17 +454,5 @@ impl Daemon {
             }
             kept?;
         }
-    }
-}
-
-/// QEMU said no, so that it has nothing.
-fn is_refusal(error: &ControlError) -> bool {
-    use qemu::QmpError as Q;
-    match error {
-        ControlError::Qmp(error) => matches!(error, Q::Refused { .. } | Q::Connect { .. }),
-        ControlError::Ended { .. } | ControlError::Silent { .. } | ControlError::Device { .. } => {
-            true
-        }
-        _ => false,
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Asked {
 pub(super) enum Answer {
     /// The guest was asked.
     Asked,
+    /// It was asked before.
+    InProgress,
     /// QEMU doesn't have it any more.
     Gone,
 }
@@ -78,6 +80,7 @@ async fn ask_recorded(
     record::write(daemon, handle, run).await?;
     match run.machine.unplug(alias).await.map_err(control)? {
         Unplugging::Asked => Ok(Answer::Asked),
+        Unplugging::InProgress => Ok(Answer::InProgress),
         Unplugging::NotThere => Ok(Answer::Gone),
     }
 }

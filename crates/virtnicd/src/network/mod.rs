@@ -13,7 +13,7 @@ mod update;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use conf::{Form, ForwardMode, Network, Uuid, VfSettings};
+use conf::{Form, ForwardMode, Network, NetworkPairs, Uuid, VfSettings};
 use lending::NetworkProblem;
 use rpc::flags::TakeXml;
 use rpc::{Code, Domain, Error, Net, NetworkChange};
@@ -100,7 +100,12 @@ impl NetworkHandle {
     pub(crate) fn lends_host_devices(&self) -> bool {
         let view = self.view();
         let mode = view.network().and_then(|network| network.forward_mode());
-        mode == Some(ForwardMode::Hostdev)
+        mode.is_some_and(ForwardMode::lends_host_devices)
+    }
+
+    /// Whether its guests get pairs; nothing, if it is going.
+    pub(crate) fn pairs(&self) -> Option<NetworkPairs> {
+        Some(self.view().network()?.pairs())
     }
 
     /// How a VF of the network is to be set, where an interface says nothing else.

@@ -23,6 +23,7 @@ mod guests;
 mod host_interfaces;
 mod hostile_readers;
 mod hotplug;
+mod hybrid;
 mod in_process;
 mod leftovers;
 mod metadata;

@@ -168,7 +168,7 @@ fn interface(interface: &Interface, is_express: &dyn Fn(PciAddress) -> bool) -> 
 fn source(source: &HostSource, is_express: &dyn Fn(PciAddress) -> bool) -> Option<Connect> {
     match source {
         HostSource::Usb(_) => None,
-        HostSource::NetDevice(_) => Some(Connect::PcieDevice),
+        HostSource::NetDevice(_) | HostSource::VfOf(_) => Some(Connect::PcieDevice),
         HostSource::Pci(address) if is_express(*address) => Some(Connect::PcieDevice),
         HostSource::Pci(_) => Some(Connect::PciDevice),
     }

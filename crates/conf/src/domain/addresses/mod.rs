@@ -17,8 +17,10 @@ use connect::{Connect, Wish};
 use order::Companions;
 pub use order::DeviceRef;
 
+use std::collections::HashMap;
+
 use super::{Controller, Domain, GuestAddress};
-use crate::{Error, ErrorKind, PciAddress};
+use crate::{Error, ErrorKind, KeptPlaces, PciAddress};
 
 impl Domain {
     /// Gives every PCI device without an address its place, and adds the PCI controllers that this
@@ -76,6 +78,43 @@ impl Domain {
         pass.place_all(self, &mut buses)?;
         self.mark_multifunction(&buses);
         self.fill_pci_targets()
+    }
+
+    /// As [`Domain::assign_addresses`], with devices that should be where they were. Where the same
+    /// document was given before, they are there anyway, and all others are, too. Where they would
+    /// move, they are put there first; if that can't be, they move.
+    ///
+    /// # Errors
+    /// As [`Domain::assign_addresses`].
+    pub fn assign_addresses_keeping(
+        &mut self,
+        is_express: &dyn Fn(PciAddress) -> bool,
+        kept: &KeptPlaces,
+    ) -> Result<(), Error> {
+        if kept.0.is_empty() {
+            return self.assign_addresses(is_express);
+        }
+        let mut there = self.clone();
+        self.assign_addresses(is_express)?;
+        let kept: HashMap<&str, &GuestAddress> = (kept.0.iter())
+            .map(|(alias, address)| (alias.as_str(), address))
+            .collect();
+        let mut moved = false;
+        let interfaces = self.devices.interfaces.iter();
+        for (put, placed) in there.devices.interfaces.iter_mut().zip(interfaces) {
+            let alias = placed.info.alias.as_deref();
+            let Some(&address) = alias.and_then(|alias| kept.get(alias)) else {
+                continue;
+            };
+            if put.info.address.is_none() {
+                put.info.address = Some(address.clone());
+                moved |= placed.info.pci_address() != put.info.pci_address();
+            }
+        }
+        if moved && there.assign_addresses(is_express).is_ok() {
+            *self = there;
+        }
+        Ok(())
     }
 
     /// Adds the controller of a bus that was made for a device; its model, if there was none yet.

@@ -17,6 +17,7 @@ mod linux;
 mod node;
 mod process;
 mod simulated;
+mod vlan;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub use simulated::{
     DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
     SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
+pub use vlan::{VlanId, VlanIdError, VlanSpec};
 
 /// What virtnic asks of a host.
 pub trait Host: Links {

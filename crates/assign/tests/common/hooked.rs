@@ -7,7 +7,7 @@ use host::{
     BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
     MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
     SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VfioHolder,
-    VirtualFunction,
+    VirtualFunction, VlanSpec,
 };
 
 pub(crate) struct Hooked {
@@ -161,6 +161,9 @@ impl Links for Hooked {
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Answer<Netdev> {
         (self.before_make)();
         self.inner.make_macvlan(spec)
+    }
+    fn make_vlan(&self, spec: &VlanSpec) -> Answer<Netdev> {
+        self.inner.make_vlan(spec)
     }
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Answer<Vec<OwnedFd>> {
         self.inner.open_macvtap(netdev, queues)

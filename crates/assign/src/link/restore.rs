@@ -19,6 +19,7 @@ impl Assigner {
         let mut faults = Faults::default();
         let tag = self.tag_of(record);
         leave(host, link.profile.as_ref(), &mut faults);
+        let before = faults.certain.len();
         match find_link(host, link, &tag) {
             Ok(Some(netdev)) if link.existing => {
                 if link.shaped {
@@ -32,8 +33,12 @@ impl Assigner {
             Ok(None) => {}
             Err(error) => faults.certain(Err(error)),
         }
+        let is_gone = faults.differences.is_empty() && faults.certain.len() == before;
         let mut vanished = false;
         if let Some(lower) = &link.lower {
+            if is_gone {
+                self.leave_vlan(record.item, lower, &mut faults);
+            }
             vanished = match &lower.whole {
                 Some(whole) => restore_whole(host, record.item, lower, whole, &mut faults),
                 None => self.restore_shared(record.item, lower, &mut faults),

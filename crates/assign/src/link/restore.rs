@@ -64,12 +64,20 @@ impl Assigner {
         let host = &*self.host.0;
         match lower_now(host, lower) {
             Ok(LowerNow::Here(netdev)) => {
-                if netdev.state.up {
-                    faults.certain(put_down(host, &netdev));
+                let down = match netdev.state.up {
+                    true => put_down(host, &netdev),
+                    false => Ok(()),
+                };
+                let unhushed = match lower.ipv6 {
+                    Some(found) => unhush(host, netdev.index, found),
+                    None => Ok(()),
+                };
+                // It is on the list for a moment more, and holds nothing up.
+                if down.is_ok() && unhushed.is_ok() {
+                    self.forget_raised(item);
                 }
-                if let Some(found) = lower.ipv6 {
-                    faults.certain(unhush(host, netdev.index, found));
-                }
+                faults.certain(down);
+                faults.certain(unhushed);
             }
             Ok(LowerNow::Gone) => return true,
             Ok(LowerNow::Bare) => {}

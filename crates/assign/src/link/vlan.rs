@@ -128,6 +128,8 @@ impl Assigner {
     ) -> Result<(), Obstacle> {
         match self.host.0.netdev(name.as_str()) {
             Err(HostError::NoNetdev(_)) => Ok(()),
+            // Another guest's link has just had it made.
+            Ok(holder) if holder.lower == Some(lower.index) && holder.vlan == Some(id) => Ok(()),
             Ok(holder) => Err(Obstacle::VlanNameTaken {
                 name,
                 id,

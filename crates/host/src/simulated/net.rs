@@ -474,6 +474,10 @@ impl State {
     pub(super) fn rename_made(&mut self, index: u32, name: NetdevName) {
         if let Some(made) = self.net.made.get_mut(&index) {
             let old = std::mem::replace(&mut made.name, name);
+            let plain = made.pci.and_then(|address| self.plain.get_mut(&address));
+            if let Some(plain) = plain {
+                plain.nic = Some(name);
+            }
             self.net.names.remove(old.as_str());
             self.net.names.insert(name.to_string(), index);
             self.netdev_changed(index);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use conf::{DeviceId, MacAddress, NetdevName, PciAddress};
-use host::{HostError, Usage, VfioHolder};
+use host::{HostError, Usage, VfioHolder, VlanId};
 use records::RecordError;
 use rustix::io::Errno;
 
@@ -229,6 +229,34 @@ pub enum Obstacle {
         name: NetdevName,
         /// Whose it is, in words.
         holder: String,
+    },
+    /// The name that a VLAN device is to have is another device's.
+    #[error(
+        "VLAN {id} of '{parent}' is to be '{name}', and there is a network device of that name already, {holder}"
+    )]
+    VlanNameTaken {
+        /// The name.
+        name: NetdevName,
+        /// The VLAN.
+        id: VlanId,
+        /// The device that is shared.
+        parent: NetdevName,
+        /// Whose it is, in words.
+        holder: String,
+    },
+    /// The device has that VLAN already, where it can't be seen.
+    #[error("VLAN {id} of '{parent}' has its device already, in another network namespace")]
+    VlanElsewhere {
+        /// The VLAN.
+        id: VlanId,
+        /// The device that is shared.
+        parent: NetdevName,
+    },
+    /// The host's own VLAN device is down.
+    #[error("'{netdev}', which the host has for that VLAN, is down")]
+    VlanDown {
+        /// The VLAN device.
+        netdev: NetdevName,
     },
     /// No name is left.
     #[error("all names from {prefix}0 on are taken")]
@@ -471,6 +499,9 @@ impl Obstacle {
             | Self::NotDetached { .. }
             | Self::Enslaved { .. }
             | Self::OtherDevice { .. }
+            | Self::VlanNameTaken { .. }
+            | Self::VlanElsewhere { .. }
+            | Self::VlanDown { .. }
             | Self::MacTaken { .. } => ErrorKind::OperationInvalid,
             // What the kernel would have said.
             Self::NameTaken { .. } => ErrorKind::System(Errno::EXIST.raw_os_error()),
@@ -496,6 +527,9 @@ impl Obstacle {
                 | Self::Enslaved { .. }
                 | Self::MtuAboveParent { .. }
                 | Self::MacTaken { .. }
+                | Self::VlanNameTaken { .. }
+                | Self::VlanElsewhere { .. }
+                | Self::VlanDown { .. }
                 | Self::NotEthernet { .. }
                 | Self::OtherDevice { .. }
                 | Self::Host(
@@ -557,6 +591,14 @@ impl Obstacle {
                 Some("give the guest another MAC: devices on one card have one each".to_owned())
             }
             Self::NotEthernet { .. } => Some("name the card that the guest is to use".to_owned()),
+            Self::VlanNameTaken { name, .. } => Some(format!(
+                "give that device another name (ip link set {name} name …): these are for VLANs of \
+                 guests"
+            )),
+            Self::VlanElsewhere { .. } => {
+                Some("take it back from there, or let the guest use another card".to_owned())
+            }
+            Self::VlanDown { netdev } => Some(format!("bring it up: ip link set {netdev} up")),
             Self::NameTaken { .. } => {
                 Some("leave <target> out, and it gets a name that is free".to_owned())
             }

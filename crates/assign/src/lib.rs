@@ -68,5 +68,5 @@ pub use prepare::{Lent, LentKind};
 pub use reconcile::{Difference, MendError};
 pub use recover::{Finding, Recovery};
 pub use restore::Returned;
-pub use step::{Step, VfioUser};
+pub use step::{Step, VfioUser, VlanSource};
 pub use vfio::check_unmanaged;

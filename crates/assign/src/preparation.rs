@@ -1,7 +1,7 @@
 //! How a claimed item is to be prepared for its guest.
 
 use conf::{Bandwidth, DirectMode, HostDriver, MacAddress, NetdevName, Uuid};
-use host::{BridgePort, PortAction, TapQueues};
+use host::{BridgePort, PortAction, TapQueues, VlanId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::VfConfig;
@@ -45,6 +45,10 @@ pub struct MacvtapPreparation {
     pub mac: MacAddress,
     /// In passthrough mode on a VF: what is set through its PF. Its MAC is the guest's too.
     pub vf: Option<VfConfig>,
+    /// The guest's VLAN, of which it sees no tag: the macvtap stands on a VLAN device of the device
+    /// below, which guests share. Not in passthrough mode: a VF is given its VLAN through its PF
+    /// (`vf`).
+    pub vlan: Option<VlanId>,
     /// Its queues.
     pub queues: TapQueues,
     /// Whether the kernel moves its frames.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conf::{NetdevName, PciAddress, Uuid};
-use host::{HostError, PhysicalFunction, VfState, VirtualFunction};
+use host::{HostError, Netdev, PhysicalFunction, VfState, VirtualFunction, VlanId};
 use serde::{Deserialize, Serialize};
 
 use crate::assigner::Assigner;
@@ -32,6 +32,16 @@ pub enum Difference {
         generation: Generation,
         /// That guest runs.
         runs: bool,
+    },
+    /// A VLAN device that this daemon made, and that no guest uses.
+    #[error("'{netdev}' was made for guests of VLAN {id}, and none of them uses it")]
+    UnusedVlan {
+        /// Its name.
+        netdev: NetdevName,
+        /// Its index.
+        ifindex: u32,
+        /// The VLAN.
+        id: VlanId,
     },
     /// A lent link that is not there.
     #[error("'{netdev}', lent to guest '{guest}', is not there")]
@@ -167,6 +177,9 @@ impl Difference {
             Self::OrphanedLink { runs: true, .. } => {
                 "its record was removed while the guest runs with it"
             }
+            Self::UnusedVlan { .. } => {
+                "the host, or a guest whose record was removed, used it when its last guest ended"
+            }
             Self::LinkMissing { .. } => "somebody removed it, or the device below it",
             Self::DeviceMissing { .. } => {
                 "the card was removed or reset, its VFs were made anew, or its driver was unloaded"
@@ -190,6 +203,7 @@ impl Difference {
                 false => format!("remove it: ip link delete {netdev}"),
                 true => format!("stop the guest, then remove it: ip link delete {netdev}"),
             },
+            Self::UnusedVlan { netdev, .. } => format!("remove it: ip link delete {netdev}"),
             Self::LinkMissing { .. } | Self::DeviceMissing { .. } => {
                 "stop the guest and start it: it is given the device anew".to_owned()
             }
@@ -218,7 +232,7 @@ impl Difference {
     #[must_use]
     pub fn done(&self) -> &'static str {
         match self {
-            Self::OrphanedLink { .. } => "it was removed",
+            Self::OrphanedLink { .. } | Self::UnusedVlan { .. } => "it was removed",
             Self::Dirty { .. } => "it was restored",
             Self::NoRecord { .. } => "it was written again",
             _ => "it was given back",
@@ -230,7 +244,10 @@ impl Difference {
     pub fn is_safe(&self) -> bool {
         match self {
             Self::OrphanedLink { runs, .. } => !runs,
-            Self::NoGuest { .. } | Self::Dirty { .. } | Self::NoRecord { .. } => true,
+            Self::NoGuest { .. }
+            | Self::Dirty { .. }
+            | Self::NoRecord { .. }
+            | Self::UnusedVlan { .. } => true,
             Self::LinkMissing { .. }
             | Self::DeviceMissing { .. }
             | Self::Changed { .. }
@@ -367,6 +384,7 @@ impl Assigner {
         let known = self.known_links();
         for netdev in all {
             let Some((guest, generation)) = self.read_tag(&netdev) else {
+                differences.extend(self.reconcile_vlan(&netdev));
                 continue;
             };
             if !known.contains(&generation) {
@@ -378,6 +396,17 @@ impl Assigner {
                     runs: runs(guest),
                 });
             }
+        }
+    }
+
+    fn reconcile_vlan(&self, netdev: &Netdev) -> Option<Difference> {
+        match self.unused_vlan(netdev) {
+            Ok(id) => id.map(|id| Difference::UnusedVlan {
+                netdev: netdev.name,
+                ifindex: netdev.index,
+                id,
+            }),
+            Err(error) => Some(unknown(netdev.name.as_str(), &error)),
         }
     }
 
@@ -409,6 +438,15 @@ impl Assigner {
                 // It is on its way back.
                 Err(_) => Ok(()),
             },
+            Difference::UnusedVlan {
+                netdev, ifindex, ..
+            } => {
+                let removed = self.remove_unused_vlan(*netdev, *ifindex);
+                removed.map_err(|source| MendError::Link {
+                    netdev: *netdev,
+                    source,
+                })
+            }
             Difference::OrphanedLink {
                 netdev,
                 ifindex,

@@ -1,7 +1,7 @@
 //! What the journal keeps of an item: all that it takes to restore it.
 
 use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
-use host::{Ipv6Autoconf, PortProfile, VfSetting, VfState, VirtualFunction};
+use host::{Ipv6Autoconf, PortProfile, VfSetting, VfState, VirtualFunction, VlanId};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Generation, Holder, Item, Kind, Origin};
@@ -115,8 +115,30 @@ pub(crate) struct LowerWork {
     /// formats lack it.
     #[serde(default)]
     pub(crate) ipv6: Option<Ipv6Autoconf>,
+    /// The VLAN device on it on which the macvtap stands. Earlier formats lack it.
+    #[serde(default)]
+    pub(crate) vlan: Option<VlanWork>,
     /// As it was found, where it is lent whole.
     pub(crate) whole: Option<WholeWork>,
+}
+
+/// The VLAN device below a macvtap, which guests of one VLAN share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct VlanWork {
+    pub(crate) id: VlanId,
+    pub(crate) name: NetdevName,
+    /// `None`: neither found nor made, as far as is known.
+    pub(crate) index: Option<u32>,
+    /// Somebody else made it.
+    pub(crate) existing: bool,
+    /// The macvtap stands on it, or will. In memory alone it is `false` once the macvtap is gone and the
+    /// VLAN device is another guest's, or gone as well.
+    #[serde(default = "yes", skip_serializing)]
+    pub(crate) used: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A network device that is lent whole, as it was found.
@@ -211,6 +233,15 @@ impl Record {
             Work::Vfio(vfio) => vfio.profile.as_ref(),
             Work::Link(link) => link.profile.as_ref(),
         }
+    }
+
+    /// The VLAN device below its macvtap.
+    pub(crate) fn vlan(&self) -> Option<&VlanWork> {
+        self.link()?.lower.as_ref()?.vlan.as_ref()
+    }
+
+    pub(crate) fn vlan_mut(&mut self) -> Option<&mut VlanWork> {
+        self.link_mut()?.lower.as_mut()?.vlan.as_mut()
     }
 
     pub(crate) fn kind(&self) -> Kind {

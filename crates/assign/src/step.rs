@@ -4,7 +4,7 @@ use std::fmt;
 
 use conf::xml::Keyword;
 use conf::{DirectMode, MacAddress, NetdevName};
-use host::{BridgePort, PortAction, PortProfile, TapQueues, VfSetting};
+use host::{BridgePort, PortAction, PortProfile, TapQueues, VfSetting, VlanId};
 
 use crate::settings::describe;
 
@@ -44,6 +44,17 @@ pub enum Step {
         netdev: NetdevName,
         /// Bytes.
         mtu: u32,
+    },
+    /// Having a VLAN device on which macvtaps stand.
+    TakeVlan {
+        /// Its name.
+        name: NetdevName,
+        /// The device below it.
+        lower: NetdevName,
+        /// The VLAN.
+        id: VlanId,
+        /// Where it comes from.
+        source: VlanSource,
     },
     /// Making a macvtap.
     MakeMacvtap {
@@ -99,6 +110,17 @@ pub enum Step {
     Up,
 }
 
+/// Where a VLAN device comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VlanSource {
+    /// It is made.
+    Made,
+    /// It was made for other guests, and is shared with them.
+    Shared,
+    /// Somebody else made it: it is neither changed nor removed.
+    Theirs,
+}
+
 /// Who opens `/dev/vfio/N`, where that is not root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VfioUser {
@@ -121,6 +143,21 @@ impl fmt::Display for Step {
             }
             Self::LowerMac { netdev, mac } => write!(f, "give {netdev} the MAC {mac}"),
             Self::LowerMtu { netdev, mtu } => write!(f, "give {netdev} an MTU of {mtu}"),
+            Self::TakeVlan {
+                name,
+                lower,
+                id,
+                source,
+            } => match source {
+                VlanSource::Made => write!(f, "make {name} for VLAN {id} of {lower}"),
+                VlanSource::Shared => {
+                    write!(f, "share {name}, which is there for VLAN {id} of {lower}")
+                }
+                VlanSource::Theirs => write!(
+                    f,
+                    "use {name}, which the host has for VLAN {id} of {lower}, and leave it as it is"
+                ),
+            },
             Self::MakeMacvtap {
                 name,
                 lower,

@@ -10,10 +10,10 @@ use assign::{
     Assigner, Assignment, Claim, ClaimError, Generation, Item, Lent, MacvtapPreparation, Origin,
     Phase, Preparation, ReturnError,
 };
-use common::scenes::{Scene, macvtap, qbg};
+use common::scenes::{Scene, macvtap, qbg, vlan};
 use common::{Machine, everything, guest, mac, mac_and_vlan, ordinary, until_crash};
 use conf::{DeviceId, DirectMode, MacAddress};
-use host::{Fault, Snapshot};
+use host::{Fault, Links, Snapshot};
 use proptest::prelude::*;
 
 const VFS: usize = 3;
@@ -21,11 +21,16 @@ const VFS: usize = 3;
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 enum Wish {
-    Vfio { vf: usize, all: bool },
+    Vfio {
+        vf: usize,
+        all: bool,
+    },
     PassthroughVf(usize),
     PassthroughNic(&'static str),
     Shared(&'static str, DirectMode),
     SharedVf(usize),
+    /// On a VLAN device; the host has one of its own for VLAN 43 of eth0.
+    Vlan(&'static str, u16),
     Bridge,
     Ethernet,
 }
@@ -51,6 +56,7 @@ enum Step {
 fn wish() -> impl Strategy<Value = Wish> {
     let nic = || prop_oneof![Just("eth0"), Just("eth1")];
     let lower = prop_oneof![Just("eth0"), Just("eth1"), Just("sim0")];
+    let on = prop_oneof![Just("eth0"), Just("eth1"), Just("sim0")];
     let mode = prop_oneof![
         Just(DirectMode::Vepa),
         Just(DirectMode::Private),
@@ -62,6 +68,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         2 => nic().prop_map(Wish::PassthroughNic),
         4 => (lower, mode).prop_map(|(lower, mode)| Wish::Shared(lower, mode)),
         1 => (0..VFS).prop_map(Wish::SharedVf),
+        4 => (on, 42..44u16).prop_map(|(lower, id)| Wish::Vlan(lower, id)),
         2 => Just(Wish::Bridge),
         1 => Just(Wish::Ethernet),
     ]
@@ -94,6 +101,8 @@ struct Life {
     assigner: Assigner,
     vfs: Vec<DeviceId>,
     nics: BTreeMap<&'static str, DeviceId>,
+    /// What network devices have, which no fault keeps from us.
+    indexes: BTreeMap<&'static str, u32>,
     found: Snapshot,
     /// What the guests have, as they see it.
     loans: BTreeMap<Item, Loan>,
@@ -106,12 +115,16 @@ impl Life {
         let machine = Machine::with_links(&format!("vfs={VFS}"));
         // Down, unlike eth0.
         machine.host.add_nic("eth1").unwrap();
+        machine.host.add_vlan("eth0.43", "eth0", vlan(43)).unwrap();
+        let index = |nic| machine.host.netdev(nic).unwrap().index;
+        let indexes = ["eth0", "eth1", "sim0"].map(|nic| (nic, index(nic)));
         let nics = ["eth0", "eth1", "sim0"].map(|nic| (nic, machine.device(nic)));
         Self {
             found: machine.host.snapshot(),
             assigner: machine.start(),
             vfs: (0..VFS).map(|number| machine.vf(number).into()).collect(),
             nics: nics.into(),
+            indexes: indexes.into(),
             machine,
             loans: BTreeMap::new(),
             past: Vec::new(),
@@ -125,7 +138,7 @@ impl Life {
         match wish {
             Wish::Vfio { vf, .. } | Wish::PassthroughVf(vf) => whole(self.vfs[vf]),
             Wish::PassthroughNic(nic) => whole(self.nics[nic]),
-            Wish::Shared(lower, _) => link(Some(self.nics[lower])),
+            Wish::Shared(lower, _) | Wish::Vlan(lower, _) => link(Some(self.nics[lower])),
             Wish::SharedVf(vf) => link(Some(self.vfs[vf])),
             Wish::Bridge | Wish::Ethernet => link(None),
         }
@@ -308,7 +321,7 @@ impl Life {
                 assert_eq!(now.netdevs[*name], self.found.netdevs[*name]);
             }
         }
-        for name in ["br0", "tap0"] {
+        for name in ["br0", "tap0", "eth0.43"] {
             assert_eq!(now.netdevs[name], self.found.netdevs[name]);
         }
     }
@@ -322,7 +335,12 @@ impl Life {
         let lent: BTreeSet<_> = (list.iter().filter(|line| !is_dirty(line)))
             .filter_map(|line| Some(line.netdev?.to_string()))
             .collect();
-        let ours = now.netdevs.values().filter(|link| link.netdev.is_ours());
+        let (vlans, ours): (Vec<_>, Vec<_>) = (now.netdevs.values())
+            .filter(|link| link.netdev.is_ours())
+            .partition(|link| link.netdev.vlan.is_some());
+        let vlans = vlans.iter().map(|link| link.netdev.name.to_string());
+        self.check_vlans(&vlans.collect(), dirty.is_empty());
+        let ours = ours.into_iter();
         let there: BTreeSet<_> = ours.map(|link| link.netdev.name.to_string()).collect();
         assert!(
             there.is_superset(&lent),
@@ -339,6 +357,22 @@ impl Life {
                 asked
             );
         }
+    }
+
+    /// Each VLAN that a guest has is there, and none that no guest has.
+    fn check_vlans(&self, there: &BTreeSet<String>, is_all: bool) {
+        let asked: BTreeSet<_> = (self.loans.values())
+            .filter_map(|loan| match loan.wish {
+                Wish::Vlan("eth0", 43) => None,
+                Wish::Vlan(lower, id) => Some(format!("vn{}.{id}", self.indexes[lower])),
+                _ => None,
+            })
+            .collect();
+        assert!(
+            there.is_superset(&asked),
+            "{there:?} without some of {asked:?}"
+        );
+        assert!(!is_all || *there == asked, "{there:?} beyond {asked:?}");
     }
 }
 
@@ -362,6 +396,10 @@ fn preparation(wish: Wish, n: u32) -> Preparation {
             let lower = format!("sim0v{vf}");
             Preparation::Macvtap(macvtap(&lower, DirectMode::Bridge, n))
         }
+        Wish::Vlan(lower, id) => Preparation::Macvtap(MacvtapPreparation {
+            vlan: Some(vlan(id)),
+            ..macvtap(lower, DirectMode::Bridge, n)
+        }),
         Wish::Bridge => Scene::Bridge.preparation(n),
         Wish::Ethernet => Scene::Ethernet.preparation(n),
     }

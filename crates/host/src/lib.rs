@@ -18,6 +18,7 @@ mod memory_lock;
 mod node;
 mod process;
 mod simulated;
+mod vlan;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub use simulated::{
     DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
     SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
+pub use vlan::{VlanId, VlanIdError, VlanSpec};
 
 /// What virtnic asks of a host.
 pub trait Host: Links {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use conf::{Bandwidth, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
 use serde::{Deserialize, Serialize};
 
-use crate::{HostError, LinkState, Usage, VirtualFunction};
+use crate::{HostError, LinkState, Usage, VirtualFunction, VlanId, VlanSpec};
 
 /// What virtnic asks of a host's network devices. Part of [`crate::Host`], and like it: each method
 /// does one thing to one device, blocks, and tells what the kernel said.
@@ -62,6 +62,11 @@ pub trait Links: Send + Sync + 'static {
     /// macvtap gets no IPv6 address of the host's; a macvlan is for the host's own use.
     /// A failure after its making removes it again.
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError>;
+
+    /// Makes a VLAN device of 802.1Q, down, with the MTU and the MAC of the device below, and tags
+    /// it. EEXIST if the name is taken, or if the device below has that VLAN already: the kernel
+    /// lets it have one device for each. A failure after its making removes it again.
+    fn make_vlan(&self, spec: &VlanSpec) -> Result<Netdev, HostError>;
 
     /// The queues of a macvtap, each opened read-write, not inherited by programs. Needs a sysfs of
     /// this network namespace; does without a node in `/dev`.
@@ -141,6 +146,8 @@ pub struct Netdev {
     /// Its kind (`IFLA_INFO_KIND`: `macvtap`, `bond`, `vlan`, `bridge`, `tun`, `veth` …); `None`: a
     /// card's.
     pub kind: Option<String>,
+    /// What its frames are tagged with on the device below, where it is a VLAN device of 802.1Q.
+    pub vlan: Option<VlanId>,
     /// Index of the device that it sits on (`IFLA_LINK`), in the same namespace.
     pub lower: Option<u32>,
     /// Index of its bridge, bond or team.

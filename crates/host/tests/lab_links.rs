@@ -14,7 +14,7 @@ mod stations;
 
 use conf::DirectMode;
 use host::{BridgePort, BridgeVlan, Host, Links, LinuxHost, Paths};
-use link_suite::{CHECKS, Subject};
+use link_suite::{CHECKS, Subject, VLAN_CHECKS};
 use stations::{BROADCAST, Station, in_namespace, run};
 
 #[test]
@@ -59,6 +59,33 @@ fn lab_a_vlan_is_a_parent() {
         let outside = Station::on(host, "guest4", "left", DirectMode::Bridge);
         outside.send(BROADCAST, "outside");
         assert_eq!(untagged.receive_until("outside"), ["outside"]);
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: 8021q"]
+fn lab_the_contract_of_vlan_devices_holds() {
+    in_namespace(|host, _| {
+        run("ip link add br0 type bridge");
+        let subject = Subject {
+            host,
+            nic: "left",
+            bridge: "br0",
+        };
+        for (name, check) in VLAN_CHECKS {
+            println!("{name}");
+            check(&subject);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs the lab: 8021q"]
+fn lab_a_service_tag_is_another_vlan() {
+    in_namespace(|host, _| {
+        run("ip link add link left name left.42s type vlan protocol 802.1ad id 42");
+        let theirs = host.netdev("left.42s").unwrap();
+        assert_eq!((theirs.kind.as_deref(), theirs.vlan), (Some("vlan"), None));
     });
 }
 

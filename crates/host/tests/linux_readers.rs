@@ -514,6 +514,7 @@ fn pfs_and_vfs_are_told_apart_from_other_nics() {
             mtu: 1500,
         },
         kind: None,
+        vlan: None,
         lower: None,
         master: None,
         alias: None,

@@ -14,9 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use conf::{DirectMode, MacAddress};
 use host::{
     Effect, Fault, Host, HostError, HostEvent, Links, MacvlanSpec, Operation, Quirks,
-    SimulatedHost, TapQueues, TapSpec, Usage, VfSetting,
+    SimulatedHost, TapQueues, TapSpec, Usage, VfSetting, VlanSpec,
 };
-use link_suite::{CHECKS, Subject};
+use link_suite::{CHECKS, Subject, VLAN_CHECKS};
 
 const EIO: i32 = 5;
 const EADDRNOTAVAIL: i32 = 99;
@@ -51,7 +51,7 @@ fn spec(host: &SimulatedHost, lower: &str, mode: DirectMode) -> MacvlanSpec {
 #[test]
 fn the_contract_holds_over_a_nic_a_pf_and_a_vf() {
     for nic in ["eth0", "sim1", "sim1v0"] {
-        for (name, check) in CHECKS {
+        for (name, check) in CHECKS.iter().chain(VLAN_CHECKS) {
             let host = host();
             let before = host.snapshot();
             let bridge = "br0";
@@ -167,8 +167,14 @@ fn every_call_fails_where_it_is_told_to() {
     let macvlan = spec(&host, "eth0", DirectMode::Vepa);
     let made = host.make_macvlan(&macvlan).unwrap();
     let bridge = host.netdev("br0").unwrap().index;
+    let vlan = VlanSpec {
+        name: "vlan42".parse().unwrap(),
+        lower: nic.index,
+        id: 42.try_into().unwrap(),
+        tag: String::from("virtnic:x"),
+    };
     type Call<'a> = Box<dyn Fn() -> Result<(), HostError> + 'a>;
-    let calls: [(Operation, Call<'_>); 15] = [
+    let calls: [(Operation, Call<'_>); 16] = [
         (Operation::ReadNetdev, Box::new(|| host.netdevs().map(drop))),
         (
             Operation::ReadUsage,
@@ -190,6 +196,10 @@ fn every_call_fails_where_it_is_told_to() {
         (
             Operation::MakeMacvlan,
             Box::new(|| host.make_macvlan(&macvlan).map(drop)),
+        ),
+        (
+            Operation::MakeVlan,
+            Box::new(|| host.make_vlan(&vlan).map(drop)),
         ),
         (
             Operation::OpenTap,

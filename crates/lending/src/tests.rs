@@ -285,6 +285,7 @@ fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
             name: None,
             mac,
             vf: None,
+            vlan: None,
             queues: TapQueues {
                 count: 1,
                 vnet_hdr: true,

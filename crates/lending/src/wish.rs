@@ -9,7 +9,10 @@ use conf::{
     MacTableManager, NativeMode, NetdevName, NetdevNameError, Network, NetworkPort, NicDriverName,
     PciAddress, Plug, Uuid, VfLink, VfSettings, VirtType, VirtualPort, VirtualPortKind, Vlan,
 };
-use host::{BridgePort, BridgeVlan, Host, HostError, PortAction, TapQueues};
+use host::{
+    BridgePort, BridgeVlan, Host, HostError, PortAction, TapQueues, VlanId, VlanIdError,
+    VlanProtocol,
+};
 
 use crate::bridge::{BridgeError, check_bridge};
 use crate::devices::device_named;
@@ -91,10 +94,18 @@ pub enum Lack {
     #[error("<bandwidth> can't be kept on a host device: <virtnic:vf rate='…'/> limits a VF")]
     BandwidthOfHostDevice,
     #[error(
-        "a macvtap has a VLAN only in passthrough mode on a Virtual Function; use a VLAN device \
-         as its parent"
+        "a macvtap in passthrough mode has a VLAN only on a Virtual Function; choose bridge, \
+         private or vepa mode, or name a VLAN device as its parent"
     )]
     VlanOfMacvtap,
+    #[error("a macvtap can have one VLAN tag, set for the guest, and no trunk")]
+    TrunkOfMacvtap,
+    #[error(
+        "a macvtap's VLAN is one of 802.1Q; 802.1ad needs a Virtual Function of the guest's own"
+    )]
+    ServiceVlanOfMacvtap,
+    #[error(transparent)]
+    Vlan(#[from] VlanIdError),
     #[error("<virtnic:vf> needs a Virtual Function of the guest's own")]
     VfSettingsOfMacvtap,
     #[error("no virtual port profile can be had on a bridge here")]
@@ -341,8 +352,11 @@ impl Wish<'_> {
         };
         let whole_vf = is_vf && mode == DirectMode::Passthrough;
         if !whole_vf {
-            if self.settings.vlan.is_some() {
+            if self.settings.vlan.is_some() && mode == DirectMode::Passthrough {
                 return Err(Lack::VlanOfMacvtap.into());
+            }
+            if self.settings.vf.protocol == Some(VlanProtocol::Dot1ad) {
+                return Err(Lack::ServiceVlanOfMacvtap.into());
             }
             if self.settings.vf != VfSettings::default() {
                 return Err(Lack::VfSettingsOfMacvtap.into());
@@ -354,6 +368,10 @@ impl Wish<'_> {
             name: self.target_name()?,
             mac: self.interface.mac,
             vf: whole_vf.then(|| self.vf_config()).transpose()?,
+            vlan: match whole_vf {
+                true => None,
+                false => self.access_vlan()?,
+            },
             queues: self.queues()?,
             vhost: self.vhost()?,
             mtu: self.interface.mtu,
@@ -410,6 +428,17 @@ impl Wish<'_> {
         }
         VfConfig::new(self.interface.mac, settings.vlan.as_ref(), &vf)
             .map_err(|error| Lack::from(error).into())
+    }
+
+    /// The VLAN device's, on which a macvtap is to stand. As for a VF, VLAN 0 is none.
+    fn access_vlan(&self) -> Result<Option<VlanId>, WishError> {
+        let Some(vlan) = &self.settings.vlan else {
+            return Ok(None);
+        };
+        match vlan.access_tag().ok_or(Lack::TrunkOfMacvtap)? {
+            0 => Ok(None),
+            id => Ok(Some(id.try_into().map_err(Lack::from)?)),
+        }
     }
 
     fn queues(&self) -> Result<TapQueues, WishError> {

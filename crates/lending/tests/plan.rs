@@ -5,7 +5,7 @@ mod common;
 use assign::{Kind, Phase};
 use common::{Bench, guest, told};
 use conf::Plug;
-use host::{Fault, Host, Operation, Usage};
+use host::{Fault, Host, Links, Operation, Usage};
 use lending::{DeviceRefusal, Note, Outcome, PlanRefusal, Role, Share, chain};
 
 const LENDS: &str = "<forward mode='hostdev' managed='yes'><pf dev='sim0'/></forward>";
@@ -476,4 +476,68 @@ fn a_refusal_says_what_and_whose_in_users_words_and_what_to_do() {
     );
     assert!(!said.contains("link-"), "{said}");
     assert!(refusal.advice().unwrap().contains("take it out of use"));
+}
+
+#[test]
+fn a_macvtap_with_a_vlan_shares_the_card_and_stands_on_a_vlan_device() {
+    let mut bench = Bench::new("pfs=1,vfs=2");
+    bench.run(
+        "n",
+        "<forward mode='bridge'><interface dev='sim0'/></forward><vlan><tag id='42'/></vlan>",
+    );
+    let pf = bench.host.physical_function("sim0").unwrap();
+    let direct = "<interface type='direct'><mac address='52:54:00:00:00:02'/>\
+                  <source dev='sim0' mode='vepa'/><vlan><tag id='42'/></vlan></interface>";
+    for (mac, device) in [(1, &*on("n", 1, "")), (2, direct)] {
+        let found = bench.host.snapshot();
+        let web = guest(&format!("web{mac}"), device);
+        let plan = bench.plan(&web);
+        let planned = plan.devices[0]
+            .planned()
+            .unwrap_or_else(|| panic!("{:?}", told(&plan)));
+        assert_eq!(planned.share, Share::Part(pf.address.into()));
+        assert_eq!(
+            planned.steps[0].to_string(),
+            "make vn2.42 for VLAN 42 of sim0"
+        );
+        let lent = bench.carry_out(&plan).unwrap();
+        assert_eq!(bench.list()[0].parent, Some(pf.address.into()));
+        assert!(bench.host.netdev("vn2.42").is_ok());
+        bench.give_back(lent);
+        assert_eq!(found.differences(&bench.host.snapshot()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_vlan_that_no_macvtap_can_have_is_refused_by_what_is_wrong_with_it() {
+    let bench = Bench::new("pfs=1,vfs=2");
+    bench.host.add_nic("eth0").unwrap();
+    for (mode, inside, part) in [
+        (
+            "passthrough",
+            "<vlan><tag id='42'/></vlan>",
+            "choose bridge, private or vepa mode",
+        ),
+        (
+            "bridge",
+            "<vlan trunk='yes'><tag id='42'/><tag id='43'/></vlan>",
+            "one VLAN tag, set for the guest, and no trunk",
+        ),
+        (
+            "bridge",
+            "<vlan><tag id='4095'/></vlan>",
+            "VLAN 4095 is none",
+        ),
+        (
+            "bridge",
+            "<vlan><tag id='42'/></vlan><virtnic:vf protocol='802.1ad'/>",
+            "802.1ad needs a Virtual Function",
+        ),
+    ] {
+        let direct = format!(
+            "<interface type='direct'><source dev='eth0' mode='{mode}'/>{inside}</interface>"
+        );
+        let said = refusal(&bench.try_plan(&guest("web", &direct)));
+        assert!(said.contains(part), "{said}");
+    }
 }

@@ -67,7 +67,9 @@ fn is_as_made(host: &dyn Host, link: &LinkWork, netdev: &Netdev) -> Result<bool,
         return Ok(netdev.mac == link.mac);
     };
     let Some(whole) = &lower.whole else {
-        return Ok(netdev.mac == link.mac && netdev.lower == Some(lower.index));
+        // Without an index of its VLAN device nothing was made on it.
+        let below = (lower.vlan.as_ref()).map_or(Some(lower.index), |vlan| vlan.index);
+        return Ok(netdev.mac == link.mac && below.is_some() && netdev.lower == below);
     };
     // Its MAC is that of the device below, which may have its own again by now; the index of that
     // is another one if its driver was bound anew.

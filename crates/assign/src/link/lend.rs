@@ -3,12 +3,13 @@
 use std::os::fd::OwnedFd;
 
 use conf::{DirectMode, NetdevName};
-use host::{Host, HostError, MacvlanSpec, Netdev, RxFilter, TapQueues, TapSpec};
+use host::{Host, HostError, MacvlanSpec, Netdev, RxFilter, TapQueues, TapSpec, VlanId};
 
 use super::find::lower_now;
 use super::lower::{Given, give_mac, give_mtu, hush};
 use super::names::name_of;
 use super::plan::{MACVTAP, TAP};
+use super::vlan::vlan_now;
 use crate::assigner::Assigner;
 use crate::error::Obstacle;
 use crate::list::InHand;
@@ -84,6 +85,7 @@ impl Making<'_> {
                 let lower = self.lower()?;
                 give_mtu(host, &lower, *mtu)?;
             }
+            Step::TakeVlan { id, .. } => self.take_vlan(*id)?,
             Step::MakeMacvtap { mode, mtu, .. } => self.make_macvtap(*mode, *mtu)?,
             Step::MakeTap { mtu, .. } => self.make_tap(*mtu)?,
             Step::Join { index, .. } => host.set_master(self.index()?, Some(*index))?,
@@ -125,14 +127,26 @@ impl Making<'_> {
         }
     }
 
-    fn make_macvtap(&mut self, mode: DirectMode, mtu: Option<u32>) -> Result<(), Obstacle> {
-        // Its index is another one if its driver was bound anew.
+    fn take_vlan(&mut self, id: VlanId) -> Result<(), Obstacle> {
+        let (assigner, in_hand) = (self.assigner, self.in_hand);
+        let _one_at_a_time = assigner.hold_parents();
         let lower = self.lower()?;
+        let record = &mut *self.record;
+        assigner.take_vlan(&lower, id, |work| {
+            if let Some(vlan) = record.vlan_mut() {
+                *vlan = work;
+            }
+            assigner.keep(in_hand, record)
+        })
+    }
+
+    fn make_macvtap(&mut self, mode: DirectMode, mtu: Option<u32>) -> Result<(), Obstacle> {
+        let lower = self.stands_on()?;
         let mac = self.link()?.mac;
         let netdev = self.under_a_free_name(MACVTAP, |making, name| {
             making.host.make_macvlan(&MacvlanSpec {
                 name,
-                lower: lower.index,
+                lower,
                 mode,
                 mac,
                 mtu,
@@ -242,6 +256,7 @@ impl Making<'_> {
             for step in steps {
                 self.check(step, &netdev)?;
             }
+            self.check_vlan(&netdev)?;
             self.check_lower()?;
         }
         Ok(LentKind::Link {
@@ -265,6 +280,28 @@ impl Making<'_> {
             _ => return Ok(()),
         };
         Err(Obstacle::NotKept { wanted, found })
+    }
+
+    /// A guest with a VLAN is never untagged.
+    fn check_vlan(&self, netdev: &Netdev) -> Result<(), Obstacle> {
+        let Some(work) = self.record.vlan() else {
+            return Ok(());
+        };
+        let lower = self.lower()?.index;
+        let below = vlan_now(self.host, work)?;
+        let is_so = below.as_ref().is_some_and(|below| {
+            netdev.lower == Some(below.index)
+                && below.lower == Some(lower)
+                && below.vlan == Some(work.id)
+        });
+        if is_so {
+            return Ok(());
+        }
+        let tag = below.and_then(|below| below.vlan);
+        Err(Obstacle::NotKept {
+            wanted: format!("VLAN {}", work.id),
+            found: tag.map_or_else(|| "no VLAN".to_owned(), |id| format!("VLAN {id}")),
+        })
     }
 
     fn check_lower(&self) -> Result<(), Obstacle> {
@@ -294,6 +331,18 @@ impl Making<'_> {
     fn index(&self) -> Result<u32, Obstacle> {
         let link = self.link()?;
         (link.index).ok_or_else(|| HostError::NoNetdev(link.name.to_string()).into())
+    }
+
+    /// Index of what a macvtap is made on: the device below, which has another one if its driver was
+    /// bound anew, or its VLAN device.
+    fn stands_on(&self) -> Result<u32, Obstacle> {
+        match self.record.vlan() {
+            None => Ok(self.lower()?.index),
+            Some(vlan) => {
+                let index = vlan.index;
+                Ok(index.ok_or_else(|| HostError::NoNetdev(vlan.name.to_string()))?)
+            }
+        }
     }
 
     /// The device below as it is now.

@@ -7,6 +7,7 @@ mod names;
 mod plan;
 mod restore;
 mod state;
+mod vlan;
 
 pub(crate) use find::{LowerNow, find_link, lower_now};
 pub(crate) use names::name_of;

@@ -75,11 +75,12 @@ impl Assigner {
                 is_loopback: lower.link_type == LinkType::Loopback,
             });
         }
-        if !is_whole {
-            self.refuse_taken_mac(&lower, macvtap.mac)?;
+        if is_whole && macvtap.vlan.is_some() {
+            return Err(Obstacle::NoVf { netdev: lower.name });
         }
         let mut steps = Vec::new();
         let mut ipv6 = None;
+        let mut vlan = None;
         let whole = if is_whole {
             let whole = self.plan_whole(&lower, macvtap, &mut steps)?;
             ipv6 = host.ipv6_autoconf(lower.index)?;
@@ -89,6 +90,15 @@ impl Assigner {
             Some(whole)
         } else {
             refuse_enslaved(host, &lower)?;
+            let planned = macvtap.vlan.map(|id| self.plan_vlan(&lower, id));
+            match planned.transpose()? {
+                None => self.refuse_taken_mac(&lower, Some(&lower), macvtap.mac)?,
+                Some(planned) => {
+                    self.refuse_taken_mac(&lower, planned.now.as_ref(), macvtap.mac)?;
+                    steps.push(planned.step);
+                    vlan = Some(planned.work);
+                }
+            }
             None
         };
         let name = match macvtap.name {
@@ -97,7 +107,7 @@ impl Assigner {
         };
         steps.push(Step::MakeMacvtap {
             name,
-            lower: lower.name,
+            lower: vlan.as_ref().map_or(lower.name, |vlan| vlan.name),
             mode: macvtap.mode,
             mtu: macvtap.mtu,
         });
@@ -106,6 +116,10 @@ impl Assigner {
         }
         steps.extend(macvtap.bandwidth.clone().map(Step::Shape));
         let profile = match &macvtap.profile {
+            Some(Profile {
+                id: ProfileId::Qbh { .. },
+                ..
+            }) if vlan.is_some() => return Err(Obstacle::ProfileWithVlan),
             Some(profile) => {
                 let vf = whole.as_ref().and_then(|whole| whole.vf.as_ref());
                 let vf = vf.map(|work| &work.vf);
@@ -136,6 +150,7 @@ impl Assigner {
                     index: lower.index,
                     raised: false,
                     ipv6,
+                    vlan,
                     whole,
                 }),
                 mode: Some(macvtap.mode),
@@ -149,20 +164,28 @@ impl Assigner {
     }
 
     /// Devices that share one, and that one, have a MAC each: the kernel would let this one be made,
-    /// and refuse to switch it on.
-    fn refuse_taken_mac(&self, lower: &Netdev, mac: MacAddress) -> Result<(), Obstacle> {
+    /// and refuse to switch it on. `on`: what it is to stand on, if that is there yet.
+    fn refuse_taken_mac(
+        &self,
+        lower: &Netdev,
+        on: Option<&Netdev>,
+        mac: MacAddress,
+    ) -> Result<(), Obstacle> {
         let taken = |holder| Obstacle::MacTaken {
             mac,
             parent: lower.name,
             holder,
         };
-        if lower.mac == mac {
-            return Err(taken(format!("is that of '{}' itself", lower.name)));
+        for below in [Some(lower), on].into_iter().flatten() {
+            if below.mac == mac {
+                return Err(taken(format!("is that of '{}' itself", below.name)));
+            }
         }
+        let Some(on) = on else { return Ok(()) };
         let all = self.host.0.netdevs()?;
         let is_it = |other: &&Netdev| {
             let is_macvlan = matches!(other.kind.as_deref(), Some("macvtap" | "macvlan"));
-            is_macvlan && other.lower == Some(lower.index) && other.mac == mac
+            is_macvlan && other.lower == Some(on.index) && other.mac == mac
         };
         match all.iter().find(is_it) {
             None => Ok(()),
@@ -319,7 +342,7 @@ impl Assigner {
 
 /// A bridge or bond hears all that arrives at its members, and the kernel lets nothing else listen
 /// there. A VRF does not listen.
-fn refuse_enslaved(host: &dyn Host, lower: &Netdev) -> Result<(), Obstacle> {
+pub(super) fn refuse_enslaved(host: &dyn Host, lower: &Netdev) -> Result<(), Obstacle> {
     let Some(index) = lower.master else {
         return Ok(());
     };

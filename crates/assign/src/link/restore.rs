@@ -19,6 +19,7 @@ impl Assigner {
         let mut faults = Faults::default();
         let tag = self.tag_of(record);
         leave(host, link.profile.as_ref(), &mut faults);
+        let before = faults.certain.len();
         match find_link(host, link, &tag) {
             Ok(Some(netdev)) if link.existing => {
                 if link.shaped {
@@ -32,8 +33,12 @@ impl Assigner {
             Ok(None) => {}
             Err(error) => faults.certain(Err(error)),
         }
+        let is_gone = faults.differences.is_empty() && faults.certain.len() == before;
         let mut vanished = false;
         if let Some(lower) = &link.lower {
+            if is_gone {
+                self.leave_vlan(record.item, lower, &mut faults);
+            }
             vanished = match &lower.whole {
                 Some(whole) => restore_whole(host, record.item, lower, whole, &mut faults),
                 None => self.restore_shared(record.item, lower, &mut faults),
@@ -59,12 +64,20 @@ impl Assigner {
         let host = &*self.host.0;
         match lower_now(host, lower) {
             Ok(LowerNow::Here(netdev)) => {
-                if netdev.state.up {
-                    faults.certain(put_down(host, &netdev));
+                let down = match netdev.state.up {
+                    true => put_down(host, &netdev),
+                    false => Ok(()),
+                };
+                let unhushed = match lower.ipv6 {
+                    Some(found) => unhush(host, netdev.index, found),
+                    None => Ok(()),
+                };
+                // It is on the list for a moment more, and holds nothing up.
+                if down.is_ok() && unhushed.is_ok() {
+                    self.forget_raised(item);
                 }
-                if let Some(found) = lower.ipv6 {
-                    faults.certain(unhush(host, netdev.index, found));
-                }
+                faults.certain(down);
+                faults.certain(unhushed);
             }
             Ok(LowerNow::Gone) => return true,
             Ok(LowerNow::Bare) => {}

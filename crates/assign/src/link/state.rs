@@ -6,6 +6,7 @@ use host::HostError;
 
 use super::find::{LowerNow, find_link, lower_now};
 use super::lower::hush;
+use super::vlan::raise_vlan;
 use crate::assigner::Assigner;
 use crate::device::{Generation, Item, Phase};
 use crate::error::LinkError;
@@ -43,6 +44,8 @@ impl Assigner {
         }
         if up {
             self.raise_lower(&mut lent, &link)?;
+            let vlan = lent.record.vlan().map(|vlan| raise_vlan(host, vlan));
+            vlan.transpose().map_err(|source| lent.refused(source))?;
         }
         if netdev.state.up == up {
             return Ok(());

@@ -7,7 +7,7 @@ use host::{
     BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
     MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
     SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VfioHolder,
-    VirtualFunction,
+    VirtualFunction, VlanSpec,
 };
 
 pub(crate) struct Hooked {
@@ -16,6 +16,8 @@ pub(crate) struct Hooked {
     pub(crate) on_bind: Box<dyn Fn() + Send + Sync>,
     /// Called before each macvtap is made.
     pub(crate) before_make: Box<dyn Fn() + Send + Sync>,
+    /// Called before each VLAN device is made.
+    pub(crate) before_vlan: Box<dyn Fn() + Send + Sync>,
     /// This setting is taken and forgotten.
     pub(crate) deaf_to: Option<Operation>,
 }
@@ -26,6 +28,7 @@ impl Hooked {
             inner,
             on_bind: Box::new(|| {}),
             before_make: Box::new(|| {}),
+            before_vlan: Box::new(|| {}),
             deaf_to: None,
         }
     }
@@ -161,6 +164,10 @@ impl Links for Hooked {
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Answer<Netdev> {
         (self.before_make)();
         self.inner.make_macvlan(spec)
+    }
+    fn make_vlan(&self, spec: &VlanSpec) -> Answer<Netdev> {
+        (self.before_vlan)();
+        self.inner.make_vlan(spec)
     }
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Answer<Vec<OwnedFd>> {
         self.inner.open_macvtap(netdev, queues)

@@ -5,7 +5,7 @@ use assign::{
     TapPreparation, Vhost,
 };
 use conf::{Bandwidth, DeviceId, DirectMode, NetdevName, Rate, Uuid};
-use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, VfSetting};
+use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, VfSetting, VlanId};
 
 use super::{Machine, everything, guest, mac, mac_and_vlan, ordinary};
 
@@ -26,6 +26,12 @@ pub(crate) enum Scene {
     PassthroughNic,
     /// A macvtap on a plain card that the host keeps down.
     SharedDown,
+    /// A macvtap on a VLAN device of a card's.
+    SharedVlan,
+    /// The same on a card that the host keeps down.
+    SharedVlanDown,
+    /// A macvtap on a VLAN device that the host has already.
+    SharedTheirVlan,
     /// A macvtap in passthrough mode on one.
     PassthroughDown,
     /// A tap in a bridge.
@@ -37,7 +43,7 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Vfio,
         Self::VfioHeld,
         Self::Shared(DirectMode::Vepa),
@@ -47,6 +53,9 @@ impl Scene {
         Self::PassthroughLockedVf,
         Self::PassthroughNic,
         Self::SharedDown,
+        Self::SharedVlan,
+        Self::SharedVlanDown,
+        Self::SharedTheirVlan,
         Self::PassthroughDown,
         Self::Bridge,
         Self::Ethernet,
@@ -67,7 +76,13 @@ impl Scene {
             machine.host.set_netdev_mac("sim0v0", mac(90)).unwrap();
             machine.host.set_vf(&vf, VfSetting::Mac(mac(91))).unwrap();
         }
-        if matches!(self, Self::SharedDown | Self::PassthroughDown) {
+        if self == Self::SharedTheirVlan {
+            machine.host.add_vlan("eth0.42", "eth0", vlan(42)).unwrap();
+        }
+        if matches!(
+            self,
+            Self::SharedDown | Self::SharedVlanDown | Self::PassthroughDown
+        ) {
             machine.host.put_up("eth0", false);
         }
         machine.host.clear_effects();
@@ -80,9 +95,13 @@ impl Scene {
             Self::Vfio | Self::VfioHeld | Self::PassthroughVf | Self::PassthroughLockedVf => {
                 Some(machine.vf(0).into())
             }
-            Self::Shared(_) | Self::PassthroughNic | Self::SharedDown | Self::PassthroughDown => {
-                Some(machine.device("eth0"))
-            }
+            Self::Shared(_)
+            | Self::PassthroughNic
+            | Self::SharedDown
+            | Self::SharedVlan
+            | Self::SharedVlanDown
+            | Self::SharedTheirVlan
+            | Self::PassthroughDown => Some(machine.device("eth0")),
             Self::Bridge | Self::Ethernet | Self::Existing => None,
         }
     }
@@ -95,9 +114,15 @@ impl Scene {
     ) -> Result<Claim, ClaimError> {
         let device = self.device(machine);
         match (self, device) {
-            (Self::Shared(_) | Self::SharedDown, _) | (_, None) => {
-                assigner.claim_link(device, guest(n), Origin::Interface)
-            }
+            (
+                Self::Shared(_)
+                | Self::SharedDown
+                | Self::SharedVlan
+                | Self::SharedVlanDown
+                | Self::SharedTheirVlan,
+                _,
+            )
+            | (_, None) => assigner.claim_link(device, guest(n), Origin::Interface),
             (_, Some(device)) => assigner.claim(device, guest(n), Origin::Interface),
         }
     }
@@ -118,6 +143,12 @@ impl Scene {
                 })
             }
             Self::SharedDown => Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, n)),
+            Self::SharedVlan | Self::SharedVlanDown | Self::SharedTheirVlan => {
+                Preparation::Macvtap(MacvtapPreparation {
+                    vlan: Some(vlan(42)),
+                    ..macvtap("eth0", DirectMode::Bridge, n)
+                })
+            }
             Self::PassthroughDown => {
                 Preparation::Macvtap(macvtap("eth0", DirectMode::Passthrough, n))
             }
@@ -156,6 +187,10 @@ impl Scene {
     }
 }
 
+pub(crate) fn vlan(id: u16) -> VlanId {
+    id.try_into().unwrap()
+}
+
 pub(crate) fn name(text: &str) -> NetdevName {
     text.parse().unwrap()
 }
@@ -167,6 +202,7 @@ pub(crate) fn macvtap(lower: &str, mode: DirectMode, n: u32) -> MacvtapPreparati
         name: None,
         mac: mac(n),
         vf: None,
+        vlan: None,
         queues: QUEUES,
         vhost: Vhost::Required,
         mtu: None,

@@ -13,7 +13,7 @@ use super::tap::set_group;
 use crate::{
     BridgePort, BridgeVlan, Counters, HostError, Ipv6Autoconf, Links, MacvlanSpec, Netdev,
     NetdevDetails, NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues,
-    TapSpec, Usage, VirtualFunction,
+    TapSpec, Usage, VirtualFunction, VlanSpec,
 };
 
 impl Links for LinuxHost {
@@ -113,6 +113,10 @@ impl Links for LinuxHost {
 
     fn make_macvlan(&self, spec: &MacvlanSpec) -> Result<Netdev, HostError> {
         self.macvlan(spec)
+    }
+
+    fn make_vlan(&self, spec: &VlanSpec) -> Result<Netdev, HostError> {
+        self.vlan(spec)
     }
 
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Result<Vec<OwnedFd>, HostError> {
@@ -240,6 +244,10 @@ impl LinuxHost {
             mac: device.mac,
             state: device.state,
             kind: device.kind.as_ref().map(|kind| kind.as_str().to_owned()),
+            vlan: match device.kind {
+                Some(Kind::Vlan(Some(id))) => id.try_into().ok(),
+                _ => None,
+            },
             lower: device.lower,
             master: device.master,
             alias: device.alias,

@@ -15,6 +15,7 @@ mod tap;
 mod uevent;
 mod usage;
 mod vfio;
+mod vlan;
 mod watch;
 
 use std::io;

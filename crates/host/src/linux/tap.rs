@@ -388,7 +388,7 @@ fn check_macvlan(spec: &MacvlanSpec, device: &Device) -> Result<(), HostError> {
     Err(not_kept(spec.name, found))
 }
 
-fn not_kept(name: NetdevName, what: String) -> HostError {
+pub(super) fn not_kept(name: NetdevName, what: String) -> HostError {
     HostError::Malformed {
         target: format!("'{name}', which was just made"),
         what,
@@ -403,7 +403,7 @@ fn refused(operation: Operation, name: NetdevName, source: io::Error) -> HostErr
     }
 }
 
-fn errno(number: i32) -> io::Error {
+pub(super) fn errno(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
 

@@ -86,6 +86,7 @@ impl SimulatedHost {
             let pf = &mut state.pfs[usize::from(index)];
             pf.link = link;
             pf.cable = link.carrier || !link.up;
+            state.vlans_follow(pf_ifindex(index), link.up);
             state.watchers.send(&HostEvent::LinkChanged {
                 ifindex: pf_ifindex(index),
                 netdev: pf_netdev(index),

@@ -99,7 +99,7 @@ impl State {
         self.netdev_changed(index);
     }
 
-    /// Sets the MTU, and takes that of macvlans above down to it.
+    /// Sets the MTU, and takes that of macvlans and VLANs above down to it.
     pub(super) fn put_mtu(&mut self, index: u32, mtu: u32) {
         if let Some(Who::Pf(pf)) = self.who(index) {
             self.pfs[usize::from(pf)].link.mtu = mtu;
@@ -108,7 +108,9 @@ impl State {
                 common.mtu = Some(mtu).filter(|mtu| *mtu != DEFAULT_MTU);
             });
         }
-        let uppers: Vec<_> = self.macvlans_on(index).map(|(upper, _)| upper).collect();
+        let macvlans = self.macvlans_on(index).map(|(upper, _)| upper);
+        let vlans = self.vlans_on(index).map(|(upper, _)| upper);
+        let uppers: Vec<_> = macvlans.chain(vlans).collect();
         for upper in uppers {
             if self.link_of(upper).is_some_and(|link| link.mtu > mtu) {
                 self.put_mtu(upper, mtu);

@@ -13,18 +13,19 @@ use super::{Effect, SimulatedHost};
 use crate::{
     BridgePort, Counters, HostError, Ipv6Autoconf, LinkState, LinkType, Links, MacvlanSpec, Netdev,
     NicAbility, Operation, PhysicalFunction, PortRequest, RxFilter, TapQueues, TapSpec, Usage,
-    VirtualFunction,
+    VirtualFunction, VlanSpec,
 };
 
 /// Queues of a macvtap or tap, at most: the kernel's limit.
 const MOST_QUEUES: u16 = 256;
 /// A card's longest frame, and a tap's.
 const MOST_MTU: u32 = 9216;
-const LEAST_MTU: u32 = 68;
+pub(super) const LEAST_MTU: u32 = 68;
 
 const EEXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
 const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
 const E2BIG: i32 = 7;
+const ERANGE: i32 = rustix::io::Errno::RANGE.raw_os_error();
 const ELOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 const EADDRINUSE: i32 = rustix::io::Errno::ADDRINUSE.raw_os_error();
@@ -86,8 +87,12 @@ impl Links for SimulatedHost {
                 {
                     return state.refused(Operation::SetUp, ifindex, EADDRINUSE);
                 }
+                if let Some(errno) = state.up_refusal(ifindex, up) {
+                    return state.refused(Operation::SetUp, ifindex, errno);
+                }
                 state.change(ifindex, |common| common.up = up);
             }
+            state.vlans_follow(ifindex, up);
             state.netdev_changed(ifindex);
             state.effect(Effect::LinkUp(ifindex, up))
         })
@@ -114,11 +119,13 @@ impl Links for SimulatedHost {
     fn set_mtu(&self, ifindex: u32, mtu: u32) -> Result<(), HostError> {
         self.on(Operation::SetMtu, ifindex, |state, _, _| {
             let lower = (state.made(ifindex))
-                .filter(|made| made.mode.is_some())
+                .filter(|made| made.mode.is_some() || made.vlan.is_some())
                 .and_then(|made| state.link_of(made.lower?));
             let most = lower.map_or(MOST_MTU, |lower| lower.mtu);
             if !(LEAST_MTU..=most).contains(&mtu) {
-                return state.refused(Operation::SetMtu, ifindex, EINVAL);
+                let is_vlan = state.made(ifindex).is_some_and(|made| made.vlan.is_some());
+                let errno = if is_vlan { ERANGE } else { EINVAL };
+                return state.refused(Operation::SetMtu, ifindex, errno);
             }
             state.put_mtu(ifindex, mtu);
             state.effect(Effect::LinkMtu(ifindex, mtu))
@@ -160,6 +167,7 @@ impl Links for SimulatedHost {
                 mac: spec.mac,
                 lower: Some(lower),
                 mode: Some(spec.mode),
+                vlan: None,
                 alias: None,
                 pci: None,
                 users: None,
@@ -168,6 +176,10 @@ impl Links for SimulatedHost {
             state.put_mtu(index, mtu);
             finish(state, index, spec.name, &spec.tag, partial)
         })
+    }
+
+    fn make_vlan(&self, spec: &VlanSpec) -> Result<Netdev, HostError> {
+        self.vlan(spec)
     }
 
     fn open_macvtap(&self, netdev: &Netdev, queues: TapQueues) -> Result<Vec<OwnedFd>, HostError> {
@@ -209,6 +221,7 @@ impl Links for SimulatedHost {
                 mac: spec.mac,
                 lower: None,
                 mode: None,
+                vlan: None,
                 alias: None,
                 pci: None,
                 users: Some(users),
@@ -378,7 +391,7 @@ impl SimulatedHost {
 }
 
 /// Tags a device that was just made; where that fails "in part", it stays without a tag.
-fn finish(
+pub(super) fn finish(
     state: &mut State,
     index: u32,
     name: NetdevName,
@@ -387,12 +400,12 @@ fn finish(
 ) -> Result<Netdev, Stop> {
     state.effect(Effect::LinkMade(index, name))?;
     if !partial {
-        let is_macvlan =
-            (state.made(index)).is_some_and(|made| made.kind.as_deref() == Some("macvlan"));
+        let is_for_guest = (state.made(index))
+            .is_some_and(|made| matches!(made.kind.as_deref(), Some("macvtap" | "tun")));
         if let Some(made) = state.made_mut(index) {
             made.alias = Some(tag.to_owned());
         }
-        if !is_macvlan {
+        if is_for_guest {
             state.change_ipv6(index, |ipv6| {
                 ipv6.addr_gen_mode = Ipv6Autoconf::NONE.addr_gen_mode;
             });

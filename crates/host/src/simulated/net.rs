@@ -15,6 +15,7 @@ use super::state::{
 };
 use crate::{
     BridgePort, Counters, HostEvent, Ipv6Autoconf, LinkState, LinkType, Netdev, RxFilter, Usage,
+    VlanId,
 };
 
 /// Devices that are neither a PF's nor a VF's are counted from here: there are fewer VFs.
@@ -46,6 +47,8 @@ pub(super) struct Made {
     pub(super) lower: Option<u32>,
     /// Of a macvtap or macvlan.
     pub(super) mode: Option<DirectMode>,
+    /// Of a VLAN device.
+    pub(super) vlan: Option<VlanId>,
     pub(super) alias: Option<String>,
     pub(super) pci: Option<PciAddress>,
     /// Ready once all its queues are closed, where it goes with them.
@@ -117,6 +120,7 @@ impl State {
             mac: self.mac_of(index)?,
             state: self.link_of(index)?,
             kind: None,
+            vlan: None,
             lower: None,
             master: common.master,
             alias: None,
@@ -125,6 +129,7 @@ impl State {
         };
         if let (Who::Made, Some(made)) = (who, self.net.made.get(&index)) {
             netdev.kind.clone_from(&made.kind);
+            netdev.vlan = made.vlan;
             netdev.lower = made.lower;
             if made.kind.as_deref() == Some("loopback") {
                 netdev.link_type = LinkType::Loopback;
@@ -242,6 +247,12 @@ impl State {
         let uppers = self.net.uppers.get(&lower).into_iter().flatten();
         let made = uppers.filter_map(|index| Some((*index, self.made(*index)?)));
         made.filter(|(_, made)| made.mode.is_some())
+    }
+
+    /// The VLAN devices on a device, with their numbers.
+    pub(super) fn vlans_on(&self, lower: u32) -> impl Iterator<Item = (u32, VlanId)> {
+        let uppers = self.net.uppers.get(&lower).into_iter().flatten();
+        uppers.filter_map(|index| Some((*index, self.made(*index)?.vlan?)))
     }
 
     pub(super) fn link_of(&self, index: u32) -> Option<LinkState> {
@@ -363,6 +374,7 @@ impl State {
                 mac: MacAddress::new([0x3a, 0x5b, 0, 0, slot, address.function()]),
                 lower: None,
                 mode: None,
+                vlan: None,
                 alias: None,
                 pci: Some(address),
                 users: None,
@@ -462,6 +474,10 @@ impl State {
     pub(super) fn rename_made(&mut self, index: u32, name: NetdevName) {
         if let Some(made) = self.net.made.get_mut(&index) {
             let old = std::mem::replace(&mut made.name, name);
+            let plain = made.pci.and_then(|address| self.plain.get_mut(&address));
+            if let Some(plain) = plain {
+                plain.nic = Some(name);
+            }
             self.net.names.remove(old.as_str());
             self.net.names.insert(name.to_string(), index);
             self.netdev_changed(index);

@@ -77,6 +77,7 @@ impl SimulatedHost {
             mac,
             lower,
             mode: is_macvlan.then_some(DirectMode::Bridge),
+            vlan: None,
             alias: None,
             pci: None,
             users: None,
@@ -136,6 +137,7 @@ impl SimulatedHost {
             }
             _ => {
                 state.change(index, |common| common.up = up);
+                state.vlans_follow(index, up);
                 state.netdev_changed(index);
             }
         }

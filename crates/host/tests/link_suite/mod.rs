@@ -1,6 +1,9 @@
 //! What every host keeps to with network devices for guests: the same checks for the simulated
 //! host and for the real kernel.
 
+#[allow(dead_code, reason = "not every machine's kernel has VLAN devices")]
+mod vlan;
+
 use std::os::fd::AsFd;
 
 use conf::{DirectMode, MacAddress};
@@ -8,6 +11,9 @@ use host::{
     BridgePort, Host, HostError, HostEvent, HostEvents, Ipv6Autoconf, MacvlanSpec, Netdev,
     RxFilter, TapQueues, TapSpec, Usage, tag,
 };
+
+#[allow(unused_imports, reason = "not every machine's kernel has VLAN devices")]
+pub(crate) use vlan::VLAN_CHECKS;
 
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;

@@ -12,6 +12,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use super::attributes::{AttributeWriter, Attributes, malformed, text, u32_at, u64_at};
 use super::connection::{Connections, Raw};
 use super::link::{HEADER, Link, get_link};
+use super::vlan;
 use crate::{Counters, LinkState, LinkType, MacvlanSpec};
 
 pub(super) const RTM_NEWLINK: u16 = 16;
@@ -20,11 +21,11 @@ const RTM_GETLINK: u16 = 18;
 pub(super) const RTM_SETLINK: u16 = 19;
 
 const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
+pub(super) const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
+pub(super) const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 pub(super) const IFLA_AF_SPEC: u16 = 26;
@@ -35,13 +36,12 @@ const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_PARENT_DEV_NAME: u16 = 56;
 const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const IFLA_INFO_KIND: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
-const IFLA_VLAN_ID: u16 = 1;
 const IFLA_TUN_TYPE: u16 = 3;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 
@@ -95,7 +95,7 @@ pub(crate) enum Kind {
         is_tap: bool,
         many_queues: bool,
     },
-    /// With its number.
+    /// Of 802.1Q, with its number; of 802.1ad, or untold, without.
     Vlan(Option<u16>),
     Other(String),
 }
@@ -144,11 +144,7 @@ impl Kind {
                 is_tap: byte(IFLA_TUN_TYPE)? == Some(2),
                 many_queues: byte(IFLA_TUN_MULTI_QUEUE)? == Some(1),
             },
-            "vlan" => {
-                let id = data.map(|data| data.find(IFLA_VLAN_ID)).transpose()?;
-                let id = id.flatten().and_then(|id| id.first_chunk().copied());
-                Self::Vlan(id.map(u16::from_ne_bytes))
-            }
+            "vlan" => Self::Vlan(data.map(vlan::read).transpose()?.flatten()),
             other => Self::Other(other.to_owned()),
         }))
     }
@@ -379,7 +375,7 @@ fn link_type(number: u16) -> LinkType {
 }
 
 /// A message about a link, by index.
-fn to_link(ifindex: u32) -> AttributeWriter {
+pub(super) fn to_link(ifindex: u32) -> AttributeWriter {
     link_message(0, ifindex, 0, 0)
 }
 
@@ -505,21 +501,6 @@ mod tests {
         let mut message = macvtap();
         message.value(IFLA_LINK_NETNSID, 1_u32.to_ne_bytes());
         assert_eq!(Device::read(message.bytes()).unwrap().lower, None);
-    }
-
-    #[test]
-    fn a_vlan_tells_its_number() {
-        let mut message = link_message(0, 7, 0, 0);
-        message
-            .text(IFLA_IFNAME, "bond0.42")
-            .nest(IFLA_LINKINFO, |info| {
-                info.text(IFLA_INFO_KIND, "vlan")
-                    .nest(IFLA_INFO_DATA, |data| {
-                        data.value(IFLA_VLAN_ID, 42_u16.to_ne_bytes());
-                    });
-            });
-        let device = Device::read(message.bytes()).unwrap();
-        assert_eq!(device.kind, Some(Kind::Vlan(Some(42))));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod port;
 mod traffic;
 mod usage;
 mod vf_stats;
+mod vlan;
 
 pub(super) use agent::ask_agent;
 pub(super) use connection::{Connections, Messages, receive, receive_from};

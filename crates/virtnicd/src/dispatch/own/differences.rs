@@ -242,7 +242,8 @@ impl Daemon {
             | D::NoGuest { guest, .. }
             | D::Dirty { guest, .. }
             | D::NoRecord { guest, .. } => Some(guest.clone()),
-            D::UnreadableRecord { .. }
+            D::UnusedVlan { .. }
+            | D::UnreadableRecord { .. }
             | D::OnVfio { .. }
             | D::LeftSettings { .. }
             | D::Unknown { .. } => None,
@@ -335,7 +336,9 @@ fn mended(ledger: &Ledger, difference: &assign::Difference, apply: bool) -> Outc
 fn device_of(difference: &assign::Difference) -> Option<String> {
     use assign::Difference as D;
     match difference {
-        D::OrphanedLink { netdev, .. } | D::LinkMissing { netdev, .. } => Some(netdev.to_string()),
+        D::OrphanedLink { netdev, .. }
+        | D::UnusedVlan { netdev, .. }
+        | D::LinkMissing { netdev, .. } => Some(netdev.to_string()),
         D::DeviceMissing { item, .. }
         | D::Changed { item, .. }
         | D::NoGuest { item, .. }
@@ -386,6 +389,7 @@ mod tests {
             name: None,
             mac: MAC,
             vf: None,
+            vlan: None,
             queues: TapQueues {
                 count: 1,
                 vnet_hdr: true,

@@ -35,6 +35,10 @@ pub struct PoolRequest<'a> {
     pub holder: &'a Holder,
     /// The host's NUMA nodes that the guest runs on; empty: anywhere.
     pub numa_nodes: &'a [u16],
+    /// Where from, if not from wherever there is one.
+    pub from: pool::Source,
+    /// It was promised one.
+    pub is_promised: bool,
 }
 
 /// A device that a network chose, claimed.
@@ -400,6 +404,8 @@ impl<'a> PoolRequest<'a> {
             mac: self.holder.mac,
             numa_nodes: self.numa_nodes,
             exclude: excluded,
+            from: self.from,
+            is_promised: self.is_promised,
         }
     }
 }

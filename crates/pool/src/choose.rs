@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::index::Home;
 use crate::inventory::{NicInfo, Pf, Pool};
-use crate::network::{Listed, Network, Sharing, Source};
+use crate::network::{self, Listed, Network, Sharing};
 use crate::refusal::{Refusal, RefusalCause};
 use crate::table::connections;
 
@@ -27,6 +27,22 @@ pub struct Request<'a> {
     pub numa_nodes: &'a [u16],
     /// Devices not to choose, with what was found on them ("enp1s0v3 is up with 10.0.0.5/24").
     pub exclude: &'a BTreeMap<DeviceId, String>,
+    /// Where from, if not from wherever there is one.
+    pub from: Source,
+    /// It was promised one: what is kept for promises is for it, too.
+    pub is_promised: bool,
+}
+
+/// Where a device is to come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Source {
+    /// From all that the network lends.
+    #[default]
+    Anywhere,
+    /// VFs of that PF alone.
+    Pf(PciAddress),
+    /// That device alone.
+    Device(DeviceId),
 }
 
 /// A device, and why this one. [`fmt::Display`] says it in a line.
@@ -119,7 +135,7 @@ impl Pool {
             nics: 0,
         };
         match &network.source {
-            Source::Whole(places) => {
+            network::Source::Whole(places) => {
                 for (order, &place) in places.iter().enumerate() {
                     let pf = &self.pfs[place];
                     let mut open = (network.spec.open_vfs(pf))
@@ -130,7 +146,7 @@ impl Pool {
                     }
                 }
             }
-            Source::Listed(listed) => search.consider_listed(listed),
+            network::Source::Listed(listed) => search.consider_listed(listed),
         }
         let best = search.best.and_then(|(_, device)| search.choice(device));
         match best {
@@ -170,7 +186,7 @@ struct Rank {
 
 impl Search<'_> {
     fn is_usable(&self, device: DeviceId) -> bool {
-        !self.request.exclude.contains_key(&device)
+        is_wanted(self.request, device)
     }
 
     fn rank(&self, closeness: Closeness, connections: usize, load: usize, order: usize) -> Rank {
@@ -187,7 +203,7 @@ impl Search<'_> {
     /// all are settled by them.
     fn consider_vf(&mut self, place: usize, connections: usize, order: usize, device: DeviceId) {
         let pf = &self.pool.pfs[place];
-        if unhealthy(pf, self.network).is_some() {
+        if !is_from(self.request, pf) || self.pool.unfit(pf, self.network, self.request).is_some() {
             return;
         }
         self.pfs += 1;
@@ -201,7 +217,7 @@ impl Search<'_> {
 
     fn consider_listed(&mut self, listed: &Listed) {
         let (pool, request, spec) = (self.pool, self.request, &self.network.spec);
-        let is_usable = |device: DeviceId| !request.exclude.contains_key(&device);
+        let is_usable = |device: DeviceId| is_wanted(request, device);
         let device = |position: usize| listed.devices[position];
         for (&place, queue) in &listed.by_pf {
             let mut loads = queue.by_load.iter().copied();
@@ -226,7 +242,10 @@ impl Search<'_> {
             self.nics += queue.by_load.len() - excluded.count();
             let is_good = |position: usize| {
                 let device = device(position);
-                is_usable(device) && pool.mac_clash(device, device, request).is_none()
+                is_usable(device)
+                    && !matches!(request.from, Source::Pf(_))
+                    && !pool.is_drained(device)
+                    && pool.mac_clash(device, device, request).is_none()
             };
             let found = match spec.spread {
                 Spread::Balance => {
@@ -283,10 +302,29 @@ impl Search<'_> {
 pub(crate) enum Obstacle {
     Gone,
     Down,
+    Drained,
+    /// As many as are free are promised.
+    Promised(usize),
     NoCarrier,
     Far,
     /// The guest that uses it.
     MacInUse(MacAddress, String),
+}
+
+/// Whether it may be chosen, whatever state it is in.
+fn is_wanted(request: &Request<'_>, device: DeviceId) -> bool {
+    let is_from = match request.from {
+        Source::Device(only) => device == only,
+        Source::Anywhere | Source::Pf(_) => true,
+    };
+    is_from && !request.exclude.contains_key(&device)
+}
+
+fn is_from(request: &Request<'_>, pf: &Pf) -> bool {
+    match request.from {
+        Source::Pf(only) => pf.address == only,
+        Source::Anywhere | Source::Device(_) => true,
+    }
 }
 
 fn unhealthy(pf: &Pf, network: &Network) -> Option<Obstacle> {
@@ -299,13 +337,29 @@ fn unhealthy(pf: &Pf, network: &Network) -> Option<Obstacle> {
 }
 
 impl Pool {
+    /// What is wrong with a PF, or that nothing of it is to be had.
+    fn unfit(&self, pf: &Pf, network: &Network, request: &Request<'_>) -> Option<Obstacle> {
+        if let Some(obstacle) = unhealthy(pf, network) {
+            return Some(obstacle);
+        }
+        if self.drained.contains(&pf.address) {
+            return Some(Obstacle::Drained);
+        }
+        let promised = self.promised.get(&pf.address).copied().unwrap_or(0);
+        let is_kept = promised > 0
+            && !request.is_promised
+            && network.spec.sharing == Sharing::Exclusive
+            && pf.free_vfs().take(promised + 1).count() <= promised;
+        is_kept.then_some(Obstacle::Promised(promised))
+    }
+
     pub(crate) fn obstacle(
         &self,
         pf: &Pf,
         network: &Network,
         request: &Request<'_>,
     ) -> Option<Obstacle> {
-        if let Some(obstacle) = unhealthy(pf, network) {
+        if let Some(obstacle) = self.unfit(pf, network, request) {
             return Some(obstacle);
         }
         if is_too_far(pf.numa_node, network, request) {
@@ -322,6 +376,9 @@ impl Pool {
         network: &Network,
         request: &Request<'_>,
     ) -> Option<Obstacle> {
+        if self.is_drained(nic.device) {
+            return Some(Obstacle::Drained);
+        }
         if network.spec.needs_carrier && !nic.health.carrier {
             return Some(Obstacle::NoCarrier);
         }

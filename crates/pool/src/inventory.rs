@@ -22,6 +22,10 @@ pub struct Pool {
     /// Who uses a MAC, by where it may be used once ([`Pool::mac_space`]).
     pub(crate) macs: HashMap<(DeviceId, MacAddress), Vec<MacUse>>,
     pub(crate) withheld: HashMap<DeviceId, String>,
+    /// PFs of which nothing is lent any more.
+    pub(crate) drained: BTreeSet<PciAddress>,
+    /// How many VFs of a PF are promised; never 0.
+    pub(crate) promised: HashMap<PciAddress, usize>,
     pub(crate) networks: BTreeMap<String, Network>,
     /// The networks that list a device by itself.
     pub(crate) listed_by: HashMap<DeviceId, Vec<String>>,

@@ -19,10 +19,11 @@ mod index;
 mod inventory;
 mod loans;
 mod network;
+mod promises;
 mod refusal;
 mod table;
 
-pub use choose::{Choice, Closeness, Place, Request};
+pub use choose::{Choice, Closeness, Place, Request, Source};
 pub use inventory::{Health, NicInfo, PfInfo, Pool, Update, VfInfo};
 pub use loans::{Holder, ShareId, Taken, Uses};
 pub use network::{Members, NetworkSpec, Sharing};

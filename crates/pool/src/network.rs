@@ -174,6 +174,12 @@ impl NetworkSpec {
 }
 
 impl Pf {
+    /// Its VFs that nobody has.
+    pub(crate) fn free_vfs(&self) -> impl Iterator<Item = usize> {
+        let free = self.open.iter().take_while(|(load, _)| *load == 0);
+        free.map(|(_, number)| *number)
+    }
+
     pub(crate) fn vf(&self, number: usize) -> Option<DeviceId> {
         let address = self.vfs.get(&u16::try_from(number).ok()?)?;
         Some((*address).into())

@@ -69,6 +69,8 @@ impl Refusal {
         let down = pfs.iter().find(is(Verdict::Down));
         let raise = down.and_then(|row| row.remedy());
         advice.extend(raise.or_else(|| nics.iter().find_map(|row| row.remedy())));
+        let drained = pfs.iter().find(is(Verdict::Drained));
+        advice.extend(drained.and_then(|row| row.remedy()));
         let bare = pfs.iter().find(is(Verdict::NoVfs));
         advice.extend(bare.and_then(|row| row.remedy()));
         let is_dead = |row: &Row| match row {

@@ -118,6 +118,13 @@ pub enum Verdict {
     Gone,
     /// It is administratively down.
     Down,
+    /// It was drained: nothing of it is lent any more.
+    Drained,
+    /// As many VFs as are free are promised to guests that wait for one.
+    Promised {
+        /// How many.
+        count: usize,
+    },
     /// Its wire is dead, and the network needs it alive.
     NoCarrier,
     /// It is on another NUMA node, and the network requires the borrower's.
@@ -249,10 +256,12 @@ impl Pool {
         row.verdict = match self.obstacle(pf, network, request) {
             Some(Obstacle::Gone) => Verdict::Gone,
             Some(Obstacle::Down) => Verdict::Down,
+            Some(Obstacle::Drained) => Verdict::Drained,
             _ if row.total == 0 => Verdict::NoVfs,
             Some(Obstacle::NoCarrier) => Verdict::NoCarrier,
             Some(Obstacle::Far) => Verdict::Far,
             _ if row.free == 0 => Verdict::NoneFree,
+            Some(Obstacle::Promised(count)) => Verdict::Promised { count },
             Some(Obstacle::MacInUse(mac, guest)) => Verdict::MacInUse { mac, guest },
             None => Verdict::Open,
         };
@@ -285,7 +294,8 @@ impl Pool {
             Some(Obstacle::Far) => Verdict::Far,
             _ if !is_free => Verdict::NoneFree,
             Some(Obstacle::MacInUse(mac, guest)) => Verdict::MacInUse { mac, guest },
-            Some(Obstacle::Gone | Obstacle::Down) | None => Verdict::Open,
+            Some(Obstacle::Drained) => Verdict::Drained,
+            Some(Obstacle::Gone | Obstacle::Down | Obstacle::Promised(_)) | None => Verdict::Open,
         };
         NicRow {
             device: nic.device,
@@ -358,6 +368,7 @@ impl PfRow {
     pub(crate) fn remedy(&self) -> Option<String> {
         match self.verdict {
             Verdict::Down => Some(bring_up(&self.pf)),
+            Verdict::Drained => Some(format!("let it lend again: virtnic undrain {}", self.pf)),
             Verdict::NoVfs => Some(format!(
                 "make VFs: echo {} > /sys/class/net/{}/device/sriov_numvfs",
                 self.vfs.1.clamp(1, 4),
@@ -422,11 +433,14 @@ impl Verdict {
         Some(match self {
             Self::Gone => format!("{what} is not there"),
             Self::Down => format!("{what} is down"),
+            Self::Drained => format!("{what} is drained"),
             Self::NoCarrier => format!("{what} has no carrier"),
             Self::Far => match numa_node {
                 Some(node) => format!("{what} is on NUMA node {node}, not on the guest's"),
                 None => format!("{what} is not on the guest's NUMA node"),
             },
+            Self::Promised { count: 1 } => "its last VF is promised to a guest".to_owned(),
+            Self::Promised { count } => format!("its last {count} VFs are promised to guests"),
             Self::MacInUse { .. } | Self::Open | Self::NoneFree | Self::NoVfs => return None,
         })
     }

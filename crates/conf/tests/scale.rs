@@ -9,7 +9,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use conf::{Domain, ErrorKind, Form, Network};
+use conf::{Domain, ErrorKind, Form, HybridSettings, Network, NetworkPairs};
 
 /// All that is done with a guest's document before it is defined.
 fn define_guest(text: &str) {
@@ -18,6 +18,11 @@ fn define_guest(text: &str) {
         return;
     };
     let _ = black_box(domain.unsupported());
+    let lent = |_: &str| Some(NetworkPairs::Lent(HybridSettings::default()));
+    let mut again = domain.clone();
+    let _ = black_box(domain.expand_hybrids(None, &lent));
+    let _ = black_box(again.expand_hybrids(Some(&domain), &lent));
+    let _ = black_box((domain.pairs(), domain.pair_faults()));
     domain.fill_defaults();
     if domain.assign_addresses(&|_| true).is_ok() {
         domain.assign_usb_addresses();
@@ -67,6 +72,20 @@ fn drive(mut number: usize) -> String {
 fn guests(count: usize) -> Vec<(&'static str, String)> {
     let devices = |part: &dyn Fn(usize) -> String| guest("", &repeat(count, part));
     vec![
+        (
+            "pairs",
+            devices(&|_| {
+                "<interface type='hostdev-hybrid'><source dev='eth1'/></interface>".to_owned()
+            }),
+        ),
+        (
+            "pairs of one MAC",
+            devices(&|_| {
+                "<interface type='network'><mac address='52:54:00:00:00:01'/>\
+                 <source network='n'/></interface>"
+                    .to_owned()
+            }),
+        ),
         (
             "disks",
             devices(&|n| {

@@ -326,6 +326,8 @@ impl<'d> KeptBuses<'d> {
 /// Aliases, addresses and pairs that are taken.
 struct Names {
     aliases: HashSet<String>,
+    /// The last number that was put behind an alias.
+    numbers: HashMap<String, u32>,
     addresses: HashSet<PciAddress>,
     pairs: HashSet<Uuid>,
 }
@@ -334,6 +336,7 @@ impl Names {
     fn of(domain: &Domain) -> Self {
         Self {
             aliases: domain.infos().filter_map(|i| i.alias.clone()).collect(),
+            numbers: HashMap::new(),
             addresses: domain.infos().filter_map(|i| i.pci_address()).collect(),
             pairs: domain.hybrid_pair_ids().collect(),
         }
@@ -398,11 +401,12 @@ impl Names {
     }
 
     fn alias(&mut self, wanted: &str) -> String {
-        let further = (2..).map(|number: u32| format!("{wanted}-{number}"));
-        let mut all = std::iter::once(wanted.to_owned()).chain(further);
-        let free = all.find(|alias| !self.aliases.contains(alias));
-        let alias = free.unwrap_or_default();
-        self.aliases.insert(alias.clone());
+        let mut alias = wanted.to_owned();
+        while !self.aliases.insert(alias.clone()) {
+            let number = self.numbers.entry(wanted.to_owned()).or_insert(1);
+            *number += 1;
+            alias = format!("{wanted}-{number}");
+        }
         alias
     }
 

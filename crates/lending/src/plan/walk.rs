@@ -234,6 +234,8 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             mode,
             holder: &applicant.holder,
             numa_nodes: &self.context.numa_nodes,
+            from,
+            is_promised: self.context.is_promised,
         };
         for (device, whole) in &self.taken.named {
             let lends_whole =

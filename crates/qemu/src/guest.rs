@@ -65,7 +65,8 @@ pub enum ControlError {
     /// Its process may not lock as much memory as a device of the host's needs.
     #[error(
         "letting QEMU (guest '{name}', process {pid}) lock {} of memory failed\n\
-         A PCI device of the host's reaches all of the guest's memory, so QEMU has to lock it.",
+         A PCI device of the host's reaches all of the guest's memory, so QEMU has to lock it: the \
+         daemon needs CAP_SYS_RESOURCE.",
         amount(*wanted)
     )]
     MemoryLock {

@@ -277,7 +277,7 @@ impl Guest {
     /// Plugs a network card of QEMU's into the guest, which is `domain`. The interface's alias and
     /// address are filled in; `index` is its place among the guest's interfaces. If it fails
     /// nothing of it is left, unless the error [is uncertain](ControlError::is_uncertain); if this call
-    /// is dropped, see [`Self::clear_leftovers`].
+    /// is dropped, see [`Self::clear_leftovers`]. A link that is to be down is set so afterwards.
     pub async fn plug_interface(
         &self,
         domain: &Domain,

@@ -138,13 +138,18 @@ mod tests {
     fn a_running_process_gets_more_and_never_less() {
         let child = Waiting::new();
         let pid = child.0.id();
-        let low = Rlimit {
-            current: Some(8 << 20),
-            maximum: Some(8 << 20),
-        };
         let raw = Pid::from_child(&child.0);
-        rustix::process::prlimit(Some(raw), Resource::Memlock, low).unwrap();
-        assert_eq!(child.limits(), both("8388608"));
+        let limit = |current, maximum| {
+            let low = Rlimit {
+                current: Some(current),
+                maximum: Some(maximum),
+            };
+            rustix::process::prlimit(Some(raw), Resource::Memlock, low).unwrap();
+        };
+        limit(4 << 20, 8 << 20);
+        raise_memory_lock(pid, MemoryLock::AtLeast(6 << 20)).unwrap();
+        assert_eq!(child.limits(), ("6291456".to_owned(), "8388608".to_owned()));
+        limit(8 << 20, 8 << 20);
         raise_memory_lock(pid, MemoryLock::AtLeast(1 << 20)).unwrap();
         assert_eq!(child.limits(), both("8388608"), "it is high enough");
 

@@ -65,7 +65,8 @@ pub enum ControlError {
     /// Its process may not lock as much memory as a device of the host's needs.
     #[error(
         "letting QEMU (guest '{name}', process {pid}) lock {} of memory failed\n\
-         A PCI device of the host's reaches all of the guest's memory, so QEMU has to lock it.",
+         A PCI device of the host's reaches all of the guest's memory, so QEMU has to lock it: the \
+         daemon needs CAP_SYS_RESOURCE.",
         amount(*wanted)
     )]
     MemoryLock {
@@ -276,7 +277,7 @@ impl Guest {
     /// Plugs a network card of QEMU's into the guest, which is `domain`. The interface's alias and
     /// address are filled in; `index` is its place among the guest's interfaces. If it fails
     /// nothing of it is left, unless the error [is uncertain](ControlError::is_uncertain); if this call
-    /// is dropped, see [`Self::clear_leftovers`].
+    /// is dropped, see [`Self::clear_leftovers`]. A link that is to be down is set so afterwards.
     pub async fn plug_interface(
         &self,
         domain: &Domain,

@@ -13,7 +13,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conf::{CharBackend, Domain, HostSource, PciAddress};
+use conf::{CharBackend, DeviceInfo, Domain, HostSource, PciAddress};
 use host::{MemoryLock, RunAs};
 use rustix::process::Signal;
 
@@ -347,16 +347,24 @@ pub fn channel_path(run_dir: &Path, alias: &str) -> PathBuf {
 /// a GiB more is for the device's own.
 #[must_use]
 pub fn memory_lock(domain: &Domain) -> Option<MemoryLock> {
-    if domain.memory_hard_limit_kib.is_some() {
-        return Some(memory_lock_with_device(domain));
-    }
+    memory_lock_without(domain, &BTreeSet::new())
+}
+
+/// As [`memory_lock`], of a guest that is started without these of its devices.
+fn memory_lock_without(domain: &Domain, withheld: &BTreeSet<String>) -> Option<MemoryLock> {
+    let is_there = |info: &DeviceInfo| {
+        let alias = info.alias.as_ref();
+        !alias.is_some_and(|alias| withheld.contains(alias))
+    };
     let devices = &domain.devices;
-    let has_vfio = devices.interfaces.iter().any(conf::Interface::is_hostdev)
-        || devices
-            .hostdevs
-            .iter()
-            .any(|hostdev| !matches!(hostdev.source, HostSource::Usb(_)));
-    has_vfio.then(|| memory_lock_with_device(domain))
+    let mut interfaces = devices.interfaces.iter();
+    let mut hostdevs = devices.hostdevs.iter();
+    let has_vfio = interfaces.any(|interface| interface.is_hostdev() && is_there(&interface.info))
+        || hostdevs.any(|hostdev| {
+            !matches!(hostdev.source, HostSource::Usb(_)) && is_there(&hostdev.info)
+        });
+    let is_limited = domain.memory_hard_limit_kib.is_some();
+    (has_vfio || is_limited).then(|| memory_lock_with_device(domain))
 }
 
 /// As [`memory_lock`], of a guest that has a PCI device of the host's, or is about to get one.

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
+#[path = "guest/memory.rs"]
+mod memory;
 #[path = "guest/placement.rs"]
 mod placement;
 #[path = "guest/printing.rs"]

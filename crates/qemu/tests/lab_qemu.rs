@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "lab_qemu/failover.rs"]
+mod failover;
+#[path = "lab_qemu/plugging.rs"]
+mod plugging;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

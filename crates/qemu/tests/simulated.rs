@@ -8,8 +8,12 @@ mod devices;
 mod drives;
 #[path = "simulated/failover.rs"]
 mod failover;
+#[path = "simulated/kinds.rs"]
+mod kinds;
 #[path = "simulated/plugging.rs"]
 mod plugging;
+#[path = "simulated/sequences.rs"]
+mod sequences;
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;

@@ -81,8 +81,9 @@ fn it_leads_its_own_session() {
 fn only_the_intended_descriptors_are_inherited() {
     let kept = tempfile::tempfile().unwrap();
     let number = kept.as_raw_fd();
-    // One that somebody forgot to mark.
+    // One that somebody forgot to mark, with a number that no shell gives to its pipes.
     let leaked = tempfile::tempfile().unwrap();
+    let leaked = rustix::io::fcntl_dupfd_cloexec(&leaked, 100).unwrap();
     rustix::io::fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
 
     let copy = kept.try_clone().unwrap();

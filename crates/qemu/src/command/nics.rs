@@ -3,7 +3,7 @@
 
 use conf::{Domain, GuestAddress, Interface, InterfaceSource, NicDriver, Plug, Teaming, TxMode};
 
-use super::address::pci_address;
+use super::address::{pci_address, usb_address};
 use super::hostdevs::rom;
 use super::json::Object;
 use super::{Builder, Problem, Taps, virtio};
@@ -26,10 +26,7 @@ impl Builder<'_> {
                     continue;
                 }
             }
-            let device = match &interface.info.address {
-                Some(GuestAddress::Usb { .. }) => self.usb_address(&interface.info, &alias),
-                _ => self.pci_address(&interface.info, &alias),
-            };
+            let device = place(self.domain, interface, &alias);
             let boot_index = self.boot.index(&interface.info);
             let device =
                 device.map(|place| device_object(interface, &alias, queues, boot_index, place));
@@ -68,9 +65,17 @@ pub fn nic_device(
     queues: usize,
 ) -> Result<serde_json::Value, Problem> {
     let alias = alias_of(interface)?;
-    let place = pci_address(&domain.devices.controllers, &interface.info, alias)?;
+    let place = place(domain, interface, alias)?;
     let device = device_object(interface, alias, queues, interface.info.boot_order, place);
     Ok(device.to_json())
+}
+
+fn place(domain: &Domain, interface: &Interface, alias: &str) -> Result<Object, Problem> {
+    let controllers = &domain.devices.controllers;
+    match interface.info.address {
+        Some(GuestAddress::Usb { .. }) => usb_address(controllers, &interface.info, alias),
+        _ => pci_address(controllers, &interface.info, alias),
+    }
 }
 
 fn alias_of(interface: &Interface) -> Result<&str, Problem> {

@@ -66,8 +66,13 @@ impl<'a> Steps<'a> {
     /// Undoes all, in reverse.
     pub(super) async fn undo(&mut self) {
         while let Some(done) = self.done.pop() {
-            let undone = self.undo_one(&done).await;
-            let Err(error) = undone else { continue };
+            let error = match self.undo_one(&done).await {
+                // It was made after all, and goes when the guest lets it; what it stands on stays till
+                // then.
+                Ok(()) if matches!(done, Done::Device(_)) => return,
+                Ok(()) => continue,
+                Err(error) => error,
+            };
             let guest = &self.life.record.name;
             if error.is_uncertain() {
                 // It would be the same with each of the others.

@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 use super::unfinished::{Started, Unfinished};
 use super::{
-    LaunchError, LaunchSpec, channel_path, files, memory_lock, memory_lock_with_device, placement,
+    LaunchError, LaunchSpec, channel_path, files, memory_lock_with_device, memory_lock_without,
+    placement,
 };
 use crate::log::Log;
 use crate::output::{Pipe, make_pipe};
@@ -191,7 +192,7 @@ fn begin_simulated(
         uuid: spec.domain.uuid,
         command,
         taps,
-        memory_lock: memory_lock(&spec.domain),
+        memory_lock: memory_lock_without(&spec.domain, &spec.withheld),
         memory: memory_lock_with_device(&spec.domain),
     });
     Ok(Begun {
@@ -241,7 +242,7 @@ fn spawn(
         ],
         output,
         inherited,
-        memory_lock: memory_lock(&spec.domain),
+        memory_lock: memory_lock_without(&spec.domain, &spec.withheld),
         cpus: placement::emulator_cpus(&spec.domain),
         memory_policy: placement::memory_policy(&spec.domain),
         run_as: spec.run_as.clone(),

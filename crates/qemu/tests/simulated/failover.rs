@@ -117,6 +117,7 @@ async fn a_link_that_is_down_is_not_set_of_what_is_withheld() {
     assert!(command_line(&spec.domain, &Resources::default()).is_err());
     let web = bench.launch(spec).await;
     assert!(!has(&web.beside, "ua-vf"));
+    assert_eq!(web.beside.memory_lock(), None, "raised when the VF comes");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::assigner::Assigner;
 use crate::link::{LowerNow, find_link, lower_now, name_of};
 use crate::record::{LinkWork, Record, VfWork, VfioWork, Work};
 use crate::settings::{describe, differing};
+use crate::usb::compare_usb;
 use crate::vf::driver_name;
 
 /// Something that is not as the record says.
@@ -34,9 +35,10 @@ impl Assigner {
         let found = match &record.work {
             Work::Vfio(vfio) => compare_vfio(host, vfio),
             Work::Link(link) => compare_link(host, link, &self.tag_of(record)),
+            Work::Usb(usb) => compare_usb(host, usb),
         };
         found.unwrap_or_else(|error| match error {
-            HostError::NoPciDevice(_) => vec![Deviation::DeviceGone],
+            HostError::NoPciDevice(_) | HostError::NoUsbDevice(_) => vec![Deviation::DeviceGone],
             error => vec![Deviation::Unknown(error)],
         })
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Item {
-    /// A device of the host, lent whole: by vfio, or below a macvtap in passthrough mode.
+    /// A device of the host, lent whole: by vfio, over USB, or below a macvtap in passthrough mode.
     Device(DeviceId),
     /// A macvtap on a shared device, or a tap: made for one guest.
     Link(Generation),
@@ -29,6 +29,8 @@ pub enum Kind {
     Macvtap,
     /// A tap.
     Tap,
+    /// A USB device.
+    Usb,
 }
 
 impl Item {

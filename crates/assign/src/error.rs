@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use conf::{DeviceId, MacAddress, NetdevName, PciAddress};
+use conf::{DeviceId, MacAddress, NetdevName, PciAddress, UsbAddress};
 use host::{HostError, Usage, VfioHolder, VlanId};
 use records::RecordError;
 use rustix::io::Errno;
@@ -141,6 +141,12 @@ pub enum Obstacle {
     NotOffered {
         /// Name of the sysfs attribute.
         attribute: &'static str,
+    },
+    /// A hub, which is the host's way to other devices.
+    #[error("{address} is a hub, and what is plugged into it can be lent alone")]
+    UsbHub {
+        /// The hub.
+        address: UsbAddress,
     },
     /// A back end that is gone.
     #[error("host device driver '{0}' is not supported; there is only 'vfio'")]
@@ -479,6 +485,7 @@ impl Obstacle {
             | Self::Backend(_)
             | Self::ProfileNotForVfio
             | Self::ProfileWithVlan
+            | Self::UsbHub { .. }
             | Self::NoVf { .. }
             | Self::NoBridge { .. }
             | Self::NotEthernet { .. }
@@ -583,6 +590,7 @@ impl Obstacle {
                 "take it out (ip link set {netdev} nomaster), or name '{master}' instead of \
                  '{netdev}': a bridge as <interface type='bridge'>, a bond as the macvtap's device"
             )),
+            Self::UsbHub { .. } => Some("see what is plugged in there: lsusb -t".to_owned()),
             Self::NoVf { .. } | Self::ProfileWithVlan => Some("leave the VLAN out".to_owned()),
             Self::MtuAboveParent { mtu, parent, .. } => {
                 Some(format!("raise it first: ip link set {parent} mtu {mtu}"))

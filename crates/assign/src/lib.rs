@@ -5,7 +5,7 @@
 //! walking this list. It also owns the journal: a small file for each item that is not as it was
 //! found, written before the first change and removed after the last one was verified.
 //!
-//! An [`Item`] is a device lent whole, by vfio or below a macvtap in passthrough mode; or a link
+//! An [`Item`] is a device lent whole, by vfio, over USB or below a macvtap in passthrough mode; or a link
 //! that is made for one guest: a macvtap that shares its device with others, or a tap. A device is
 //! lent whole once, or shared, never both.
 //!
@@ -48,6 +48,7 @@ mod recover;
 mod restore;
 mod settings;
 mod step;
+mod usb;
 mod vf;
 mod vfio;
 

@@ -61,11 +61,13 @@ impl Assigner {
                 let address = device.pci().ok_or(Obstacle::WrongClaim { item })?;
                 self.plan_vfio(address, holder, vfio)
             }
+            (Preparation::Usb, Item::Device(device)) => {
+                self.plan_usb(device.usb().ok_or(Obstacle::WrongClaim { item })?)
+            }
             (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, holder, macvtap, others),
             (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap, others),
-            (Preparation::Vfio(_), Item::Link(_)) | (Preparation::Tap(_), Item::Device(_)) => {
-                Err(Obstacle::WrongClaim { item })
-            }
+            (Preparation::Vfio(_) | Preparation::Usb, Item::Link(_))
+            | (Preparation::Tap(_), Item::Device(_)) => Err(Obstacle::WrongClaim { item }),
         }
     }
 }
@@ -77,6 +79,7 @@ impl ItemPlan {
         let vf = match &self.work {
             Work::Vfio(vfio) => vfio.vf.as_ref(),
             Work::Link(link) => link.whole().and_then(|whole| whole.vf.as_ref()),
+            Work::Usb(_) => None,
         };
         vf.map(|work| &work.vf)
     }
@@ -86,7 +89,7 @@ impl ItemPlan {
     pub fn vfio(&self) -> Option<(u32, &str)> {
         match &self.work {
             Work::Vfio(vfio) => Some((vfio.group, &vfio.driver)),
-            Work::Link(_) => None,
+            Work::Link(_) | Work::Usb(_) => None,
         }
     }
 
@@ -94,7 +97,7 @@ impl ItemPlan {
     #[must_use]
     pub fn netdev(&self) -> Option<NetdevName> {
         match &self.work {
-            Work::Vfio(_) => None,
+            Work::Vfio(_) | Work::Usb(_) => None,
             Work::Link(link) => Some(link.name),
         }
     }

@@ -15,6 +15,8 @@ pub enum Preparation {
     Macvtap(MacvtapPreparation),
     /// A tap. Wants a claim of a link without a parent.
     Tap(TapPreparation),
+    /// A USB device. Wants a claim of the device.
+    Usb,
 }
 
 /// A PCI function for vfio.

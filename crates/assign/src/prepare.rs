@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use conf::PciAddress;
+use conf::{PciAddress, UsbAddress};
 use host::{Netdev, VirtualFunction};
 
 use crate::assigner::{Assigner, Claim};
@@ -39,6 +39,11 @@ pub enum LentKind {
         group: u32,
         /// The driver that it has.
         driver: String,
+    },
+    /// A USB device.
+    Usb {
+        /// Where it is plugged in.
+        address: UsbAddress,
     },
     /// A macvtap or tap.
     Link {
@@ -137,6 +142,7 @@ impl Assigner {
     ) -> Result<LentKind, Obstacle> {
         let kind = match &plan.work {
             Work::Vfio(vfio) => self.lend_vfio(in_hand, plan, vfio, record)?,
+            Work::Usb(usb) => self.lend_usb(usb)?,
             Work::Link(_) => self.lend_link(in_hand, plan, preparation, record)?,
         };
         record.stage = Stage::Lent;

@@ -1,7 +1,10 @@
 //! What the journal keeps of an item: all that it takes to restore it.
 
-use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, Uuid};
-use host::{Ipv6Autoconf, PortProfile, VfSetting, VfState, VirtualFunction, VlanId};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress, UsbAddress, Uuid};
+use host::{
+    Ipv6Autoconf, NodeAccess, PortProfile, UsbInterface, VfSetting, VfState, VirtualFunction,
+    VlanId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::device::{Generation, Holder, Item, Kind, Origin};
@@ -36,6 +39,19 @@ pub(crate) enum Stage {
 pub(crate) enum Work {
     Vfio(VfioWork),
     Link(LinkWork),
+    Usb(UsbWork),
+}
+
+/// A USB device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UsbWork {
+    pub(crate) address: UsbAddress,
+    /// Who could open its node.
+    pub(crate) found: NodeAccess,
+    /// Who is let open it; `None`: as it was found.
+    pub(crate) granted: Option<NodeAccess>,
+    /// Its interfaces as they were found.
+    pub(crate) interfaces: Vec<UsbInterface>,
 }
 
 /// A PCI function, for vfio.
@@ -178,14 +194,14 @@ impl Record {
     pub(crate) fn vfio(&self) -> Option<&VfioWork> {
         match &self.work {
             Work::Vfio(vfio) => Some(vfio),
-            Work::Link(_) => None,
+            Work::Link(_) | Work::Usb(_) => None,
         }
     }
 
     pub(crate) fn link(&self) -> Option<&LinkWork> {
         match &self.work {
             Work::Link(link) => Some(link),
-            Work::Vfio(_) => None,
+            Work::Vfio(_) | Work::Usb(_) => None,
         }
     }
 
@@ -193,7 +209,7 @@ impl Record {
     pub(crate) fn link_mut(&mut self) -> Option<&mut LinkWork> {
         match &mut self.work {
             Work::Link(link) => Some(link),
-            Work::Vfio(_) => None,
+            Work::Vfio(_) | Work::Usb(_) => None,
         }
     }
 
@@ -202,6 +218,7 @@ impl Record {
         match &self.work {
             Work::Vfio(vfio) => vfio.vf.as_ref(),
             Work::Link(link) => link.whole()?.vf.as_ref(),
+            Work::Usb(_) => None,
         }
     }
 
@@ -210,6 +227,7 @@ impl Record {
         match &mut self.work {
             Work::Vfio(vfio) => vfio.vf.as_mut(),
             Work::Link(link) => link.lower.as_mut()?.whole.as_mut()?.vf.as_mut(),
+            Work::Usb(_) => None,
         }
     }
 
@@ -217,6 +235,7 @@ impl Record {
         match &mut self.work {
             Work::Vfio(vfio) => vfio.profile.as_mut(),
             Work::Link(link) => link.profile.as_mut(),
+            Work::Usb(_) => None,
         }
     }
 
@@ -232,6 +251,7 @@ impl Record {
         match &self.work {
             Work::Vfio(vfio) => vfio.profile.as_ref(),
             Work::Link(link) => link.profile.as_ref(),
+            Work::Usb(_) => None,
         }
     }
 
@@ -247,6 +267,7 @@ impl Record {
     pub(crate) fn kind(&self) -> Kind {
         match &self.work {
             Work::Vfio(_) => Kind::Hostdev,
+            Work::Usb(_) => Kind::Usb,
             Work::Link(link) => match link.kind {
                 LinkKind::Macvtap => Kind::Macvtap,
                 LinkKind::Tap => Kind::Tap,

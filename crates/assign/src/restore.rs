@@ -139,6 +139,7 @@ impl Assigner {
         let mut restored = match &record.work {
             Work::Vfio(vfio) => self.restore_vfio(record, vfio),
             Work::Link(link) => self.restore_link(record, link),
+            Work::Usb(usb) => self.restore_usb(record, usb),
         };
         if restored.is_clean()
             && let Err(error) = self.journal.remove(record.item)
@@ -153,6 +154,8 @@ impl Assigner {
             Work::Vfio(vfio) => self.group_is_closed(record.item, vfio),
             // A link can be removed while it is open: what reads it sees its end.
             Work::Link(_) => Ok(()),
+            // Nothing of the device itself is changed.
+            Work::Usb(_) => Ok(()),
         }
     }
 }

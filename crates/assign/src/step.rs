@@ -3,7 +3,7 @@
 use std::fmt;
 
 use conf::xml::Keyword;
-use conf::{DirectMode, MacAddress, NetdevName};
+use conf::{DirectMode, MacAddress, NetdevName, UsbAddress};
 use host::{BridgePort, PortAction, PortProfile, TapQueues, VfSetting, VlanId};
 
 use crate::settings::describe;
@@ -22,6 +22,13 @@ pub enum Step {
     Grant {
         /// The group.
         group: u32,
+        /// The user.
+        user: VfioUser,
+    },
+    /// Letting QEMU's user, and nobody else, open the node of a USB device.
+    GrantUsb {
+        /// The device.
+        address: UsbAddress,
         /// The user.
         user: VfioUser,
     },
@@ -121,7 +128,7 @@ pub enum VlanSource {
     Theirs,
 }
 
-/// Who opens `/dev/vfio/N`, where that is not root.
+/// Who opens `/dev/vfio/N`, and the nodes of USB devices, where that is not root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VfioUser {
     /// User id.
@@ -138,6 +145,13 @@ impl fmt::Display for Step {
             Self::Grant { group, user } => {
                 write!(f, "let user {} open /dev/vfio/{group}", user.uid)
             }
+            Self::GrantUsb { address, user } => write!(
+                f,
+                "let user {} alone open /dev/bus/usb/{:03}/{:03}",
+                user.uid,
+                address.bus(),
+                address.device()
+            ),
             Self::NoIpv6 { netdev } => {
                 write!(f, "keep the host from taking IPv6 addresses on {netdev}")
             }

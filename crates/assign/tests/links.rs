@@ -14,7 +14,7 @@ use host::{Fault, Host, Ipv6Autoconf, Links, Netdev, Operation};
 fn netdev(lent: &Lent) -> &Netdev {
     match &lent.kind {
         LentKind::Link { netdev, .. } => netdev,
-        LentKind::Vfio { .. } => panic!("{} is no link", lent.item),
+        LentKind::Vfio { .. } | LentKind::Usb { .. } => panic!("{} is no link", lent.item),
     }
 }
 

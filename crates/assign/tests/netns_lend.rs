@@ -84,7 +84,7 @@ fn lend(assigner: &Assigner, preparation: &Preparation, n: u32) -> Lent {
 fn link(lent: &Lent) -> &Netdev {
     match &lent.kind {
         LentKind::Link { netdev, .. } => netdev,
-        LentKind::Vfio { .. } => panic!("{} is no link", lent.item),
+        LentKind::Vfio { .. } | LentKind::Usb { .. } => panic!("{} is no link", lent.item),
     }
 }
 
@@ -111,7 +111,7 @@ fn whatever_the_kernel_makes_is_as_asked_and_goes_without_a_trace() {
                         assert!(now.state.up || asked.existing);
                         assert_eq!(now.master.is_some(), asked.bridge.is_some());
                     }
-                    Preparation::Vfio(_) => {}
+                    Preparation::Vfio(_) | Preparation::Usb => {}
                 }
                 let LentKind::Link { taps, .. } = &lent.kind else {
                     panic!("a link");

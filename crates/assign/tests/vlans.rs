@@ -39,7 +39,7 @@ fn lend(machine: &Machine, assigner: &Assigner, n: u32, id: u16) -> Lent {
 fn netdev(lent: &Lent) -> &Netdev {
     match &lent.kind {
         LentKind::Link { netdev, .. } => netdev,
-        LentKind::Vfio { .. } => panic!("{} is no link", lent.item),
+        LentKind::Vfio { .. } | LentKind::Usb { .. } => panic!("{} is no link", lent.item),
     }
 }
 

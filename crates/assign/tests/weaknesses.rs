@@ -26,7 +26,7 @@ fn prepare(machine: &Machine, assigner: &assign::Assigner, scene: Scene) -> Lent
 fn netdev(lent: &Lent) -> &Netdev {
     match &lent.kind {
         LentKind::Link { netdev, .. } => netdev,
-        LentKind::Vfio { .. } => panic!("{} is no link", lent.item),
+        LentKind::Vfio { .. } | LentKind::Usb { .. } => panic!("{} is no link", lent.item),
     }
 }
 

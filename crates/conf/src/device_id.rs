@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ParsePciAddressError, PciAddress};
+use crate::{ParsePciAddressError, PciAddress, UsbAddress};
 
 /// The longest name of a network device, bytes: `IFNAMSIZ` of the kernel's `if.h`, less its NUL.
 const LONGEST: usize = 15;
@@ -27,7 +27,8 @@ pub struct NetdevNameError(String);
 /// A device of the host that can be given to a guest: the same one, however a document names it.
 ///
 /// A network device that is all that a PCI function offers (a VF's, most NICs') is known by the
-/// function's address; others (bonds, VLANs, veths) by their name.
+/// function's address; others (bonds, VLANs, veths) by their name. A USB device is known by where it
+/// is plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceId {
@@ -35,6 +36,8 @@ pub enum DeviceId {
     Pci(PciAddress),
     /// A network device without one.
     Netdev(NetdevName),
+    /// A USB device.
+    Usb(UsbAddress),
 }
 
 impl NetdevName {
@@ -99,7 +102,16 @@ impl DeviceId {
     pub fn pci(self) -> Option<PciAddress> {
         match self {
             Self::Pci(address) => Some(address),
-            Self::Netdev(_) => None,
+            Self::Netdev(_) | Self::Usb(_) => None,
+        }
+    }
+
+    /// The USB device, if it is one.
+    #[must_use]
+    pub fn usb(self) -> Option<UsbAddress> {
+        match self {
+            Self::Usb(address) => Some(address),
+            Self::Pci(_) | Self::Netdev(_) => None,
         }
     }
 }
@@ -116,20 +128,31 @@ impl From<NetdevName> for DeviceId {
     }
 }
 
+impl From<UsbAddress> for DeviceId {
+    fn from(address: UsbAddress) -> Self {
+        Self::Usb(address)
+    }
+}
+
 impl fmt::Display for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pci(address) => address.fmt(f),
             Self::Netdev(name) => name.fmt(f),
+            Self::Usb(address) => address.fmt(f),
         }
     }
 }
 
-/// As it is displayed: a PCI address can't be a network device's name, since that has no colon.
+/// As it is displayed: neither a PCI nor a USB address can be a network device's name, since that has
+/// no colon.
 impl FromStr for DeviceId {
     type Err = NetdevNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Usb(address));
+        }
         let address: Result<PciAddress, ParsePciAddressError> = text.parse();
         address.map_or_else(
             |_| text.parse().map(Self::Netdev),
@@ -164,9 +187,11 @@ mod tests {
 
     #[test]
     fn a_device_reads_as_it_writes() {
-        for text in ["0000:03:10.1", "bond0"] {
+        for text in ["0000:03:10.1", "bond0", "usb:1:5@1.4"] {
             assert_eq!(text.parse::<DeviceId>().unwrap().to_string(), text);
         }
-        assert!("0000:03:10.9".parse::<DeviceId>().is_err());
+        for text in ["0000:03:10.9", "usb:1:5@0", "usb:1:5"] {
+            assert!(text.parse::<DeviceId>().is_err(), "{text}");
+        }
     }
 }

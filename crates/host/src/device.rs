@@ -1,6 +1,6 @@
 //! What a host consists of.
 
-use conf::{MacAddress, PciAddress, Uuid, VfLink, VlanProtocol};
+use conf::{MacAddress, PciAddress, UsbAddress, Uuid, VfLink, VlanProtocol};
 use serde::{Deserialize, Serialize};
 
 use crate::Operation;
@@ -246,6 +246,8 @@ pub enum HostEvent {
     PciRemoved(PciAddress),
     /// A driver took or left a PCI function.
     PciDriverChanged(PciAddress),
+    /// A USB device vanished.
+    UsbRemoved(UsbAddress),
     /// A network device vanished.
     LinkRemoved {
         /// Its index.

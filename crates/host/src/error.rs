@@ -16,6 +16,9 @@ pub enum HostError {
     /// No such PCI function.
     #[error("there is no PCI device {0}")]
     NoPciDevice(PciAddress),
+    /// No such USB device.
+    #[error("there is no USB device {0}")]
+    NoUsbDevice(String),
     /// A network device whose card makes no VFs.
     #[error("network device '{0}' is not an SR-IOV physical function")]
     NotPhysicalFunction(String),
@@ -130,6 +133,8 @@ pub enum Operation {
     Unbind,
     Reset,
     GrantVfio,
+    GrantUsb,
+    ProbeUsb,
     SetVfCount,
     ReadGroup,
     ChooseDriver,
@@ -195,6 +200,8 @@ impl std::fmt::Display for Operation {
             Self::Unbind => "giving back",
             Self::Reset => "resetting",
             Self::GrantVfio => "granting the vfio group",
+            Self::GrantUsb => "granting the USB device",
+            Self::ProbeUsb => "giving the USB device to the host's drivers",
             Self::SetVfCount => "setting the number of VFs",
             Self::ReadGroup => "reading the IOMMU group",
             Self::ChooseDriver => "choosing the driver",
@@ -243,6 +250,7 @@ impl HostError {
             } => vf_count_advice(self.errno()?, *has, *max, *holder),
             Self::NoNetdev(_) => Some("see which there are: ip link".to_owned()),
             Self::NoPciDevice(_) => Some("see which there are: lspci -D".to_owned()),
+            Self::NoUsbDevice(_) => Some("see which there are: lsusb".to_owned()),
             _ => None,
         }
     }

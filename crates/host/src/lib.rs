@@ -18,6 +18,7 @@ mod memory_lock;
 mod node;
 mod process;
 mod simulated;
+mod usb;
 mod vlan;
 
 use std::sync::Arc;
@@ -40,10 +41,11 @@ pub use simulated::{
     DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
     SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
+pub use usb::{NodeAccess, Usb, UsbDevice, UsbInterface};
 pub use vlan::{VlanId, VlanIdError, VlanSpec};
 
 /// What virtnic asks of a host.
-pub trait Host: Links {
+pub trait Host: Links + Usb {
     /// Every PF of the host that is a network card, in the order of their PCI addresses.
     ///
     /// Costs a walk over sysfs: for start-up and for inventories, not for one call's path.

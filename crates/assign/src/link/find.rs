@@ -103,6 +103,8 @@ impl LowerNow {
 pub(crate) fn lower_now(host: &dyn Host, lower: &LowerWork) -> Result<LowerNow, HostError> {
     let name = match lower.device {
         DeviceId::Netdev(name) => name,
+        // Nothing of ours is above one.
+        DeviceId::Usb(_) => return Ok(LowerNow::Gone),
         DeviceId::Pci(address) => {
             let names = match host.pci_device(address) {
                 Ok(pci) => pci.netdevs,

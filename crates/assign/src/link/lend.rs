@@ -34,7 +34,9 @@ impl Assigner {
         let (queues, asked_name) = match preparation {
             Preparation::Macvtap(macvtap) => (macvtap.queues, macvtap.name),
             Preparation::Tap(tap) => (tap.queues, tap.name),
-            Preparation::Vfio(_) => return Err(Obstacle::WrongClaim { item: plan.item }),
+            Preparation::Vfio(_) | Preparation::Usb => {
+                return Err(Obstacle::WrongClaim { item: plan.item });
+            }
         };
         let mut making = Making {
             assigner: self,
@@ -99,7 +101,7 @@ impl Making<'_> {
             Step::Vhost { optional } => self.open_vhost(*optional)?,
             Step::Up => host.set_up(self.index()?, true)?,
             // There are none for links.
-            Step::Bind { .. } | Step::Grant { .. } => {}
+            Step::Bind { .. } | Step::Grant { .. } | Step::GrantUsb { .. } => {}
         }
         Ok(())
     }

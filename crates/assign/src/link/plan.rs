@@ -389,6 +389,7 @@ fn device_of(netdev: &Netdev) -> DeviceId {
 fn is_of(netdev: &Netdev, device: DeviceId) -> bool {
     match device {
         DeviceId::Pci(address) => netdev.pci == Some(address),
+        DeviceId::Usb(_) => false,
         DeviceId::Netdev(name) => {
             netdev.name == name
                 || (netdev.alternative_names.iter()).any(|other| other == name.as_str())

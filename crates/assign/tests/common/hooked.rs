@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
+use conf::{Bandwidth, MacAddress, NetdevName, PciAddress, UsbAddress};
 use host::{
     BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
-    MacvlanSpec, Netdev, NicAbility, Operation, PciDevice, PhysicalFunction, PortRequest, RxFilter,
-    SimulatedHost, TapQueues, TapSpec, Usage, VfAbilities, VfSetting, VfState, VfioHolder,
-    VirtualFunction, VlanSpec,
+    MacvlanSpec, Netdev, NicAbility, NodeAccess, Operation, PciDevice, PhysicalFunction,
+    PortRequest, RxFilter, SimulatedHost, TapQueues, TapSpec, Usage, Usb, UsbDevice, VfAbilities,
+    VfSetting, VfState, VfioHolder, VirtualFunction, VlanSpec,
 };
 
 pub(crate) struct Hooked {
@@ -112,6 +112,30 @@ impl Host for Hooked {
     }
     fn watch(&self) -> Answer<Box<dyn HostEvents>> {
         self.inner.watch()
+    }
+}
+
+impl Usb for Hooked {
+    fn usb_devices(&self) -> Answer<Vec<UsbDevice>> {
+        self.inner.usb_devices()
+    }
+    fn usb_device(&self, address: UsbAddress) -> Answer<UsbDevice> {
+        self.inner.usb_device(address)
+    }
+    fn usb_access(&self, address: UsbAddress) -> Answer<NodeAccess> {
+        self.inner.usb_access(address)
+    }
+    fn set_usb_access(&self, address: UsbAddress, access: NodeAccess) -> Answer<()> {
+        if self.deaf_to == Some(Operation::GrantUsb) {
+            return Ok(());
+        }
+        self.inner.set_usb_access(address, access)
+    }
+    fn probe_usb(&self, address: UsbAddress) -> Answer<()> {
+        if self.deaf_to == Some(Operation::ProbeUsb) {
+            return Ok(());
+        }
+        self.inner.probe_usb(address)
     }
 }
 

@@ -31,12 +31,14 @@ impl Machine {
         }
     }
 
-    /// With a card `eth0`, which is up, a bridge `br0`, and a tap `tap0` of somebody else's.
+    /// With a card `eth0`, which is up, a bridge `br0`, a tap `tap0` of somebody else's, and a USB
+    /// device.
     pub(crate) fn with_links(shape: &str) -> Self {
         let machine = Self::new(shape);
         machine.host.add_nic("eth0").unwrap();
         machine.host.put_up("eth0", true);
         machine.host.add_bridge("br0").unwrap();
+        machine.host.add_usb(1, "1.4", (0x046d, 0xc31c)).unwrap();
         machine.host.add_netdev("tap0", "tun", None).unwrap();
         machine
     }
@@ -129,7 +131,7 @@ pub(crate) fn managed(network: Option<VfConfig>) -> Preparation {
 pub(crate) fn driver(lent: &Lent) -> &str {
     match &lent.kind {
         LentKind::Vfio { driver, .. } => driver,
-        LentKind::Link { .. } => panic!("{} is a link", lent.item),
+        LentKind::Link { .. } | LentKind::Usb { .. } => panic!("{} has no driver", lent.item),
     }
 }
 

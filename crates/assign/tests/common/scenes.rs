@@ -4,8 +4,8 @@ use assign::{
     Assigner, Claim, ClaimError, Item, MacvtapPreparation, Origin, Preparation, Profile, ProfileId,
     TapPreparation, Vhost,
 };
-use conf::{Bandwidth, DeviceId, DirectMode, NetdevName, Rate, Uuid};
-use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, VfSetting, VlanId};
+use conf::{Bandwidth, DeviceId, DirectMode, NetdevName, Rate, UsbAddress, Uuid};
+use host::{BridgePort, Host, Links, PortAction, Quirks, TapQueues, Usb, VfSetting, VlanId};
 
 use super::{Machine, everything, guest, mac, mac_and_vlan, ordinary};
 
@@ -34,6 +34,8 @@ pub(crate) enum Scene {
     SharedTheirVlan,
     /// A macvtap in passthrough mode on one.
     PassthroughDown,
+    /// A USB device.
+    Usb,
     /// A tap in a bridge.
     Bridge,
     /// A tap alone.
@@ -43,7 +45,7 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Vfio,
         Self::VfioHeld,
         Self::Shared(DirectMode::Vepa),
@@ -57,6 +59,7 @@ impl Scene {
         Self::SharedVlanDown,
         Self::SharedTheirVlan,
         Self::PassthroughDown,
+        Self::Usb,
         Self::Bridge,
         Self::Ethernet,
         Self::Existing,
@@ -102,6 +105,7 @@ impl Scene {
             | Self::SharedVlanDown
             | Self::SharedTheirVlan
             | Self::PassthroughDown => Some(machine.device("eth0")),
+            Self::Usb => Some(machine.usb().into()),
             Self::Bridge | Self::Ethernet | Self::Existing => None,
         }
     }
@@ -167,6 +171,7 @@ impl Scene {
                 static_mac: true,
                 ..tap(n)
             }),
+            Self::Usb => Preparation::Usb,
             Self::Ethernet => Preparation::Tap(tap(n)),
             Self::Existing => Preparation::Tap(TapPreparation {
                 name: Some(name("tap0")),
@@ -178,7 +183,10 @@ impl Scene {
 
     /// Whether a link is made for the guest.
     pub(crate) fn makes_link(self) -> bool {
-        !matches!(self, Self::Vfio | Self::VfioHeld | Self::Existing)
+        !matches!(
+            self,
+            Self::Vfio | Self::VfioHeld | Self::Usb | Self::Existing
+        )
     }
 
     /// The item that is claimed first.
@@ -271,6 +279,11 @@ impl Machine {
         netdev
             .pci
             .map_or(DeviceId::Netdev(netdev.name), DeviceId::Pci)
+    }
+
+    /// The USB device that is plugged in.
+    pub(crate) fn usb(&self) -> UsbAddress {
+        self.host.usb_devices().unwrap()[0].address
     }
 
     /// Whether there is a network device of that name.

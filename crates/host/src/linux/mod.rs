@@ -14,6 +14,7 @@ mod sysfs;
 mod tap;
 mod uevent;
 mod usage;
+mod usb;
 mod vfio;
 mod vlan;
 mod watch;

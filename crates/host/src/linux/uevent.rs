@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use conf::PciAddress;
+use conf::{PciAddress, UsbAddress};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -85,8 +85,18 @@ fn parse(message: &[u8]) -> Option<HostEvent> {
         let found = parts.find_map(|part| part.strip_prefix(key.as_bytes())?.strip_prefix(b"="));
         found.and_then(|value| std::str::from_utf8(value).ok())
     };
-    if value("SUBSYSTEM")? != "pci" {
-        return None;
+    match value("SUBSYSTEM")? {
+        "pci" => {}
+        "usb" if value("DEVTYPE")? == "usb_device" && value("ACTION")? == "remove" => {
+            let (bus, device) = (
+                value("BUSNUM")?.parse().ok()?,
+                value("DEVNUM")?.parse().ok()?,
+            );
+            let (_, name) = value("DEVPATH")?.rsplit_once('/')?;
+            let (_, devpath) = name.split_once('-')?;
+            return UsbAddress::new(bus, device, devpath).map(HostEvent::UsbRemoved);
+        }
+        _ => return None,
     }
     let address: PciAddress = value("PCI_SLOT_NAME")?.parse().ok()?;
     match value("ACTION")? {
@@ -122,6 +132,24 @@ mod tests {
         assert_eq!(parse(&event("unbind", "pci")), Some(changed));
         assert_eq!(parse(&event("change", "pci")), None);
         assert_eq!(parse(&event("add", "net")), None);
+    }
+
+    #[test]
+    fn a_usb_device_that_goes_is_told_by_where_it_was() {
+        let event = |action: &str, path: &str, kind: &str| {
+            let text = format!(
+                "{action}@{path}\0ACTION={action}\0DEVPATH={path}\0SUBSYSTEM=usb\0\
+                 DEVNAME=bus/usb/001/005\0DEVTYPE={kind}\0BUSNUM=001\0DEVNUM=005\0"
+            );
+            parse(text.as_bytes())
+        };
+        let path = "/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.4";
+        let address = "usb:1:5@1.4".parse().unwrap();
+        let removed = event("remove", path, "usb_device");
+        assert_eq!(removed, Some(HostEvent::UsbRemoved(address)));
+        assert_eq!(event("add", path, "usb_device"), None);
+        assert_eq!(event("remove", path, "usb_interface"), None);
+        assert_eq!(event("remove", "/devices/usb1", "usb_device"), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Failures to happen, and what did happen.
 
-use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
+use conf::{Bandwidth, MacAddress, NetdevName, PciAddress, UsbAddress};
 
-use crate::{BridgePort, Operation, PortRequest, RxFilter, VfSetting};
+use crate::{BridgePort, NodeAccess, Operation, PortRequest, RxFilter, VfSetting};
 
 /// A failure to happen: which call it hits, and what the kernel then says.
 ///
@@ -155,6 +155,10 @@ pub enum Effect {
         /// Its group id from now on.
         gid: u32,
     },
+    /// Who may open a USB device's node.
+    UsbAccess(UsbAddress, NodeAccess),
+    /// Drivers took a USB device's interfaces.
+    UsbProbed(UsbAddress),
     /// A PF has that many VFs now.
     VfCount(PciAddress, u16),
     /// Drivers take that PF's new VFs at once, or no longer.

@@ -18,6 +18,7 @@ mod qos;
 mod shape;
 mod snapshot;
 mod state;
+mod usb;
 mod vlan;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -182,7 +182,7 @@ impl State {
     /// The PCI function behind a call's target.
     pub(super) fn pci_of(&self, target: Target) -> Option<PciAddress> {
         let index = match target {
-            Target::Host => return None,
+            Target::Host | Target::Usb(_) => return None,
             Target::Pci(address) => return Some(address),
             Target::Named(name) => self.index_of(name.as_str())?,
             Target::Netdev(index) => index,

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conf::{Bandwidth, DirectMode, MacAddress, PciAddress};
+use conf::{Bandwidth, DirectMode, MacAddress, PciAddress, UsbAddress};
 
 use super::SimulatedHost;
 use super::net::Who;
 use super::state::{Place, State};
-use crate::{BridgePort, Ipv6Autoconf, Netdev, PortRequest, RxFilter, VfState};
+use crate::{BridgePort, Ipv6Autoconf, Netdev, NodeAccess, PortRequest, RxFilter, VfState};
 
 /// All VFs, and the plain devices, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub without_autoprobe: BTreeSet<PciAddress>,
     /// How network devices are shaped, by index.
     pub bandwidths: BTreeMap<u32, Bandwidth>,
+    /// USB devices: their interfaces' drivers, and who may open them.
+    pub usb: BTreeMap<UsbAddress, (Vec<Option<String>>, NodeAccess)>,
     /// Port profiles that are agreed, by the guest's MAC.
     pub port_profiles: BTreeMap<MacAddress, PortRequest>,
 }
@@ -85,6 +87,11 @@ impl Snapshot {
             format!("{:?}", later.bandwidths),
         );
         compare(
+            "USB devices",
+            format!("{:?}", self.usb),
+            format!("{:?}", later.usb),
+        );
+        compare(
             "port profiles",
             format!("{:?}", self.port_profiles),
             format!("{:?}", later.port_profiles),
@@ -122,6 +129,7 @@ impl SimulatedHost {
             netdevs: netdevs(&state),
             without_autoprobe: without.map(|pf| state.shape.pf_address(*pf)).collect(),
             bandwidths: state.qos.bandwidths.clone(),
+            usb: state.usb.told(),
             port_profiles: state.qos.profiles.clone(),
         }
     }

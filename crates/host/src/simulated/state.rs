@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use conf::{MacAddress, NetdevName, PciAddress, VfLink};
+use conf::{MacAddress, NetdevName, PciAddress, UsbAddress, VfLink};
 
 use super::events::Watchers;
 use super::fault::{Effect, Faults};
 use super::net::Net;
 use super::qos::Qos;
+use super::usb::UsbPlugs;
 use super::{Quirks, SimulatedShape, VF_DRIVER};
 use crate::{HostError, HostEvent, LinkState, Operation, Usage, VfState, VlanProtocol};
 
@@ -37,6 +38,7 @@ pub(super) struct State {
     pub(super) refusals: HashSet<(PciAddress, String)>,
     pub(super) net: Net,
     pub(super) qos: Qos,
+    pub(super) usb: UsbPlugs,
     pub(super) faults: Faults,
     pub(super) watchers: Watchers,
     pub(super) crashed: bool,
@@ -108,6 +110,7 @@ pub(super) enum Target {
     Netdev(u32),
     /// A network device that may not be there.
     Named(NetdevName),
+    Usb(UsbAddress),
 }
 
 impl From<Option<PciAddress>> for Target {
@@ -146,6 +149,7 @@ impl State {
             refusals: HashSet::new(),
             net: Net::default(),
             qos: Qos::default(),
+            usb: UsbPlugs::default(),
             faults: Faults::default(),
             watchers: Watchers::default(),
             crashed: false,
@@ -399,6 +403,7 @@ impl State {
         let target = match target.into() {
             Target::Host => String::from("the simulated host"),
             Target::Named(name) => format!("'{name}'"),
+            Target::Usb(address) => address.to_string(),
             Target::Netdev(index) => self.netdev_text(index),
             Target::Pci(address) => match self.places.get(&address) {
                 Some(Place::Pf(pf)) => format!("'{}' ({address})", pf_netdev(*pf)),

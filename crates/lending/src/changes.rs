@@ -112,7 +112,10 @@ impl Ledger {
         for pf in pfs {
             let pf = self.present(pf, &changes.names);
             match self.look_at(&pf) {
-                Ok(update) => self.tell_changes(&pf.netdev, update, tell),
+                Ok(update) => {
+                    self.tell_changes(&pf.netdev, update, tell);
+                    self.is_free(pf.address);
+                }
                 Err(error) => {
                     tracing::debug!(pf = pf.netdev, error = chain(&error), "not looked at")
                 }

@@ -16,6 +16,7 @@ mod holder;
 mod ledger;
 mod members;
 mod plan;
+mod promises;
 mod refusal;
 mod state;
 mod survey;
@@ -33,12 +34,14 @@ pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
 pub use error::{ChooseError, PrepareError, chain};
 pub use holder::{host_device_holder, interface_holder, port_holder};
-pub use ledger::{Chosen, Ledger, PoolRequest};
+pub use ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
-    DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, PlanContext, PlannedDevice,
-    PlannedPort, plan, plan_device,
+    DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, OwedDevice, PlanContext,
+    PlannedDevice, PlannedPort, plan, plan_devices, plan_reserved,
 };
+pub use pool::Source;
+pub use promises::Promise;
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
 pub use vfs::MakeVfsError;

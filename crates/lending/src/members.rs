@@ -83,7 +83,7 @@ impl Ledger {
             network: network.name.clone(),
             source,
         };
-        let is_macvtap = forward.mode != ForwardMode::Hostdev;
+        let is_macvtap = !forward.mode.lends_host_devices();
         let mut members = NetworkMembers {
             needs_netdev: is_macvtap,
             ..NetworkMembers::default()

@@ -7,6 +7,7 @@ use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
 use host::HostError;
 
 use crate::error::{ChooseError, chain};
+use crate::members::OpenPoolError;
 use crate::plan::{DevicePlan, GuestPlan, Outcome};
 use crate::state::Share;
 use crate::wish::WishError;
@@ -100,6 +101,15 @@ pub enum DeviceRefusal {
     /// The device that it names is not what it should be.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// Its PF lends nothing.
+    #[error("'{0}' is drained: nothing of it is lent")]
+    Drained(String),
+    /// The PF of a pair has nothing to lend.
+    #[error(transparent)]
+    Pf(Box<OpenPoolError>),
+    /// Half of a pair whose other half can't be had.
+    #[error("the other half of its pair can't be had")]
+    NoPair,
     /// A kind of host device that is not lent.
     #[error("USB host devices are not carried out")]
     Usb,

@@ -156,6 +156,8 @@ impl Default for Ask<'_> {
             nodes: &[],
             mac: None,
             exclude: BTreeMap::new(),
+            from: pool::Source::Anywhere,
+            is_promised: false,
         }
     }
 }
@@ -175,6 +177,8 @@ impl<'a> Ask<'a> {
             mac: self.mac,
             numa_nodes: self.nodes,
             exclude: &self.exclude,
+            from: pool::Source::Anywhere,
+            is_promised: false,
         }
     }
 

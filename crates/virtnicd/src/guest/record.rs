@@ -115,6 +115,7 @@ fn of_format_one(
         pair: None,
         port,
         claim,
+        reserved: None,
         state: AttachmentState::Plugged,
     };
     let ports = ports.into_iter().map(|(network, port)| {

@@ -135,7 +135,11 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        if port.plug.is_none() && network.forward_mode() == Some(ForwardMode::Hostdev) {
+        if port.plug.is_none()
+            && network
+                .forward_mode()
+                .is_some_and(ForwardMode::lends_host_devices)
+        {
             lending::check_host_port(&port).map_err(|error| fault::lending::wish(&error))?;
         }
         let holder = port_holder(Some(&network), &port);
@@ -147,6 +151,8 @@ impl Daemon {
                         mode,
                         holder: &holder,
                         numa_nodes: &[],
+                        from: lending::Source::Anywhere,
+                        is_promised: false,
                     };
                     let mut excluded = BTreeMap::new();
                     // The common case is spared a change of threads, which would take as long as

@@ -19,6 +19,7 @@ mod plan;
 mod refusal;
 mod state;
 mod survey;
+mod usb;
 mod vfs;
 mod wish;
 
@@ -41,5 +42,6 @@ pub use plan::{
 };
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
+pub use usb::{UsbError, UsbName};
 pub use vfs::MakeVfsError;
 pub use wish::{Lack, PortSource, WishError, check_host_port};

@@ -9,6 +9,7 @@ use host::HostError;
 use crate::error::{ChooseError, chain};
 use crate::plan::{DevicePlan, GuestPlan, Outcome};
 use crate::state::Share;
+use crate::usb::UsbError;
 use crate::wish::WishError;
 
 /// What stands in the way of a guest as a whole.
@@ -100,9 +101,14 @@ pub enum DeviceRefusal {
     /// The device that it names is not what it should be.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A kind of host device that is not lent.
-    #[error("USB host devices are not carried out")]
-    Usb,
+    /// An interface on a USB device.
+    #[error(
+        "only an SR-IOV Virtual Function can be given the MAC of an interface, and a USB device is none"
+    )]
+    UsbInterface,
+    /// The USB device that it names.
+    #[error(transparent)]
+    Usb(#[from] UsbError),
     /// Another device of the same guest gets that name.
     #[error("guest '{guest}' would have two network devices '{name}'")]
     SameName {
@@ -169,7 +175,9 @@ impl DeviceRefusal {
             Self::SameMac { .. } => Some("give one of them another MAC".to_owned()),
             Self::Network(problem) => Some(problem.advice()),
             Self::Port(error) | Self::Setting(error) => error.advice.clone(),
-            Self::Claim(_) | Self::Usb => None,
+            Self::Usb(error) => error.advice(),
+            Self::UsbInterface => Some("give the device as a plain <hostdev>".to_owned()),
+            Self::Claim(_) => None,
         }
     }
 

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 
 use conf::{
-    ActualDevice, Domain, ForwardMode, HostDevice, HostSource, Interface, InterfaceSource,
-    NetworkPort, PciAddress, Plug, Teaming, Uuid,
+    ActualDevice, Domain, ForwardMode, HostSource, Interface, InterfaceSource, NetworkPort,
+    PciAddress, Plug, Teaming, Uuid,
 };
 
 use super::{DevicePlan, Networks, Outcome, PlanContext};
 use crate::attachment::{Attachment, AttachmentState, Role, Subject};
 use crate::refusal::GuestObstacle;
+use crate::usb::UsbName;
 
 /// Every device of the guest that the host may have a part in, not looked at yet.
 pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePlan> {
@@ -28,22 +29,20 @@ pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePl
         device.network = network;
         device
     });
-    // A guest that has others is refused as a whole.
-    let all = named.devices.hostdevs.iter().enumerate();
-    let lent: Vec<_> = all.filter(|(_, one)| !is_usb(one)).collect();
-    let hostdevs = lent.iter().map(|&(place, hostdev)| {
+    let hostdevs = named.devices.hostdevs.iter().enumerate();
+    let hostdevs = hostdevs.map(|(place, hostdev)| {
         let alias = hostdev.info.alias.as_deref();
         let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
         device.name = match &hostdev.source {
             HostSource::Pci(address) => format!("hostdev {address}"),
             HostSource::NetDevice(name) => format!("hostdev {name}"),
-            HostSource::Usb(_) => "hostdev".to_owned(),
+            HostSource::Usb(usb) => format!("hostdev {}", UsbName::from(usb)),
         };
         device
     });
     let mut devices: Vec<_> = interfaces.chain(hostdevs).collect();
     let teamings = (named.devices.interfaces.iter().map(|one| &one.teaming))
-        .chain(lent.iter().map(|(_, one)| &one.teaming));
+        .chain(named.devices.hostdevs.iter().map(|one| &one.teaming));
     pair(&mut devices, teamings);
     devices
 }
@@ -75,10 +74,6 @@ fn device(
         network: None,
         outcome: Outcome::Alone,
     }
-}
-
-fn is_usb(hostdev: &HostDevice) -> bool {
-    matches!(hostdev.source, HostSource::Usb(_))
 }
 
 /// Each primary names its standby by its alias.
@@ -188,15 +183,6 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             _ => continue,
         };
         refused.push(format!("{kind}, {}", interface.mac));
-    }
-    for hostdev in &domain.devices.hostdevs {
-        let HostSource::Usb(usb) = &hostdev.source else {
-            continue;
-        };
-        let ids = (usb.ids.iter()).map(|(vendor, product)| format!(" {vendor:04x}:{product:04x}"));
-        let place = (usb.place.iter()).map(|(bus, device)| format!(" at {bus}-{device}"));
-        let name: String = ids.chain(place).collect();
-        refused.push(format!("USB host device{name}"));
     }
     // Nobody reads more, and a document may have many thousands.
     let further = refused.split_off(refused.len().min(conf::MAX_FAULTS)).len();

@@ -23,6 +23,7 @@ use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::PoolRequest;
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::{Share, whole_or_part};
+use crate::usb::{UsbError, find_usb};
 use crate::wish::{PortSource, Settings, Target, Wish};
 
 /// What the guest's devices looked at so far take that no other of them can have.
@@ -75,7 +76,10 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             *named.entry(device).or_insert(false) |= whole;
         };
         for hostdev in &devices.hostdevs {
-            if let Ok(address) = resolve(self.host(), &hostdev.source) {
+            // No network lends a USB device.
+            if !matches!(hostdev.source, HostSource::Usb(_))
+                && let Ok(address) = resolve(self.host(), &hostdev.source)
+            {
                 note(address.into(), true);
             }
         }
@@ -105,7 +109,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 None => Ok(None),
             },
             Subject::HostDevice => match devices.hostdevs.get(device.place) {
-                Some(hostdev) => self.host_device(hostdev, &device.attachment).map(Some),
+                Some(hostdev) => self.host_device(hostdev, &device.attachment),
                 None => Ok(None),
             },
         };
@@ -176,19 +180,31 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         &mut self,
         hostdev: &HostDevice,
         attachment: &Attachment,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        let address = resolve(self.host(), &hostdev.source)?;
-        let preparation = Preparation::Vfio(VfioPreparation {
-            managed: hostdev.managed,
-            driver: hostdev.driver.clone(),
-            network: None,
-            profile: None,
-        });
-        let share = Share::Whole(address.into());
+    ) -> Result<Option<PlannedDevice>, DeviceRefusal> {
+        let (share, preparation) = match &hostdev.source {
+            HostSource::Usb(usb) => match find_usb(self.host(), usb) {
+                Ok(address) => (Share::Whole(address.into()), Preparation::Usb),
+                // At a start 'requisite' means as much as 'mandatory'.
+                Err(UsbError::Missing(_)) if usb.startup_policy.as_deref() == Some("optional") => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            },
+            source => {
+                let preparation = VfioPreparation {
+                    managed: hostdev.managed,
+                    driver: hostdev.driver.clone(),
+                    network: None,
+                    profile: None,
+                };
+                let address = resolve(self.host(), source)?;
+                (Share::Whole(address.into()), Preparation::Vfio(preparation))
+            }
+        };
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
         let holder = holder(host_device_holder(self.domain, hostdev), attachment);
         let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
-        self.check(claim, planned, &holder)
+        self.check(claim, planned, &holder).map(Some)
     }
 
     fn applicant<'i>(
@@ -404,7 +420,7 @@ impl PlannedDevice {
 fn mode(preparation: &Preparation) -> Option<DirectMode> {
     match preparation {
         Preparation::Macvtap(macvtap) => Some(macvtap.mode),
-        Preparation::Vfio(_) | Preparation::Tap(_) => None,
+        Preparation::Vfio(_) | Preparation::Tap(_) | Preparation::Usb => None,
     }
 }
 
@@ -434,7 +450,7 @@ fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRef
             Ok(*address)
         }
         HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
-        HostSource::Usb(_) => Err(DeviceRefusal::Usb),
+        HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
     }
 }
 

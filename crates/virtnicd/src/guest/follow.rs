@@ -64,11 +64,11 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether the guest has a function of the host by that name, which goes back when QEMU lets go of it.
+/// Whether the guest has a PCI function, or a USB device, of the host by that name, which goes back when QEMU lets go of it.
 fn is_host_device(daemon: &Daemon, run: &Run, alias: &str) -> bool {
     super::attachment::by_alias(&run.attachments, alias)
         .and_then(|attachment| daemon.lender.find(attachment.claim?))
-        .is_some_and(|line| line.kind == Some(assign::Kind::Hostdev))
+        .is_some_and(|line| matches!(line.kind, Some(assign::Kind::Hostdev | assign::Kind::Usb)))
 }
 
 /// Takes back all that is owed to the host, as far as QEMU has closed it.

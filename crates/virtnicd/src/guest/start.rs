@@ -126,7 +126,7 @@ impl Start<'_> {
                 Some((device.attachment.alias.clone(), planned.function()?))
             })
             .collect();
-        let launched = self.launch(&domain, functions, taps).await?;
+        let launched = self.launch(&domain, &plan, functions, taps).await?;
         let Launched {
             guest,
             events,
@@ -235,6 +235,7 @@ impl Start<'_> {
     async fn launch(
         &self,
         domain: &conf::Domain,
+        plan: &GuestPlan,
         functions: BTreeMap<String, conf::PciAddress>,
         taps: BTreeMap<String, TapFds>,
     ) -> Result<Launched> {
@@ -242,6 +243,8 @@ impl Start<'_> {
         let run_dir = self.daemon.paths.guest(self.handle.uuid);
         let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
         spec.pci_devices = functions;
+        spec.usb_devices = usb_devices(plan);
+        without_missing(&mut spec.domain, plan);
         spec.run_as = self.daemon.qemu_user.clone();
         spec.scopes = self.daemon.scopes.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
@@ -306,6 +309,31 @@ impl Start<'_> {
         );
         Error::new(Code::OperationAborted, QEMU, detail)
     }
+}
+
+/// The USB devices that the guest gets: bus and number, by alias.
+fn usb_devices(plan: &GuestPlan) -> BTreeMap<String, (u32, u32)> {
+    let planned = plan.planned();
+    planned
+        .filter_map(|(_, device, planned)| {
+            let usb = planned.usb()?;
+            let place = (u32::from(usb.bus()), u32::from(usb.device()));
+            Some((device.attachment.alias.clone(), place))
+        })
+        .collect()
+}
+
+/// Takes out what QEMU would look for and not find: USB devices without which the guest may start.
+fn without_missing(domain: &mut conf::Domain, plan: &GuestPlan) {
+    let is_missing = |alias: Option<&String>| {
+        plan.devices.iter().any(|device| {
+            device.attachment.subject == Subject::HostDevice
+                && device.planned().is_none()
+                && Some(&device.attachment.alias) == alias
+        })
+    };
+    let hostdevs = &mut domain.devices.hostdevs;
+    hostdevs.retain(|hostdev| !is_missing(hostdev.info.alias.as_ref()));
 }
 
 /// A start's error, with what could not be undone after it.

@@ -39,3 +39,4 @@ mod secrets;
 mod statistics;
 mod strictness;
 mod updates;
+mod usb;

@@ -116,8 +116,8 @@ async fn an_optional_device_that_is_not_there_keeps_no_guest_from_starting() {
     let _daemon = site.start().await;
     let client = site.root.client().await;
     let missing = "<source startupPolicy='optional'><address bus='1' device='9'/></source>";
-    let devices = keyboard("startupPolicy='optional'") + &hostdev(missing);
-    let dom = client.define_guest(&guest_xml("g1", &devices)).await;
+    let both = keyboard("startupPolicy='optional'") + &hostdev(missing);
+    let dom = client.define_guest(&guest_xml("g1", &both)).await;
     client.start(&dom).await;
     assert!(client.who().await.is_empty());
     assert_eq!(devices(&site, &dom), [""; 0]);

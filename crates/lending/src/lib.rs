@@ -20,6 +20,7 @@ mod promises;
 mod refusal;
 mod state;
 mod survey;
+mod usb;
 mod vfs;
 mod wish;
 
@@ -44,5 +45,6 @@ pub use pool::Source;
 pub use promises::Promise;
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
+pub use usb::{UsbError, UsbName};
 pub use vfs::MakeVfsError;
 pub use wish::{Lack, PortSource, WishError, check_host_port};

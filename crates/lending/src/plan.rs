@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use assign::{Generation, Preparation, Step};
 use conf::{
-    ActualDevice, DeviceId, Domain, Interface, InterfaceSource, NetdevName, Network, NetworkPort,
-    PciAddress, Plug, Uuid,
+    ActualDevice, DeviceId, Domain, HostSource, Interface, InterfaceSource, NetdevName, Network,
+    NetworkPort, PciAddress, Plug, UsbAddress, Uuid,
 };
 
 use crate::attachment::{Attachment, Role, Subject};
@@ -345,6 +345,11 @@ impl GuestPlan {
         for device in of(Subject::HostDevice) {
             if let Some(hostdev) = domain.devices.hostdevs.get_mut(device.place) {
                 hostdev.info.alias = Some(device.attachment.alias.clone());
+                let found = device.planned().and_then(PlannedDevice::usb);
+                if let (HostSource::Usb(usb), Some(address)) = (&mut hostdev.source, found) {
+                    let place = (u32::from(address.bus()), u32::from(address.device()));
+                    usb.place = Some(place);
+                }
             }
         }
     }
@@ -394,6 +399,12 @@ impl PlannedDevice {
             (Preparation::Vfio(_), Share::Whole(device)) => device.pci(),
             _ => None,
         }
+    }
+
+    /// The USB device that is given to the guest.
+    #[must_use]
+    pub fn usb(&self) -> Option<UsbAddress> {
+        self.share.device()?.usb()
     }
 
     /// What an interface of a network was resolved to.

@@ -69,13 +69,20 @@ impl Ledger {
 
     /// A promise is kept, or over.
     pub fn end_promise(&self, attachment: Uuid) {
-        let mut state = lock(&self.state);
-        let waiting = state.promises.waiting.iter();
-        let its = waiting.filter(|(_, promise)| promise.attachment == attachment);
-        let its: Vec<_> = its.map(|(place, promise)| (*place, promise.pf)).collect();
-        for (place, pf) in its {
-            state.promises.waiting.remove(&place);
-            state.pool.end_promise(pf);
+        let its: Vec<_> = {
+            let mut state = lock(&self.state);
+            let waiting = state.promises.waiting.iter();
+            let its = waiting.filter(|(_, promise)| promise.attachment == attachment);
+            let its: Vec<_> = its.map(|(place, promise)| (*place, promise.pf)).collect();
+            for (place, pf) in &its {
+                state.promises.waiting.remove(place);
+                state.pool.end_promise(*pf);
+            }
+            its
+        };
+        // The next one may have what this one does not need.
+        for (_, pf) in its {
+            self.is_free(pf);
         }
     }
 

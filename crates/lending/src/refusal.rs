@@ -10,6 +10,7 @@ use crate::error::{ChooseError, chain};
 use crate::members::OpenPoolError;
 use crate::plan::{DevicePlan, GuestPlan, Outcome};
 use crate::state::Share;
+use crate::usb::UsbError;
 use crate::wish::WishError;
 
 /// What stands in the way of a guest as a whole.
@@ -110,9 +111,14 @@ pub enum DeviceRefusal {
     /// Half of a pair whose other half can't be had.
     #[error("the other half of its pair can't be had")]
     NoPair,
-    /// A kind of host device that is not lent.
-    #[error("USB host devices are not carried out")]
-    Usb,
+    /// An interface on a USB device.
+    #[error(
+        "only an SR-IOV Virtual Function can be given the MAC of an interface, and a USB device is none"
+    )]
+    UsbInterface,
+    /// The USB device that it names.
+    #[error(transparent)]
+    Usb(#[from] UsbError),
     /// Another device of the same guest gets that name.
     #[error("guest '{guest}' would have two network devices '{name}'")]
     SameName {
@@ -169,6 +175,9 @@ impl DeviceRefusal {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         match self {
+            Self::Drained(pf) => Some(format!("let it lend again: virtnic undrain {pf}")),
+            Self::Pf(error) => error.advice(),
+            Self::NoPair => None,
             Self::Choose(error) => error.advice(),
             Self::Wish(error) => error.advice(),
             Self::Host(error) => error.advice(),
@@ -179,7 +188,9 @@ impl DeviceRefusal {
             Self::SameMac { .. } => Some("give one of them another MAC".to_owned()),
             Self::Network(problem) => Some(problem.advice()),
             Self::Port(error) | Self::Setting(error) => error.advice.clone(),
-            Self::Claim(_) | Self::Usb => None,
+            Self::Usb(error) => error.advice(),
+            Self::UsbInterface => Some("give the device as a plain <hostdev>".to_owned()),
+            Self::Claim(_) => None,
         }
     }
 
@@ -208,7 +219,7 @@ impl GuestPlan {
         of_guest.chain(
             (self.devices.iter()).filter_map(|device| match &device.outcome {
                 Outcome::Refused(refusal) => Some(PlanRefusal::Device(device, refusal)),
-                Outcome::Lend(_) | Outcome::Alone => None,
+                Outcome::Lend(_) | Outcome::Owed(_) | Outcome::Alone => None,
             }),
         )
     }

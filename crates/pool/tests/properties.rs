@@ -122,8 +122,6 @@ fn ask() -> impl Strategy<Value = Ask> {
             who,
             nodes,
             exclude,
-            from: pool::Source::Anywhere,
-            is_promised: false,
             takes,
         },
     )

@@ -38,7 +38,8 @@ fn kind() -> impl Strategy<Value = LentKind> {
     prop_oneof![
         Just(LentKind::Hostdev),
         Just(LentKind::Macvtap),
-        Just(LentKind::Tap)
+        Just(LentKind::Tap),
+        Just(LentKind::Usb)
     ]
 }
 

@@ -1,8 +1,6 @@
 //! What a plan takes from the guest's document alone: its devices with their names, the ports that
 //! they ask for, and what nobody carries out.
 
-use std::collections::HashMap;
-
 use conf::{
     ActualDevice, Domain, ForwardMode, HostDevice, HostSource, HybridPart, Interface,
     InterfaceSource, NetworkPort, PairPrimary, PciAddress, Plug, Uuid,
@@ -11,18 +9,15 @@ use conf::{
 use super::{DevicePlan, Networks, Outcome, PlanContext};
 use crate::attachment::{Attachment, AttachmentState, Role, Subject};
 use crate::refusal::GuestObstacle;
+use crate::usb::UsbName;
 
 /// Every device of the guest that the host may have a part in, not looked at yet.
 pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePlan> {
     let named = with_aliases(domain, networks);
     let interfaces = named.devices.interfaces.iter().enumerate();
     let interfaces = interfaces.map(|(place, interface)| of_interface(place, interface));
-    // A guest that has others is refused as a whole.
-    let all = named.devices.hostdevs.iter().enumerate();
-    let lent: Vec<_> = all.filter(|(_, one)| !is_usb(one)).collect();
-    let hostdevs = lent
-        .iter()
-        .map(|&(place, hostdev)| of_host_device(place, hostdev));
+    let hostdevs = named.devices.hostdevs.iter().enumerate();
+    let hostdevs = hostdevs.map(|(place, hostdev)| of_host_device(place, hostdev));
     let mut devices: Vec<_> = interfaces.chain(hostdevs).collect();
     pair(&mut devices, &named);
     devices
@@ -58,7 +53,7 @@ fn of_host_device(place: usize, hostdev: &HostDevice) -> DevicePlan {
     device.name = match &hostdev.source {
         HostSource::Pci(address) => format!("hostdev {address}"),
         HostSource::NetDevice(name) | HostSource::VfOf(name) => format!("hostdev {name}"),
-        HostSource::Usb(_) => "hostdev".to_owned(),
+        HostSource::Usb(usb) => format!("hostdev {}", UsbName::from(usb)),
     };
     device
 }
@@ -82,10 +77,6 @@ fn device(subject: Subject, place: usize, alias: Option<&str>) -> DevicePlan {
         network: None,
         outcome: Outcome::Alone,
     }
-}
-
-fn is_usb(hostdev: &HostDevice) -> bool {
-    matches!(hostdev.source, HostSource::Usb(_))
 }
 
 /// Notes which are the two of a pair.
@@ -202,15 +193,6 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             _ => continue,
         };
         refused.push(format!("{kind}, {}", interface.mac));
-    }
-    for hostdev in &domain.devices.hostdevs {
-        let HostSource::Usb(usb) = &hostdev.source else {
-            continue;
-        };
-        let ids = (usb.ids.iter()).map(|(vendor, product)| format!(" {vendor:04x}:{product:04x}"));
-        let place = (usb.place.iter()).map(|(bus, device)| format!(" at {bus}-{device}"));
-        let name: String = ids.chain(place).collect();
-        refused.push(format!("USB host device{name}"));
     }
     // Nobody reads more, and a document may have many thousands.
     let further = refused.split_off(refused.len().min(conf::MAX_FAULTS)).len();

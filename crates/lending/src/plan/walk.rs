@@ -24,6 +24,7 @@ use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::{PfPlace, PoolRequest};
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::{Share, whole_or_part};
+use crate::usb::{UsbError, find_usb};
 use crate::wish::{PortSource, Settings, Target, Wish};
 
 /// What the guest's devices looked at so far take that no other of them can have.
@@ -79,7 +80,10 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             *named.entry(device).or_insert(false) |= whole;
         };
         for hostdev in &devices.hostdevs {
-            if let Ok(address) = resolve(self.host(), &hostdev.source) {
+            // No network lends a USB device.
+            if !matches!(hostdev.source, HostSource::Usb(_))
+                && let Ok(address) = resolve(self.host(), &hostdev.source)
+            {
                 note(address.into(), true);
             }
         }
@@ -107,14 +111,14 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             Subject::Interface => match devices.interfaces.get(device.place) {
                 Some(interface) => match self.interface(interface, &device.attachment, excluded) {
                     Err(refusal) => self.owed(interface, &device.attachment, refusal),
-                    Ok(planned) => Ok(planned.map(Got::Planned)),
+                    Ok(planned) => Ok(planned.map(|planned| Got::Planned(Box::new(planned)))),
                 },
                 None => Ok(None),
             },
             Subject::HostDevice => match devices.hostdevs.get(device.place) {
                 Some(hostdev) => {
                     let planned = self.host_device(hostdev, &device.attachment);
-                    planned.map(|planned| Some(Got::Planned(planned)))
+                    planned.map(|planned| planned.map(|planned| Got::Planned(Box::new(planned))))
                 }
                 None => Ok(None),
             },
@@ -133,7 +137,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                     network: port.network.uuid,
                     port: port.port.uuid,
                 });
-                Outcome::Lend(Box::new(planned))
+                Outcome::Lend(planned)
             }
             Ok(None) => Outcome::Alone,
             Err(refusal) => Outcome::Refused(Box::new(refusal)),
@@ -282,17 +286,28 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         &mut self,
         hostdev: &HostDevice,
         attachment: &Attachment,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        let address = resolve(self.host(), &hostdev.source)?;
-        if let Some(pf) = self.claims.ledger().pf_of(address) {
-            self.check_drained(pf.address, &pf.netdev)?;
-        }
-        let preparation = plain(hostdev);
-        let share = Share::Whole(address.into());
+    ) -> Result<Option<PlannedDevice>, DeviceRefusal> {
+        let (share, preparation) = match &hostdev.source {
+            HostSource::Usb(usb) => match find_usb(self.host(), usb) {
+                Ok(address) => (Share::Whole(address.into()), Preparation::Usb),
+                // At a start 'requisite' means as much as 'mandatory'.
+                Err(UsbError::Missing(_)) if usb.startup_policy.as_deref() == Some("optional") => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            },
+            source => {
+                let address = resolve(self.host(), source)?;
+                if let Some(pf) = self.claims.ledger().pf_of(address) {
+                    self.check_drained(pf.address, &pf.netdev)?;
+                }
+                (Share::Whole(address.into()), plain(hostdev))
+            }
+        };
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
         let holder = holder(host_device_holder(self.domain, hostdev), attachment);
         let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
-        self.check(claim, planned, &holder)
+        self.check(claim, planned, &holder).map(Some)
     }
 
     fn applicant<'i>(
@@ -680,13 +695,13 @@ impl PlannedDevice {
 fn mode(preparation: &Preparation) -> Option<DirectMode> {
     match preparation {
         Preparation::Macvtap(macvtap) => Some(macvtap.mode),
-        Preparation::Vfio(_) | Preparation::Tap(_) => None,
+        Preparation::Vfio(_) | Preparation::Tap(_) | Preparation::Usb => None,
     }
 }
 
 /// What was found for a device.
 enum Got {
-    Planned(PlannedDevice),
+    Planned(Box<PlannedDevice>),
     Owed(OwedDevice),
 }
 
@@ -726,7 +741,7 @@ fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRef
         }
         HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
         HostSource::VfOf(_) => Err(DeviceRefusal::NoPair),
-        HostSource::Usb(_) => Err(DeviceRefusal::Usb),
+        HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
     }
 }
 

@@ -156,8 +156,6 @@ impl Default for Ask<'_> {
             nodes: &[],
             mac: None,
             exclude: BTreeMap::new(),
-            from: pool::Source::Anywhere,
-            is_promised: false,
         }
     }
 }

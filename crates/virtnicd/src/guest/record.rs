@@ -1,5 +1,6 @@
 //! What is kept of a running guest, for the next daemon.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assign::Generation;
@@ -47,8 +48,8 @@ const NOBODY: u64 = u64::MAX;
 
 impl DomainRecord {
     /// Of this layout; a later one gets another number. Format 1 had ports and claims of a guest as
-    /// two lists, and did not say whose is which.
-    pub(crate) const FORMAT: u32 = 2;
+    /// two lists, and did not say whose is which; format 2 knew no VFs that come and go.
+    pub(crate) const FORMAT: u32 = 3;
 
     /// Of a start, before anything is touched for it.
     pub(super) fn of_start(
@@ -94,6 +95,7 @@ impl DomainRecord {
             domain,
             machine,
             attachments,
+            negotiated: BTreeSet::new(),
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
         })

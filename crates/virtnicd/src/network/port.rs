@@ -96,6 +96,11 @@ impl Daemon {
         entry.ok_or_else(|| no_port(uuid))
     }
 
+    /// The claim of a guest's port.
+    pub(crate) fn claim_of(&self, port: lending::PortId) -> Option<Generation> {
+        self.ports.get(port.network, port.port)?.claim
+    }
+
     /// Makes a port as a client asks for it.
     pub(crate) fn create_port(
         &self,

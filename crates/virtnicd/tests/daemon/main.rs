@@ -41,3 +41,4 @@ mod secrets;
 mod statistics;
 mod strictness;
 mod updates;
+mod usb;

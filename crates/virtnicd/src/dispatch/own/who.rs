@@ -64,6 +64,7 @@ impl Daemon {
             Kind::Hostdev => None,
             Kind::Macvtap => line.parent.or(device).map(|on| self.lender.name_of(on)),
             Kind::Tap => line.bridge.map(|bridge| bridge.to_string()),
+            Kind::Usb => device.map(|device| device.to_string()),
         };
         let made = || {
             let since = port.as_ref()?.since.duration_since(UNIX_EPOCH).ok()?;
@@ -76,6 +77,7 @@ impl Daemon {
                 Kind::Hostdev => LentKind::Hostdev,
                 Kind::Macvtap => LentKind::Macvtap,
                 Kind::Tap => LentKind::Tap,
+                Kind::Usb => LentKind::Usb,
             },
             network: holder.network.clone(),
             guest: Some(holder.name.clone()),
@@ -125,6 +127,7 @@ fn has_open_driver(row: &Lent) -> bool {
 fn kind_to_be(line: &Assignment, port: Option<&PortEntry>) -> Kind {
     match (line.item, port.and_then(|port| port.port.plug.as_ref())) {
         (_, Some(Plug::Direct { .. })) => Kind::Macvtap,
+        (Item::Device(DeviceId::Usb(_)), _) => Kind::Usb,
         (Item::Device(DeviceId::Netdev(_)), _) => Kind::Macvtap,
         (Item::Device(DeviceId::Pci(_)), _) => Kind::Hostdev,
         (Item::Link(_), _) if line.parent.is_some() => Kind::Macvtap,

@@ -396,6 +396,8 @@ pub fn describe_usage(usage: &Usage) -> String {
         Usage::Lower { netdev, upper } => format!("{upper} sits on {netdev}"),
         Usage::DefaultRoute { netdev } => format!("a default route leaves through {netdev}"),
         Usage::OtherNamespace => "its network device is in another network namespace".to_owned(),
+        Usage::Block { device, by } => format!("{device} {by}"),
+        Usage::Console => "it shows the host's console".to_owned(),
         Usage::VfioOpen(holder) => holder.to_string(),
     }
 }

@@ -12,6 +12,7 @@ mod affinity;
 mod allocator;
 mod device;
 mod error;
+mod inventory;
 mod links;
 mod linux;
 mod node;
@@ -29,6 +30,7 @@ pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
+pub use inventory::*;
 pub use links::*;
 pub use linux::{LinuxHost, Paths, PortPatience};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
@@ -39,7 +41,7 @@ pub use simulated::{
 };
 
 /// What virtnic asks of a host.
-pub trait Host: Links {
+pub trait Host: Links + Inventory {
     /// Every PF of the host that is a network card, in the order of their PCI addresses.
     ///
     /// Costs a walk over sysfs: for start-up and for inventories, not for one call's path.

@@ -2,7 +2,11 @@
 
 mod ability;
 mod alias;
+mod block;
 mod driver;
+mod express;
+mod ids;
+mod inventory;
 mod ipv6;
 mod links;
 mod netlink;
@@ -31,6 +35,7 @@ use crate::{
     Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
 };
 use alias::Variants;
+use ids::HardwareIds;
 use netlink::Connections;
 use port_profile::{Agents, Listener};
 use rest::RestNotes;
@@ -51,6 +56,8 @@ pub struct LinuxHost {
     listener: Arc<Listener>,
     port_patience: PortPatience,
     variants: Variants,
+    pci_ids: HardwareIds,
+    usb_ids: HardwareIds,
     rest: Option<RestNotes>,
 }
 
@@ -66,6 +73,8 @@ impl LinuxHost {
             listener: Arc::default(),
             port_patience: PortPatience::default(),
             variants: Variants::default(),
+            pci_ids: HardwareIds::new(&paths.share, "pci.ids"),
+            usb_ids: HardwareIds::new(&paths.share, "usb.ids"),
             rest: None,
             paths,
         }

@@ -85,8 +85,13 @@ fn parse(message: &[u8]) -> Option<HostEvent> {
         let found = parts.find_map(|part| part.strip_prefix(key.as_bytes())?.strip_prefix(b"="));
         found.and_then(|value| std::str::from_utf8(value).ok())
     };
-    if value("SUBSYSTEM")? != "pci" {
-        return None;
+    match value("SUBSYSTEM")? {
+        "pci" => {}
+        "usb" => {
+            let name = value("DEVPATH")?.rsplit('/').next()?;
+            return Some(HostEvent::UsbChanged(name.to_owned()));
+        }
+        _ => return None,
     }
     let address: PciAddress = value("PCI_SLOT_NAME")?.parse().ok()?;
     match value("ACTION")? {
@@ -122,6 +127,8 @@ mod tests {
         assert_eq!(parse(&event("unbind", "pci")), Some(changed));
         assert_eq!(parse(&event("change", "pci")), None);
         assert_eq!(parse(&event("add", "net")), None);
+        let usb = HostEvent::UsbChanged("0000:01:10.2".to_owned());
+        assert_eq!(parse(&event("add", "usb")), Some(usb));
     }
 
     #[test]

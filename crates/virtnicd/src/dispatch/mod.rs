@@ -180,6 +180,16 @@ impl Service for Api {
                 daemon.node_devices(args.flags).await?,
                 args.need_results,
             ),
+            NodeNumOfDevices(args) => flags::count(&daemon.node_devices_that(args.cap.as_deref()).await?),
+            NodeListDevices(args) => flags::names(
+                daemon.node_devices_that(args.cap.as_deref()).await?,
+                args.maxnames,
+            ),
+            NodeDeviceNumOfCaps(args) => flags::count(&daemon.node_device_capabilities(args.name).await?),
+            NodeDeviceListCaps(args) => flags::names(
+                daemon.node_device_capabilities(args.name).await?,
+                args.maxnames,
+            ),
             NodeDeviceLookupByName(args) => daemon.node_device(args.name).await?,
             NodeDeviceGetXmlDesc(args) => daemon.node_device_xml(args.name).await?,
             NodeDeviceGetParent(args) => daemon.node_device_parent(args.name).await?,

@@ -42,8 +42,7 @@ Fields of each object of --json, null where there is no value:
   host_netdev  the interface on the host that stands for it, such as a macvtap
   parent       what that one sits on: the NIC below a macvtap, the bridge of a tap
   mode         a macvtap's mode: vepa, bridge, private or passthrough
-  state        one of claimed, preparing, lent, returning; dirty: it could not be given back;
-               detached: taken from the host by nodedev-detach, and nobody's
+  state        claimed, preparing, lent, returning, detached; dirty: it could not be given back
   vanished     whether it was lent, and is not there any more
   since        when it was lent, in seconds since 1970
   port         the uuid of its port

@@ -1,6 +1,6 @@
 //! The documents of node devices.
 
-use conf::xml::Keyword as _;
+use conf::xml::{Keyword as _, RawXml};
 use conf::{
     InterfaceState, NetCapability, NetKind, NetLink, NodeCapability, NodeDevice, NodeIommuGroup,
     NodeSriov, PciCapability, PciName, SystemCapability, SystemHardware,
@@ -85,7 +85,7 @@ impl Devices {
                 },
                 Sriov::Virtual { pf } => NodeSriov::VirtualFunctionOf(*pf),
             },
-            other: Vec::new(),
+            other: (header(device.class).into_iter()).collect(),
             iommu_group: group.map(|group| NodeIommuGroup {
                 number: group.number,
                 members: group
@@ -118,6 +118,16 @@ impl Devices {
             }),
         })
     }
+}
+
+/// What the header of its configuration space says of a bridge.
+fn header(class: u32) -> Option<RawXml> {
+    let kind = match class >> 8 {
+        0x0604 => "pci-bridge",
+        0x0607 => "cardbus-bridge",
+        _ => return None,
+    };
+    Some(RawXml(format!("<capability type='{kind}'/>")))
 }
 
 fn state(link: LinkState) -> InterfaceState {

@@ -256,7 +256,7 @@ async fn clients_hear_of_devices_that_change_come_and_go() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_detached_stays_so_over_a_restart_and_not_over_a_boot() {
     let site = Site::new();
     let daemon = site.start().await;
@@ -272,11 +272,15 @@ async fn what_was_detached_stays_so_over_a_restart_and_not_over_a_boot() {
         panic!("one row")
     };
     assert_eq!(row.state, "detached");
-    assert!(document(&client, &vf).await.contains("<name>vfio-pci</name>"));
+    assert!(
+        document(&client, &vf)
+            .await
+            .contains("<name>vfio-pci</name>")
+    );
     drop(client);
     daemon.stop().await;
 
-    site.simulation.host().reboot();
+    site.simulation.host.reboot();
     let _daemon = site.start().await;
     let client = site.root.client().await;
     assert!(client.who().await.is_empty());

@@ -80,6 +80,8 @@ fn a_pf_tells_its_vfs_and_a_vf_its_pf() {
             .as_ref()
             .is_some_and(|path| path.ends_with("/0000:00:10.0/0000:01:00.0"))
     );
+    let port = describe(&devices, "pci_0000_00_10_0").to_xml();
+    assert!(port.contains("<capability type='pci-bridge'/>"), "{port}");
     let vf = describe(&devices, &vfs[0].node_device_name());
     let vf = vf.pci().unwrap();
     assert_eq!(vf.sriov, NodeSriov::VirtualFunctionOf(pci.address));

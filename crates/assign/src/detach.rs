@@ -4,22 +4,24 @@
 //! What was taken is an item of its own ([`Item::Detached`]), with a record, beside the device: a
 //! guest that gets the device whole finds it on vfio, and leaves it there.
 
+mod error;
+mod told;
+
 use conf::{DeviceId, NetdevName, PciAddress};
 use host::{HostError, PciDevice, Sriov, Usage};
 
 use crate::assigner::Assigner;
-use crate::compare::Deviation;
 use crate::device::{Generation, Holder, Item, Phase};
-use crate::error::{ClaimError, ErrorKind, Obstacle, UndoFault};
+use crate::error::{ClaimError, Obstacle, UndoFault};
 use crate::list::{Entry, InHand};
 use crate::patience::now;
 use crate::preparation::VfioPreparation;
-use crate::reconcile::Difference;
 use crate::record::{Record, Stage, VfioWork, Work};
-use crate::recover::Finding;
 use crate::settings::{differing, told};
 use crate::vf::driver_name;
 use crate::vfio::{Tie, is_vfio, plan_vf, refuse_bridge};
+
+pub use error::DetachError;
 
 /// Drivers that take anything and do nothing with it: what has one of them is nobody's.
 const STUBS: [&str; 3] = ["pci-stub", "pciback", "xen-pciback"];
@@ -31,82 +33,6 @@ pub struct Detached {
     pub driver: String,
     /// What has it on the list.
     pub generation: Generation,
-}
-
-/// A function was not taken from the host, not given back to it, or not reset.
-#[derive(Debug, thiserror::Error)]
-pub enum DetachError {
-    /// Somebody has it, or works on it.
-    #[error(transparent)]
-    Taken(#[from] ClaimError),
-    /// Something else is in the way. All that was done was undone, unless `undo` tells otherwise.
-    #[error("cannot {doing} {address}{}", and_not_undone(.undo))]
-    Refused {
-        /// What was to be done: `detach`.
-        doing: &'static str,
-        /// The function.
-        address: PciAddress,
-        /// What stood in the way.
-        #[source]
-        obstacle: Box<Obstacle>,
-        /// What could not be undone.
-        undo: Vec<UndoFault>,
-    },
-    /// It was given back, and is not as it was found.
-    #[error("{address} is not as it was found: {}", texts(.faults))]
-    Dirty {
-        /// The function.
-        address: PciAddress,
-        /// All that went wrong.
-        faults: Vec<UndoFault>,
-    },
-}
-
-fn texts(faults: &[UndoFault]) -> String {
-    let texts: Vec<_> = faults.iter().map(UndoFault::to_string).collect();
-    texts.join("; ")
-}
-
-fn and_not_undone(undo: &[UndoFault]) -> String {
-    match undo {
-        [] => String::new(),
-        undo => format!(", nor restore it ({})", texts(undo)),
-    }
-}
-
-impl DetachError {
-    /// Its class.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Taken(_) => ErrorKind::OperationInvalid,
-            Self::Refused { obstacle, .. } => obstacle.kind(),
-            Self::Dirty { .. } => ErrorKind::Internal,
-        }
-    }
-
-    /// What a person can do about it, where there is something.
-    #[must_use]
-    pub fn advice(&self) -> Option<String> {
-        match self {
-            Self::Taken(_) => None,
-            Self::Refused {
-                doing, obstacle, ..
-            } => match &**obstacle {
-                Obstacle::InUse(usages) if usages.as_slice() == [Usage::Console] => Some(
-                    "if the host can do without its console, name the driver: --driver vfio"
-                        .to_owned(),
-                ),
-                Obstacle::InUse(_) => Some("take it out of use on the host first".to_owned()),
-                Obstacle::HasVfs { address, .. } => Some(format!(
-                    "{doing} one of them; or remove them first: \
-                     echo 0 > /sys/bus/pci/devices/{address}/sriov_numvfs"
-                )),
-                obstacle => obstacle.advice(),
-            },
-            Self::Dirty { .. } => Some("virtnic reconcile tells more, and mends it".to_owned()),
-        }
-    }
 }
 
 impl Assigner {
@@ -276,128 +202,6 @@ impl Assigner {
         host.reset(address).map_err(failed)
     }
 
-    /// A function is gone, and with it what was done to it. Fine if it was not detached, or is there.
-    pub fn detached_is_gone(&self, address: PciAddress) {
-        if !matches!(
-            self.host.0.pci_device(address),
-            Err(HostError::NoPciDevice(_))
-        ) {
-            return;
-        }
-        if let Ok(Some((in_hand, record))) = self.take_detached(address) {
-            let restored = self.restore(&record);
-            match restored.is_clean() {
-                true => in_hand.free(),
-                false => in_hand.dirty(restored.reasons()),
-            }
-        }
-    }
-
-    /// What is so of a detached function after a restart.
-    pub(crate) fn recover_detached(
-        &self,
-        in_hand: InHand<'_>,
-        record: &Record,
-        address: PciAddress,
-    ) -> Option<Finding> {
-        let driver = match self.still_detached(record, address) {
-            Ok(()) => {
-                in_hand.lent();
-                return None;
-            }
-            Err(driver) => driver,
-        };
-        if let Err(error) = self.journal.remove(record.item) {
-            in_hand.dirty(vec![error.to_string()]);
-            return Some(Finding::NotRestored {
-                item: record.item,
-                guest: String::new(),
-                fault: error.into(),
-            });
-        }
-        in_hand.free();
-        Some(Finding::NotDetached { address, driver })
-    }
-
-    /// What is to be said of a function that is detached.
-    pub(crate) fn reconcile_detached(
-        &self,
-        item: Item,
-        generation: Generation,
-    ) -> Option<Difference> {
-        let address = item.detached()?;
-        let record = self.lock().entries.get(&item)?.record.clone()?;
-        if let Err(driver) = self.still_detached(&record, address) {
-            let now = match driver {
-                None => "is not there any more".to_owned(),
-                Some(driver) => format!("has {}", driver_name(driver.as_deref())),
-            };
-            return Some(Difference::NotDetached {
-                address,
-                generation,
-                now,
-            });
-        }
-        if !self.journal.has(item) {
-            return Some(Difference::NoRecord {
-                item,
-                generation,
-                guest: String::new(),
-            });
-        }
-        let driver = record.vfio()?.driver.clone();
-        // What a guest has is nobody's concern.
-        (!self.has_device(address)).then_some(Difference::Detached { address, driver })
-    }
-
-    /// Removes the record of a function that is not detached any more.
-    pub(crate) fn forget_detached(
-        &self,
-        generation: Generation,
-    ) -> Result<(), records::RecordError> {
-        let found = self.find_generation(generation);
-        let Some(address) = found.and_then(|line| line.item.detached()) else {
-            return Ok(());
-        };
-        if let Ok(Some((in_hand, record))) = self.take_detached(address) {
-            if self.still_detached(&record, address).is_ok() {
-                in_hand.lent();
-                return Ok(());
-            }
-            match self.journal.remove(record.item) {
-                Ok(()) => in_hand.free(),
-                Err(error) => {
-                    in_hand.lent();
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether it is on the driver that it was given. Else which it has; none: it is not there. A
-    /// guest may have it bound to another, and brings it back.
-    fn still_detached(
-        &self,
-        record: &Record,
-        address: PciAddress,
-    ) -> Result<(), Option<Option<String>>> {
-        if self.has_device(address) {
-            return Ok(());
-        }
-        let host = &*self.host.0;
-        for deviation in self.compare(record) {
-            match deviation {
-                Deviation::DeviceGone => return Err(None),
-                Deviation::Differs { .. } => {
-                    return Err(host.pci_device(address).ok().map(|pci| pci.driver));
-                }
-                Deviation::LinkGone(_) | Deviation::Unknown(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     fn detached_already(&self, pci: &PciDevice, driver: Option<&str>) -> Option<Detached> {
         let line = self.find(Item::Detached(pci.address))?;
         let has = line.driver.filter(|_| line.phase == Phase::Lent)?;
@@ -424,7 +228,7 @@ impl Assigner {
     }
 
     /// Takes a detached function into the caller's hands, to give it back; `None`: it is not detached.
-    fn take_detached(
+    pub(super) fn take_detached(
         &self,
         address: PciAddress,
     ) -> Result<Option<(InHand<'_>, Record)>, ClaimError> {
@@ -575,7 +379,7 @@ impl Assigner {
     }
 
     /// Whether the function is with a guest, or was.
-    fn has_device(&self, address: PciAddress) -> bool {
+    pub(super) fn has_device(&self, address: PciAddress) -> bool {
         self.lock()
             .entries
             .contains_key(&Item::Device(address.into()))

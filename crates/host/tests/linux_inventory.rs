@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use conf::PciLinkSpeed;
-use host::{BlockUse, HostError, Inventory, LinuxHost, NodeParent, Paths, Usage, UsbKind};
+use host::{BlockUse, HostError, Inventory, Links, LinuxHost, NodeParent, Paths, Usage, UsbKind};
 
 const BRIDGE: &str = "0000:00:1c.0";
 const SATA: &str = "0000:00:1f.2";
@@ -289,4 +289,26 @@ fn the_card_that_shows_the_console() {
     assert_eq!(tree.usage(VGA), [Usage::Console]);
     // Another function that has a frame buffer below it, of all things, is no graphics card.
     assert_eq!(tree.usage(SATA), []);
+}
+
+/// Whatever this machine has.
+#[test]
+fn a_real_kernel_tells_of_its_devices() {
+    let host = LinuxHost::new(Paths::default());
+    for address in host.pci_functions().unwrap() {
+        let details = host.pci_details(address).unwrap();
+        assert!(details.place.path.ends_with(&address.to_string()));
+        assert!(Path::new(&details.place.path).is_dir(), "{details:?}");
+        let usages = host.pci_usage(address).unwrap();
+        // A virtio card's network device is seen, deep as it is.
+        let contradict = usages.contains(&Usage::OtherNamespace) && usages.len() > 1;
+        assert!(!contradict, "{address}: {usages:?}");
+    }
+    for name in host.usb_names().unwrap() {
+        host.usb_node(&name).unwrap();
+    }
+    for netdev in host.netdevs().unwrap() {
+        let node = host.netdev_node(&netdev).unwrap();
+        assert!(Path::new(&node.place.path).is_dir(), "{node:?}");
+    }
 }

@@ -159,18 +159,21 @@ impl Inventory for LinuxHost {
             operation: Operation::ReadUsage,
             target: &target,
         };
-        let mut usages = self.usage_of(address)?;
-        if self
-            .sysfs
-            .driver(address)?
-            .is_some_and(|driver| is_vfio(&driver))
-        {
-            return Ok(usages);
+        self.sysfs.existing(address)?;
+        let driver = self.sysfs.driver(address)?;
+        if driver.as_deref().is_some_and(is_vfio) {
+            let holder = self.holder_of_group(address)?;
+            return Ok(holder.map(Usage::VfioOpen).into_iter().collect());
         }
         let below = self.pci_place(address)?.path;
-        // Its own are told already.
-        let own = self.sysfs.netdevs(address)?;
-        usages.extend(self.usage_below(&below, &own, reading)?);
+        let netdevs = self.netdevs_below(&below, reading)?;
+        let mut usages = self.usage_below(&below, &netdevs, reading)?;
+        if let Some(driver) = &driver
+            && netdevs.is_empty()
+            && self.makes_netdev(address, driver)?
+        {
+            usages.push(Usage::OtherNamespace);
+        }
         if self.shows_console(address, &below, reading)? {
             usages.push(Usage::Console);
         }
@@ -188,7 +191,8 @@ impl Inventory for LinuxHost {
             let number = |file| reading.number::<u32>(&directory.join(file));
             if (number("busnum")?, number("devnum")?) == (Some(bus), Some(device)) {
                 let below = self.usb_place(name)?.path;
-                return self.usage_below(&below, &[], reading);
+                let netdevs = self.netdevs_below(&below, reading)?;
+                return self.usage_below(&below, &netdevs, reading);
             }
         }
         Err(HostError::NoUsbDevice(format!("{bus}-{device}")))
@@ -200,21 +204,27 @@ impl Inventory for LinuxHost {
 }
 
 impl LinuxHost {
-    /// The use of network devices and disks below that directory; without those devices.
+    /// The network devices below that directory, however deep: a virtio card's is not its own.
+    fn netdevs_below(&self, below: &str, reading: Reading<'_>) -> Result<Vec<String>, HostError> {
+        let class = self.sysfs.class_dir("net");
+        let mut names = reading.names(&class)?;
+        names.retain(|name| {
+            let path = self.sysfs.canonical(&class.join(name));
+            path.is_some_and(|path| is_below(&path, below))
+        });
+        Ok(names)
+    }
+
+    /// The use of those network devices, and of disks below that directory.
     fn usage_below(
         &self,
         below: &str,
-        without: &[String],
+        netdevs: &[String],
         reading: Reading<'_>,
     ) -> Result<Vec<Usage>, HostError> {
         let mut usages = Vec::new();
-        let class = self.sysfs.class_dir("net");
-        for name in reading.names(&class)? {
-            let path = self.sysfs.canonical(&class.join(&name));
-            if without.contains(&name) || !path.is_some_and(|path| is_below(&path, below)) {
-                continue;
-            }
-            match self.usage_of_netdev(&name, true) {
+        for name in netdevs {
+            match self.usage_of_netdev(name, true) {
                 Ok(found) => usages.extend(found),
                 // It went meanwhile.
                 Err(HostError::NoNetdev(_)) => {}

@@ -12,7 +12,7 @@ use host::{HostError, PciDevice, Sriov, Usage};
 
 use crate::assigner::Assigner;
 use crate::device::{Generation, Holder, Item, Phase};
-use crate::error::{ClaimError, Obstacle, UndoFault};
+use crate::error::{ClaimError, Obstacle};
 use crate::list::{Entry, InHand};
 use crate::patience::now;
 use crate::preparation::VfioPreparation;
@@ -141,7 +141,7 @@ impl Assigner {
             return Err(refused(obstacle));
         }
         let Some((in_hand, mut record)) = taken else {
-            return self.give_unrecorded(&pci).map_err(refused);
+            return self.give_unrecorded(&pci, refused);
         };
         record.stage = Stage::Returning;
         self.leave_settings(&mut record);
@@ -149,25 +149,20 @@ impl Assigner {
             tracing::warn!(%address, %error, reason = %error.source, "the return is not recorded");
         }
         in_hand.note(&record);
-        let mut restored = self.restore(&record);
-        let had_vfio =
-            (record.vfio().and_then(|vfio| vfio.host_driver.as_deref())).is_some_and(is_vfio);
-        if restored.is_clean() && had_vfio {
-            // As it was found it was not the host's either.
-            restored
-                .faults
-                .extend(host.rebind(address).err().map(UndoFault::Host));
-        }
+        let restored = self.restore(&record);
         if !restored.is_clean() {
             in_hand.dirty(restored.reasons());
             let faults = restored.faults;
             return Err(DetachError::Dirty { address, faults });
         }
+        let had = record.vfio().and_then(|vfio| vfio.host_driver.as_deref());
+        let now = match had.is_some_and(is_vfio) {
+            // It was not the host's when it was taken either.
+            true => host.rebind(address),
+            false => host.pci_device(address).map(|pci| pci.driver),
+        };
         in_hand.free();
-        let now = host
-            .pci_device(address)
-            .map_err(|error| refused(error.into()))?;
-        Ok(now.driver)
+        now.map_err(|error| refused(error.into()))
     }
 
     /// Resets a PCI function that neither a guest nor the host uses. One that a vfio driver has is
@@ -322,13 +317,21 @@ impl Assigner {
         Ok(self.journal.write(record)?)
     }
 
-    /// Gives a function to the host that nobody here took from it.
-    fn give_unrecorded(&self, pci: &PciDevice) -> Result<Option<String>, Obstacle> {
+    /// Gives a function to the host that nobody here took from it. Cut short, it has no driver, and
+    /// is nobody's: there is nothing to undo.
+    fn give_unrecorded(
+        &self,
+        pci: &PciDevice,
+        refused: impl FnOnce(Obstacle) -> DetachError,
+    ) -> Result<Option<String>, DetachError> {
         let is_hosts = |driver: &str| !is_vfio(driver) && !STUBS.contains(&driver);
         if pci.driver.as_deref().is_some_and(is_hosts) {
             return Ok(pci.driver.clone());
         }
-        Ok(self.host.0.rebind(pci.address)?)
+        let in_hand = self.take_function(pci)?;
+        let now = self.host.0.rebind(pci.address);
+        in_hand.free();
+        now.map_err(|error| refused(error.into()))
     }
 
     /// The host uses it; its console counts only where that is to be minded.

@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use assign::{
     Assigner, DetachError, Difference, ErrorKind, Finding, Item, Origin, Phase, Preparation,
     VfioPreparation,
 };
+use common::hooked::Hooked;
 use common::{Machine, guest, item, ordinary, until_crash};
 use conf::{DeviceId, PciAddress};
 use host::{BlockUse, Fault, Host, Inventory, Links, Operation, SimulatedHost, Usage, VfSetting};
@@ -388,6 +391,52 @@ fn a_failure_undoes_all_and_what_cannot_be_undone_is_dirty() {
     );
     assigner.mend(&told[0]).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+/// With a record that can't be written: at first, or once the function has its new driver.
+#[test]
+fn a_full_disk_undoes_all() {
+    let machine = Machine::new("pfs=1,vfs=2");
+    let (vf, found) = (machine.vf(0), machine.host.snapshot());
+    let full = machine.journal().join(format!(".detached-{vf}.json.new"));
+    let assigner = machine.start();
+    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+    let (kind, text) = refusal(assigner.detach(vf, None));
+    assert_eq!(kind, ErrorKind::System(28), "{text}");
+    assert_eq!(machine.host.effect_count(), 0);
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
+    drop(assigner);
+
+    let hook = full.clone();
+    let hooked = Hooked {
+        on_bind: Box::new(move || std::os::unix::fs::symlink("/dev/full", &hook).unwrap()),
+        ..Hooked::plain(machine.host.clone())
+    };
+    let (assigner, _) = machine.open_with(Arc::new(hooked));
+    let (kind, text) = refusal(assigner.detach(vf, None));
+    assert_eq!(kind, ErrorKind::System(28), "{text}");
+    assert!(machine.host.effect_count() > 0);
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
+}
+
+#[test]
+fn one_that_the_kernel_does_not_take_back_is_as_it_was_found() {
+    let machine = Machine::new("pfs=1,vfs=2");
+    let assigner = machine.start();
+    let vf = machine.vf(0);
+    machine.host.bind_by_hand(vf, Some("vfio-pci"));
+    assert!(assigner.detach(vf, None).is_ok());
+    machine.host.fail(Fault::of(Operation::Unbind, EBUSY));
+    let (kind, text) = refusal(assigner.reattach(vf));
+    assert_eq!(kind, ErrorKind::System(EBUSY), "{text}");
+    assert_eq!(driver(&machine, vf).as_deref(), Some("vfio-pci"));
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
+    assert!(assigner.reattach(vf).is_ok());
+    assert_eq!(
+        driver(&machine, vf).as_deref(),
+        Some(SimulatedHost::VF_DRIVER)
+    );
 }
 
 /// Detaches and reattaches, until it is killed after that many changes of the host.

@@ -1,6 +1,7 @@
 //! Vendors' and products' names, from the files that distributions have of the PCI ID repository
 //! (<https://pci-ids.ucw.cz/>) and of the USB ID repository, which have one format.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::time::SystemTime;
 
 /// Longest file that is read; real ones have 1.5 MB.
 const MOST_BYTES: u64 = 16 << 20;
+/// Devices whose names are remembered: a host has many of few kinds.
+const MOST_KNOWN: usize = 1024;
 /// Longest name; real ones have at most about 120 characters.
 const MOST_NAME: usize = 256;
 
@@ -18,6 +21,9 @@ pub(super) struct HardwareIds {
     files: [PathBuf; 2],
     table: Mutex<Option<(Stamp, Arc<Table>)>>,
 }
+
+/// What vendor and product are called.
+type Names = (Option<String>, Option<String>);
 
 /// Which version of a file it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,7 @@ struct Table {
     text: String,
     /// Each vendor's lines in the text, in the order of their numbers.
     vendors: Vec<(u16, std::ops::Range<usize>)>,
+    known: Mutex<HashMap<(u16, u16), Names>>,
 }
 
 impl HardwareIds {
@@ -44,7 +51,7 @@ impl HardwareIds {
     }
 
     /// What the vendor and the product are called, as far as that is known.
-    pub(super) fn names(&self, vendor: u16, product: u16) -> (Option<String>, Option<String>) {
+    pub(super) fn names(&self, vendor: u16, product: u16) -> Names {
         match self.table() {
             Some(table) => table.names(vendor, product),
             None => (None, None),
@@ -99,10 +106,26 @@ impl Table {
         }
         vendors.extend(open.map(|(id, from)| (id, from..at)));
         vendors.sort_by_key(|(id, _)| *id);
-        Self { text, vendors }
+        Self {
+            text,
+            vendors,
+            known: Mutex::default(),
+        }
     }
 
-    fn names(&self, vendor: u16, product: u16) -> (Option<String>, Option<String>) {
+    fn names(&self, vendor: u16, product: u16) -> Names {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(names) = known.get(&(vendor, product)) {
+            return names.clone();
+        }
+        let names = self.find(vendor, product);
+        if known.len() < MOST_KNOWN {
+            known.insert((vendor, product), names.clone());
+        }
+        names
+    }
+
+    fn find(&self, vendor: u16, product: u16) -> Names {
         let found = self.vendors.binary_search_by_key(&vendor, |(id, _)| *id);
         let lines = found.ok().and_then(|at| self.vendors.get(at));
         let lines = lines.and_then(|(_, lines)| self.text.get(lines.clone()));
@@ -136,7 +159,7 @@ mod tests {
         Connection\n\t\t8086 a03c  Gigabit ET Dual Port\n# comment\n\t10ca  82576 Virtual Function\n\
         10de  NVIDIA Corporation\n\t10c9  Other\nC 02  Network controller\n\t00  Ethernet\n";
 
-    fn named(text: &str, vendor: u16, product: u16) -> (Option<String>, Option<String>) {
+    fn named(text: &str, vendor: u16, product: u16) -> Names {
         Table::new(text.to_owned()).names(vendor, product)
     }
 

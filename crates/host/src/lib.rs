@@ -12,6 +12,7 @@ mod affinity;
 mod allocator;
 mod device;
 mod error;
+mod inventory;
 mod links;
 mod linux;
 mod memory_lock;
@@ -32,6 +33,7 @@ pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
+pub use inventory::*;
 pub use links::*;
 pub use linux::{LinuxHost, Paths, PortPatience};
 pub use memory_lock::{MemoryLock, raise_memory_lock};
@@ -45,7 +47,7 @@ pub use usb::{NodeAccess, Usb, UsbDevice, UsbInterface};
 pub use vlan::{VlanId, VlanIdError, VlanSpec};
 
 /// What virtnic asks of a host.
-pub trait Host: Links + Usb {
+pub trait Host: Links + Usb + Inventory {
     /// Every PF of the host that is a network card, in the order of their PCI addresses.
     ///
     /// Costs a walk over sysfs: for start-up and for inventories, not for one call's path.

@@ -98,6 +98,7 @@ impl Ledger {
                 let pf = of_vf(&state, address);
                 changes.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
             }
+            E::UsbChanged(_) => {}
             E::PortDisassociated { mac, instance } => changes.profiles.push((mac, instance)),
         }
     }

@@ -127,6 +127,7 @@ impl Ledger {
         for line in &own {
             match line.item {
                 Item::Device(device) => drop(pool.release(device)),
+                Item::Detached(_) => {}
                 Item::Link(generation) => {
                     if let Some(share) = state.shares.get(&generation) {
                         pool.release_share(*share);

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use assign::{
-    Assigner, Assignment, ChangeError, ClaimError, Difference, Generation, Holder, Item, Lent,
-    LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError, VfioUser,
+    Assigner, Assignment, ChangeError, ClaimError, DetachError, Detached, Difference, Generation,
+    Holder, Item, Lent, LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError,
+    VfioUser,
 };
 use conf::{DeviceId, DirectMode, Network, PciAddress, Plug, Uuid};
 use host::SharedHost;
@@ -374,6 +375,12 @@ impl Ledger {
         self.assigner.list()
     }
 
+    /// Whether there is a line about that item.
+    #[must_use]
+    pub fn is_listed(&self, item: Item) -> bool {
+        self.assigner.find(item).is_some()
+    }
+
     /// What is lent under a claim.
     #[must_use]
     pub fn find(&self, generation: Generation) -> Option<Assignment> {
@@ -420,7 +427,41 @@ impl Ledger {
     #[must_use]
     pub fn lent_count(&self) -> usize {
         let lines = self.list().into_iter();
-        lines.filter(|line| line.phase == Phase::Lent).count()
+        let with_guests = lines.filter(|line| line.origin != Origin::Detached);
+        with_guests.filter(|line| line.phase == Phase::Lent).count()
+    }
+
+    /// Takes a PCI function from the host's driver, for nobody yet. Blocks. See [`Assigner::detach`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn detach(
+        &self,
+        address: PciAddress,
+        driver: Option<&str>,
+    ) -> Result<Detached, DetachError> {
+        self.assigner.detach(address, driver)
+    }
+
+    /// Gives it back. Blocks. See [`Assigner::reattach`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn reattach(&self, address: PciAddress) -> Result<Option<String>, DetachError> {
+        self.assigner.reattach(address)
+    }
+
+    /// Resets a PCI function that nobody uses. Blocks. See [`Assigner::reset`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn reset(&self, address: PciAddress) -> Result<(), DetachError> {
+        self.assigner.reset(address)
+    }
+
+    /// A PCI function is gone: if it was detached, nobody has it any more. Blocks.
+    pub fn detached_is_gone(&self, address: PciAddress) {
+        self.assigner.detached_is_gone(address);
     }
 
     /// Whether a claim's device is with its guest, or on its way there or back.

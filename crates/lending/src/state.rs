@@ -121,6 +121,8 @@ impl State {
                     self.shares.insert(generation, share);
                 }
             }
+            // Whoever may have a device may have a detached one.
+            (Item::Detached(_), _) => {}
         }
     }
 
@@ -136,6 +138,7 @@ impl State {
                     self.enter(line);
                 }
             }
+            Item::Detached(_) => {}
             // One that could not be removed is still on its parent.
             Item::Link(_) if line.is_some() => {}
             Item::Link(_) => {

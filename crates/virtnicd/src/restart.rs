@@ -228,6 +228,7 @@ impl Daemon {
                 return;
             }
         };
+        let events = self.follow_devices(events);
         // Not the daemon itself: this goes on until the host says no more.
         let (daemon, lender) = (Arc::downgrade(self), Arc::clone(&self.lender));
         let follow = move || {

@@ -69,7 +69,9 @@ impl Assigner {
         let list = self.lock();
         list.entries.iter().any(|(other, entry)| {
             let vfio = entry.record.as_ref().and_then(Record::vfio);
+            // What was only taken from the host nobody has open.
             *other != item
+                && other.detached().is_none()
                 && entry.phase == Phase::Lent
                 && vfio.is_some_and(|vfio| vfio.group == group)
         })

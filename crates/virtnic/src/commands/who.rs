@@ -43,7 +43,7 @@ Fields of each object of --json, null where there is no value:
   parent       what that one sits on: the NIC below a macvtap, the bridge of a tap; where a USB
                device is plugged in: usb:1:5@1.4 is number 5 of bus 1, in port 1.4
   mode         a macvtap's mode: vepa, bridge, private or passthrough
-  state        one of claimed, preparing, lent, returning; dirty: it could not be given back
+  state        claimed, preparing, lent, returning, detached; dirty: it could not be given back
   vanished     whether it was lent, and is not there any more
   since        when it was lent, in seconds since 1970
   port         the uuid of its port

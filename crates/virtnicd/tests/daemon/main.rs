@@ -29,6 +29,7 @@ mod leftovers;
 mod metadata;
 mod modes;
 mod networks;
+mod node_devices;
 mod own_calls;
 mod owners;
 mod parameters;

@@ -130,9 +130,10 @@ impl Ledger {
         for name in names {
             self.follow_name(name, tell);
         }
-        let lost = (changes.everything)
-            .then(|| self.lost_usb())
-            .unwrap_or_default();
+        let lost = match changes.everything {
+            true => self.lost_usb(),
+            false => Vec::new(),
+        };
         for address in changes.usb.into_iter().chain(lost) {
             self.usb_gone(address, tell);
         }

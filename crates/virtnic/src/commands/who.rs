@@ -40,8 +40,7 @@ Fields of each object of --json, null where there is no value:
   pci_address  as \"0000:03:10.2\"
   driver       the driver that the device is bound to now
   host_netdev  the interface on the host that stands for it, such as a macvtap
-  parent       what that one sits on: the NIC below a macvtap, the bridge of a tap; where a USB
-               device is plugged in: usb:1:5@1.4 is number 5 of bus 1, in port 1.4
+  parent       what it sits on: a macvtap's NIC, a tap's bridge, a USB device's bus and port
   mode         a macvtap's mode: vepa, bridge, private or passthrough
   state        claimed, preparing, lent, returning, detached; dirty: it could not be given back
   vanished     whether it was lent, and is not there any more

@@ -17,6 +17,7 @@ mod ledger;
 mod members;
 mod plan;
 mod refusal;
+mod reseat;
 mod state;
 mod survey;
 mod vfs;
@@ -25,7 +26,7 @@ mod wish;
 #[cfg(test)]
 mod tests;
 
-pub use assign::ClaimError;
+pub use assign::{ClaimError, TapSeat};
 pub use attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
 pub use bridge::{BridgeError, check_bridge};
 pub use changes::Vanished;
@@ -40,6 +41,7 @@ pub use plan::{
     PlannedPort, plan, plan_device,
 };
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
+pub use reseat::{merge_again, plan_move, seat_of};
 pub use state::{Share, whole_or_part};
 pub use vfs::MakeVfsError;
 pub use wish::{Lack, PortSource, WishError, check_host_port};

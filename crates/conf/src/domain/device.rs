@@ -80,6 +80,12 @@ impl Device {
         self.one.interfaces.first()
     }
 
+    /// An interface's MAC, as the document says it; `None`: it says none.
+    #[must_use]
+    pub fn mac(&self) -> Option<MacAddress> {
+        self.mac
+    }
+
     /// The host device that it is.
     #[must_use]
     pub fn host_device(&self) -> Option<&HostDevice> {
@@ -262,7 +268,12 @@ impl Domain {
         if meant.guest_address().is_some_and(|address| !is_at(address)) {
             return false;
         }
-        let has_alias = meant.alias.is_none() || meant.alias == info.alias;
+        // A definition keeps users' own aliases alone: one that was made up for the running guest says
+        // nothing there.
+        let is_made_up = |alias: &String| info.alias.is_none() && !alias.starts_with("ua-");
+        let has_alias = meant.alias.is_none()
+            || meant.alias == info.alias
+            || meant.alias.as_ref().is_some_and(is_made_up);
         match one {
             DeviceRef::Interface(place) => match (devices.interfaces.get(place), &meant.one) {
                 (Some(own), _) if meant.interface().is_some() => {

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use lending::{Attachment, AttachmentState};
+use lending::{Attachment, AttachmentState, PortId};
 use qemu::GuestState;
 
 use super::handle::{GuestHandle, Run};
-use super::links;
+use super::{QEMU, change, links, record, seat};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault;
 
@@ -17,6 +18,8 @@ pub(super) struct Stock {
     pub(super) attachments: Vec<Attachment>,
     /// The aliases of what QEMU has no more.
     pub(super) lost: Vec<String>,
+    /// A change that was cut short, and can't be brought to its end.
+    pub(super) changing: Option<Vec<PortId>>,
 }
 
 /// Brings the host's links to what the guest does and its document says, and asks QEMU what it has.
@@ -41,6 +44,10 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             );
         }
     }
+    let changing = match &run.changing {
+        Some(ports) => end_change(daemon, handle, run, ports).await,
+        None => None,
+    };
     let held = match run.machine.device_aliases().await {
         Ok(held) => held,
         Err(error) => {
@@ -53,6 +60,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             return Stock {
                 attachments,
                 lost: Vec::new(),
+                changing,
             };
         }
     };
@@ -78,5 +86,35 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             );
         }
     }
-    Stock { attachments, lost }
+    Stock {
+        attachments,
+        lost,
+        changing,
+    }
+}
+
+/// Makes what runs like its document, as a daemon meant to that ended meanwhile; what is left to do,
+/// if it can't be done.
+async fn end_change(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    ports: &[PortId],
+) -> Option<Vec<PortId>> {
+    if let Err(error) = change::put_right(daemon, handle, run).await {
+        tracing::warn!(guest = handle.name, %error, "a change that was cut short is not made");
+        return Some(ports.to_vec());
+    }
+    let (on_networks, ports) = (Arc::clone(daemon), ports.to_vec());
+    let ended = blocking(QEMU, move || seat::end_ports(&on_networks, &ports)).await;
+    if let Err(error) = ended {
+        tracing::warn!(guest = handle.name, %error, "its old ports stay");
+    }
+    let settled = Run {
+        changing: None,
+        ..run.clone()
+    };
+    record::write_or_warn(daemon, handle, &settled).await;
+    tracing::info!(guest = handle.name, "a change that was cut short is made");
+    None
 }

@@ -39,4 +39,5 @@ mod restart;
 mod secrets;
 mod statistics;
 mod strictness;
+mod update_device;
 mod updates;

@@ -187,11 +187,14 @@ pub(super) async fn put_right(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &
     seat::put_right(daemon, run).await?;
     for interface in &run.domain.devices.interfaces {
         match Carrier::of(interface, run, &daemon.lender) {
-            Carrier::Vf { .. } => set_link(daemon, run, interface).await?,
+            // Not every driver has such a thing; those that have were asked for it.
+            Carrier::Vf { .. } if interface.link_up.is_some() => {
+                set_link(daemon, run, interface).await?;
+            }
             Carrier::Link { .. } => {
                 shape_interface(daemon, handle, run, interface, interface).await?;
             }
-            Carrier::Nothing => {}
+            Carrier::Vf { .. } | Carrier::Nothing => {}
         }
     }
     rx_filter::put_right(daemon, handle, run).await

@@ -409,6 +409,50 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_can_not_be_set_is_as_it_was() {
+    let site = site();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    running(&client, &sharing("n1", &["sim0"])).await;
+    let plain = interface("network", "network='n1'", "");
+    let trusted = plain.replace("type='network'", "type='network' trustGuestRxFilters='yes'");
+    let dom = guest(&client, &plain).await;
+    let host = &site.simulation.host;
+    for given in [&trusted, &plain] {
+        let before = (client.picture(&site.root).await, host.snapshot());
+        let mut failed = 0;
+        for nth in 1.. {
+            host.fail(Fault::of(host::Operation::SetRxFilter, EIO).nth(nth));
+            let changed = client.rpc.call(&change(&dom, given, LIVE)).await;
+            host.heal();
+            if changed.is_ok() {
+                break;
+            }
+            failed += 1;
+            let now = (client.picture(&site.root).await, host.snapshot());
+            assert_eq!(now, before, "{nth}: {changed:?}");
+        }
+        assert!(failed > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_filters_nobody_tells_is_not_trusted() {
+    let site = site();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    running(&client, &sharing("n1", &["sim0"])).await;
+    let plain = interface("network", "network='n1'", "").replace("'virtio'", "'e1000e'");
+    let trusted = plain.replace("type='network'", "type='network' trustGuestRxFilters='yes'");
+    let dom = guest(&client, &plain).await;
+    let change = change(&dom, &trusted, LIVE);
+    let parts = &[MAC, "virtio", "trustGuestRxFilters"];
+    client
+        .refuses(&site.root, change, Code::OperationUnsupported, parts)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_kept_is_not_changed() {
     let site = site();
     let _daemon = site.start().await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use assign::Kind;
-use conf::{Interface, MacAddress, Plug};
+use conf::{Interface, MacAddress, NetdevName, Plug};
 use host::{Host, HostError, RxFilter};
 use qemu::Guest;
 use rpc::{Code, DomainNicMacChange, Error};
@@ -12,7 +12,6 @@ use rpc::{Code, DomainNicMacChange, Error};
 use super::QEMU;
 use super::attachment::line_of;
 use super::handle::{GuestHandle, Run};
-use super::interface::Carrier;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault;
@@ -20,6 +19,7 @@ use crate::fault;
 /// A macvtap whose guest is trusted.
 struct Followed {
     alias: String,
+    name: NetdevName,
     ifindex: u32,
     mac: MacAddress,
 }
@@ -55,17 +55,18 @@ pub(super) async fn set_trust(
     let Some(macvtap) = macvtap_of(daemon, run, interface) else {
         return Ok(());
     };
-    let (host, ifindex) = (Arc::clone(&daemon.host), macvtap.ifindex);
-    let read = move || Ok((mac_of(&*host, ifindex)?, host.rx_filter(ifindex)?));
+    let host = Arc::clone(&daemon.host);
+    let (name, ifindex) = (macvtap.name, macvtap.ifindex);
+    let read = move || Ok((mac_of(&*host, name, ifindex)?, host.rx_filter(ifindex)?));
     let (mac, filter) = blocking(QEMU, read).await?.map_err(fault::host(QEMU))?;
     let set = match is_followed(interface) {
         true => follow_one(daemon, handle, &run.machine, &macvtap).await,
-        false => let_in(daemon, ifindex, Some(interface.mac), all_multicast()).await,
+        false => let_in(daemon, &macvtap, Some(interface.mac), all_multicast()).await,
     };
     let Err(error) = set else {
         return Ok(());
     };
-    if let Err(error) = let_in(daemon, ifindex, mac, filter).await {
+    if let Err(error) = let_in(daemon, &macvtap, mac, filter).await {
         tracing::error!(
             guest = handle.name,
             alias = macvtap.alias,
@@ -96,15 +97,16 @@ pub(super) async fn put_right(
 
 async fn let_in(
     daemon: &Arc<Daemon>,
-    ifindex: u32,
+    macvtap: &Followed,
     mac: Option<MacAddress>,
     filter: RxFilter,
 ) -> Result<(), String> {
     let host = Arc::clone(&daemon.host);
+    let (name, ifindex) = (macvtap.name, macvtap.ifindex);
     let set = tokio::task::spawn_blocking(move || {
         // Drivers of devices in passthrough mode may refuse one that they have.
         if let Some(mac) = mac
-            && mac_of(&*host, ifindex)? != Some(mac)
+            && mac_of(&*host, name, ifindex)? != Some(mac)
         {
             host.set_mac(ifindex, mac)?;
         }
@@ -115,10 +117,17 @@ async fn let_in(
         .map_err(|error| fault::chain(&error))
 }
 
-fn mac_of(host: &dyn Host, ifindex: u32) -> Result<Option<MacAddress>, HostError> {
-    let all = host.netdevs()?;
-    let its = all.into_iter().find(|netdev| netdev.index == ifindex);
-    Ok(its.map(|netdev| netdev.mac))
+/// `None`: it has another name by now, and nobody knows its MAC.
+fn mac_of(
+    host: &dyn Host,
+    name: NetdevName,
+    ifindex: u32,
+) -> Result<Option<MacAddress>, HostError> {
+    match host.netdev(name.as_str()) {
+        Ok(netdev) => Ok((netdev.index == ifindex).then_some(netdev.mac)),
+        Err(HostError::NoNetdev(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn all_multicast() -> RxFilter {
@@ -130,18 +139,16 @@ fn all_multicast() -> RxFilter {
 
 /// The macvtap that carries an interface, if one does.
 fn macvtap_of(daemon: &Daemon, run: &Run, interface: &Interface) -> Option<Followed> {
-    match Carrier::of(interface, run, &daemon.lender) {
-        Carrier::Link {
-            kind: Kind::Macvtap,
-            ifindex,
-            ..
-        } => Some(Followed {
-            alias: interface.info.alias.clone()?,
-            ifindex,
-            mac: interface.mac,
-        }),
-        _ => None,
-    }
+    let line = line_of(&run.attachments, interface, |claim| {
+        daemon.lender.find(claim)
+    });
+    let line = line.filter(|line| line.kind == Some(Kind::Macvtap))?;
+    Some(Followed {
+        alias: interface.info.alias.clone()?,
+        name: line.netdev?,
+        ifindex: line.ifindex?,
+        mac: interface.mac,
+    })
 }
 
 fn followed(daemon: &Daemon, run: &Run, is_wanted: impl Fn(&str) -> bool) -> Vec<Followed> {
@@ -157,6 +164,7 @@ fn followed(daemon: &Daemon, run: &Run, is_wanted: impl Fn(&str) -> bool) -> Vec
             })??;
             Some(Followed {
                 alias,
+                name: line.netdev?,
                 ifindex: line.ifindex?,
                 mac: interface.mac,
             })
@@ -175,7 +183,7 @@ async fn follow_one(
     let asked = asked.map_err(|error| fault::chain(&error))?;
     let filter = asked.filter;
     let mac = asked.mac;
-    let_in(daemon, macvtap.ifindex, mac, filter).await?;
+    let_in(daemon, macvtap, mac, filter).await?;
     if let Some(mac) = mac.filter(|mac| *mac != macvtap.mac) {
         daemon.events.tell(DomainNicMacChange {
             dom: handle.dom(),

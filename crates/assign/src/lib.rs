@@ -47,6 +47,7 @@ mod profile;
 mod reconcile;
 mod record;
 mod recover;
+mod reseat;
 mod restore;
 mod settings;
 mod step;
@@ -71,6 +72,7 @@ pub use preparation::{
 pub use prepare::{Lent, LentKind};
 pub use reconcile::{Difference, MendError};
 pub use recover::{Finding, Recovery};
+pub use reseat::{SeatOwner, TapSeat};
 pub use restore::Returned;
 pub use step::{Step, VfioUser, VlanSource};
 pub use vfio::check_unmanaged;

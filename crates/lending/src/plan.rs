@@ -20,6 +20,7 @@ use crate::state::Share;
 mod document;
 mod walk;
 
+pub(crate) use document::wanted_port;
 use walk::{Taken, Walk};
 
 /// What running networks say.
@@ -437,7 +438,7 @@ impl PlannedDevice {
 }
 
 /// What an interface is, whose port is plugged in there.
-fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
+pub(crate) fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
     ActualDevice {
         port: port.uuid,
         plug,

@@ -139,7 +139,7 @@ fn with_aliases(domain: &Domain, networks: &impl Networks) -> Domain {
 }
 
 /// The port that an interface asks its network for.
-pub(super) fn wanted_port(domain: &Domain, interface: &Interface) -> NetworkPort {
+pub(crate) fn wanted_port(domain: &Domain, interface: &Interface) -> NetworkPort {
     let group = match &interface.source {
         InterfaceSource::Network { port_group, .. } => port_group.clone(),
         _ => None,

@@ -307,6 +307,7 @@ impl Start<'_> {
             negotiated: BTreeSet::new(),
             resumed: false,
             autodestroy: self.autodestroy,
+            changing: None,
         };
         // A guest that the next daemon would not find must not run.
         record::write(self.daemon, self.handle, &run).await?;

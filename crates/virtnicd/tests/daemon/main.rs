@@ -41,5 +41,6 @@ mod restart;
 mod secrets;
 mod statistics;
 mod strictness;
+mod update_device;
 mod updates;
 mod usb;

@@ -32,6 +32,7 @@ mod networks;
 mod node_devices;
 mod own_calls;
 mod owners;
+mod pairs;
 mod parameters;
 mod placement;
 mod ports;

@@ -40,7 +40,7 @@ pub use ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
     DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, OwedDevice, PlanContext,
-    PlannedDevice, PlannedPort, plan, plan_devices, plan_reserved,
+    PlannedDevice, PlannedPort, Wanted, plan, plan_devices, plan_reserved,
 };
 pub use pool::Source;
 pub use promises::Promise;

@@ -66,9 +66,10 @@ async fn rows(client: &Client) -> Vec<(LentKind, String)> {
 async fn plugged(client: &Client, guest: &SimulatedGuest, alias: &str) {
     until("the VF is plugged in", async || {
         has(guest, alias)
-            && rows(client).await.iter().any(|(kind, state)| {
-                *kind == LentKind::Hostdev && state == "lent"
-            })
+            && rows(client)
+                .await
+                .iter()
+                .any(|(kind, state)| *kind == LentKind::Hostdev && state == "lent")
     })
     .await;
 }
@@ -107,16 +108,35 @@ async fn a_vf_is_reserved_at_start_and_plugged_in_when_the_guest_is_ready() {
         // Reserved, and not bound, so that no guest could reach it.
         assert!(has(&guest, STANDBY) && !has(&guest, VF), "{how}");
         assert_eq!(rows(&client).await.len(), 2, "{how}");
-        let reserved = client.who().await.into_iter().find(|row| row.kind == LentKind::Hostdev);
-        assert_ne!(reserved.unwrap().driver.as_deref(), Some("vfio-pci"), "{how}");
+        let reserved = client
+            .who()
+            .await
+            .into_iter()
+            .find(|row| row.kind == LentKind::Hostdev);
+        assert_ne!(
+            reserved.unwrap().driver.as_deref(),
+            Some("vfio-pci"),
+            "{how}"
+        );
 
         guest.negotiate_failover(STANDBY);
         plugged(&client, &guest, VF).await;
         let live = client.guest_dump(&dom, 0).await;
         assert_eq!(live.matches(MAC).count(), 2, "{live}");
-        assert_eq!(live.matches("<interface type='direct'").count(), 1, "{live}");
-        assert_eq!(live.matches("<interface type='hostdev'").count(), 1, "{live}");
-        assert!(live.contains("<address type='pci' domain='0x0000' bus='0x0"), "{live}");
+        assert_eq!(
+            live.matches("<interface type='direct'").count(),
+            1,
+            "{live}"
+        );
+        assert_eq!(
+            live.matches("<interface type='hostdev'").count(),
+            1,
+            "{live}"
+        );
+        assert!(
+            live.contains("<address type='pci' domain='0x0000' bus='0x0"),
+            "{live}"
+        );
         assert!(live.contains("dev='sim0' mode='bridge'"), "{live}");
 
         client.ok(DomainDestroy { dom }).await;
@@ -211,9 +231,20 @@ async fn who_waits_gets_the_next_vf_the_oldest_first() {
         flags: Default::default(),
     };
     client.refused(start).await;
-    client.ok(DomainDestroy { dom: oldest.clone() }).await;
-    until("the next has it", async || has(&waiting[1].1, &waiting[1].2)).await;
-    client.ok(DomainDestroy { dom: waiting[1].0.clone() }).await;
+    client
+        .ok(DomainDestroy {
+            dom: oldest.clone(),
+        })
+        .await;
+    until("the next has it", async || {
+        has(&waiting[1].1, &waiting[1].2)
+    })
+    .await;
+    client
+        .ok(DomainDestroy {
+            dom: waiting[1].0.clone(),
+        })
+        .await;
     client.start(&dom).await;
     assert_eq!(client.ports(&plain).await.len(), 1);
 }
@@ -250,7 +281,8 @@ async fn a_lost_vf_is_replaced_by_another_of_the_same_pf() {
     // The kernel takes it away: QEMU unplugs it unasked.
     guest.ask_back(VF);
     until("it has another", async || {
-        has(&guest, VF) && vf_of(client.who().await).is_some_and(|row| row.since > 0 && row.state == "lent")
+        has(&guest, VF)
+            && vf_of(client.who().await).is_some_and(|row| row.since > 0 && row.state == "lent")
     })
     .await;
     assert_eq!(vf_of(client.who().await).unwrap().pf, lost.pf);
@@ -262,7 +294,8 @@ async fn a_pair_is_plugged_in_and_out_as_one() {
     let site = Site::new();
     let _daemon = site.start().await;
     let client = site.root.client().await;
-    let port = |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
+    let port =
+        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
     let ports: String = (1..7).map(port).collect();
     let root = "<controller type='pci' index='0' model='pcie-root'/>";
     let dom = started(&client, "g1", &format!("{root}{ports}")).await;
@@ -295,7 +328,10 @@ async fn a_pair_is_plugged_in_and_out_as_one() {
         flags: (LIVE | CONFIG).into(),
     };
     client.ok(detach).await;
-    until("all is as before", async || client.picture(&site.root).await == before).await;
+    until("all is as before", async || {
+        client.picture(&site.root).await == before
+    })
+    .await;
 
     // A guest that does not let its VF go keeps both halves.
     client.ok(attach).await;
@@ -352,7 +388,10 @@ async fn the_next_daemon_knows_what_is_reserved_owed_and_parted() {
         guests[number - 1].negotiate_failover(&alias(number));
     }
     client.ok(demote("g1")).await;
-    until("the older has it", async || has(&guests[2], &format!("{}-vf", alias(3)))).await;
+    until("the older has it", async || {
+        has(&guests[2], &format!("{}-vf", alias(3)))
+    })
+    .await;
     assert!(!has(&guests[3], &format!("{}-vf", alias(4))));
 }
 
@@ -370,7 +409,12 @@ async fn a_reboot_does_not_bring_a_vf_back_that_was_taken() {
     guest.reboot();
     guest.negotiate_failover(STANDBY);
     // Another gets it.
-    let other = started(&client, "g2", &over_pf("guest='bond'").replace(":99", ":98")).await;
+    let other = started(
+        &client,
+        "g2",
+        &over_pf("guest='bond'").replace(":99", ":98"),
+    )
+    .await;
     assert!(has(&simulated(&site, &other), "ua-hybrid-525400000098-vf"));
     client.ok(DomainDestroy { dom: other }).await;
     client.ok(promote("g1")).await;

@@ -48,6 +48,9 @@ pub struct Simulation {
     pub host: SimulatedHost,
     /// Its processes.
     pub guests: SimulatedGuests,
+    /// How long a guest may take from its start until its driver has joined its pairs, before the
+    /// daemon says that it has not; a minute.
+    pub time_to_join: Duration,
 }
 
 impl Simulation {
@@ -57,6 +60,7 @@ impl Simulation {
         Self {
             host: SimulatedHost::new(shape),
             guests: SimulatedGuests::new(),
+            time_to_join: guest::TIME_TO_JOIN,
         }
     }
 }

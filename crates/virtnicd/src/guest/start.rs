@@ -305,6 +305,7 @@ impl Start<'_> {
             machine: guest.clone(),
             attachments,
             negotiated: BTreeSet::new(),
+            is_unjoined: false,
             resumed: false,
             autodestroy: self.autodestroy,
             changing: None,

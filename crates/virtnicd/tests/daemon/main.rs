@@ -16,6 +16,7 @@ mod bad_documents;
 mod bad_frames;
 mod by_hand;
 mod crowd;
+mod drain;
 mod events;
 mod found;
 mod guest_links;

@@ -211,8 +211,9 @@ impl Plug<'_> {
         };
         self.go_on()?;
         let alias = self.give(state, place, given).await?;
-        for attachment in &state.taken {
+        for attachment in &mut state.taken {
             self.daemon.lender.end_promise(attachment.id);
+            attachment.owed_since = None;
         }
         Ok(vec![alias])
     }
@@ -288,6 +289,7 @@ impl Plug<'_> {
             let known = known.position(|one| one.id == attachment.id);
             if let Some(known) = known.map(|known| state.taken.remove(known)) {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
+                attachment.owed_since = known.owed_since;
             }
             if is_taken {
                 state.taken.push(attachment);
@@ -299,15 +301,18 @@ impl Plug<'_> {
 
     /// A VF that the guest gets later: reserved for it, or promised.
     fn owe(&self, state: &mut State, plan: &DevicePlan) {
+        let mut since = 0;
         let its = state.taken.iter_mut();
         for attachment in its.filter(|one| one.id == plan.attachment.id) {
             pairs::reserve(attachment, plan);
+            since = attachment.owed_since.unwrap_or(0);
         }
         if let Outcome::Owed(owed) = &plan.outcome {
             self.daemon.lender.promise(Promise {
                 attachment: plan.attachment.id,
                 guest: self.handle.uuid,
                 pf: owed.pf.address,
+                since,
             });
         }
         lock(self.progress).clone_from(&state.taken);
@@ -599,6 +604,7 @@ impl Plug<'_> {
                 // It waits on in its place.
                 run.attachments.push(Attachment {
                     id: attachment.id,
+                    owed_since: attachment.owed_since,
                     ..pairs::without_vf(&attachment, self.before(&attachment))
                 });
             } else {

@@ -124,6 +124,7 @@ fn of_format_one(
         port,
         claim,
         reserved: None,
+        owed_since: None,
         state: AttachmentState::Plugged,
     };
     let ports = ports.into_iter().map(|(network, port)| {

@@ -177,12 +177,16 @@ impl Start<'_> {
         .await?;
         let plan = plan?;
         *lock(self.progress) = super::plan::attachments(&plan, &domain);
+        let attachments = lock(self.progress).clone();
         for device in &plan.devices {
-            if let Outcome::Owed(owed) = &device.outcome {
+            let mut its = attachments.iter();
+            let its = its.find(|one| one.id == device.attachment.id);
+            if let (Outcome::Owed(owed), Some(its)) = (&device.outcome, its) {
                 self.daemon.lender.promise(Promise {
-                    attachment: device.attachment.id,
+                    attachment: its.id,
                     guest: self.handle.uuid,
                     pf: owed.pf.address,
+                    since: its.owed_since.unwrap_or(0),
                 });
             }
         }

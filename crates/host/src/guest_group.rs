@@ -122,7 +122,13 @@ mod tests {
         let map = |text: &str| fs::write(own.join("gid_map"), text).unwrap();
         map("         0          0 4294967295\n");
         assert!(can());
-        for lacking in ["0 100000 65536\n", "0 0 2080374783\n", "2013265921 0 67108864\n", "x\n", ""] {
+        for lacking in [
+            "0 100000 65536\n",
+            "0 0 2080374783\n",
+            "2013265921 0 67108864\n",
+            "x\n",
+            "",
+        ] {
             map(lacking);
             assert!(!can(), "{lacking}");
         }

@@ -136,7 +136,9 @@ mod tests {
             is_promised,
         };
         let chosen = pool.choose(&request);
-        chosen.map(|choice| choice.device).map_err(|refusal| format!("{refusal}\n{}", refusal.advice()))
+        chosen
+            .map(|choice| choice.device)
+            .map_err(|refusal| format!("{refusal}\n{}", refusal.advice()))
     }
 
     fn lend(pool: &mut Pool, device: PciAddress) {

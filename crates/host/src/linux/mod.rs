@@ -29,8 +29,8 @@ pub use paths::Paths;
 pub use port_profile::PortPatience;
 
 use crate::{
-    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice, PhysicalFunction,
-    Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
+    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice,
+    PhysicalFunction, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
 };
 use alias::Variants;
 use netlink::Connections;

@@ -8,8 +8,9 @@ use super::state::{
 };
 use super::{Effect, NIC_DRIVER, PF_DRIVER, SimulatedHost, VF_DRIVER};
 use crate::{
-    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice, PhysicalFunction,
-    Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction, VlanProtocol,
+    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice,
+    PhysicalFunction, Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
+    VlanProtocol,
 };
 
 const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
@@ -245,7 +246,11 @@ impl Host for SimulatedHost {
             let Some(now) = state.vfio_access(group) else {
                 return Err(state.kernel(Operation::GrantVfio, None, ENOENT).into());
             };
-            let mode = if partial { now.mode & access.mode } else { access.mode };
+            let mode = if partial {
+                now.mode & access.mode
+            } else {
+                access.mode
+            };
             let access = NodeAccess { mode, ..access };
             state.vfio_nodes.insert(group, access);
             state.effect(Effect::VfioAccess(group, access))

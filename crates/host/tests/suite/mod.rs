@@ -2,8 +2,8 @@
 
 use conf::{MacAddress, PciAddress, VfLink};
 use host::{
-    GuestGroup, Host, HostError, HostEvent, LinkState, NodeAccess, PhysicalFunction, Sriov, VfSetting, VfState,
-    VirtualFunction, VlanProtocol,
+    GuestGroup, Host, HostError, HostEvent, LinkState, NodeAccess, PhysicalFunction, Sriov,
+    VfSetting, VfState, VirtualFunction, VlanProtocol,
 };
 
 const ENOENT: i32 = 2;

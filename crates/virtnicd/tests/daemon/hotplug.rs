@@ -120,7 +120,10 @@ async fn a_macvtap_is_plugged_in_and_comes_back() {
     client.ok(by_alias(&dom, "net0")).await;
     until("it is back", async || client.who().await.is_empty()).await;
     assert!(guest.netdevs().is_empty());
-    until("all is as before", async || client.picture(&site.root).await == before).await;
+    until("all is as before", async || {
+        client.picture(&site.root).await == before
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::change::Edit;
 use super::console::Consoles;
+use super::groups::OwnGroup;
 use super::hotplug::Meant;
 use super::life::Life;
 use super::{DOMAIN, QEMU, control};
@@ -63,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) resumed: bool,
     /// The connection with whose end it ends.
     pub(crate) autodestroy: Option<u64>,
+    /// The group that its process has; this keeps it from others.
+    pub(super) own_group: Option<Arc<OwnGroup>>,
 }
 
 /// Why a guest is off; the numbers are libvirt's.

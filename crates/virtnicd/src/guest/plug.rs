@@ -243,7 +243,8 @@ impl Plug<'_> {
         let claim = planned.claim.ok_or_else(gone)?;
         let (daemon, preparation) = (Arc::clone(self.daemon), planned.preparation.clone());
         let function = planned.function();
-        let prepare = move || daemon.lender.prepare(claim, &preparation);
+        let own_group = self.run.machine.record().own_group;
+        let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
         let lent = blocking(QEMU, prepare).await?;
         Ok(lent.map(|lent| match (lent.kind, function) {
             (

@@ -303,6 +303,11 @@ impl Assigner {
         Some(in_hand)
     }
 
+    /// For an item that is put into somebody's hands while the list is locked.
+    pub(crate) fn whole_list(&self) -> &Mutex<List> {
+        &self.list
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, List> {
         list::lock(&self.list)
     }

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use conf::{DeviceId, DirectMode, MacAddress, NetdevName, NetdevNameError, Uuid};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName, NetdevNameError, PciAddress, Uuid};
 use host::VirtualFunction;
 use serde::{Deserialize, Serialize};
 
 /// What a line of the list is about.
 ///
-/// Written as the device, or `link-3.17`: what was made under claim 3.17.
+/// Written as the device; `link-3.17`: what was made under claim 3.17; or `detached-0000:01:10.0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Item {
@@ -17,6 +17,9 @@ pub enum Item {
     Device(DeviceId),
     /// A macvtap on a shared device, or a tap: made for one guest.
     Link(Generation),
+    /// A PCI function that was taken from the host's driver, for nobody yet. A guest may have it all
+    /// the same: that is another line, under the device.
+    Detached(PciAddress),
 }
 
 /// How a guest gets it.
@@ -42,16 +45,29 @@ impl Item {
     pub fn device(self) -> Option<DeviceId> {
         match self {
             Self::Device(device) => Some(device),
-            Self::Link(_) => None,
+            Self::Link(_) | Self::Detached(_) => None,
+        }
+    }
+
+    /// The PCI function, if it is one that was taken from the host for nobody yet.
+    #[must_use]
+    pub fn detached(self) -> Option<PciAddress> {
+        match self {
+            Self::Detached(address) => Some(address),
+            Self::Device(_) | Self::Link(_) => None,
         }
     }
 }
+
+/// What names of detached functions begin with. With an address it is longer than any network device's.
+const DETACHED: &str = "detached-";
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device(device) => device.fmt(f),
             Self::Link(generation) => write!(f, "link-{generation}"),
+            Self::Detached(address) => write!(f, "{DETACHED}{address}"),
         }
     }
 }
@@ -63,6 +79,7 @@ impl Item {
         match self {
             Self::Device(device) => device.to_string(),
             Self::Link(_) => "a tap device".to_owned(),
+            Self::Detached(address) => address.to_string(),
         }
     }
 }
@@ -72,8 +89,12 @@ impl FromStr for Item {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let generation = (text.strip_prefix("link-")).and_then(|text| text.parse().ok());
-        match generation {
-            Some(generation) => Ok(Self::Link(generation)),
+        if let Some(generation) = generation {
+            return Ok(Self::Link(generation));
+        }
+        let detached = (text.strip_prefix(DETACHED)).and_then(|text| text.parse().ok());
+        match detached {
+            Some(address) => Ok(Self::Detached(address)),
             None => text.parse().map(Self::Device),
         }
     }
@@ -145,6 +166,8 @@ pub enum Origin {
     Interface,
     /// A plain host device.
     HostDevice,
+    /// An administrator who took it from the host for nobody yet.
+    Detached,
 }
 
 /// Whose the device is while it is lent. (`pool` has one of its own, with what a refusal tells.)
@@ -166,6 +189,22 @@ pub struct Holder {
     /// whoever has none.
     #[serde(default)]
     pub attachment: Option<Uuid>,
+}
+
+impl Holder {
+    /// Nobody: of what was only taken from the host.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            guest: Uuid::nil(),
+            name: String::new(),
+            network: None,
+            port: None,
+            mac: None,
+            alias: None,
+            attachment: None,
+        }
+    }
 }
 
 /// How far a device is on its way.
@@ -251,6 +290,7 @@ mod tests {
             ("bond0", true),
             ("link-3.17", false),
             ("link-3.x", true),
+            ("detached-0000:03:10.1", false),
         ] {
             let item: Item = text.parse().unwrap();
             assert_eq!(

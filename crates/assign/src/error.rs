@@ -62,6 +62,14 @@ pub enum ClaimError {
         /// What stands in the way, in words.
         reason: String,
     },
+    /// It is just being taken from the host, or given back to it.
+    #[error("device {device} is just being {doing}")]
+    InHand {
+        /// The device.
+        device: DeviceId,
+        /// What is done to it.
+        doing: &'static str,
+    },
 }
 
 fn quoted(names: &[String]) -> String {
@@ -118,6 +126,9 @@ pub enum Obstacle {
         /// What stands in the way.
         members: Vec<Blocker>,
     },
+    /// It leads to other devices.
+    #[error("it is a bridge, and guests are given what is behind it")]
+    Bridge,
     /// It is a PF, and its VFs would be gone without its driver.
     #[error("it has {vfs} VFs, which would be gone")]
     HasVfs {
@@ -361,7 +372,7 @@ pub enum ReturnError {
         process: VfioHolder,
     },
     /// Nothing was changed; it is as lent as before.
-    #[error("cannot take {words} back from guest '{guest}'", words = .item.words())]
+    #[error("cannot take {words} back from {whose}", words = .item.words(), whose = whose(.guest))]
     Untouched {
         /// The device, or the tap of one.
         item: Item,
@@ -372,7 +383,7 @@ pub enum ReturnError {
         fault: UndoFault,
     },
     /// Not everything is as it was found: the device is dirty, and its record stays.
-    #[error("{words}, back from guest '{guest}', is not as it was found: {}", texts(.faults), words = .item.words())]
+    #[error("{words}, back from {whose}, is not as it was found: {}", texts(.faults), words = .item.words(), whose = whose(.guest))]
     Dirty {
         /// The device, or the tap of one.
         item: Item,
@@ -381,6 +392,14 @@ pub enum ReturnError {
         /// All that went wrong.
         faults: Vec<UndoFault>,
     },
+}
+
+/// A guest in words; nobody's name is empty.
+pub(crate) fn whose(guest: &str) -> String {
+    match guest {
+        "" => "nobody".to_owned(),
+        guest => format!("guest '{guest}'"),
+    }
 }
 
 /// A fault on the way back.
@@ -430,6 +449,8 @@ pub fn describe_usage(usage: &Usage) -> String {
         Usage::Lower { netdev, upper } => format!("{upper} sits on {netdev}"),
         Usage::DefaultRoute { netdev } => format!("a default route leaves through {netdev}"),
         Usage::OtherNamespace => "its network device is in another network namespace".to_owned(),
+        Usage::Block { device, by } => format!("{device} {by}"),
+        Usage::Console => "it shows the host's console".to_owned(),
         Usage::VfioOpen(holder) => holder.to_string(),
     }
 }
@@ -501,6 +522,7 @@ impl Obstacle {
             | Self::InUse(_)
             | Self::PfDown { .. }
             | Self::GroupNotViable { .. }
+            | Self::Bridge
             | Self::HasVfs { .. }
             | Self::Tied { .. }
             | Self::NotDetached { .. }
@@ -559,6 +581,11 @@ impl Obstacle {
                  the default"
                     .to_owned(),
             ),
+            Self::InUse(usages) if usages.as_slice() == [Usage::Console] => Some(
+                "if the host can do without its console: virsh nodedev-detach, with the driver named \
+                 (--driver vfio), and managed='no' for the guest"
+                    .to_owned(),
+            ),
             Self::InUse(_) => {
                 Some("take it out of use on the host, or give the guest another".to_owned())
             }
@@ -574,7 +601,7 @@ impl Obstacle {
                  them and remove them first: echo 0 > /sys/bus/pci/devices/{address}/sriov_numvfs"
             )),
             Self::NotDetached { .. } => {
-                Some("bind it to vfio-pci first, or set managed='yes'".to_owned())
+                Some("bind it to vfio-pci first (virsh nodedev-detach), or set managed='yes'".to_owned())
             }
             Self::NotOffered { attribute } => Some(format!("leave the {attribute} out")),
             Self::Record(RecordError { path, source, .. })

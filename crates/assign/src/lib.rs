@@ -7,7 +7,8 @@
 //!
 //! An [`Item`] is a device lent whole, by vfio, over USB or below a macvtap in passthrough mode; or a link
 //! that is made for one guest: a macvtap that shares its device with others, or a tap. A device is
-//! lent whole once, or shared, never both.
+//! lent whole once, or shared, never both. A function that was only taken from the host's driver, for
+//! nobody yet ([`Assigner::detach`]), is an item of its own beside that.
 //!
 //! An item's way:
 //!
@@ -32,6 +33,7 @@ mod assigner;
 mod change;
 mod compare;
 mod config;
+mod detach;
 mod device;
 mod error;
 mod journal;
@@ -56,6 +58,7 @@ mod vfio;
 pub use assigner::{Assigner, Claim};
 pub use change::ChangeError;
 pub use config::{AccessVlan, VfConfig, VfConfigError};
+pub use detach::{DetachError, Detached};
 pub use device::{Assignment, Generation, Holder, Item, Kind, Origin, ParseGenerationError, Phase};
 pub use error::{
     Blocker, ClaimError, ErrorKind, LinkError, Obstacle, OpenError, PrepareError, ReturnError,

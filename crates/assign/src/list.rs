@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use conf::{DeviceId, NetdevName, Uuid};
+use conf::{DeviceId, NetdevName, PciAddress, Uuid};
 
 use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
 use crate::error::ClaimError;
@@ -96,7 +96,57 @@ impl List {
         Ok(())
     }
 
+    /// Puts a function on the list that is to be taken from the host, or given back to it: nobody else
+    /// does either meanwhile, and nobody claims it. `names`: its network devices.
+    pub(crate) fn claim_detached(
+        &mut self,
+        address: PciAddress,
+        names: &[NetdevName],
+    ) -> Result<(Item, Generation), ClaimError> {
+        self.check_claim(address.into(), true)?;
+        for name in names {
+            self.check_claim(DeviceId::Netdev(*name), true)?;
+        }
+        self.count = self.count.saturating_add(1);
+        let generation = Generation {
+            start: self.start,
+            count: self.count,
+        };
+        let item = Item::Detached(address);
+        self.insert(
+            item,
+            Entry {
+                generation,
+                holder: Holder::nobody(),
+                origin: Origin::Detached,
+                phase: Phase::Preparing,
+                parent: None,
+                busy: false,
+                record: None,
+            },
+        );
+        Ok((item, generation))
+    }
+
+    /// Refuses a function that somebody is just taking from the host, or giving back to it.
+    fn refuse_in_hand(&self, device: DeviceId) -> Result<(), ClaimError> {
+        let Some(item) = device.pci().map(Item::Detached) else {
+            return Ok(());
+        };
+        let in_hand = |doing| Err(ClaimError::InHand { device, doing });
+        match self.entries.get(&item).map(|entry| &entry.phase) {
+            Some(Phase::Claimed | Phase::Preparing) => in_hand("taken from the host"),
+            Some(Phase::Returning) => in_hand("given back to the host"),
+            Some(Phase::Dirty(reasons)) => Err(ClaimError::Barred {
+                item,
+                reason: reasons.join("; "),
+            }),
+            Some(Phase::Lent) | None => Ok(()),
+        }
+    }
+
     fn refuse_taken(&self, device: DeviceId) -> Result<(), ClaimError> {
+        self.refuse_in_hand(device)?;
         let item = Item::Device(device);
         if let Some(entry) = self.entries.get(&item) {
             return Err(match &entry.phase {

@@ -79,8 +79,10 @@ impl Assigner {
             }
             (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, holder, macvtap, others),
             (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap, others),
-            (Preparation::Vfio(_) | Preparation::Usb, Item::Link(_))
-            | (Preparation::Tap(_), Item::Device(_)) => Err(Obstacle::WrongClaim { item }),
+            (Preparation::Vfio(_) | Preparation::Usb, Item::Link(_) | Item::Detached(_))
+            | (Preparation::Tap(_), Item::Device(_) | Item::Detached(_)) => {
+                Err(Obstacle::WrongClaim { item })
+            }
         }
     }
 }

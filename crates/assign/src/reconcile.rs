@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use conf::{NetdevName, PciAddress, Uuid};
 use host::{HostError, Netdev, PhysicalFunction, VfState, VirtualFunction, VlanId};
+use records::RecordError;
 use serde::{Deserialize, Serialize};
 
 use crate::assigner::Assigner;
 use crate::compare::Deviation;
-use crate::device::{Generation, Item, Phase};
-use crate::error::{LinkError, ReturnError};
+use crate::device::{Generation, Item, Origin, Phase};
+use crate::error::{LinkError, ReturnError, whose};
 use crate::list::UnreadableRecord;
 use crate::record::Record;
 use crate::vfio::is_vfio;
@@ -83,8 +84,26 @@ pub enum Difference {
         /// The guest's name.
         guest: String,
     },
+    /// What an administrator took from the host, and nobody has.
+    #[error("{address} was detached from the host, has driver {driver}, and is lent to nobody")]
+    Detached {
+        /// The function.
+        address: PciAddress,
+        /// Its driver.
+        driver: String,
+    },
+    /// The same, which somebody has given back since, or which is gone.
+    #[error("{address} was detached from the host, and {now}")]
+    NotDetached {
+        /// The function.
+        address: PciAddress,
+        /// Under which claim.
+        generation: Generation,
+        /// How it is now, in words.
+        now: String,
+    },
     /// What could not be restored.
-    #[error("{words}, back from guest '{guest}', is not as it was found: {}", .reasons.join("; "), words = .item.words())]
+    #[error("{words}, back from {whose}, is not as it was found: {}", .reasons.join("; "), words = .item.words(), whose = whose(.guest))]
     Dirty {
         /// The device, or the tap of one.
         item: Item,
@@ -96,7 +115,7 @@ pub enum Difference {
         reasons: Vec<String>,
     },
     /// What is lent, and has no record any more: the next daemon would not know of it.
-    #[error("{words}, lent to guest '{guest}', has no record", words = .item.words())]
+    #[error("{words}, lent to {whose}, has no record", words = .item.words(), whose = whose(.guest))]
     NoRecord {
         /// What is lent.
         item: Item,
@@ -164,6 +183,9 @@ pub enum MendError {
     /// It could not be recorded.
     #[error(transparent)]
     Record(#[from] LinkError),
+    /// The record could not be removed.
+    #[error(transparent)]
+    Forget(#[from] RecordError),
 }
 
 impl Difference {
@@ -186,6 +208,10 @@ impl Difference {
             }
             Self::Changed { .. } => "somebody set it since",
             Self::NoGuest { .. } => "the guest ended while nobody looked",
+            Self::Detached { .. } => "it was taken by virsh nodedev-detach",
+            Self::NotDetached { .. } => {
+                "somebody bound it to another driver by hand, or the device was made anew"
+            }
             Self::Dirty { .. } => "the kernel refused to take something back",
             Self::NoRecord { .. } => "somebody removed it",
             Self::UnreadableRecord { .. } => "a later version wrote it, or somebody changed it",
@@ -209,6 +235,11 @@ impl Difference {
             }
             Self::Changed { .. } => "set it back, or stop the guest and start it".to_owned(),
             Self::NoGuest { .. } => "give it back".to_owned(),
+            Self::Detached { address, .. } => format!(
+                "if no guest is to have it: virsh nodedev-reattach {}",
+                address.node_device_name()
+            ),
+            Self::NotDetached { .. } => "remove the record".to_owned(),
             Self::Dirty { .. } => "try once more to restore it".to_owned(),
             Self::NoRecord { .. } => "write it again".to_owned(),
             Self::UnreadableRecord { .. } => {
@@ -235,6 +266,7 @@ impl Difference {
             Self::OrphanedLink { .. } | Self::UnusedVlan { .. } => "it was removed",
             Self::Dirty { .. } => "it was restored",
             Self::NoRecord { .. } => "it was written again",
+            Self::NotDetached { .. } => "the record was removed",
             _ => "it was given back",
         }
     }
@@ -245,9 +277,11 @@ impl Difference {
         match self {
             Self::OrphanedLink { runs, .. } => !runs,
             Self::NoGuest { .. }
+            | Self::NotDetached { .. }
             | Self::Dirty { .. }
             | Self::NoRecord { .. }
             | Self::UnusedVlan { .. } => true,
+            Self::Detached { .. } => false,
             Self::LinkMissing { .. }
             | Self::DeviceMissing { .. }
             | Self::Changed { .. }
@@ -307,6 +341,9 @@ impl Assigner {
                     guest,
                     reasons,
                 }),
+                Phase::Lent if line.origin == Origin::Detached => {
+                    differences.extend(self.reconcile_detached(item, generation));
+                }
                 Phase::Lent if !runs(line.holder.guest) => {
                     differences.push(Difference::NoGuest {
                         item,
@@ -364,7 +401,8 @@ impl Assigner {
             Err(error) => return differences.push(unknown(&pf.netdev, &error)),
         };
         for vf in vfs {
-            if self.connections(vf.address.into()) > 0 {
+            let detached = Item::Detached(vf.address);
+            if self.connections(vf.address.into()) > 0 || self.find(detached).is_some() {
                 continue;
             }
             match host.vf_state(&vf) {
@@ -433,6 +471,7 @@ impl Assigner {
                     Err(error) => Err(error.into()),
                 }
             }
+            Difference::NotDetached { generation, .. } => Ok(self.forget_detached(*generation)?),
             Difference::NoRecord { generation, .. } => match self.borrow_lent(*generation) {
                 Ok(mut lent) => Ok(lent.keep()?),
                 // It is on its way back.

@@ -8,9 +8,10 @@ use host::HostError;
 use crate::assigner::Assigner;
 use crate::compare::Deviation;
 use crate::device::{Assignment, Item};
-use crate::error::{UndoFault, chain};
+use crate::error::{UndoFault, chain, whose};
 use crate::make_vfs::MakeVfsError;
 use crate::record::Stage;
+use crate::vf::driver_name;
 
 /// What the journal told when it was opened.
 #[derive(Debug)]
@@ -67,8 +68,16 @@ pub enum Finding {
         /// Whose it was.
         guest: String,
     },
+    /// It was taken from the host for nobody, and somebody gave it back, or it is gone.
+    #[error("{address} was detached from the host, and {now}; its record is removed", now = detached_now(.driver))]
+    NotDetached {
+        /// The function.
+        address: PciAddress,
+        /// The driver that it has; the outer `None`: it is not there.
+        driver: Option<Option<String>>,
+    },
     /// It was being prepared; all of that is undone.
-    #[error("{words} was being prepared for guest '{guest}'; that is undone", words = .item.words())]
+    #[error("{words} was being prepared for {whose}; that is undone", words = .item.words(), whose = whose(.guest))]
     Undone {
         /// The device, or the tap of one.
         item: Item,
@@ -76,7 +85,7 @@ pub enum Finding {
         guest: String,
     },
     /// The device is dirty, or still open.
-    #[error("{words}, of guest '{guest}', could not be restored: {fault}", words = .item.words())]
+    #[error("{words}, of {whose}, could not be restored: {fault}", words = .item.words(), whose = whose(.guest))]
     NotRestored {
         /// The device, or the tap of one.
         item: Item,
@@ -139,6 +148,12 @@ impl Assigner {
                 continue;
             };
             let (item, guest) = (record.item, record.holder.name.clone());
+            if record.stage == Stage::Lent
+                && let Some(address) = item.detached()
+            {
+                findings.extend(self.recover_detached(in_hand, &record, address));
+                continue;
+            }
             if record.stage == Stage::Lent && runs(record.holder.guest) {
                 let found = self.compare(&record).into_iter();
                 findings.extend(found.map(|found| finding(item, guest.clone(), found)));
@@ -164,6 +179,13 @@ impl Assigner {
             );
         }
         findings
+    }
+}
+
+fn detached_now(driver: &Option<Option<String>>) -> String {
+    match driver {
+        None => "is not there any more".to_owned(),
+        Some(driver) => format!("has {}", driver_name(driver.as_deref())),
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use assign::{Assignment, Kind, Origin, Phase};
+use assign::{Assignment, Item, Kind, Origin, Phase};
 use common::Machine;
 use conf::Uuid;
 
@@ -83,4 +83,23 @@ fn the_second_format_is_read() {
         ]
     );
     assert_eq!(list[2].parent.unwrap().to_string(), "0000:03:00.0");
+}
+
+#[test]
+fn a_function_that_was_detached_is_read() {
+    let list = list(3);
+    let [line] = &list[..] else {
+        panic!("{list:?}")
+    };
+    let address = "0000:02:00.1".parse().unwrap();
+    assert_eq!(
+        (line.item, line.origin),
+        (Item::Detached(address), Origin::Detached)
+    );
+    assert_eq!(
+        (&line.phase, line.driver.as_deref()),
+        (&Phase::Lent, Some("vfio-pci"))
+    );
+    assert_eq!(line.host_driver.as_deref(), Some("simvf"));
+    assert_eq!(line.vf.as_ref().unwrap().number, 1);
 }

@@ -211,6 +211,15 @@ pub enum Usage {
     },
     /// Its driver makes a network device, and none is to be seen here.
     OtherNamespace,
+    /// A disk behind it, or a part of one, is in use.
+    Block {
+        /// The disk's or the partition's name.
+        device: String,
+        /// By what.
+        by: crate::BlockUse,
+    },
+    /// It shows the host's console.
+    Console,
     /// A process holds its vfio group.
     VfioOpen(VfioHolder),
 }
@@ -248,6 +257,8 @@ pub enum HostEvent {
     PciDriverChanged(PciAddress),
     /// A USB device vanished.
     UsbRemoved(UsbAddress),
+    /// A USB device, or an interface of one, came, went, or changed; by the kernel's name.
+    UsbChanged(String),
     /// A network device vanished.
     LinkRemoved {
         /// Its index.

@@ -16,7 +16,7 @@ pub enum HostError {
     /// No such PCI function.
     #[error("there is no PCI device {0}")]
     NoPciDevice(PciAddress),
-    /// No such USB device.
+    /// No such USB device, by the kernel's name or by its bus and number.
     #[error("there is no USB device {0}")]
     NoUsbDevice(String),
     /// A network device whose card makes no VFs.

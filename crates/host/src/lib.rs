@@ -13,6 +13,7 @@ mod allocator;
 mod device;
 mod error;
 mod guest_group;
+mod inventory;
 mod links;
 mod linux;
 mod memory_lock;
@@ -34,6 +35,7 @@ pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
 pub use guest_group::{GuestGroup, GuestGroupError};
+pub use inventory::*;
 pub use links::*;
 pub use linux::{LinuxHost, Paths, PortPatience};
 pub use memory_lock::{MemoryLock, raise_memory_lock};
@@ -47,7 +49,7 @@ pub use usb::{NodeAccess, Usb, UsbDevice, UsbInterface};
 pub use vlan::{VlanId, VlanIdError, VlanSpec};
 
 /// What virtnic asks of a host.
-pub trait Host: Links + Usb {
+pub trait Host: Links + Usb + Inventory {
     /// Every PF of the host that is a network card, in the order of their PCI addresses.
     ///
     /// Costs a walk over sysfs: for start-up and for inventories, not for one call's path.

@@ -2,7 +2,7 @@
 //! journal and the port to QEMU's device, and back.
 
 use assign::Generation;
-use conf::{MacAddress, Uuid};
+use conf::{DeviceId, MacAddress, Uuid};
 use serde::{Deserialize, Serialize};
 
 /// What a guest has of the host, or is owed. The id is the only way to find one; MAC, alias and
@@ -25,6 +25,9 @@ pub struct Attachment {
     pub port: Option<PortId>,
     /// The claim on what it has.
     pub claim: Option<Generation>,
+    /// What is only reserved for it: the claim alone would not outlive the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<DeviceId>,
     /// How far it is.
     pub state: AttachmentState,
 }
@@ -72,6 +75,10 @@ pub enum AttachmentState {
     Plugged,
     /// QEMU was asked to let it go.
     Unplugging,
+    /// The same for the VF of a pair, which stays in the guest's document.
+    Demoting,
+    /// The VF of a pair that was taken from the guest by hand: it has none until it is asked for.
+    Demoted,
     /// Somebody waits for it.
     Owed(Creditor),
 }
@@ -105,6 +112,7 @@ mod tests {
                 port: Uuid::from_u128(4),
             }),
             claim: Some("3.17".parse().unwrap()),
+            reserved: None,
             state: AttachmentState::Owed(Creditor::Host),
         };
         let text = r#"{"id":"00000000-0000-0000-0000-000000000001","alias":"hostdev0","subject":"interface","mac":"52:54:00:00:00:01","role":"primary","pair":"00000000-0000-0000-0000-000000000002","port":{"network":"00000000-0000-0000-0000-000000000003","port":"00000000-0000-0000-0000-000000000004"},"claim":"3.17","state":{"owed":"host"}}"#;

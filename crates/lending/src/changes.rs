@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::mpsc;
 
 use assign::{Generation, Holder, Item, Phase};
-use conf::{MacAddress, NetdevName, PciAddress, Uuid};
-use host::{HostEvent, HostEvents, PhysicalFunction, PortAction};
+use conf::{DeviceId, MacAddress, NetdevName, PciAddress, UsbAddress, Uuid};
+use host::{HostError, HostEvent, HostEvents, PhysicalFunction, PortAction};
 use pool::Update;
 
 use crate::error::chain;
@@ -27,6 +27,8 @@ pub(crate) struct HostChanges {
     everything: bool,
     pfs: BTreeSet<PciAddress>,
     names: BTreeSet<NetdevName>,
+    /// USB devices that went.
+    usb: BTreeSet<UsbAddress>,
     /// Port profiles that the switch ended: the guest's MAC, and the instance where it was told.
     profiles: Vec<(MacAddress, Option<Uuid>)>,
 }
@@ -88,11 +90,15 @@ impl Ledger {
                     changes.pfs.insert(address);
                 }
             }
+            E::UsbRemoved(address) => {
+                changes.usb.insert(address);
+            }
             E::PciDriverChanged(address) => {
                 let state = lock(&self.state);
                 let pf = of_vf(&state, address);
                 changes.pfs.extend(pf.filter(|pf| state.needs_netdevs(*pf)));
             }
+            E::UsbChanged(_) => {}
             E::PortDisassociated { mac, instance } => changes.profiles.push((mac, instance)),
         }
     }
@@ -112,7 +118,10 @@ impl Ledger {
         for pf in pfs {
             let pf = self.present(pf, &changes.names);
             match self.look_at(&pf) {
-                Ok(update) => self.tell_changes(&pf.netdev, update, tell),
+                Ok(update) => {
+                    self.tell_changes(&pf.netdev, update, tell);
+                    self.is_free(pf.address);
+                }
                 Err(error) => {
                     tracing::debug!(pf = pf.netdev, error = chain(&error), "not looked at")
                 }
@@ -120,6 +129,13 @@ impl Ledger {
         }
         for name in names {
             self.follow_name(name, tell);
+        }
+        let lost = match changes.everything {
+            true => self.lost_usb(),
+            false => Vec::new(),
+        };
+        for address in changes.usb.into_iter().chain(lost) {
+            self.usb_gone(address, tell);
         }
         for (mac, instance) in changes.profiles {
             self.associate_again(mac, instance);
@@ -209,6 +225,35 @@ impl Ledger {
                 self.tell_changes(name.as_str(), update, tell);
             }
         }
+    }
+
+    /// Lent USB devices that are not there: where events were lost.
+    fn lost_usb(&self) -> Vec<UsbAddress> {
+        let lines = self.assigner.list().into_iter();
+        let lent = lines.filter_map(|line| line.item.device()?.usb());
+        let is_gone = |address: &UsbAddress| {
+            matches!(
+                self.host.usb_device(*address),
+                Err(HostError::NoUsbDevice(_))
+            )
+        };
+        lent.filter(is_gone).collect()
+    }
+
+    /// A USB device was pulled out. It never comes back under that number.
+    fn usb_gone(&self, address: UsbAddress, tell: &impl Fn(Vanished)) {
+        let device = DeviceId::Usb(address);
+        let Some(line) = self.assigner.find(Item::Device(device)) else {
+            return;
+        };
+        if !lock(&self.state).vanished.insert(device) {
+            return;
+        }
+        tracing::error!(%device, guest = line.holder.name, "a lent device vanished");
+        tell(Vanished {
+            holder: line.holder,
+            claim: line.generation,
+        });
     }
 
     fn tell_changes(&self, of: &str, update: Update, tell: &impl Fn(Vanished)) {

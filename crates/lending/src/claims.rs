@@ -8,7 +8,7 @@ use pool::{Pool, ShareId, Taken, Uses};
 
 use crate::devices::host_device;
 use crate::error::{ChooseError, chain};
-use crate::ledger::{Chosen, Ledger, PoolRequest};
+use crate::ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 use crate::state::{Share, lock, pool_holder, whole_or_part};
 
 /// Chooses and claims. What the host says is the same for all: that of [`Claims::ledger`].
@@ -42,6 +42,9 @@ pub trait Claims {
 
     /// Ends a claim.
     fn drop_claim(&mut self, claim: Self::Claim);
+
+    /// The PF of a network that is the most likely to have a VF for one more guest that waits.
+    fn likeliest_pf(&mut self, network: &str) -> Option<PfPlace>;
 
     /// The claim as a plan tells it; `None`: it is only tried.
     fn generation(claim: Self::Claim) -> Option<Generation>;
@@ -79,6 +82,11 @@ impl Claims for &Ledger {
 
     fn drop_claim(&mut self, claim: Generation) {
         Ledger::drop_claim(self, claim);
+    }
+
+    fn likeliest_pf(&mut self, network: &str) -> Option<PfPlace> {
+        let (address, netdev) = lock(&self.state).pool.likeliest_pf(network)?;
+        Some(PfPlace { address, netdev })
     }
 
     fn generation(claim: Generation) -> Option<Generation> {
@@ -119,6 +127,7 @@ impl Ledger {
         for line in &own {
             match line.item {
                 Item::Device(device) => drop(pool.release(device)),
+                Item::Detached(_) => {}
                 Item::Link(generation) => {
                     if let Some(share) = state.shares.get(&generation) {
                         pool.release_share(*share);
@@ -200,6 +209,11 @@ impl Claims for Trial<'_> {
             }
         }
         Ok(claim)
+    }
+
+    fn likeliest_pf(&mut self, network: &str) -> Option<PfPlace> {
+        let (address, netdev) = self.pool.likeliest_pf(network)?;
+        Some(PfPlace { address, netdev })
     }
 
     fn drop_claim(&mut self, claim: TrialClaim) {

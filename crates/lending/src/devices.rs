@@ -39,6 +39,10 @@ pub(crate) fn device_of(host: &dyn Host, netdev: &Netdev) -> Result<DeviceId, Ho
 pub(crate) fn netdev_of(host: &dyn Host, device: DeviceId) -> Result<Netdev, HostError> {
     match device {
         DeviceId::Netdev(name) => host.netdev(name.as_str()),
+        DeviceId::Usb(_) => Err(HostError::Unsupported {
+            target: device.to_string(),
+            reason: "it is a USB device, which is not known as a network device".to_owned(),
+        }),
         DeviceId::Pci(address) => {
             let names = host.pci_device(address)?.netdevs;
             let name = names.first().ok_or_else(|| HostError::Unsupported {
@@ -73,7 +77,8 @@ impl Ledger {
                     Err(error) => Err(error.into()),
                 }
             }
-            Share::Whole(device @ DeviceId::Netdev(_)) | Share::Part(device) => {
+            Share::Whole(device @ (DeviceId::Netdev(_) | DeviceId::Usb(_)))
+            | Share::Part(device) => {
                 let netdev = netdev_of(host, device)?;
                 nic_usable(host, share, &netdev)
             }

@@ -3,18 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use assign::{
-    Assigner, Assignment, ChangeError, ClaimError, Difference, Generation, Holder, Item, Lent,
-    LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError, VfioUser,
+    Assigner, Assignment, ChangeError, ClaimError, DetachError, Detached, Difference, Generation,
+    Holder, Item, Lent, LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError,
+    VfioUser,
 };
-use conf::{DeviceId, DirectMode, Network, Plug, Uuid};
+use conf::{DeviceId, DirectMode, Network, PciAddress, Plug, Uuid};
 use host::{GuestGroup, SharedHost};
 use pool::{Choice, Request};
 
 use crate::error::{ChooseError, PrepareError, chain};
+use crate::promises::Listener;
 use crate::state::{Share, State, lock, pool_holder, whole_or_part};
 
 /// Chooses, claims, lends and takes back.
@@ -22,6 +24,8 @@ pub struct Ledger {
     pub(crate) host: SharedHost,
     pub(crate) assigner: Assigner,
     pub(crate) state: Mutex<State>,
+    /// Who is told of VFs that get free.
+    pub(crate) listener: OnceLock<Listener>,
 }
 
 /// A device of a network is asked for.
@@ -39,6 +43,15 @@ pub struct PoolRequest<'a> {
     pub from: pool::Source,
     /// It was promised one.
     pub is_promised: bool,
+}
+
+/// A PF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PfPlace {
+    /// Where it sits.
+    pub address: PciAddress,
+    /// Its network device.
+    pub netdev: String,
 }
 
 /// A device that a network chose, claimed.
@@ -85,6 +98,7 @@ impl Ledger {
             host,
             assigner,
             state: Mutex::default(),
+            listener: OnceLock::new(),
         })
     }
 
@@ -298,10 +312,17 @@ impl Ledger {
 
     /// Makes the pool agree with the list about one item, after it changed under that generation.
     fn settle(&self, item: Item, generation: Generation) {
-        // Asked under the lock: whoever claims the item next does so after this.
-        let mut state = lock(&self.state);
-        let line = self.assigner.find(item);
-        state.settle(item, generation, line.as_ref());
+        let free = {
+            // Asked under the lock: whoever claims the item next does so after this.
+            let mut state = lock(&self.state);
+            let line = self.assigner.find(item);
+            state.settle(item, generation, line.as_ref());
+            let vf = item.device().and_then(DeviceId::pci);
+            vf.and_then(|vf| Some(state.vfs.get(&vf)?.pf_address))
+        };
+        if let Some(pf) = free {
+            self.is_free(pf);
+        }
     }
 
     /// Switches a guest's link on or off, and what it stands on with it. Blocks.
@@ -336,10 +357,30 @@ impl Ledger {
         self.assigner.set_bandwidth(generation, bandwidth)
     }
 
+    /// The PF of a VF, and the name of its network device, as they were last seen.
+    #[must_use]
+    pub fn pf_of(&self, vf: PciAddress) -> Option<PfPlace> {
+        let known = lock(&self.state).vfs.get(&vf).cloned();
+        let vf = match known {
+            Some(vf) => vf,
+            None => self.host.virtual_function(vf).ok()?,
+        };
+        Some(PfPlace {
+            address: vf.pf_address,
+            netdev: vf.pf_netdev,
+        })
+    }
+
     /// All that is lent.
     #[must_use]
     pub fn list(&self) -> Vec<Assignment> {
         self.assigner.list()
+    }
+
+    /// Whether there is a line about that item.
+    #[must_use]
+    pub fn is_listed(&self, item: Item) -> bool {
+        self.assigner.find(item).is_some()
     }
 
     /// What is lent under a claim.
@@ -388,7 +429,41 @@ impl Ledger {
     #[must_use]
     pub fn lent_count(&self) -> usize {
         let lines = self.list().into_iter();
-        lines.filter(|line| line.phase == Phase::Lent).count()
+        let with_guests = lines.filter(|line| line.origin != Origin::Detached);
+        with_guests.filter(|line| line.phase == Phase::Lent).count()
+    }
+
+    /// Takes a PCI function from the host's driver, for nobody yet. Blocks. See [`Assigner::detach`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn detach(
+        &self,
+        address: PciAddress,
+        driver: Option<&str>,
+    ) -> Result<Detached, DetachError> {
+        self.assigner.detach(address, driver)
+    }
+
+    /// Gives it back. Blocks. See [`Assigner::reattach`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn reattach(&self, address: PciAddress) -> Result<Option<String>, DetachError> {
+        self.assigner.reattach(address)
+    }
+
+    /// Resets a PCI function that nobody uses. Blocks. See [`Assigner::reset`].
+    ///
+    /// # Errors
+    /// Somebody has it, or the kernel refused.
+    pub fn reset(&self, address: PciAddress) -> Result<(), DetachError> {
+        self.assigner.reset(address)
+    }
+
+    /// A PCI function is gone: if it was detached, nobody has it any more. Blocks.
+    pub fn detached_is_gone(&self, address: PciAddress) {
+        self.assigner.detached_is_gone(address);
     }
 
     /// Whether a claim's device is with its guest, or on its way there or back.

@@ -16,9 +16,11 @@ mod holder;
 mod ledger;
 mod members;
 mod plan;
+mod promises;
 mod refusal;
 mod state;
 mod survey;
+mod usb;
 mod vfs;
 mod wish;
 
@@ -33,13 +35,16 @@ pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
 pub use error::{ChooseError, PrepareError, chain};
 pub use holder::{host_device_holder, interface_holder, port_holder};
-pub use ledger::{Chosen, Ledger, PoolRequest};
+pub use ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
-    DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, PlanContext, PlannedDevice,
-    PlannedPort, plan, plan_device,
+    DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, OwedDevice, PlanContext,
+    PlannedDevice, PlannedPort, plan, plan_devices, plan_reserved,
 };
+pub use pool::Source;
+pub use promises::Promise;
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
 pub use state::{Share, whole_or_part};
+pub use usb::{UsbError, UsbName};
 pub use vfs::MakeVfsError;
 pub use wish::{Lack, PortSource, WishError, check_host_port};

@@ -83,7 +83,7 @@ impl Ledger {
             network: network.name.clone(),
             source,
         };
-        let is_macvtap = forward.mode != ForwardMode::Hostdev;
+        let is_macvtap = !forward.mode.lends_host_devices();
         let mut members = NetworkMembers {
             needs_netdev: is_macvtap,
             ..NetworkMembers::default()
@@ -170,11 +170,13 @@ impl Ledger {
         let listed = members
             .listed
             .iter()
-            .map(|(name, device)| match (name, device) {
+            .filter_map(|(name, device)| match (name, device) {
                 (Some(name), _) | (None, DeviceId::Netdev(name)) => {
-                    PoolDevice::Interface(name.to_string())
+                    Some(PoolDevice::Interface(name.to_string()))
                 }
-                (None, DeviceId::Pci(address)) => PoolDevice::Address(*address),
+                (None, DeviceId::Pci(address)) => Some(PoolDevice::Address(*address)),
+                // No network lists one.
+                (None, DeviceId::Usb(_)) => None,
             });
         if !members.listed.is_empty() {
             return listed.collect();
@@ -223,7 +225,7 @@ impl Ledger {
                 Err(HostError::NotVirtualFunction(_)) => self.enter_nic(device, &netdev)?,
                 Err(error) => return Err(error),
             },
-            DeviceId::Netdev(_) => self.enter_nic(device, &netdev)?,
+            DeviceId::Netdev(_) | DeviceId::Usb(_) => self.enter_nic(device, &netdev)?,
         }
         Ok((name, device))
     }
@@ -238,7 +240,7 @@ impl Ledger {
     fn enter_nic(&self, device: DeviceId, netdev: &Netdev) -> Result<(), HostError> {
         let numa_node = match device {
             DeviceId::Pci(address) => self.host.pci_device(address)?.numa_node,
-            DeviceId::Netdev(_) => None,
+            DeviceId::Netdev(_) | DeviceId::Usb(_) => None,
         };
         let info = NicInfo {
             device,

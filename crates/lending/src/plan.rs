@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use assign::{Generation, Preparation, Step};
 use conf::{
-    ActualDevice, DeviceId, Domain, InterfaceSource, NetdevName, Network, NetworkPort, PciAddress,
-    Plug, Uuid,
+    ActualDevice, DeviceId, Domain, HostSource, Interface, InterfaceSource, NetdevName, Network,
+    NetworkPort, PciAddress, Plug, UsbAddress, Uuid,
 };
 
-use crate::attachment::{Attachment, Subject};
+use crate::attachment::{Attachment, Role, Subject};
 use crate::claims::Claims;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, PfPlace};
 use crate::refusal::{DeviceRefusal, GuestObstacle, NetworkProblem};
 use crate::state::Share;
 
@@ -64,6 +64,10 @@ pub struct PlanContext {
     pub numa_nodes: Vec<u16>,
     /// CPUs and NUMA nodes that it asks for and the host does not have, in words.
     pub misplaced: Vec<String>,
+    /// The PF of which a VF is to be, where the other half of its pair is on one already.
+    pub pf: Option<PfPlace>,
+    /// The guest was promised one.
+    pub is_promised: bool,
 }
 
 /// What a guest would get, or gets.
@@ -99,10 +103,21 @@ pub struct DevicePlan {
 pub enum Outcome {
     /// It gets something.
     Lend(Box<PlannedDevice>),
+    /// The VF of a pair for which none is free: the guest runs without it, and gets the next one.
+    Owed(Box<OwedDevice>),
     /// QEMU plays it alone.
     Alone,
     /// It can't be had.
     Refused(Box<DeviceRefusal>),
+}
+
+/// A VF that a guest is promised.
+#[derive(Debug)]
+pub struct OwedDevice {
+    /// Of which PF: that of the other half.
+    pub pf: PfPlace,
+    /// Why there is none now.
+    pub refusal: DeviceRefusal,
 }
 
 /// Something that is claimed, checked, and not touched yet.
@@ -148,6 +163,15 @@ pub enum Note {
     /// A passthrough network that lists a PF by its name lends the PF itself, which is seldom
     /// meant.
     LonePf(String),
+    /// Half of a pair, and the other half is on another PF.
+    OtherPf {
+        /// Of this half.
+        own: String,
+        /// Of the other half.
+        other: String,
+    },
+    /// The PF of a pair whose VF is owed, and how it was chosen.
+    Likeliest(String),
     /// The guest has it now, so that it can't be told what making it ready again takes.
     HasIt,
 }
@@ -188,36 +212,73 @@ pub fn plan<C: Claims>(
         networks: &networks,
         context,
         taken: Taken::default(),
+        pairs: BTreeMap::new(),
     };
     walk.note_named();
-    for device in &mut plan.devices {
+    // The VF of a pair says on which PF the other half has to be.
+    let is_primary = |device: &&mut DevicePlan| device.attachment.role == Role::Primary;
+    for device in plan.devices.iter_mut().filter(is_primary) {
+        walk.step(device, BTreeMap::new());
+    }
+    for device in plan.devices.iter_mut().filter(|device| !is_primary(device)) {
         walk.step(device, BTreeMap::new());
     }
     plan
 }
 
-/// Plans one device that is to be plugged into a running guest, whose document has it already, with its
-/// alias. What the guest has otherwise is lent, and not looked at. Asks the host; blocks.
-pub fn plan_device<C: Claims>(
+/// Plans devices that are to be plugged into a running guest, whose document has them already, with
+/// their aliases; in that order, both halves of a pair together. What the guest has otherwise is lent, and
+/// not looked at. Asks the host; blocks.
+pub fn plan_devices<C: Claims>(
     domain: &Domain,
-    subject: Subject,
-    place: usize,
-    excluded: BTreeMap<DeviceId, String>,
+    wanted: &[(Subject, usize)],
+    excluded: &BTreeMap<DeviceId, String>,
     claims: &mut C,
     networks: &impl Networks,
     context: &PlanContext,
-) -> Option<DevicePlan> {
+) -> Vec<DevicePlan> {
     let networks = Snapshot::of(domain, networks);
-    let mut device = document::device_at(domain, subject, place)?;
+    let mut devices = document::devices_at(domain, wanted);
     let mut walk = Walk {
         domain,
         claims,
         networks: &networks,
         context,
         taken: Taken::default(),
+        pairs: BTreeMap::new(),
     };
-    walk.step(&mut device, excluded);
-    Some(device)
+    let is_primary = |device: &&mut DevicePlan| device.attachment.role == Role::Primary;
+    for device in devices.iter_mut().filter(is_primary) {
+        walk.step(device, excluded.clone());
+    }
+    for device in devices.iter_mut().filter(|device| !is_primary(device)) {
+        walk.step(device, excluded.clone());
+    }
+    devices
+}
+
+/// What is reserved for a guest, as it is to be prepared. Asks the host; blocks.
+///
+/// # Errors
+/// It is not to be had any more; the claim stays.
+pub fn plan_reserved(
+    domain: &Domain,
+    attachment: &Attachment,
+    ledger: &Ledger,
+    networks: &impl Networks,
+    context: &PlanContext,
+) -> Result<Preparation, DeviceRefusal> {
+    let networks = Snapshot::of(domain, networks);
+    let mut claims = ledger;
+    let walk = Walk {
+        domain,
+        claims: &mut claims,
+        networks: &networks,
+        context,
+        taken: Taken::default(),
+        pairs: BTreeMap::new(),
+    };
+    walk.reserved(attachment)
 }
 
 impl GuestPlan {
@@ -243,8 +304,12 @@ impl GuestPlan {
             networks,
             context,
             taken,
+            pairs: BTreeMap::new(),
         };
         walk.note_named();
+        for other in &self.devices {
+            walk.note_pair(other);
+        }
         if let Some(device) = self.devices.get_mut(at) {
             walk.step(device, excluded);
         }
@@ -267,7 +332,7 @@ impl GuestPlan {
         };
         for device in of(Subject::Interface) {
             if let Some(interface) = domain.devices.interfaces.get_mut(device.place) {
-                interface.actual = device.planned().and_then(PlannedDevice::actual);
+                device.resolve(interface);
             }
         }
         domain.assign_aliases();
@@ -280,6 +345,11 @@ impl GuestPlan {
         for device in of(Subject::HostDevice) {
             if let Some(hostdev) = domain.devices.hostdevs.get_mut(device.place) {
                 hostdev.info.alias = Some(device.attachment.alias.clone());
+                let found = device.planned().and_then(PlannedDevice::usb);
+                if let (HostSource::Usb(usb), Some(address)) = (&mut hostdev.source, found) {
+                    let place = (u32::from(address.bus()), u32::from(address.device()));
+                    usb.place = Some(place);
+                }
             }
         }
     }
@@ -297,8 +367,18 @@ impl DevicePlan {
         if self.attachment.subject == Subject::Interface
             && let Some(interface) = domain.devices.interfaces.get_mut(self.place)
         {
-            interface.actual = self.planned().and_then(PlannedDevice::actual);
+            self.resolve(interface);
         }
+    }
+
+    fn resolve(&self, interface: &mut Interface) {
+        interface.actual = self.planned().and_then(PlannedDevice::actual);
+        let function = self.planned().and_then(PlannedDevice::function);
+        interface.host_address = function.filter(|_| interface.names_host_device());
+    }
+
+    pub(crate) fn is_at(&self, (subject, place): (Subject, usize)) -> bool {
+        self.attachment.subject == subject && self.place == place
     }
 
     /// What it gets, if it gets something.
@@ -306,7 +386,7 @@ impl DevicePlan {
     pub fn planned(&self) -> Option<&PlannedDevice> {
         match &self.outcome {
             Outcome::Lend(planned) => Some(planned),
-            Outcome::Alone | Outcome::Refused(_) => None,
+            Outcome::Owed(_) | Outcome::Alone | Outcome::Refused(_) => None,
         }
     }
 }
@@ -319,6 +399,12 @@ impl PlannedDevice {
             (Preparation::Vfio(_), Share::Whole(device)) => device.pci(),
             _ => None,
         }
+    }
+
+    /// The USB device that is given to the guest.
+    #[must_use]
+    pub fn usb(&self) -> Option<UsbAddress> {
+        self.share.device()?.usb()
     }
 
     /// What an interface of a network was resolved to.
@@ -370,6 +456,16 @@ impl fmt::Display for Note {
                 "this host and its own guests on macvtap can't reach each other (others can); \
                  <virtnic:direct host-access='yes'/> in the network gives the host a macvlan of \
                  its own",
+            ),
+            Self::OtherPf { own, other } => write!(
+                f,
+                "it is on {own}, and the other half of its pair on {other}: what fails or is \
+                 serviced there cuts one half alone, and the two are not one switch port"
+            ),
+            Self::Likeliest(pf) => write!(
+                f,
+                "no VF is free; of the network's PFs {pf} is the most likely to have one for this \
+                 guest, so that the other half is on it"
             ),
             Self::HasIt => f.write_str(
                 "the guest has it now; what its next start would do is told when it is given back",

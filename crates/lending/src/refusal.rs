@@ -7,8 +7,10 @@ use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
 use host::HostError;
 
 use crate::error::{ChooseError, chain};
+use crate::members::OpenPoolError;
 use crate::plan::{DevicePlan, GuestPlan, Outcome};
 use crate::state::Share;
+use crate::usb::UsbError;
 use crate::wish::WishError;
 
 /// What stands in the way of a guest as a whole.
@@ -100,9 +102,23 @@ pub enum DeviceRefusal {
     /// The device that it names is not what it should be.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A kind of host device that is not lent.
-    #[error("USB host devices are not carried out")]
-    Usb,
+    /// Its PF lends nothing.
+    #[error("'{0}' is drained: nothing of it is lent")]
+    Drained(String),
+    /// The PF of a pair has nothing to lend.
+    #[error(transparent)]
+    Pf(Box<OpenPoolError>),
+    /// Half of a pair whose other half can't be had.
+    #[error("the other half of its pair can't be had")]
+    NoPair,
+    /// An interface on a USB device.
+    #[error(
+        "only an SR-IOV Virtual Function can be given the MAC of an interface, and a USB device is none"
+    )]
+    UsbInterface,
+    /// The USB device that it names.
+    #[error(transparent)]
+    Usb(#[from] UsbError),
     /// Another device of the same guest gets that name.
     #[error("guest '{guest}' would have two network devices '{name}'")]
     SameName {
@@ -159,6 +175,9 @@ impl DeviceRefusal {
     #[must_use]
     pub fn advice(&self) -> Option<String> {
         match self {
+            Self::Drained(pf) => Some(format!("let it lend again: virtnic undrain {pf}")),
+            Self::Pf(error) => error.advice(),
+            Self::NoPair => None,
             Self::Choose(error) => error.advice(),
             Self::Wish(error) => error.advice(),
             Self::Host(error) => error.advice(),
@@ -169,7 +188,9 @@ impl DeviceRefusal {
             Self::SameMac { .. } => Some("give one of them another MAC".to_owned()),
             Self::Network(problem) => Some(problem.advice()),
             Self::Port(error) | Self::Setting(error) => error.advice.clone(),
-            Self::Claim(_) | Self::Usb => None,
+            Self::Usb(error) => error.advice(),
+            Self::UsbInterface => Some("give the device as a plain <hostdev>".to_owned()),
+            Self::Claim(_) => None,
         }
     }
 
@@ -198,7 +219,7 @@ impl GuestPlan {
         of_guest.chain(
             (self.devices.iter()).filter_map(|device| match &device.outcome {
                 Outcome::Refused(refusal) => Some(PlanRefusal::Device(device, refusal)),
-                Outcome::Lend(_) | Outcome::Alone => None,
+                Outcome::Lend(_) | Outcome::Owed(_) | Outcome::Alone => None,
             }),
         )
     }

@@ -9,6 +9,7 @@ use host::{PhysicalFunction, VirtualFunction};
 use pool::{Pool, ShareId, Uses};
 
 use crate::members::NetworkMembers;
+use crate::promises::Promises;
 
 /// How much of what a guest gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) struct State {
     pub(crate) withheld: BTreeSet<DeviceId>,
     /// Lent devices that the host does not have any more.
     pub(crate) vanished: BTreeSet<DeviceId>,
+    /// VFs that guests wait for.
+    pub(crate) promises: Promises,
 }
 
 /// Locks what outlives a panic: every critical section leaves its data whole, so the poison says
@@ -57,10 +60,12 @@ pub fn whole_or_part(
     mode: Option<DirectMode>,
     device: DeviceId,
 ) -> Share {
-    let lends_whole = matches!(
-        network.and_then(Network::forward_mode),
-        Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid | ForwardMode::Passthrough)
-    );
+    let lends_whole = match network.and_then(Network::forward_mode) {
+        Some(ForwardMode::Hostdev | ForwardMode::Passthrough) => true,
+        // The standby of a pair is a macvtap beside others.
+        Some(ForwardMode::HostdevHybrid) => mode.is_none(),
+        _ => false,
+    };
     if lends_whole || mode == Some(DirectMode::Passthrough) {
         Share::Whole(device)
     } else {
@@ -116,6 +121,8 @@ impl State {
                     self.shares.insert(generation, share);
                 }
             }
+            // Whoever may have a device may have a detached one.
+            (Item::Detached(_), _) => {}
         }
     }
 
@@ -131,6 +138,7 @@ impl State {
                     self.enter(line);
                 }
             }
+            Item::Detached(_) => {}
             // One that could not be removed is still on its parent.
             Item::Link(_) if line.is_some() => {}
             Item::Link(_) => {

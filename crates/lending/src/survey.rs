@@ -30,6 +30,8 @@ impl Ledger {
             mac: None,
             numa_nodes: &[],
             exclude: &busy,
+            from: pool::Source::Anywhere,
+            is_promised: false,
         };
         lock(&self.state).pool.explain(&request)
     }

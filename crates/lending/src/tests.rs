@@ -43,6 +43,8 @@ impl Bench {
             mode: network.default_direct_mode(),
             holder: &holder(network, guest),
             numa_nodes: &[],
+            from: pool::Source::Anywhere,
+            is_promised: false,
         };
         (self.ledger).choose(&request, &mut BTreeMap::new())
     }
@@ -207,6 +209,8 @@ fn a_vf_at_rest_is_chosen_at_once_and_another_leaves_no_claim() {
         mode: None,
         holder: &first,
         numa_nodes: &[],
+        from: pool::Source::Anywhere,
+        is_promised: false,
     };
     let none = BTreeMap::new();
     let chosen = bench.ledger.choose_at_rest(&request, &none).unwrap();

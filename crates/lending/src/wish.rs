@@ -211,7 +211,7 @@ impl Target {
                 Err(HostError::NotVirtualFunction(_)) => false,
                 Err(error) => return Err(error.into()),
             },
-            DeviceId::Netdev(_) => false,
+            DeviceId::Netdev(_) | DeviceId::Usb(_) => false,
         };
         Ok(Self::Direct {
             dev: dev.to_owned(),

@@ -47,18 +47,88 @@ fn a_setting_that_a_host_device_can_t_have_is_told_by_the_plan_already() {
     assert_eq!(bench.list(), []);
 }
 
+fn usb(source: &str) -> String {
+    format!("<hostdev mode='subsystem' type='usb'>{source}</hostdev>")
+}
+
+fn ids(vendor: u16, product: u16) -> String {
+    format!("<vendor id='0x{vendor:04x}'/><product id='0x{product:04x}'/>")
+}
+
 #[test]
-fn a_usb_device_is_refused_once_and_by_name() {
+fn a_usb_device_is_lent_by_its_place_or_by_what_it_is_if_there_is_one_such() {
     let bench = Bench::new("pfs=1,vfs=1");
-    let usb = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/>\
-               <product id='0x1'/></source></hostdev>";
+    let one = bench.host.add_usb(1, "1.4", (0x046d, 0xc31c)).unwrap();
+    let two = bench.host.add_usb(2, "3", (0x1234, 1)).unwrap();
+    for (source, device) in [
+        (ids(0x046d, 0xc31c), one),
+        ("<address bus='2' device='2'/>".to_owned(), two),
+        (ids(0x1234, 1) + "<address bus='2' device='2'/>", two),
+    ] {
+        let found = bench.host.snapshot();
+        let mut web = guest("web", &usb(&format!("<source>{source}</source>")));
+        let plan = bench.plan(&web);
+        assert_eq!(plan.refusals().count(), 0, "{:?}", told(&plan));
+        let planned = plan.devices[0].planned().unwrap();
+        assert_eq!(planned.share, Share::Whole(device.into()));
+        assert_eq!((planned.usb(), planned.function()), (Some(device), None));
+        // Clients see which one it is.
+        plan.apply_to(&mut web);
+        let place = format!(
+            "<address bus='{}' device='{}'/>",
+            device.bus(),
+            device.device()
+        );
+        let live = web.devices.hostdevs[0].to_xml(conf::Form::Live);
+        assert!(live.contains(&place), "{live}");
+        let lent = bench.carry_out(&plan).unwrap();
+        assert_eq!(bench.list()[0].kind, Some(Kind::Usb));
+        let other = guest("db", &usb(&format!("<source>{source}</source>")));
+        let said = refusal(&bench.try_plan(&other));
+        assert_eq!(said, format!("device {device} is lent to guest 'web'"));
+        bench.give_back(lent);
+        assert_eq!(found.differences(&bench.host.snapshot()), [""; 0]);
+    }
+}
+
+#[test]
+fn a_usb_device_that_is_none_or_several_is_refused_with_what_to_do() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    for port in ["1", "2"] {
+        bench.host.add_usb(1, port, (0x046d, 0xc31c)).unwrap();
+    }
+    let said = |source: &str| {
+        let plan = bench.try_plan(&guest("web", &usb(source)));
+        let Some(PlanRefusal::Device(_, refusal)) = plan.refusal() else {
+            panic!("{:?}", told(&plan))
+        };
+        format!("{refusal}: {}", refusal.advice().unwrap())
+    };
     assert_eq!(
-        told(&bench.try_plan(&guest("web", usb))),
-        [
-            "guest 'web' can't be started, since it asks for what is not carried out: USB host device \
-          1234:0001"
-        ]
+        said(&format!("<source>{}</source>", ids(0x046d, 0xc31c))),
+        "046d:c31c means 2 USB devices: bus 1 device 2 (port 1-1), bus 1 device 3 (port 1-2): say \
+         which in its <source>, for example <address bus='1' device='2'/>"
     );
+    let missing = "there is no USB device 046d:0001 at bus 1 device 2: see which there are: lsusb";
+    let place = "<address bus='1' device='2'/>";
+    for policy in ["", "startupPolicy='mandatory'", "startupPolicy='requisite'"] {
+        let source = format!("<source {policy}>{}{place}</source>", ids(0x046d, 1));
+        assert_eq!(said(&source), missing);
+    }
+    // A guest that can do without it starts without it.
+    let source = format!(
+        "<source startupPolicy='optional'>{}{place}</source>",
+        ids(0x046d, 1)
+    );
+    let plan = bench.try_plan(&guest("web", &usb(&source)));
+    assert_eq!(told(&plan), ["alone"]);
+    assert_eq!(bench.list(), []);
+}
+
+#[test]
+fn an_interface_on_a_usb_device_is_refused_once_and_by_name() {
+    let bench = Bench::new("pfs=1,vfs=1");
+    bench.host.add_usb(1, "1", (0x1234, 1)).unwrap();
     let interface = "<interface type='hostdev'><source><vendor id='0x1234'/><product id='0x1'/>\
                      </source></interface>";
     let plan = bench.try_plan(&guest("web", interface));

@@ -234,6 +234,9 @@ proptest! {
                             LentKind::Vfio { address, .. } => {
                                 prop_assert_eq!(Some(*address), planned.function());
                             }
+                            LentKind::Usb { address } => {
+                                prop_assert_eq!(Some(*address), planned.usb());
+                            }
                             LentKind::Link { netdev, .. } => {
                                 prop_assert_eq!(Some(netdev.name), planned.netdev);
                             }

@@ -166,6 +166,8 @@ fn choose(pool: &mut Pool, model: &mut Model, ask: &Ask) -> Result<(), TestCaseE
         mac: ask.who.mac,
         numa_nodes: &ask.nodes,
         exclude: &exclude,
+        from: pool::Source::Anywhere,
+        is_promised: false,
     };
     let choice = pool.choose(&request);
     let chosen = choice.as_ref().ok().map(|choice| choice.device);

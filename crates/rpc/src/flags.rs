@@ -318,6 +318,44 @@ migration_flags! {
 impl ListNodeDevices {
     /// All that choose by what a device can do.
     pub const CAPABILITIES: ListNodeDevices = ListNodeDevices(0x00ff_ffff);
+
+    /// The flag for what can do that: `pci`, `net` …, by libvirt's word for it. `None`: no device is
+    /// listed by that word.
+    ///
+    /// ```
+    /// use rpc::flags::ListNodeDevices;
+    ///
+    /// assert_eq!(ListNodeDevices::of_capability("usb"), Some(ListNodeDevices::USB_INTERFACE));
+    /// ```
+    #[must_use]
+    pub fn of_capability(word: &str) -> Option<ListNodeDevices> {
+        Some(match word {
+            "system" => Self::SYSTEM,
+            "pci" => Self::PCI_DEV,
+            "usb_device" => Self::USB_DEV,
+            "usb" => Self::USB_INTERFACE,
+            "net" => Self::NET,
+            "scsi_host" => Self::SCSI_HOST,
+            "scsi_target" => Self::SCSI_TARGET,
+            "scsi" => Self::SCSI,
+            "storage" => Self::STORAGE,
+            "fc_host" => Self::FC_HOST,
+            "vports" => Self::VPORTS,
+            "scsi_generic" => Self::SCSI_GENERIC,
+            "drm" => Self::DRM,
+            "mdev_types" => Self::MDEV_TYPES,
+            "mdev" => Self::MDEV,
+            "ccw" => Self::CCW_DEV,
+            "css" => Self::CSS_DEV,
+            "vdpa" => Self::VDPA,
+            "ap_card" => Self::AP_CARD,
+            "ap_queue" => Self::AP_QUEUE,
+            "ap_matrix" => Self::AP_MATRIX,
+            "vpd" => Self::VPD,
+            "ccwgroup" => Self::CCWGROUP_DEV,
+            _ => return None,
+        })
+    }
 }
 
 impl From<MigrateParams> for Migrate {

@@ -102,7 +102,8 @@ wire_struct! {
         driver: Option<String>,
         /// The interface on the host that stands for it, such as a macvtap.
         host_netdev: Option<String>,
-        /// What that one sits on: the NIC below a macvtap, the bridge of a tap.
+        /// What that one sits on: the NIC below a macvtap, the bridge of a tap. Of a USB device: where
+        /// it is plugged in, as `usb:1:5@1.4`, number 5 of bus 1 in port 1.4.
         parent: Option<String>,
         /// A macvtap's mode: `vepa`, `bridge`, `private` or `passthrough`.
         mode: Option<String>,
@@ -338,6 +339,8 @@ wire_choice! {
         1 Macvtap,
         /// A tap, in a bridge or by itself.
         2 Tap,
+        /// A USB device as a whole.
+        3 Usb,
     }
 
     /// What a NIC can do for guests.
@@ -388,6 +391,7 @@ impl LentKind {
             Self::Hostdev => "hostdev",
             Self::Macvtap => "macvtap",
             Self::Tap => "tap",
+            Self::Usb => "usb",
         }
     }
 }

@@ -38,7 +38,8 @@ fn kind() -> impl Strategy<Value = LentKind> {
     prop_oneof![
         Just(LentKind::Hostdev),
         Just(LentKind::Macvtap),
-        Just(LentKind::Tap)
+        Just(LentKind::Tap),
+        Just(LentKind::Usb)
     ]
 }
 
@@ -311,11 +312,12 @@ fn choices_have_their_numbers() {
     let on = NicAbility::MacvlanOffload(true);
     assert_eq!(encoded(|w| on.encode(w)), words(&[2, 1]));
     assert_eq!(encoded(|w| LentKind::Tap.encode(w)), words(&[2]));
+    assert_eq!(encoded(|w| LentKind::Usb.encode(w)), words(&[3]));
     assert_eq!(
-        from_bytes::<LentKind>(&words(&[3])),
+        from_bytes::<LentKind>(&words(&[4])),
         Err(DecodeError::UnknownChoice {
             what: "kind of lent device",
-            value: 3
+            value: 4
         })
     );
 }

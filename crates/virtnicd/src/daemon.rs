@@ -59,8 +59,8 @@ pub(crate) struct Daemon {
     connections: Mutex<HashMap<u64, Weak<Connection>>>,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
-    /// The groups by which guests' processes open what is lent to them; `None`: they have none of their own.
-    pub(crate) guest_groups: Option<GuestGroups>,
+    /// The groups by which guests' processes open what is lent to them.
+    pub(crate) guest_groups: GuestGroups,
     /// Where QEMU's processes go, under systemd.
     pub(crate) scopes: Option<qemu::Scopes>,
     pub(crate) emulator: OnceCell<u64>,
@@ -182,7 +182,7 @@ impl Daemon {
             (Some(_), _) => true,
             (None, user) => user.as_ref().is_some_and(can_have_own_groups),
         };
-        let guest_groups = have_own_groups.then(GuestGroups::default);
+        let guest_groups = GuestGroups::new(have_own_groups);
         let records = |kind: &str, format| {
             Records::open(paths.records(kind), boot.clone(), format)
                 .map_err(|error| in_dir(error.path)(error.source))

@@ -71,7 +71,7 @@ fn host_code(error: &host::HostError) -> Code {
         H::NotVirtualFunction(_) | H::NotPci(_) | H::NotPhysicalFunction(_) => {
             Code::ConfigUnsupported
         }
-        H::NoPciDevice(_) | H::NoNetdev(_) => Code::DeviceMissing,
+        H::NoPciDevice(_) | H::NoUsbDevice(_) | H::NoNetdev(_) => Code::DeviceMissing,
         _ => Code::InternalError,
     }
 }

@@ -51,6 +51,7 @@ impl Daemon {
         if let Err(error) = qemu::sweep_run_dirs(&self.paths.guests(), may_run) {
             tracing::warn!(%error, "directories of guests that are gone may stay");
         }
+        self.keep_promises();
         self.follow_host();
         let daemon = Arc::clone(self);
         // On a host with thousands of VFs it takes its time, and nobody waits for it.
@@ -227,6 +228,7 @@ impl Daemon {
                 return;
             }
         };
+        let events = self.follow_devices(events);
         // Not the daemon itself: this goes on until the host says no more.
         let (daemon, lender) = (Arc::downgrade(self), Arc::clone(&self.lender));
         let follow = move || {

@@ -5,8 +5,8 @@ mod node;
 mod plan;
 mod restore;
 
-pub(crate) use plan::check_pf;
 pub use plan::check_unmanaged;
+pub(crate) use plan::{Tie, check_pf, plan_vf, refuse_bridge};
 
 /// vfio's own driver and its variants (`mlx5_vfio_pci`, `hisi-acc-vfio-pci` …).
 pub(crate) fn is_vfio(driver: &str) -> bool {

@@ -107,7 +107,8 @@ impl Assigner {
         let node = vfio.node;
         // An earlier release gave the node away, and did not record it.
         let stays = vfio.host_driver.as_deref().is_some_and(is_vfio);
-        let is_ours = node.is_some() || (stays && self.vfio_user.is_some());
+        let was_given = stays && self.vfio_user.is_some() && matches!(item, Item::Device(_));
+        let is_ours = node.is_some() || was_given;
         if !is_ours || self.shares_group(item, vfio.group) {
             return None;
         }
@@ -125,7 +126,9 @@ impl Assigner {
         let list = self.lock();
         list.entries.iter().any(|(other, entry)| {
             let vfio = entry.record.as_ref().and_then(Record::vfio);
+            // What was only taken from the host nobody has open.
             *other != item
+                && other.detached().is_none()
                 && entry.phase == Phase::Lent
                 && vfio.is_some_and(|vfio| vfio.group == group)
         })

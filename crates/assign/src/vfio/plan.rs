@@ -35,14 +35,16 @@ impl Assigner {
             },
             (None, Sriov::None | Sriov::Physical { .. }) => None,
         };
-        if let Some(vf) = &vf {
-            let usages = host.vf_usage(vf)?;
-            if !usages.is_empty() {
-                return Err(Obstacle::InUse(usages));
-            }
-            if preparation.network.is_some() {
-                check_pf(host, vf)?;
-            }
+        refuse_bridge(&pci)?;
+        let usages = match &vf {
+            Some(vf) => host.vf_usage(vf)?,
+            None => host.pci_usage(address)?,
+        };
+        if !usages.is_empty() {
+            return Err(Obstacle::InUse(usages));
+        }
+        if let Some(vf) = vf.as_ref().filter(|_| preparation.network.is_some()) {
+            check_pf(host, vf)?;
         }
         let group = (host.iommu_group(address)?).ok_or(Obstacle::NoIommu)?;
         check_group(host, address, &group)?;
@@ -105,7 +107,11 @@ impl Assigner {
     }
 
     /// Refuses a device that can't be parted from another guest's.
-    fn check_ties(&self, holder: &Holder, ties: &[(PciAddress, Tie)]) -> Result<(), Obstacle> {
+    pub(crate) fn check_ties(
+        &self,
+        holder: &Holder,
+        ties: &[(PciAddress, Tie)],
+    ) -> Result<(), Obstacle> {
         let list = self.lock();
         for (address, tie) in ties {
             let member = DeviceId::Pci(*address);
@@ -130,6 +136,15 @@ impl Assigner {
     }
 }
 
+/// No guest is given a bridge: neither the kernel's vfio nor the reset of a device goes that way.
+pub(crate) fn refuse_bridge(pci: &PciDevice) -> Result<(), Obstacle> {
+    const PCI_TO_PCI: u32 = 0x0604;
+    match pci.class >> 8 {
+        PCI_TO_PCI => Err(Obstacle::Bridge),
+        _ => Ok(()),
+    }
+}
+
 /// Its settings can be made, and reach the wire, only while its PF is up.
 pub(crate) fn check_pf(host: &dyn Host, vf: &VirtualFunction) -> Result<(), Obstacle> {
     let pf = host.physical_function(&vf.pf_netdev)?;
@@ -140,7 +155,7 @@ pub(crate) fn check_pf(host: &dyn Host, vf: &VirtualFunction) -> Result<(), Obst
 }
 
 /// With 802.1Qbh, MAC and VLAN come with the profile.
-fn plan_vf(
+pub(crate) fn plan_vf(
     host: &dyn Host,
     vf: VirtualFunction,
     preparation: &VfioPreparation,
@@ -201,7 +216,7 @@ fn check_group(host: &dyn Host, address: PciAddress, group: &IommuGroup) -> Resu
 
 /// Why two devices can only be one guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tie {
+pub(crate) enum Tie {
     Group,
     Vf,
     Pf,

@@ -4,10 +4,11 @@ use std::os::fd::OwnedFd;
 
 use conf::{Bandwidth, MacAddress, NetdevName, PciAddress, UsbAddress};
 use host::{
-    BridgePort, Counters, Host, HostError, HostEvents, IommuGroup, Ipv6Autoconf, LinkState, Links,
-    MacvlanSpec, Netdev, NicAbility, NodeAccess, Operation, PciDevice, PhysicalFunction,
-    PortRequest, RxFilter, SimulatedHost, TapQueues, TapSpec, Usage, Usb, UsbDevice, VfAbilities,
-    VfSetting, VfState, VfioHolder, VirtualFunction, VlanSpec,
+    BridgePort, Counters, Host, HostError, HostEvents, Inventory, IommuGroup, Ipv6Autoconf,
+    LinkState, Links, MacvlanSpec, Netdev, NetdevNode, NicAbility, NodeAccess, NodePlace,
+    Operation, PciDetails, PciDevice, PhysicalFunction, PortRequest, RxFilter, SimulatedHost,
+    TapQueues, TapSpec, Usage, Usb, UsbDevice, UsbNode, VfAbilities, VfSetting, VfState,
+    VfioHolder, VirtualFunction, VlanSpec,
 };
 
 pub(crate) struct Hooked {
@@ -146,6 +147,42 @@ impl Usb for Hooked {
             return Ok(());
         }
         self.inner.probe_usb(address)
+    }
+}
+
+impl Inventory for Hooked {
+    fn pci_functions(&self) -> Answer<Vec<PciAddress>> {
+        self.inner.pci_functions()
+    }
+    fn pci_place(&self, address: PciAddress) -> Answer<NodePlace> {
+        self.inner.pci_place(address)
+    }
+    fn pci_details(&self, address: PciAddress) -> Answer<PciDetails> {
+        self.inner.pci_details(address)
+    }
+    fn netdev_place(&self, netdev: &str) -> Answer<NodePlace> {
+        self.inner.netdev_place(netdev)
+    }
+    fn netdev_node(&self, netdev: &Netdev) -> Answer<NetdevNode> {
+        self.inner.netdev_node(netdev)
+    }
+    fn usb_names(&self) -> Answer<Vec<String>> {
+        self.inner.usb_names()
+    }
+    fn usb_place(&self, name: &str) -> Answer<NodePlace> {
+        self.inner.usb_place(name)
+    }
+    fn usb_node(&self, name: &str) -> Answer<UsbNode> {
+        self.inner.usb_node(name)
+    }
+    fn pci_usage(&self, address: PciAddress) -> Answer<Vec<Usage>> {
+        self.inner.pci_usage(address)
+    }
+    fn usb_usage(&self, bus: u32, device: u32) -> Answer<Vec<Usage>> {
+        self.inner.usb_usage(bus, device)
+    }
+    fn rebind(&self, address: PciAddress) -> Answer<Option<String>> {
+        self.inner.rebind(address)
     }
 }
 

@@ -204,6 +204,12 @@ impl Domain {
         })
     }
 
+    /// Adds an interface behind the others; where it is.
+    pub fn add_interface(&mut self, interface: Interface) -> DeviceRef {
+        self.devices.interfaces.push(interface);
+        DeviceRef::Interface(self.devices.interfaces.len() - 1)
+    }
+
     /// The device that a client means: an interface by MAC, guest address and alias, as far as they are
     /// given; a host device by the function or USB device that it is, which may be an interface's; a disk
     /// by its name; others by all that is said of them.
@@ -385,6 +391,9 @@ fn is_on_source(interface: &Interface, source: &HostSource) -> bool {
     let plug = interface.actual.as_ref().map(|actual| &actual.plug);
     if let (Some(Plug::HostdevPci { address, .. }), HostSource::Pci(meant)) = (plug, source) {
         return address == meant;
+    }
+    if let (Some(address), HostSource::Pci(meant)) = (interface.host_address, source) {
+        return address == *meant;
     }
     match &interface.source {
         InterfaceSource::Hostdev { source: own, .. } => same_source(own, source),

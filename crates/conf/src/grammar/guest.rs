@@ -359,7 +359,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/hostdev/@type",
-        "`pci`; `usb` is read, and `scsi`, `scsi_host`, `mdev` are kept: these can't be started",
+        "`pci`, `usb`; `scsi`, `scsi_host`, `mdev` are kept, and can't be started",
         "",
     ),
     (

@@ -33,7 +33,7 @@ pub(super) const RULES: &[ElementRule] = &[
     element(
         "/device/parent",
         Shown,
-        "What it sits on: a VF's network device on its VF.",
+        "What it sits on: a VF's network device on its VF, a VF on the bridge above its card.",
         &[],
     ),
     element(
@@ -47,7 +47,8 @@ pub(super) const RULES: &[ElementRule] = &[
         "/device/capability",
         Shown,
         "What it is. PCI: class, address, names, `phys_function` or `virt_functions` with \
-         addresses, IOMMU group, NUMA node, link. Net: interface, address, link, features.",
+         addresses, IOMMU group, NUMA node, link. Net: interface, address, link, features. \
+         USB: bus, device, names.",
         &[TYPE],
     ),
     element(

@@ -126,6 +126,7 @@ pub(super) fn split(
             ..DeviceInfo::default()
         },
         actual: None,
+        host_address: None,
         unused: Kept::default(),
     };
     (virtio, vf)

@@ -14,7 +14,7 @@ use crate::kept::Kept;
 use crate::xml::{Document, RawXml};
 use crate::{
     Bandwidth, DeviceInfo, DirectMode, Error, Form, HostDriver, HostSource, Hybrid, MacAddress,
-    VfSettings, VirtualPort, Vlan,
+    PciAddress, VfSettings, VirtualPort, Vlan,
 };
 
 /// A guest's network interface, as defined.
@@ -80,6 +80,8 @@ pub struct Interface {
     pub info: DeviceInfo,
     /// What was resolved for the running guest; never in a definition.
     pub actual: Option<ActualDevice>,
+    /// The function that the running guest has of a `<source dev=…>`; never in a definition.
+    pub host_address: Option<PciAddress>,
     /// Children and attributes that are kept and not used yet, in their place.
     pub unused: Kept,
 }
@@ -221,6 +223,17 @@ impl Interface {
             Some(actual) => matches!(actual.plug, crate::Plug::HostdevPci { .. }),
             None => matches!(self.source, InterfaceSource::Hostdev { .. }),
         }
+    }
+
+    /// Whether it names a host device by a network device's name: which function that is was resolved
+    /// when it was lent.
+    #[must_use]
+    pub fn names_host_device(&self) -> bool {
+        let source = match &self.source {
+            InterfaceSource::Hostdev { source, .. } => source,
+            _ => return false,
+        };
+        matches!(source, HostSource::NetDevice(_) | HostSource::VfOf(_))
     }
 
     /// Whether the model is one of virtio's.

@@ -6,6 +6,7 @@ use super::{
     is_virtio_model,
 };
 use crate::domain::Origin;
+use crate::domain::info::pci_address;
 use crate::domain::shapes::{INTERFACE, INTERFACE_ELSEWHERE, INTERFACE_HOSTDEV};
 use crate::kept::Kept;
 use crate::xml::{Base, Element, FromXml, VIRTNIC_NAMESPACE, parse_unsigned};
@@ -97,11 +98,17 @@ impl Interface {
             teaming,
             info: faults.or_default(DeviceInfo::read(element, origin)),
             actual: None,
+            host_address: None,
             source,
             unused,
         };
         if origin == Origin::Status {
             interface.actual = faults.or_default(ActualDevice::read(element));
+            if interface.names_host_device() {
+                let source = child("source").and_then(|source| source.child("address"));
+                let address = source.map(pci_address).transpose();
+                interface.host_address = faults.or_default(address);
+            }
         }
         faults.finish()?;
         interface.check(element)?;

@@ -179,7 +179,12 @@ impl Interface {
             }
             InterfaceSource::Hostdev { driver, source, .. } => {
                 tree.noun("driver", driver.as_ref());
-                tree.child(source.tree(true));
+                let mut source = source.tree(true);
+                if let Some(address) = self.host_address.filter(|_| form.is_running()) {
+                    let element = Tree::new("address").with("type", "pci");
+                    source.child(pci_attributes(element, address));
+                }
+                tree.child(source);
                 return;
             }
             InterfaceSource::HostdevHybrid { dev } => {

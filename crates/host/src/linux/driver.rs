@@ -77,6 +77,30 @@ impl LinuxHost {
         Ok(())
     }
 
+    /// Gives the function to the driver that the kernel chooses.
+    pub(super) fn give_to_host(&self, address: PciAddress) -> Result<Option<String>, HostError> {
+        let target = address.to_string();
+        let writing = Reading {
+            operation: Operation::Unbind,
+            target: &target,
+        };
+        let directory = self.sysfs.existing(address)?;
+        writing.write(&directory.join("driver_override"), "\n")?;
+        let holder = self.sysfs.driver(address)?;
+        self.take_from(address, holder.as_deref(), writing)?;
+        let events = UeventSocket::open().map_err(|error| writing.refused(error))?;
+        let file = self.sysfs.pci_bus().join("drivers_probe");
+        let probed = writing.write(&file, &address.to_string());
+        let Some(taker) = self.sysfs.driver(address)? else {
+            // Refused, or no driver wants it, which is no fault.
+            return probed.map(|()| None);
+        };
+        if self.makes_netdev(address, &taker)? {
+            self.await_netdev(address, &events, writing)?;
+        }
+        Ok(Some(taker))
+    }
+
     /// Unbinds. A write to a vfio driver's `unbind` would block until the group is closed, for
     /// ever if need be: so an open group is an error instead.
     fn take_from(

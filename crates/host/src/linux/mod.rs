@@ -3,7 +3,11 @@
 mod ability;
 mod access;
 mod alias;
+mod block;
 mod driver;
+mod express;
+mod ids;
+mod inventory;
 mod ipv6;
 mod links;
 mod netlink;
@@ -33,6 +37,7 @@ use crate::{
     PhysicalFunction, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
 };
 use alias::Variants;
+use ids::HardwareIds;
 use netlink::Connections;
 use port_profile::{Agents, Listener};
 use rest::RestNotes;
@@ -53,6 +58,8 @@ pub struct LinuxHost {
     listener: Arc<Listener>,
     port_patience: PortPatience,
     variants: Variants,
+    pci_ids: HardwareIds,
+    usb_ids: HardwareIds,
     rest: Option<RestNotes>,
 }
 
@@ -68,6 +75,8 @@ impl LinuxHost {
             listener: Arc::default(),
             port_patience: PortPatience::default(),
             variants: Variants::default(),
+            pci_ids: HardwareIds::new(&paths.share, "pci.ids"),
+            usb_ids: HardwareIds::new(&paths.share, "usb.ids"),
             rest: None,
             paths,
         }

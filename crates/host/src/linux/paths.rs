@@ -18,6 +18,9 @@ pub struct Paths {
     pub machine_id: PathBuf,
     /// Where programs write their process ids, `/run`.
     pub run: PathBuf,
+    /// Where programs' data is, `/usr/share`: the repositories of PCI's and USB's names are there, if at
+    /// all.
+    pub share: PathBuf,
     /// The program that loads modules, `modprobe`.
     pub modprobe: PathBuf,
 }
@@ -44,6 +47,7 @@ impl Paths {
             modules: root.join("lib/modules").join(release),
             machine_id: root.join("etc/machine-id"),
             run: root.join("run"),
+            share: root.join("usr/share"),
             modprobe: PathBuf::from("modprobe"),
         }
     }

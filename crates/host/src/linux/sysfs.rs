@@ -152,6 +152,39 @@ impl Sysfs {
         self.root.join("bus/pci")
     }
 
+    pub(super) fn usb_devices(&self) -> PathBuf {
+        self.root.join("bus/usb/devices")
+    }
+
+    pub(super) fn class_dir(&self, class: &str) -> PathBuf {
+        self.root.join("class").join(class)
+    }
+
+    pub(super) fn file_systems(&self) -> PathBuf {
+        self.root.join("fs")
+    }
+
+    /// The directory that a link of the kernel's leads to, as `/sys/devices/…`; `None`: there is
+    /// none. Such links go up to the root, and down from there.
+    pub(super) fn canonical(&self, path: &Path) -> Option<String> {
+        let target = match fs::read_link(path) {
+            Ok(target) => target,
+            // It is no link.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                path.strip_prefix(&self.root).ok()?.to_owned()
+            }
+            Err(_) => return None,
+        };
+        let down: PathBuf = (target.components())
+            .filter(|part| matches!(part, std::path::Component::Normal(_)))
+            .collect();
+        Path::new("/sys")
+            .join(down)
+            .into_os_string()
+            .into_string()
+            .ok()
+    }
+
     pub(super) fn module_dir(&self, module: &str) -> PathBuf {
         self.root.join("module").join(module)
     }

@@ -87,14 +87,20 @@ fn parse(message: &[u8]) -> Option<HostEvent> {
     };
     match value("SUBSYSTEM")? {
         "pci" => {}
-        "usb" if value("DEVTYPE")? == "usb_device" && value("ACTION")? == "remove" => {
+        "usb" if value("DEVTYPE") == Some("usb_device") && value("ACTION")? == "remove" => {
             let (bus, device) = (
                 value("BUSNUM")?.parse().ok()?,
                 value("DEVNUM")?.parse().ok()?,
             );
             let (_, name) = value("DEVPATH")?.rsplit_once('/')?;
-            let (_, devpath) = name.split_once('-')?;
+            let Some((_, devpath)) = name.split_once('-') else {
+                return Some(HostEvent::UsbChanged(name.to_owned()));
+            };
             return UsbAddress::new(bus, device, devpath).map(HostEvent::UsbRemoved);
+        }
+        "usb" => {
+            let name = value("DEVPATH")?.rsplit('/').next()?;
+            return Some(HostEvent::UsbChanged(name.to_owned()));
         }
         _ => return None,
     }
@@ -132,6 +138,8 @@ mod tests {
         assert_eq!(parse(&event("unbind", "pci")), Some(changed));
         assert_eq!(parse(&event("change", "pci")), None);
         assert_eq!(parse(&event("add", "net")), None);
+        let usb = HostEvent::UsbChanged("0000:01:10.2".to_owned());
+        assert_eq!(parse(&event("add", "usb")), Some(usb));
     }
 
     #[test]
@@ -147,9 +155,13 @@ mod tests {
         let address = "usb:1:5@1.4".parse().unwrap();
         let removed = event("remove", path, "usb_device");
         assert_eq!(removed, Some(HostEvent::UsbRemoved(address)));
-        assert_eq!(event("add", path, "usb_device"), None);
-        assert_eq!(event("remove", path, "usb_interface"), None);
-        assert_eq!(event("remove", "/devices/usb1", "usb_device"), None);
+        let changed = |name: &str| Some(HostEvent::UsbChanged(name.to_owned()));
+        assert_eq!(event("add", path, "usb_device"), changed("1-1.4"));
+        assert_eq!(event("remove", path, "usb_interface"), changed("1-1.4"));
+        assert_eq!(
+            event("remove", "/devices/usb1", "usb_device"),
+            changed("usb1")
+        );
     }
 
     #[test]

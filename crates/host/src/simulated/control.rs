@@ -49,6 +49,7 @@ impl SimulatedHost {
         state.held_groups.clear();
         state.vfio_nodes.clear();
         state.usages.clear();
+        state.usb_usages.clear();
         state.qos.reboot();
         state.forget_links();
         for pf in 0..state.shape.pfs {

@@ -74,6 +74,9 @@ impl Host for SimulatedHost {
 
     fn iommu_group(&self, address: PciAddress) -> Result<Option<IommuGroup>, HostError> {
         self.call(Operation::ReadGroup, Some(address), |state, _| {
+            if state.root_port(address).is_some() {
+                return Ok(None);
+            }
             let number = state.group(address)?;
             if !state.iommu {
                 return Ok(None);
@@ -405,7 +408,10 @@ fn virtual_function(state: &State, pf: u16, number: u16) -> VirtualFunction {
     }
 }
 
-fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostError> {
+pub(super) fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostError> {
+    if let Some(port) = state.root_port(address) {
+        return Ok(port);
+    }
     let driver = state.driver(address)?.map(Into::into);
     let iommu_group = state.iommu.then_some(state.group(address)?);
     // The ids are those of an Intel 82576, its VF, and an 82574.
@@ -446,7 +452,7 @@ fn pci_device(state: &mut State, address: PciAddress) -> Result<PciDevice, HostE
 }
 
 /// Every group that is open here is so in one guest's process.
-fn holder(group: u32) -> VfioHolder {
+pub(super) fn holder(group: u32) -> VfioHolder {
     VfioHolder {
         group,
         process: Some(SimulatedHost::GUEST_PROCESS),

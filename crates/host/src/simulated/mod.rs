@@ -7,6 +7,7 @@
 mod control;
 mod events;
 mod fault;
+mod inventory;
 mod ipv6;
 mod kernel;
 mod link_rules;

@@ -36,6 +36,7 @@ pub(super) struct State {
     /// Nodes of IOMMU groups that others than root may open, or were let.
     pub(super) vfio_nodes: HashMap<u32, NodeAccess>,
     pub(super) usages: HashMap<PciAddress, Vec<Usage>>,
+    pub(super) usb_usages: HashMap<(u32, u32), Vec<Usage>>,
     pub(super) refusals: HashSet<(PciAddress, String)>,
     pub(super) net: Net,
     pub(super) qos: Qos,
@@ -147,6 +148,7 @@ impl State {
             held_groups: HashSet::new(),
             vfio_nodes: HashMap::new(),
             usages: HashMap::new(),
+            usb_usages: HashMap::new(),
             refusals: HashSet::new(),
             net: Net::default(),
             qos: Qos::default(),

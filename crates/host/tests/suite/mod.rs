@@ -2,8 +2,8 @@
 
 use conf::{MacAddress, PciAddress, VfLink};
 use host::{
-    GuestGroup, Host, HostError, HostEvent, LinkState, NodeAccess, PhysicalFunction, Sriov,
-    VfSetting, VfState, VirtualFunction, VlanProtocol,
+    GuestGroup, Host, HostError, HostEvent, LinkState, NodeAccess, NodeParent, PhysicalFunction,
+    Sriov, VfSetting, VfState, VirtualFunction, VlanProtocol,
 };
 
 const ENOENT: i32 = 2;
@@ -26,6 +26,14 @@ pub(crate) type Check = fn(&Subject<'_>);
 /// All checks by name. Each leaves the host as it found it.
 pub(crate) const CHECKS: &[(&str, Check)] = &[
     ("a PF is found by its name, and listed", pf_is_found),
+    (
+        "every PF and VF is listed with its place",
+        functions_have_places,
+    ),
+    (
+        "a VF on vfio is used by whoever opens it, and the kernel finds its driver again",
+        rebinding_finds_the_driver,
+    ),
     (
         "VFs have numbers from 0 and know their PF",
         vfs_know_their_pf,
@@ -145,6 +153,40 @@ fn pf_is_found(subject: &Subject<'_>) {
     assert!(pf.vf_count >= 2 && pf.vf_count <= pf.max_vfs, "{pf:?}");
     assert!(subject.host.physical_functions().unwrap().contains(&pf));
     assert_eq!(subject.host.pci_address_of(subject.pf).unwrap(), pf.address);
+}
+
+fn functions_have_places(subject: &Subject<'_>) {
+    let host = subject.host;
+    let all = host.pci_functions().unwrap();
+    assert!(all.is_sorted());
+    let pf = subject.pf().address;
+    let vfs = subject.vfs().into_iter().map(|vf| vf.address);
+    for address in std::iter::once(pf).chain(vfs) {
+        assert!(all.contains(&address), "{address}");
+        let place = host.pci_place(address).unwrap();
+        assert!(place.path.starts_with("/sys/devices/"), "{place:?}");
+        assert!(place.path.ends_with(&address.to_string()), "{place:?}");
+        assert_eq!(host.pci_details(address).unwrap().place, place);
+    }
+    let place = host.netdev_place(subject.pf).unwrap();
+    assert_eq!(place.parent, NodeParent::Pci(pf));
+    let netdev = host.netdev(subject.pf).unwrap();
+    assert_eq!(host.netdev_node(&netdev).unwrap().place, place);
+    assert!(matches!(
+        host.netdev_place("no-such-one"),
+        Err(HostError::NoNetdev(_))
+    ));
+}
+
+fn rebinding_finds_the_driver(subject: &Subject<'_>) {
+    let (host, vf) = (subject.host, subject.vf(0));
+    let before = subject.driver(&vf);
+    assert_eq!(host.pci_usage(vf.address).unwrap(), []);
+    let driver = host.best_vfio_driver(vf.address).unwrap();
+    host.bind(vf.address, &driver).unwrap();
+    assert_eq!(host.pci_usage(vf.address).unwrap(), []);
+    assert_eq!(host.rebind(vf.address).unwrap(), before);
+    assert_eq!(subject.driver(&vf), before);
 }
 
 fn vfs_know_their_pf(subject: &Subject<'_>) {

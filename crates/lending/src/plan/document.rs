@@ -1,47 +1,43 @@
 //! What a plan takes from the guest's document alone: its devices with their names, the ports that
 //! they ask for, and what nobody carries out.
 
-use std::collections::HashMap;
-
 use conf::{
-    ActualDevice, Domain, ForwardMode, HostDevice, HostSource, Interface, InterfaceSource,
-    NetworkPort, PciAddress, Plug, Teaming, Uuid,
+    ActualDevice, Domain, ForwardMode, HostDevice, HostSource, HybridPart, Interface,
+    InterfaceSource, NetworkPort, PairPrimary, PciAddress, Plug, Uuid,
 };
 
 use super::{DevicePlan, Networks, Outcome, PlanContext};
 use crate::attachment::{Attachment, AttachmentState, Role, Subject};
 use crate::refusal::GuestObstacle;
+use crate::usb::UsbName;
 
 /// Every device of the guest that the host may have a part in, not looked at yet.
 pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePlan> {
     let named = with_aliases(domain, networks);
     let interfaces = named.devices.interfaces.iter().enumerate();
     let interfaces = interfaces.map(|(place, interface)| of_interface(place, interface));
-    // A guest that has others is refused as a whole.
-    let all = named.devices.hostdevs.iter().enumerate();
-    let lent: Vec<_> = all.filter(|(_, one)| !is_usb(one)).collect();
-    let hostdevs = lent
-        .iter()
-        .map(|&(place, hostdev)| of_host_device(place, hostdev));
+    let hostdevs = named.devices.hostdevs.iter().enumerate();
+    let hostdevs = hostdevs.map(|(place, hostdev)| of_host_device(place, hostdev));
     let mut devices: Vec<_> = interfaces.chain(hostdevs).collect();
-    let teamings = (named.devices.interfaces.iter().map(|one| &one.teaming))
-        .chain(lent.iter().map(|(_, one)| &one.teaming));
-    pair(&mut devices, teamings);
+    pair(&mut devices, &named);
     devices
 }
 
-/// One device of a document in which it has its alias.
-pub(super) fn device_at(domain: &Domain, subject: Subject, place: usize) -> Option<DevicePlan> {
+/// Some devices of a document in which they have their aliases.
+pub(super) fn devices_at(domain: &Domain, wanted: &[(Subject, usize)]) -> Vec<DevicePlan> {
     let devices = &domain.devices;
-    match subject {
+    let wanted = wanted.iter().filter_map(|&(subject, place)| match subject {
         Subject::Interface => Some(of_interface(place, devices.interfaces.get(place)?)),
         Subject::HostDevice => Some(of_host_device(place, devices.hostdevs.get(place)?)),
-    }
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    pair(&mut wanted, domain);
+    wanted
 }
 
 fn of_interface(place: usize, interface: &Interface) -> DevicePlan {
     let alias = interface.info.alias.as_deref();
-    let mut device = device(Subject::Interface, place, alias, interface.teaming.as_ref());
+    let mut device = device(Subject::Interface, place, alias);
     device.name = format!("interface {}", interface.mac);
     device.attachment.mac = Some(interface.mac);
     device.network = match &interface.source {
@@ -53,35 +49,27 @@ fn of_interface(place: usize, interface: &Interface) -> DevicePlan {
 
 fn of_host_device(place: usize, hostdev: &HostDevice) -> DevicePlan {
     let alias = hostdev.info.alias.as_deref();
-    let mut device = device(Subject::HostDevice, place, alias, hostdev.teaming.as_ref());
+    let mut device = device(Subject::HostDevice, place, alias);
     device.name = match &hostdev.source {
         HostSource::Pci(address) => format!("hostdev {address}"),
         HostSource::NetDevice(name) | HostSource::VfOf(name) => format!("hostdev {name}"),
-        HostSource::Usb(_) => "hostdev".to_owned(),
+        HostSource::Usb(usb) => format!("hostdev {}", UsbName::from(usb)),
     };
     device
 }
 
-fn device(
-    subject: Subject,
-    place: usize,
-    alias: Option<&str>,
-    teaming: Option<&Teaming>,
-) -> DevicePlan {
+fn device(subject: Subject, place: usize, alias: Option<&str>) -> DevicePlan {
     DevicePlan {
         attachment: Attachment {
             id: Uuid::new_v4(),
             alias: alias.unwrap_or_default().to_owned(),
             subject,
             mac: None,
-            role: match teaming {
-                None => Role::Sole,
-                Some(Teaming::Persistent) => Role::Standby,
-                Some(Teaming::Transient { .. }) => Role::Primary,
-            },
+            role: Role::Sole,
             pair: None,
             port: None,
             claim: None,
+            reserved: None,
             state: AttachmentState::Planned,
         },
         name: String::new(),
@@ -91,23 +79,24 @@ fn device(
     }
 }
 
-fn is_usb(hostdev: &HostDevice) -> bool {
-    matches!(hostdev.source, HostSource::Usb(_))
-}
-
-/// Each primary names its standby by its alias.
-fn pair<'a>(devices: &mut [DevicePlan], teamings: impl Iterator<Item = &'a Option<Teaming>>) {
-    let by_alias: HashMap<String, usize> = (devices.iter().enumerate())
-        .map(|(at, device)| (device.attachment.alias.clone(), at))
-        .collect();
-    for (at, teaming) in teamings.enumerate() {
-        let Some(Teaming::Transient { persistent }) = teaming else {
-            continue;
+/// Notes which are the two of a pair.
+fn pair(devices: &mut [DevicePlan], domain: &Domain) {
+    for pair in domain.pairs() {
+        let id = pair.id.unwrap_or_else(Uuid::new_v4);
+        let primary = match pair.primary {
+            PairPrimary::Interface(place) => (Subject::Interface, place),
+            PairPrimary::Hostdev(place) => (Subject::HostDevice, place),
         };
-        let standby = by_alias.get(persistent);
-        if let Some(&standby) = standby.filter(|&&standby| standby != at) {
-            let pair = *(devices[standby].attachment.pair).get_or_insert_with(Uuid::new_v4);
-            devices[at].attachment.pair = Some(pair);
+        let halves = [
+            ((Subject::Interface, pair.standby), Role::Standby),
+            (primary, Role::Primary),
+        ];
+        for (half, role) in halves {
+            let mut its = devices.iter_mut().filter(|device| device.is_at(half));
+            if let Some(device) = its.next() {
+                device.attachment.pair = Some(id);
+                device.attachment.role = role;
+            }
         }
     }
 }
@@ -121,12 +110,16 @@ fn with_aliases(domain: &Domain, networks: &impl Networks) -> Domain {
         let InterfaceSource::Network { network, .. } = &interface.source else {
             continue;
         };
-        let lends_devices = networks.running(network).is_ok_and(|network| {
-            matches!(
-                network.forward_mode(),
-                Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid)
-            )
-        });
+        let is_standby = interface
+            .hybrid_half()
+            .is_some_and(|half| half.part == HybridPart::Standby);
+        let lends_devices = !is_standby
+            && networks.running(network).is_ok_and(|network| {
+                matches!(
+                    network.forward_mode(),
+                    Some(ForwardMode::Hostdev | ForwardMode::HostdevHybrid)
+                )
+            });
         interface.actual = lends_devices.then(|| ActualDevice {
             port: Uuid::nil(),
             plug: Plug::HostdevPci {
@@ -188,6 +181,7 @@ pub(super) fn obstacles(domain: &Domain, context: &PlanContext) -> Vec<GuestObst
 fn unsupported(domain: &Domain) -> Vec<String> {
     let elements = domain.unsupported().into_iter();
     let mut refused: Vec<String> = elements.map(|one| one.to_string()).collect();
+    refused.extend(domain.pair_faults().iter().map(ToString::to_string));
     for interface in &domain.devices.interfaces {
         let kind = match &interface.source {
             InterfaceSource::Hostdev {
@@ -196,24 +190,9 @@ fn unsupported(domain: &Domain) -> Vec<String> {
             } => "interface of type 'hostdev' on a USB device (only SR-IOV Virtual Functions can \
                   be given their MAC; use a plain <hostdev>)"
                 .to_owned(),
-            _ if interface.hybrid_half().is_some() => {
-                "half of a pair (<virtnic:hybrid>)".to_owned()
-            }
-            InterfaceSource::HostdevHybrid { .. } => {
-                format!("interface of type '{}'", interface.source.kind())
-            }
             _ => continue,
         };
         refused.push(format!("{kind}, {}", interface.mac));
-    }
-    for hostdev in &domain.devices.hostdevs {
-        let HostSource::Usb(usb) = &hostdev.source else {
-            continue;
-        };
-        let ids = (usb.ids.iter()).map(|(vendor, product)| format!(" {vendor:04x}:{product:04x}"));
-        let place = (usb.place.iter()).map(|(bus, device)| format!(" at {bus}-{device}"));
-        let name: String = ids.chain(place).collect();
-        refused.push(format!("USB host device{name}"));
     }
     // Nobody reads more, and a document may have many thousands.
     let further = refused.split_off(refused.len().min(conf::MAX_FAULTS)).len();

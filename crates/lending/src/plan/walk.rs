@@ -5,24 +5,26 @@ use std::sync::Arc;
 
 use assign::{Holder, Item, Obstacle, Origin, Preparation, Step, VfioPreparation};
 use conf::{
-    ActualDevice, DeviceId, DirectMode, Domain, HostDevice, HostSource, Interface, InterfaceSource,
-    MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, PoolMembers,
+    ActualDevice, DeviceId, DirectMode, Domain, ForwardMode, HostDevice, HostDriver, HostSource,
+    HybridFallback, Interface, InterfaceSource, MacAddress, NetdevName, Network, NetworkPort,
+    PciAddress, Plug, PoolMembers, Uuid, VfSettings,
 };
 use host::{Host, HostError};
-use pool::Place;
+use pool::{Place, Source};
 
 use super::{
-    DevicePlan, Networks, Note, Outcome, PlanContext, PlannedDevice, PlannedPort, document,
-    resolved,
+    DevicePlan, Networks, Note, Outcome, OwedDevice, PlanContext, PlannedDevice, PlannedPort,
+    document, resolved,
 };
-use crate::attachment::{Attachment, AttachmentState, PortId, Subject};
+use crate::attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
 use crate::claims::Claims;
 use crate::devices::device_named;
 use crate::error::ChooseError;
 use crate::holder::{host_device_holder, interface_holder, port_holder};
-use crate::ledger::PoolRequest;
+use crate::ledger::{PfPlace, PoolRequest};
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::{Share, whole_or_part};
+use crate::usb::{UsbError, find_usb};
 use crate::wish::{PortSource, Settings, Target, Wish};
 
 /// What the guest's devices looked at so far take that no other of them can have.
@@ -55,9 +57,12 @@ pub(super) struct Walk<'a, C, N> {
     pub(super) networks: &'a N,
     pub(super) context: &'a PlanContext,
     pub(super) taken: Taken,
+    /// Where the VFs of pairs are, or will be, and whether that is only hoped for.
+    pub(super) pairs: BTreeMap<Uuid, (PfPlace, bool)>,
 }
 
 /// An interface before its network, without a device yet.
+#[derive(Clone)]
 struct Applicant<'a> {
     interface: &'a Interface,
     network: Arc<Network>,
@@ -75,7 +80,10 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             *named.entry(device).or_insert(false) |= whole;
         };
         for hostdev in &devices.hostdevs {
-            if let Ok(address) = resolve(self.host(), &hostdev.source) {
+            // No network lends a USB device.
+            if !matches!(hostdev.source, HostSource::Usb(_))
+                && let Ok(address) = resolve(self.host(), &hostdev.source)
+            {
                 note(address.into(), true);
             }
         }
@@ -101,11 +109,17 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         let devices = &self.domain.devices;
         let planned = match device.attachment.subject {
             Subject::Interface => match devices.interfaces.get(device.place) {
-                Some(interface) => self.interface(interface, &device.attachment, excluded),
+                Some(interface) => match self.interface(interface, &device.attachment, excluded) {
+                    Err(refusal) => self.owed(interface, &device.attachment, refusal),
+                    Ok(planned) => Ok(planned.map(|planned| Got::Planned(Box::new(planned)))),
+                },
                 None => Ok(None),
             },
             Subject::HostDevice => match devices.hostdevs.get(device.place) {
-                Some(hostdev) => self.host_device(hostdev, &device.attachment).map(Some),
+                Some(hostdev) => {
+                    let planned = self.host_device(hostdev, &device.attachment);
+                    planned.map(|planned| planned.map(|planned| Got::Planned(Box::new(planned))))
+                }
                 None => Ok(None),
             },
         };
@@ -113,18 +127,93 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         (attachment.claim, attachment.port) = (None, None);
         attachment.state = AttachmentState::Planned;
         device.outcome = match planned {
-            Ok(Some(planned)) => {
+            Ok(Some(Got::Owed(owed))) => {
+                attachment.state = AttachmentState::Owed(Creditor::Guest);
+                Outcome::Owed(Box::new(owed))
+            }
+            Ok(Some(Got::Planned(planned))) => {
                 attachment.claim = planned.claim;
                 attachment.port = planned.port.as_ref().map(|port| PortId {
                     network: port.network.uuid,
                     port: port.port.uuid,
                 });
-                Outcome::Lend(Box::new(planned))
+                Outcome::Lend(planned)
             }
             Ok(None) => Outcome::Alone,
             Err(refusal) => Outcome::Refused(Box::new(refusal)),
         };
         self.taken.note(device);
+        self.note_pair(device);
+    }
+
+    /// Minds where the VF of a pair is.
+    pub(super) fn note_pair(&mut self, device: &DevicePlan) {
+        let (Some(pair), Role::Primary) = (device.attachment.pair, device.attachment.role) else {
+            return;
+        };
+        let pf = match &device.outcome {
+            Outcome::Lend(planned) => {
+                let function = planned.function();
+                function.and_then(|function| self.claims.ledger().pf_of(function))
+            }
+            Outcome::Owed(owed) => Some(owed.pf.clone()),
+            Outcome::Alone | Outcome::Refused(_) => None,
+        };
+        let is_hoped_for = matches!(device.outcome, Outcome::Owed(_));
+        if let Some(pf) = pf {
+            self.pairs.insert(pair, (pf, is_hoped_for));
+        }
+    }
+
+    /// Where the other half of a standby's pair is.
+    fn pf_of_pair(&self, attachment: &Attachment) -> Option<&(PfPlace, bool)> {
+        let pair = attachment
+            .pair
+            .filter(|_| attachment.role == Role::Standby)?;
+        self.pairs.get(&pair)
+    }
+
+    /// The VF of a pair that a guest can do without for a while.
+    fn owed(
+        &mut self,
+        interface: &Interface,
+        attachment: &Attachment,
+        refusal: DeviceRefusal,
+    ) -> Result<Option<Got>, DeviceRefusal> {
+        let is_primary = attachment.role == Role::Primary && attachment.pair.is_some();
+        let none_is_free = matches!(
+            refusal,
+            DeviceRefusal::Choose(ChooseError::Refused(_) | ChooseError::Unmanaged(_))
+        );
+        if !is_primary || !none_is_free {
+            return Err(refusal);
+        }
+        let (settings, network) = match &interface.source {
+            InterfaceSource::Network { network, .. } => {
+                let network = self.networks.running(network)?;
+                (network.extension.hybrid.fallback, network.name.clone())
+            }
+            InterfaceSource::Hostdev {
+                source: HostSource::VfOf(pf),
+                ..
+            } => match self.claims.ledger().network_of_pf(pf) {
+                Ok(network) => (None, network.name),
+                Err(_) => return Err(refusal),
+            },
+            _ => return Err(refusal),
+        };
+        let own = interface.hybrid_half().and_then(|half| half.fallback);
+        if own.or(settings) != Some(HybridFallback::Virtio) {
+            return Err(refusal);
+        }
+        let pf = match &self.context.pf {
+            Some(pf) => Some(pf.clone()),
+            None => self.claims.likeliest_pf(&network),
+        };
+        match pf {
+            Some(pf) => Ok(Some(Got::Owed(OwedDevice { pf, refusal }))),
+            None => Err(refusal),
+        }
     }
 
     fn interface(
@@ -136,7 +225,27 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         let target = match &interface.source {
             InterfaceSource::Network { network, .. } => {
                 let applicant = self.applicant(interface, network, attachment)?;
-                return self.port(applicant, excluded).map(Some);
+                let pf = self.pf_of_pair(attachment).cloned();
+                let lends_pairs =
+                    applicant.network.forward_mode() == Some(ForwardMode::HostdevHybrid);
+                let planned = match (pf, attachment.role) {
+                    (Some((pf, is_hoped_for)), Role::Standby) if lends_pairs => {
+                        self.standby(applicant, &pf, is_hoped_for)
+                    }
+                    (_, Role::Standby) if lends_pairs => Err(DeviceRefusal::NoPair),
+                    (Some((pf, _)), _) => self.port_beside(applicant, excluded, &pf),
+                    (None, _) => self.port(applicant, excluded, self.from(attachment)),
+                };
+                return planned.map(Some);
+            }
+            InterfaceSource::Hostdev {
+                source: HostSource::VfOf(pf),
+                driver,
+                managed,
+            } => {
+                let holder = holder(interface_holder(self.domain, interface), attachment);
+                let (managed, driver) = (*managed, driver.clone());
+                return (self.vf_of(interface, pf, managed, driver, &holder, excluded)).map(Some);
             }
             // A guest that has one is refused as a whole.
             InterfaceSource::Hostdev {
@@ -150,7 +259,8 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             } => {
                 let address = resolve(self.host(), source)?;
                 // Only a VF can be given its MAC.
-                self.host().virtual_function(address)?;
+                let vf = self.host().virtual_function(address)?;
+                self.check_drained(vf.pf_address, &vf.pf_netdev)?;
                 Some(Target::HostDevice {
                     managed: *managed,
                     driver: driver.clone(),
@@ -176,19 +286,28 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         &mut self,
         hostdev: &HostDevice,
         attachment: &Attachment,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        let address = resolve(self.host(), &hostdev.source)?;
-        let preparation = Preparation::Vfio(VfioPreparation {
-            managed: hostdev.managed,
-            driver: hostdev.driver.clone(),
-            network: None,
-            profile: None,
-        });
-        let share = Share::Whole(address.into());
+    ) -> Result<Option<PlannedDevice>, DeviceRefusal> {
+        let (share, preparation) = match &hostdev.source {
+            HostSource::Usb(usb) => match find_usb(self.host(), usb) {
+                Ok(address) => (Share::Whole(address.into()), Preparation::Usb),
+                // At a start 'requisite' means as much as 'mandatory'.
+                Err(UsbError::Missing(_)) if usb.startup_policy.as_deref() == Some("optional") => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.into()),
+            },
+            source => {
+                let address = resolve(self.host(), source)?;
+                if let Some(pf) = self.claims.ledger().pf_of(address) {
+                    self.check_drained(pf.address, &pf.netdev)?;
+                }
+                (Share::Whole(address.into()), plain(hostdev))
+            }
+        };
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
         let holder = holder(host_device_holder(self.domain, hostdev), attachment);
         let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
-        self.check(claim, planned, &holder)
+        self.check(claim, planned, &holder).map(Some)
     }
 
     fn applicant<'i>(
@@ -200,7 +319,11 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         let network = self.networks.running(network)?;
         let port = document::wanted_port(self.domain, interface);
         let port = conf::merge_port(port, &network).map_err(DeviceRefusal::Port)?;
-        let vf = conf::merge_vf_settings(interface.vf, &network, port.group.as_deref());
+        let vf = match attachment.role {
+            // Its VF is the other half.
+            Role::Standby => VfSettings::default(),
+            _ => conf::merge_vf_settings(interface.vf, &network, port.group.as_deref()),
+        };
         Ok(Applicant {
             interface,
             settings: Settings::of_port(&port, vf),
@@ -216,6 +339,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         &mut self,
         applicant: Applicant<'_>,
         mut excluded: BTreeMap<DeviceId, String>,
+        from: Source,
     ) -> Result<PlannedDevice, DeviceRefusal> {
         let network = &applicant.network;
         let mode = match PortSource::of(network, applicant.interface.direct_mode) {
@@ -284,6 +408,171 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                     excluded.insert(device, fault);
                 }
             }
+        }
+    }
+
+    /// Where a device has to come from.
+    fn from(&self, attachment: &Attachment) -> Source {
+        match &self.context.pf {
+            Some(pf) if attachment.role == Role::Primary => Source::Pf(pf.address),
+            _ => Source::Anywhere,
+        }
+    }
+
+    /// The virtio half of a pair that its network makes: a macvtap on the PF of the other half.
+    fn standby(
+        &mut self,
+        applicant: Applicant<'_>,
+        pf: &PfPlace,
+        is_hoped_for: bool,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        self.check_drained(pf.address, &pf.netdev)?;
+        let device = device_named(self.host(), &pf.netdev)?;
+        let plug = Plug::Direct {
+            dev: pf.netdev.clone(),
+            mode: DirectMode::Bridge,
+        };
+        let target = Target::of_plug(self.host(), &plug, Some((device, false)))?;
+        let why = format!("the PF of its VF, {}", pf.netdev);
+        let mut planned = self.seated(&applicant, plug, &target, &why)?;
+        if let Some(port) = &mut planned.port {
+            port.is_of_pool = true;
+        }
+        if is_hoped_for {
+            planned.why = format!("the PF of the VF that it is owed, {}", pf.netdev);
+            planned.notes.push(Note::Likeliest(pf.netdev.clone()));
+        }
+        let holder = &applicant.holder;
+        let claim = self.claims.claim(planned.share, holder, Origin::PoolPort)?;
+        self.check(claim, planned, holder)
+    }
+
+    /// The standby of a pair that its owner made: on the PF of its VF, if its network has that.
+    fn port_beside(
+        &mut self,
+        applicant: Applicant<'_>,
+        excluded: BTreeMap<DeviceId, String>,
+        pf: &PfPlace,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        let device = device_named(self.host(), &pf.netdev)?;
+        let (beside, elsewhere) = (applicant.clone(), applicant);
+        if let Ok(planned) = self.port(beside, excluded.clone(), Source::Device(device)) {
+            return Ok(planned);
+        }
+        let mut planned = self.port(elsewhere, excluded, Source::Anywhere)?;
+        if let Some(own) = planned.share.device().filter(|own| *own != device) {
+            let own = self.claims.ledger().name_of(own);
+            let other = pf.netdev.clone();
+            planned.notes.push(Note::OtherPf { own, other });
+        }
+        Ok(planned)
+    }
+
+    /// A VF of a PF that no network lends by this.
+    fn vf_of(
+        &mut self,
+        interface: &Interface,
+        pf: &str,
+        managed: bool,
+        driver: Option<HostDriver>,
+        holder: &Holder,
+        mut excluded: BTreeMap<DeviceId, String>,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
+        check_setting(interface, None)?;
+        let network = self.claims.ledger().network_of_pf(pf);
+        let network = network.map_err(|error| DeviceRefusal::Pf(Box::new(error)))?;
+        let request = PoolRequest {
+            network: &network,
+            mode: None,
+            holder,
+            numa_nodes: &self.context.numa_nodes,
+            from: Source::Anywhere,
+            is_promised: self.context.is_promised,
+        };
+        for device in self.taken.named.keys() {
+            excluded.insert(*device, "the guest names it itself".to_owned());
+        }
+        loop {
+            let chosen = self.claims.choose(&request, &mut excluded)?;
+            let device = chosen.choice.device;
+            let Some(address) = device.pci() else {
+                self.claims.drop_claim(chosen.claim);
+                return Err(DeviceRefusal::NoPair);
+            };
+            let target = Target::HostDevice {
+                managed,
+                driver: driver.clone(),
+                address,
+            };
+            let settings = Settings::own(interface);
+            let wished = self.wish(interface, &settings).of(self.host(), &target);
+            let planned = match wished {
+                Ok((share, preparation)) => {
+                    let why = chosen.choice.to_string();
+                    let planned = PlannedDevice::new(share, preparation, &why);
+                    self.check(chosen.claim, planned, holder)
+                }
+                Err(error) => {
+                    self.claims.drop_claim(chosen.claim);
+                    Err(error.into())
+                }
+            };
+            match planned {
+                Ok(mut planned) => {
+                    planned.passed_over = excluded;
+                    return Ok(planned);
+                }
+                Err(refusal) => {
+                    let fault = refusal.own_fault().ok_or(refusal)?;
+                    excluded.insert(device, fault);
+                }
+            }
+        }
+    }
+
+    /// How what was reserved is prepared.
+    pub(super) fn reserved(&self, attachment: &Attachment) -> Result<Preparation, DeviceRefusal> {
+        let devices = &self.domain.devices;
+        let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
+        let function = attachment.reserved.and_then(DeviceId::pci);
+        let address = function.ok_or(DeviceRefusal::NoPair)?;
+        if let Some(hostdev) = devices.hostdevs.iter().find(|one| its(&one.info.alias)) {
+            return Ok(plain(hostdev));
+        }
+        let interface = devices.interfaces.iter().find(|one| its(&one.info.alias));
+        let interface = interface.ok_or(DeviceRefusal::NoPair)?;
+        let (settings, managed, driver) = match (&interface.source, &interface.actual) {
+            (InterfaceSource::Network { network, .. }, Some(actual)) => {
+                let applicant = self.applicant(interface, network, attachment)?;
+                let Plug::HostdevPci {
+                    managed, driver, ..
+                } = &actual.plug
+                else {
+                    return Err(DeviceRefusal::NoPair);
+                };
+                (applicant.settings, *managed, driver.clone())
+            }
+            (
+                InterfaceSource::Hostdev {
+                    managed, driver, ..
+                },
+                _,
+            ) => (Settings::own(interface), *managed, driver.clone()),
+            _ => return Err(DeviceRefusal::NoPair),
+        };
+        let target = Target::HostDevice {
+            managed,
+            driver,
+            address,
+        };
+        let (_, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
+        Ok(preparation)
+    }
+
+    fn check_drained(&self, pf: PciAddress, name: &str) -> Result<(), DeviceRefusal> {
+        match self.claims.ledger().is_drained(pf) {
+            true => Err(DeviceRefusal::Drained(name.to_owned())),
+            false => Ok(()),
         }
     }
 
@@ -406,8 +695,23 @@ impl PlannedDevice {
 fn mode(preparation: &Preparation) -> Option<DirectMode> {
     match preparation {
         Preparation::Macvtap(macvtap) => Some(macvtap.mode),
-        Preparation::Vfio(_) | Preparation::Tap(_) => None,
+        Preparation::Vfio(_) | Preparation::Tap(_) | Preparation::Usb => None,
     }
+}
+
+/// What was found for a device.
+enum Got {
+    Planned(Box<PlannedDevice>),
+    Owed(OwedDevice),
+}
+
+fn plain(hostdev: &HostDevice) -> Preparation {
+    Preparation::Vfio(VfioPreparation {
+        managed: hostdev.managed,
+        driver: hostdev.driver.clone(),
+        network: None,
+        profile: None,
+    })
 }
 
 /// The holder of the attachment's device.
@@ -436,12 +740,8 @@ fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRef
             Ok(*address)
         }
         HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
-        // The guest is refused as a whole.
-        HostSource::VfOf(pf) => Err(DeviceRefusal::Setting(conf::Error::new(
-            conf::ErrorKind::ConfigUnsupported,
-            format!("a VF of {pf} beside virtio is not chosen yet"),
-        ))),
-        HostSource::Usb(_) => Err(DeviceRefusal::Usb),
+        HostSource::VfOf(_) => Err(DeviceRefusal::NoPair),
+        HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
     }
 }
 

@@ -123,6 +123,7 @@ pub(crate) fn read_guest(name: &str, devices: &str) -> Result<Domain, conf::Erro
 pub(crate) fn told(plan: &GuestPlan) -> Vec<String> {
     let devices = plan.devices.iter().map(|device| match &device.outcome {
         Outcome::Alone => "alone".to_owned(),
+        Outcome::Owed(owed) => format!("owed by {}", owed.pf.netdev),
         Outcome::Refused(refusal) => format!("{}; {:?}", chain(&**refusal), refusal.advice()),
         Outcome::Lend(planned) => format!(
             "{} {:?} {:?} {} {:?} {:?} {:?} {:?}",

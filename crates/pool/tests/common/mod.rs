@@ -175,6 +175,8 @@ impl<'a> Ask<'a> {
             mac: self.mac,
             numa_nodes: self.nodes,
             exclude: &self.exclude,
+            from: pool::Source::Anywhere,
+            is_promised: false,
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Who {
 
 const JSON_HELP: &str = "\
 Fields of each object of --json, null where there is no value:
-  kind         hostdev: a PCI function as a whole; macvtap; tap
+  kind         hostdev: a PCI function as a whole; usb: a USB device; macvtap; tap
   network      the network whose pool the device comes from
   guest        the name of the guest that has it
   guest_uuid   the guest's uuid
@@ -40,9 +40,9 @@ Fields of each object of --json, null where there is no value:
   pci_address  as \"0000:03:10.2\"
   driver       the driver that the device is bound to now
   host_netdev  the interface on the host that stands for it, such as a macvtap
-  parent       what that one sits on: the NIC below a macvtap, the bridge of a tap
+  parent       what it sits on: a macvtap's NIC, a tap's bridge, a USB device's bus and port
   mode         a macvtap's mode: vepa, bridge, private or passthrough
-  state        one of claimed, preparing, lent, returning; dirty: it could not be given back
+  state        claimed, preparing, lent, returning, detached; dirty: it could not be given back
   vanished     whether it was lent, and is not there any more
   since        when it was lent, in seconds since 1970
   port         the uuid of its port
@@ -206,6 +206,7 @@ fn place(device: &Lent) -> Option<String> {
     (device.host_netdev.clone())
         .or_else(vf)
         .or_else(|| device.pci_address.clone())
+        .or_else(|| device.parent.clone())
 }
 
 /// When it was lent; none while it is only claimed.

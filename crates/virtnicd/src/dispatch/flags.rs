@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use rpc::flags::{ListDomains, ListNetworks, ShutDownDomain, StartDomain};
-use rpc::{Code, ConnectGetAllDomainStats, Dom, Domain, Error, Iface, Net};
+use rpc::{Code, ConnectGetAllDomainStats, Dom, Domain, Error, Iface, Net, NodeDev};
 
 use crate::daemon::Daemon;
 use crate::fault::Result;
@@ -141,6 +141,18 @@ impl WithName for Net {
 impl WithName for Iface {
     fn into_name(self) -> String {
         self.name
+    }
+}
+
+impl WithName for NodeDev {
+    fn into_name(self) -> String {
+        self.name
+    }
+}
+
+impl WithName for String {
+    fn into_name(self) -> String {
+        self
     }
 }
 

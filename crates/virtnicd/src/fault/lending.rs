@@ -5,7 +5,7 @@ use assign::{ChangeError, ClaimError, ErrorKind, LinkError, Obstacle};
 use host::HostError;
 use lending::{
     BridgeError, ChooseError, DevicePlan, DeviceRefusal, GuestObstacle, GuestPlan, NetworkProblem,
-    OpenPoolError, PlanRefusal, PrepareError, WishError,
+    OpenPoolError, PlanRefusal, PrepareError, UsbError, WishError,
 };
 use rpc::{Code, Domain, Error};
 
@@ -110,7 +110,7 @@ pub(crate) fn device(of: &DevicePlan, refusal: &DeviceRefusal) -> Error {
     }
 }
 
-fn device_alone(refusal: &DeviceRefusal) -> Error {
+pub(crate) fn device_alone(refusal: &DeviceRefusal) -> Error {
     use DeviceRefusal as R;
     let code = match refusal {
         R::Network(error) => return network(error),
@@ -120,7 +120,13 @@ fn device_alone(refusal: &DeviceRefusal) -> Error {
         R::Wish(error) => return wish(error),
         R::Setting(error) => return document(Domain::Qemu)(error.clone()),
         R::Host(error) => return host_error(Domain::Qemu, error),
-        R::Usb => Code::ConfigUnsupported,
+        R::Drained(_) => Code::OperationInvalid,
+        R::Pf(_) => Code::ConfigUnsupported,
+        R::NoPair => Code::OperationFailed,
+        R::Usb(UsbError::Host(error)) => return host_error(Domain::Qemu, error),
+        R::Usb(UsbError::Several { .. }) => Code::OperationFailed,
+        R::Usb(UsbError::Missing(_)) => Code::DeviceMissing,
+        R::UsbInterface => Code::ConfigUnsupported,
         R::SameName { .. } | R::SameMac { .. } => Code::OperationInvalid,
         R::Obstructed { obstacle, .. } => match &**obstacle {
             // What a person named, and is not there, is no failure of ours.

@@ -32,6 +32,7 @@ pub(super) async fn give_all_back(
 ) -> Vec<String> {
     let mut left = Vec::new();
     for attachment in attachments.iter().rev() {
+        daemon.lender.end_promise(attachment.id);
         if let Some(claim) = attachment.claim
             && let Err(error) = give_back(daemon, claim).await
         {

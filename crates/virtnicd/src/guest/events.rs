@@ -1,5 +1,7 @@
 //! What QEMU tells of a guest: told to clients, and followed.
 
+use std::sync::Arc;
+
 use qemu::{GuestEvent, GuestState, PauseReason};
 use rpc::{
     DomainChange, DomainDeviceAdded, DomainDeviceRemovalFailed, DomainDeviceRemoved,
@@ -25,13 +27,31 @@ impl Owner {
                     self.tell(change);
                 }
             }
-            GuestEvent::Rebooted { .. } => self.daemon.events.tell(DomainRebooted { dom }),
+            GuestEvent::Rebooted { .. } => {
+                // Its next driver negotiates anew.
+                if let Some(run) = &mut self.state.run {
+                    Arc::make_mut(run).negotiated.clear();
+                }
+                self.daemon.events.tell(DomainRebooted { dom });
+            }
             GuestEvent::Shutdown { by_guest } => self.tell(shutdown(by_guest)),
             GuestEvent::RxFilterChanged { alias } => {
                 self.filters.insert(alias);
             }
             GuestEvent::DeviceDeleted { alias } => {
                 self.deleted.insert(alias);
+            }
+            GuestEvent::FailoverNegotiated { alias } => {
+                tracing::info!(
+                    guest = self.handle.name,
+                    standby = alias,
+                    "failover is negotiated"
+                );
+                if let Some(run) = &mut self.state.run {
+                    Arc::make_mut(run).negotiated.insert(alias);
+                }
+                self.held_back.clear();
+                self.vf_may_be_free = true;
             }
             GuestEvent::UnplugRefused { alias } => {
                 self.refused.insert(alias);

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conf::DeviceRef;
-use lending::{Attachment, AttachmentState, Creditor, PortId};
+use lending::{Attachment, AttachmentState, Creditor, PortId, Role};
 use qemu::Plugged;
 
 use super::QEMU;
 use super::handle::{GuestHandle, Run};
-use super::{end, record, rx_filter, unplug};
+use super::{attachment, end, pairs, record, rx_filter, unplug};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault;
@@ -55,23 +55,43 @@ pub(super) async fn follow(
         refused,
         filters,
     } = news;
+    let mut owed = Vec::new();
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
         clear(handle, &run, alias).await;
+        let had = attachment::by_alias(&run.attachments, alias).cloned();
         unplug::mark(
             &mut run.attachments,
             alias,
             AttachmentState::Owed(Creditor::Host),
         );
-        if let Some(place) = run.domain.find_alias(alias)
-            && is_pluggable(place)
-        {
-            run.domain.remove_device(place);
+        match had.filter(|had| stays(&run, had)) {
+            Some(had) => {
+                let state = match had.state {
+                    AttachmentState::Demoting => AttachmentState::Demoted,
+                    // It was lost, and the guest gets another.
+                    _ => AttachmentState::Owed(Creditor::Guest),
+                };
+                let half = pairs::without_vf(&had, state);
+                if state == AttachmentState::Owed(Creditor::Guest) {
+                    owed.push(half.clone());
+                }
+                pairs::clear(&mut run.domain, alias);
+                run.attachments.push(half);
+            }
+            None => {
+                take_out(&mut run, alias);
+            }
         }
         removed.push(alias.clone());
     }
     for alias in refused.difference(&deleted) {
-        let is_asked = |one: &Attachment| one.state == AttachmentState::Unplugging;
-        if super::attachment::by_alias(&run.attachments, alias).is_some_and(is_asked) {
+        let is_asked = |one: &Attachment| {
+            matches!(
+                one.state,
+                AttachmentState::Unplugging | AttachmentState::Demoting
+            )
+        };
+        if attachment::by_alias(&run.attachments, alias).is_some_and(is_asked) {
             unplug::mark(&mut run.attachments, alias, AttachmentState::Plugged);
             record::write_or_warn(daemon, handle, &run).await;
         }
@@ -83,6 +103,14 @@ pub(super) async fn follow(
         take_back(daemon, handle, &mut run).await;
         record::write_or_warn(daemon, handle, &run).await;
     }
+    for half in owed {
+        tracing::warn!(
+            guest = handle.name,
+            device = half.alias,
+            "its VF is lost: the guest goes on over the other half, and gets the next that is free"
+        );
+        pairs::promise(daemon, handle, &run, &half);
+    }
     let all = filters.contains(ALL);
     rx_filter::follow(daemon, handle, &run, |alias| all || filters.contains(alias)).await;
     Followed {
@@ -90,6 +118,69 @@ pub(super) async fn follow(
         domain: run.domain,
         refused: refused.difference(&deleted).cloned().collect(),
         removed,
+    }
+}
+
+/// Takes back what was reserved for the VF half of a pair, or promised: it gets none from now on.
+pub(super) async fn drop_reserved(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    alias: &str,
+) -> Followed {
+    let mut run = run.clone();
+    let had = attachment::by_alias(&run.attachments, alias).cloned();
+    if let Some(had) = had {
+        daemon.lender.end_promise(had.id);
+        run.attachments.retain(|one| one.id != had.id);
+        let half = pairs::without_vf(&had, AttachmentState::Demoted);
+        run.attachments.push(half);
+        pairs::clear(&mut run.domain, alias);
+        record::write_or_warn(daemon, handle, &run).await;
+        if had.claim.is_some() {
+            run.attachments.push(Attachment {
+                state: AttachmentState::Owed(Creditor::Host),
+                ..had
+            });
+            take_back(daemon, handle, &mut run).await;
+        }
+        record::write_or_warn(daemon, handle, &run).await;
+    }
+    Followed {
+        attachments: run.attachments,
+        domain: run.domain,
+        removed: Vec::new(),
+        refused: BTreeSet::new(),
+    }
+}
+
+/// Whether the document keeps a device that QEMU has no more: the VF half of a pair that was not to leave
+/// it.
+fn stays(run: &Run, had: &Attachment) -> bool {
+    had.role == Role::Primary
+        && had.state != AttachmentState::Unplugging
+        && pairs::other_half(&run.attachments, had).is_some()
+}
+
+/// Takes a device out of the document; with the standby of a pair also its other half, which has no VF.
+fn take_out(run: &mut Run, alias: &str) {
+    let mut gone = vec![alias.to_owned()];
+    let mut all = run.attachments.iter();
+    let standby = all.find(|one| one.alias == alias && one.role == Role::Standby);
+    if let Some(standby) = standby {
+        let pair = standby.pair;
+        let bare =
+            |one: &Attachment| one.pair == pair && one.role == Role::Primary && one.claim.is_none();
+        let halves = run.attachments.iter().filter(|one| bare(one));
+        gone.extend(halves.map(|one| one.alias.clone()));
+        run.attachments.retain(|one| !bare(one));
+    }
+    for alias in gone {
+        if let Some(place) = run.domain.find_alias(&alias)
+            && is_pluggable(place)
+        {
+            run.domain.remove_device(place);
+        }
     }
 }
 

@@ -8,36 +8,51 @@ use host::GuestGroup;
 use crate::sync::lock;
 
 /// Those that guests have.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct GuestGroups(Arc<Mutex<HashSet<GuestGroup>>>);
+#[derive(Debug)]
+pub(crate) struct GuestGroups {
+    taken: Taken,
+    /// Guests that are started get one.
+    are_given: bool,
+}
+
+type Taken = Arc<Mutex<HashSet<GuestGroup>>>;
 
 /// One that a guest has, from its start until nobody knows of that run any more.
 #[derive(Debug)]
 pub(crate) struct OwnGroup {
     group: GuestGroup,
-    all: GuestGroups,
+    taken: Taken,
 }
 
 impl GuestGroups {
-    /// One that no other guest has.
-    pub(crate) fn draw(&self) -> Arc<OwnGroup> {
-        loop {
+    /// None yet. `are_given`: whether guests that are started get one.
+    pub(crate) fn new(are_given: bool) -> Self {
+        Self {
+            taken: Taken::default(),
+            are_given,
+        }
+    }
+
+    /// One that no other guest has; `None`: none is given.
+    pub(crate) fn draw(&self) -> Option<Arc<OwnGroup>> {
+        while self.are_given {
             let group = GuestGroup::draw();
-            if lock(&self.0).insert(group) {
-                return self.own(group);
+            if lock(&self.taken).insert(group) {
+                return Some(self.own(group));
             }
         }
+        None
     }
 
     /// That of a guest which an earlier daemon started.
     pub(crate) fn take_up(&self, group: GuestGroup) -> Arc<OwnGroup> {
-        lock(&self.0).insert(group);
+        lock(&self.taken).insert(group);
         self.own(group)
     }
 
     fn own(&self, group: GuestGroup) -> Arc<OwnGroup> {
-        let all = self.clone();
-        Arc::new(OwnGroup { group, all })
+        let taken = Arc::clone(&self.taken);
+        Arc::new(OwnGroup { group, taken })
     }
 }
 
@@ -49,7 +64,7 @@ impl OwnGroup {
 
 impl Drop for OwnGroup {
     fn drop(&mut self) {
-        lock(&self.all.0).remove(&self.group);
+        lock(&self.taken).remove(&self.group);
     }
 }
 
@@ -59,15 +74,16 @@ mod tests {
 
     #[test]
     fn a_group_is_one_guests_until_it_is_gone() {
-        let groups = GuestGroups::default();
+        let groups = GuestGroups::new(true);
         let found = groups.take_up(GuestGroup::draw());
-        let drawn = groups.draw();
+        let drawn = groups.draw().unwrap();
         assert_ne!(found.group(), drawn.group());
-        assert_eq!(lock(&groups.0).len(), 2);
+        assert_eq!(lock(&groups.taken).len(), 2);
         let copy = Arc::clone(&drawn);
         drop(drawn);
-        assert!(lock(&groups.0).contains(&copy.group()));
+        assert!(lock(&groups.taken).contains(&copy.group()));
         drop((copy, found));
-        assert!(lock(&groups.0).is_empty());
+        assert!(lock(&groups.taken).is_empty());
+        assert!(GuestGroups::new(false).draw().is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! A guest as everybody but its owner has it: something to look at, and somebody to ask.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +15,7 @@ use super::console::Consoles;
 use super::groups::OwnGroup;
 use super::hotplug::Meant;
 use super::life::Life;
+use super::pairs::Turn;
 use super::{DOMAIN, QEMU, control};
 use crate::affect::Subject;
 use crate::blocking::stopping;
@@ -60,6 +62,8 @@ pub(crate) struct Run {
     pub(crate) domain: conf::Domain,
     pub(crate) machine: qemu::Guest,
     pub(crate) attachments: Vec<Attachment>,
+    /// Standbys, by alias, whose guest's driver has joined them with a VF since it was started last.
+    pub(crate) negotiated: BTreeSet<String>,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
     /// The connection with whose end it ends.
@@ -88,6 +92,8 @@ pub(super) enum Message {
     Ask(Request, Reply),
     /// A client's connection ended: a guest that is to end with it does.
     ClientGone(u64),
+    /// A VF that it waits for may be had.
+    VfFree,
 }
 
 /// Answers a request; dropped, it tells that the guest was forgotten before it was heard.
@@ -122,7 +128,11 @@ pub(crate) enum Request {
         meant: Meant,
         /// For the guest, as long as clients wait.
         waits: bool,
+        /// The other half of its pair goes with it.
+        as_pair: bool,
     },
+    /// Plug the VF half of a pair in, or take it out.
+    Turn { alias: String, turn: Turn },
     /// Keep a definition.
     Define(Arc<conf::Domain>),
     /// Know a definition that was found on the disk, if none is known.
@@ -233,6 +243,12 @@ impl GuestHandle {
             Ok(answer) => answer,
             Err(Gone) => Err(super::no_guest(self.uuid, &self.name)),
         }
+    }
+
+    /// Tells it that a VF which it waits for may be had.
+    pub(crate) async fn vf_free(&self) {
+        // One that is forgotten waits for nothing.
+        let _ = self.mailbox.send(Message::VfFree).await;
     }
 
     /// Has it end with its client, if it is to.

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use conf::{Device, DeviceRef, FindError, InterfaceSource};
+use conf::{Device, DeviceRef, FindError, Interface, InterfaceSource, PairPrimary};
+use lending::{Attachment, AttachmentState};
 use rpc::flags::{Affect, ModifyDevice};
 use rpc::{Code, Error};
 
 use super::QEMU;
 use super::change::Edit;
 use super::handle::{GuestHandle, Request, Run};
+use super::pairs::Turn;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -65,7 +67,108 @@ pub(crate) async fn detach_device(
     flags: ModifyDevice,
 ) -> Result<()> {
     let device = Device::parse(xml).map_err(fault::document(QEMU))?;
+    if let Some(pair) = PairMeant::of(handle, &device)? {
+        return pair.detach(handle, flags.into()).await;
+    }
     detach(handle, Meant::Like(Arc::new(device)), flags, true).await
+}
+
+/// A pair that one element means.
+struct PairMeant {
+    /// In what runs: the aliases of standby and VF.
+    live: Option<(String, String)>,
+    device: Interface,
+}
+
+impl PairMeant {
+    fn of(handle: &GuestHandle, device: &Device) -> Result<Option<Self>> {
+        let Some(interface) = device.interface() else {
+            return Ok(None);
+        };
+        let view = handle.view();
+        let meant = |domain: Option<&conf::Domain>| match domain {
+            Some(domain) => one_pair(domain, interface),
+            None => Ok(None),
+        };
+        let live = meant(view.run.as_ref().map(|run| &run.domain))?;
+        let config = meant(view.defined.as_deref())?;
+        Ok((live.is_some() || config.is_some()).then(|| Self {
+            live,
+            device: interface.clone(),
+        }))
+    }
+
+    /// First the VF, then the other half, then both out of the definition. A guest that does not let its
+    /// VF go in time keeps both: who asks again later takes the rest.
+    async fn detach(self, handle: &GuestHandle, flags: Affect) -> Result<()> {
+        let affected = handle.view().subject(&handle.name).affected(flags)?;
+        if affected.live {
+            let Some((standby, primary)) = self.live else {
+                let detail = format!("guest '{}' has no such pair now", handle.name);
+                return Err(Error::new(Code::DeviceMissing, QEMU, detail));
+            };
+            let demote = Request::Turn {
+                alias: primary.clone(),
+                turn: Turn::Demote,
+            };
+            handle.request(demote).await?;
+            let is_out =
+                |one: &Attachment| one.alias == primary && one.state == AttachmentState::Demoted;
+            let view = handle.view();
+            if !(view.run.iter()).any(|run| run.attachments.iter().any(is_out)) {
+                return Ok(()); // it was asked
+            }
+            let rest = Request::Detach {
+                flags: Affect::LIVE,
+                meant: Meant::Alias(standby),
+                waits: true,
+                as_pair: true,
+            };
+            handle.request(rest).await?;
+        }
+        if !affected.config {
+            return Ok(());
+        }
+        let device = self.device;
+        let edit = Edit::new(move |domain, _, _| {
+            let Some((standby, primary)) = one_pair(domain, &device)? else {
+                let detail = format!("guest '{}' has no such pair", domain.name);
+                return Err(Error::new(Code::DeviceMissing, QEMU, detail));
+            };
+            for alias in [primary, standby] {
+                if let Some(place) = domain.find_alias(&alias) {
+                    domain.remove_device(place);
+                }
+            }
+            Ok(())
+        });
+        let flags = Affect::CONFIG;
+        handle.request(Request::Change { flags, edit }).await
+    }
+}
+
+/// The aliases of standby and VF of the one pair that an element means.
+fn one_pair(domain: &conf::Domain, asked: &Interface) -> Result<Option<(String, String)>> {
+    let pairs = domain.pairs_meant(asked);
+    let pair = match pairs.as_slice() {
+        [] => return Ok(None),
+        [pair] => pair,
+        several => {
+            let detail = format!(
+                "guest '{}': multiple devices matching: {} pairs are like that; say the MAC of one",
+                domain.name,
+                several.len()
+            );
+            return Err(Error::new(Code::OperationFailed, QEMU, detail));
+        }
+    };
+    let interfaces = &domain.devices.interfaces;
+    let alias = |place: usize| interfaces.get(place)?.info.alias.clone();
+    let primary = match pair.primary {
+        PairPrimary::Interface(place) => alias(place),
+        PairPrimary::Hostdev(_) => None,
+    };
+    Ok(alias(pair.standby).zip(primary))
 }
 
 /// The same by its alias; what runs is asked, and not waited for.
@@ -89,6 +192,7 @@ async fn detach(
             flags,
             meant,
             waits,
+            as_pair: false,
         })
         .await
 }
@@ -124,17 +228,30 @@ impl Daemon {
         self.filled(domain, &kept)
     }
 
-    /// What runs with one device more, as far as that can be said before it is planned: its defaults, its
-    /// alias and its place in the guest. Blocks.
+    /// What runs with one device more, or with both halves of a pair, as far as that can be said before
+    /// it is planned: defaults, aliases, places in the guest. Blocks.
     pub(super) fn running_with(
         &self,
         run: &Run,
         device: &Device,
-    ) -> Result<(conf::Domain, DeviceRef)> {
+    ) -> Result<(conf::Domain, Vec<DeviceRef>)> {
         let mut domain = run.domain.clone();
         let before = domain.unsupported();
-        let place = add(&mut domain, device)?;
-        self.check_new_device(&domain, place)?;
+        let network = |name: &str| self.networks.by_name(name)?.pairs();
+        let halves = match device.interface() {
+            Some(interface) => domain.expand_hybrid(interface, &network),
+            None => Ok(None),
+        };
+        let places = match halves.map_err(fault::document(QEMU))? {
+            Some(halves) => {
+                let halves = [halves.standby, halves.primary];
+                halves.map(|half| domain.add_interface(half)).to_vec()
+            }
+            None => vec![add(&mut domain, device)?],
+        };
+        for &place in &places {
+            self.check_new_device(&domain, place)?;
+        }
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
         let controllers = domain.devices.controllers.len();
         domain.fill_defaults_with(&lends);
@@ -150,23 +267,27 @@ impl Daemon {
         }
         domain.validate().map_err(fault::document(QEMU))?;
         let unsupported = domain.unsupported().into_iter();
-        let unsupported: Vec<_> = unsupported
-            .filter(|one| !before.contains(one))
-            .map(|one| one.to_string())
-            .collect();
+        let unsupported = unsupported.filter(|one| !before.contains(one));
+        let mut unsupported: Vec<_> = unsupported.map(|one| one.to_string()).collect();
+        let old_faults = run.domain.pair_faults();
+        let faults = domain.pair_faults().into_iter();
+        let faults = faults.filter(|fault| !old_faults.contains(fault));
+        unsupported.extend(faults.map(|fault| fault.to_string()));
         if !unsupported.is_empty() {
             let detail = format!("not carried out: {}", unsupported.join(", "));
             return Err(Error::new(Code::ConfigUnsupported, QEMU, detail));
         }
-        let is_host_device = self.is_host_device(&domain, place);
         let attachments = &run.attachments;
         let is_taken = |alias: &str| attachments.iter().any(|one| one.alias == alias);
-        domain.name_plugged(place, is_host_device, &is_taken);
-        domain
-            .place_plugged(place, &|address| self.is_express(address))
-            .map_err(fault::document(QEMU))?;
+        for &place in &places {
+            let is_host_device = self.is_host_device(&domain, place);
+            domain.name_plugged(place, is_host_device, &is_taken);
+            domain
+                .place_plugged(place, &|address| self.is_express(address))
+                .map_err(fault::document(QEMU))?;
+        }
         domain.assign_usb_addresses();
-        Ok((domain, place))
+        Ok((domain, places))
     }
 
     /// Whether a device is one of the host's that is given to the guest, also by a network.
@@ -191,6 +312,9 @@ impl Daemon {
         let Some(interface) = domain.devices.interfaces.get(at) else {
             return Ok(());
         };
+        if matches!(interface.source, InterfaceSource::Network { .. }) {
+            return Ok(()); // what it is its network says
+        }
         interface.check_resolved().map_err(|error| {
             let name = format!("interface {}: ", interface.mac);
             fault::document(QEMU)(error).preceded_by(&name)

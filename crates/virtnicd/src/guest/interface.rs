@@ -138,7 +138,7 @@ impl Daemon {
                 // What a tap sends, its guest receives. A macvtap stands on the guest's side.
                 Ok(Some(match kind {
                     Kind::Tap => counters.from_other_end(),
-                    Kind::Macvtap | Kind::Hostdev => counters,
+                    Kind::Macvtap | Kind::Hostdev | Kind::Usb => counters,
                 }))
             }
             Carrier::Vf { vf, .. } => self.host.vf_counters(vf),

@@ -23,6 +23,7 @@ mod links;
 mod metadata;
 mod numa;
 mod owner;
+mod pairs;
 mod plan;
 mod plug;
 mod preview;
@@ -50,6 +51,7 @@ pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
 pub(crate) use groups::GuestGroups;
 pub(crate) use handle::{GuestHandle, Request};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
+pub(crate) use pairs::{Turn, turn};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
 
@@ -287,7 +289,7 @@ impl Daemon {
         events: qemu::GuestEvents,
     ) {
         let (name, uuid) = (record.name.clone(), record.uuid);
-        let run = match record.into_run(machine, self.guest_groups.as_ref()) {
+        let mut run = match record.into_run(machine, &self.guest_groups) {
             Ok(run) => run,
             Err(error) => {
                 let what =
@@ -296,6 +298,7 @@ impl Daemon {
             }
         };
         self.seen_domain_id(run.id);
+        pairs::take_up(self, &name, uuid, &mut run);
         let made = self.guests.get_or_insert(&name, uuid, || {
             owner::make_found(self, &name, uuid, run, events)
         });

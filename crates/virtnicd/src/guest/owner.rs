@@ -6,7 +6,8 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lending::{Attachment, AttachmentState, Creditor};
+use conf::HybridGuest;
+use lending::{Attachment, AttachmentState, Creditor, Role};
 use qemu::{Exit, ExitReason, GuestEvents};
 use rpc::flags::Affect;
 use rpc::{Code, DomainChange, Error};
@@ -20,10 +21,11 @@ use super::definition::{Unwritten, Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
 use super::hotplug::{self, Meant};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
-use super::plug::{Plug, Plugged};
+use super::pairs::{self, Turn};
+use super::plug::{Plug, Plugged, What};
 use super::start::{self, StartWish, Started};
 use super::unplug::{self, Answer, Asked};
-use super::{QEMU, control, end, follow, stock};
+use super::{QEMU, attachment, control, end, follow, stock};
 use crate::affect::Affected;
 use crate::blocking::broke_off;
 use crate::daemon::Daemon;
@@ -60,6 +62,10 @@ pub(super) struct Owner {
     pub(super) filters: BTreeSet<String>,
     /// Devices that the guest refused to let go.
     pub(super) refused: BTreeSet<String>,
+    /// VFs of pairs that could not be plugged in: not tried again until something changes.
+    pub(super) held_back: BTreeSet<String>,
+    /// Whether it is worth looking for a VF that is owed to the guest.
+    pub(super) vf_may_be_free: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -92,7 +98,8 @@ pub(super) enum Done {
     Changed(Result<Box<LiveChange>>, Option<Arc<conf::Domain>>),
     /// What could not be kept is taken back; the error is what its client gets.
     Reverted(Result<Box<LiveChange>>, Error),
-    Plugged(Box<Plugged>),
+    /// Of a VF that was plugged in unasked, its alias.
+    Plugged(Box<Plugged>, Option<String>),
     /// A device was asked back; how, and what its definition is to lose then.
     Asked(Box<Asked>, bool, Option<Meant>),
     Followed(Box<follow::Followed>),
@@ -169,6 +176,8 @@ fn spawn(
         deleted: BTreeSet::new(),
         filters: BTreeSet::new(),
         refused: BTreeSet::new(),
+        held_back: BTreeSet::new(),
+        vf_may_be_free: false,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -227,6 +236,10 @@ impl Owner {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
+            Message::VfFree => {
+                self.held_back.clear();
+                self.vf_may_be_free = true;
+            }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
                 let of_run = self.state.run.as_ref().and_then(|run| run.autodestroy);
@@ -257,6 +270,8 @@ impl Owner {
                     && self.refused.is_empty())
                 {
                     self.follow();
+                } else if let Some(alias) = self.due() {
+                    self.promote(alias, None);
                 }
             }
         }
@@ -297,7 +312,7 @@ impl Owner {
         match request {
             Request::Start { .. } => Kind::Start,
             Request::Destroy { .. } => Kind::Destroy,
-            Request::Suspend | Request::Resume => Kind::Control,
+            Request::Suspend | Request::Resume | Request::Turn { .. } => Kind::Control,
             Request::Change { flags, .. } | Request::Attach { flags, .. } => {
                 match self.state.life {
                     Life::Off => Kind::Write,
@@ -366,9 +381,14 @@ impl Owner {
                 flags,
                 meant,
                 waits,
+                as_pair,
             } => match self.affected(flags) {
-                Ok(affected) => self.detach(affected, meant, waits, reply),
+                Ok(affected) => self.detach(affected, meant, (waits, as_pair), reply),
                 Err(error) => self.answers.push((reply, Err(error))),
+            },
+            Request::Turn { alias, turn } => match turn {
+                Turn::Promote => self.promote_by_hand(alias, reply),
+                Turn::Demote => self.demote(alias, reply),
             },
             Request::Define(domain) => {
                 let is_new = self.state.defined.is_none();
@@ -514,11 +534,11 @@ impl Owner {
                             daemon: &daemon,
                             handle: &handle,
                             run: &run,
-                            defined,
                             cancel: &cancel,
                             progress: &progress,
                         };
-                        Done::Plugged(Box::new(plug.carry_out(&device).await))
+                        let what = What::New { device, defined };
+                        Done::Plugged(Box::new(plug.carry_out(&what).await), None)
                     })
                 });
                 if let Some(job) = &mut self.job {
@@ -532,7 +552,127 @@ impl Owner {
         }
     }
 
-    fn plugged(&mut self, plugged: Plugged, reply: Option<Reply>) {
+    /// The VF half of a pair that can be plugged in now: the guest has it coming, and is ready for it.
+    fn due(&mut self) -> Option<String> {
+        let run = self.state.run.as_ref()?;
+        let looks = self.vf_may_be_free;
+        let is_due = |one: &&Attachment| {
+            let is_coming = one.reserved.is_some()
+                || looks && one.state == AttachmentState::Owed(Creditor::Guest);
+            one.role == Role::Primary
+                && is_coming
+                && !self.held_back.contains(&one.alias)
+                && self.is_ready_for(run, one)
+        };
+        let due = run.attachments.iter().find(is_due);
+        let due = due.map(|one| one.alias.clone());
+        if due.is_none() {
+            self.vf_may_be_free = false;
+        }
+        due
+    }
+
+    /// Whether the guest would see a VF that QEMU gets now.
+    fn is_ready_for(&self, run: &Run, primary: &Attachment) -> bool {
+        match pairs::guest_of(&run.domain, primary) {
+            HybridGuest::Bond => true,
+            HybridGuest::Failover => pairs::other_half(&run.attachments, primary)
+                .is_some_and(|standby| run.negotiated.contains(&standby.alias)),
+        }
+    }
+
+    /// Plugs the VF half of a pair in.
+    fn promote(&mut self, alias: String, reply: Option<Reply>) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        self.begin(Job::Plug, reply, |cancel, progress| {
+            tokio::spawn(async move {
+                let plug = Plug {
+                    daemon: &daemon,
+                    handle: &handle,
+                    run: &run,
+                    cancel: &cancel,
+                    progress: &progress,
+                };
+                let what = What::Primary(alias.clone());
+                Done::Plugged(Box::new(plug.carry_out(&what).await), Some(alias))
+            })
+        });
+    }
+
+    fn promote_by_hand(&mut self, alias: String, reply: Reply) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let its = attachment::by_alias(&run.attachments, &alias);
+        let Some(primary) = its.filter(|one| one.role == Role::Primary) else {
+            let error = pairs::no_pair(&self.handle.name, &alias);
+            return self.answers.push((reply, Err(error)));
+        };
+        let refused = match primary.state {
+            AttachmentState::Plugged | AttachmentState::Lent => {
+                return self.answers.push((reply, Ok(())));
+            }
+            AttachmentState::Unplugging | AttachmentState::Demoting => {
+                Some(unplug::in_progress(&self.handle.name, &alias))
+            }
+            _ if !self.is_ready_for(&run, primary) => {
+                let detail = format!(
+                    "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
+                     from it\nIts virtio driver has to offer VIRTIO_NET_F_STANDBY: Linux has it since \
+                     4.18 (CONFIG_NET_FAILOVER). If it is just starting up the VF comes by itself.",
+                    self.handle.name
+                );
+                Some(Error::new(Code::OperationInvalid, QEMU, detail))
+            }
+            _ => None,
+        };
+        match refused {
+            Some(error) => self.answers.push((reply, Err(error))),
+            None => self.promote(alias, Some(reply)),
+        }
+    }
+
+    /// Takes the VF half of a pair out of the guest; one that has none gets none from now on.
+    fn demote(&mut self, alias: String, reply: Reply) {
+        let Some(run) = self.state.run.clone() else {
+            return;
+        };
+        let its = attachment::by_alias(&run.attachments, &alias);
+        let Some(primary) = its.filter(|one| one.role == Role::Primary) else {
+            let error = pairs::no_pair(&self.handle.name, &alias);
+            return self.answers.push((reply, Err(error)));
+        };
+        if self.unplugging.iter().any(|one| one.alias == alias) {
+            let error = unplug::in_progress(&self.handle.name, &alias);
+            return self.answers.push((reply, Err(error)));
+        }
+        match primary.state {
+            AttachmentState::Demoted => self.answers.push((reply, Ok(()))),
+            AttachmentState::Planned | AttachmentState::Owed(_) => {
+                let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                self.begin(Job::Plug, Some(reply), |_, _| {
+                    tokio::spawn(async move {
+                        let dropped = follow::drop_reserved(&daemon, &handle, &run, &alias).await;
+                        Done::Followed(Box::new(dropped))
+                    })
+                });
+            }
+            _ => {
+                let live = Affected {
+                    live: true,
+                    config: false,
+                };
+                let meant = Meant::Alias(alias.clone());
+                let asked = AttachmentState::Demoting;
+                self.ask_back(&run, alias, Some(reply), (true, asked), live, meant);
+            }
+        }
+    }
+
+    fn plugged(&mut self, plugged: Plugged, primary: Option<String>, reply: Option<Reply>) {
         let Plugged {
             attachments,
             domain,
@@ -553,37 +693,67 @@ impl Owner {
         }
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
+            self.held_back.extend(primary);
+            self.promise_again();
         }
         self.publish();
         if is_defined {
             self.tell(DomainChange::DefinedUpdated);
         }
-        let result = result.map(|alias| {
-            tracing::info!(guest = self.handle.name, device = alias, "plugged in");
-            // QEMU tells of a filter's change only after it was asked.
-            self.filters.insert(alias.clone());
-            self.tell_added(alias);
+        let result = result.map(|aliases| {
+            for alias in aliases {
+                tracing::info!(guest = self.handle.name, device = alias, "plugged in");
+                // QEMU tells of a filter's change only after it was asked.
+                self.filters.insert(alias.clone());
+                self.tell_added(alias);
+            }
         });
         self.answers.extend(reply.map(|reply| (reply, result)));
     }
 
-    fn detach(&mut self, affected: Affected, meant: Meant, waits: bool, reply: Reply) {
+    /// VFs that the guest waits for are promised, in the order in which they first were.
+    fn promise_again(&self) {
+        let Some(run) = &self.state.run else {
+            return;
+        };
+        for one in &run.attachments {
+            if one.state == AttachmentState::Owed(Creditor::Guest) {
+                pairs::promise(&self.daemon, &self.handle, run, one);
+            }
+        }
+    }
+
+    fn detach(
+        &mut self,
+        affected: Affected,
+        meant: Meant,
+        (waits, as_pair): (bool, bool),
+        reply: Reply,
+    ) {
         if !affected.live {
             let edit = hotplug::removal(meant);
             return self.change(affected, &edit, reply);
         }
-        match self.detachable(&meant, affected) {
-            Ok((run, alias)) => self.ask_back(&run, alias, Some(reply), waits, affected, meant),
+        match self.detachable(&meant, affected, as_pair) {
+            Ok((run, alias)) => {
+                let how = (waits, AttachmentState::Unplugging);
+                self.ask_back(&run, alias, Some(reply), how, affected, meant);
+            }
             Err(error) => self.answers.push((reply, Err(error))),
         }
     }
 
     /// What a running guest is to be asked for, if all that was asked can be done.
-    fn detachable(&self, meant: &Meant, affected: Affected) -> Result<(Arc<Run>, String)> {
+    fn detachable(
+        &self,
+        meant: &Meant,
+        affected: Affected,
+        as_pair: bool,
+    ) -> Result<(Arc<Run>, String)> {
         let Some(run) = self.state.run.clone() else {
             return Err(self.handle.not_running());
         };
-        let alias = unplug::alias_of(&run, meant.find(&run.domain)?)?;
+        let alias = unplug::alias_of(&run, meant.find(&run.domain)?, as_pair)?;
         if self.unplugging.iter().any(|one| one.alias == alias) {
             return Err(unplug::in_progress(&self.handle.name, &alias));
         }
@@ -600,7 +770,7 @@ impl Owner {
         run: &Arc<Run>,
         alias: String,
         reply: Option<Reply>,
-        waits: bool,
+        (waits, state): (bool, AttachmentState),
         affected: Affected,
         meant: Meant,
     ) {
@@ -609,7 +779,7 @@ impl Owner {
         let run = Arc::clone(run);
         self.begin(Job::Plug, reply, |_, _| {
             tokio::spawn(async move {
-                let asked = unplug::ask(&daemon, &handle, &run, alias).await;
+                let asked = unplug::ask(&daemon, &handle, &run, alias, state).await;
                 Done::Asked(Box::new(asked), waits, config)
             })
         });
@@ -852,9 +1022,12 @@ impl Owner {
                 }
                 self.answers.extend(reply.map(|reply| (reply, Err(error))));
             }
-            Done::Plugged(plugged) => self.plugged(*plugged, reply),
+            Done::Plugged(plugged, primary) => self.plugged(*plugged, primary, reply),
             Done::Asked(asked, waits, config) => self.asked(*asked, waits, config, reply),
-            Done::Followed(followed) => self.followed(*followed),
+            Done::Followed(followed) => {
+                self.followed(*followed);
+                self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+            }
             Done::CleanedUp(exit) => self.cleaned_up(exit),
         }
     }
@@ -877,6 +1050,7 @@ impl Owner {
                 let is_orphan = (run.autodestroy)
                     .is_some_and(|connection| !self.daemon.is_connected(connection));
                 self.state.life = Life::Running;
+                let owed = owed_aliases(&run);
                 self.state.run = Some(Arc::new(run));
                 self.events = Some(events);
                 self.is_stocked = true;
@@ -890,6 +1064,14 @@ impl Owner {
                 self.tell(DomainChange::StartedBooted);
                 if paused {
                     self.tell(DomainChange::SuspendedPaused);
+                }
+                for alias in owed {
+                    tracing::warn!(
+                        guest = self.handle.name,
+                        device = alias,
+                        "no VF is free: the guest runs on the other half, and gets the next one"
+                    );
+                    self.tell_removed(alias);
                 }
                 self.answers.extend(reply.map(|reply| (reply, Ok(()))));
                 let is_unwanted = !stops.is_empty() || is_orphan;
@@ -924,9 +1106,13 @@ impl Owner {
             tracing::info!(guest = self.handle.name, id, "its monitor answers");
         }
         if let Some(run) = &mut self.state.run {
-            Arc::make_mut(run).attachments = stock.attachments;
+            let run = Arc::make_mut(run);
+            run.attachments = stock.attachments;
+            run.negotiated = stock.negotiated;
         }
         self.deleted.extend(stock.lost);
+        self.vf_may_be_free = true;
+        self.promise_again();
         // All of them: asking is what has QEMU tell of the next change.
         self.filters.insert(follow::ALL.to_owned());
     }
@@ -993,6 +1179,7 @@ impl Owner {
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();
+        self.held_back.clear();
         for waiting in std::mem::take(&mut self.unplugging) {
             let error = unplug::ended(&self.handle.name);
             let reply = waiting.reply;
@@ -1176,6 +1363,14 @@ impl Owner {
             && self.writing.is_none()
             && self.waiting.is_empty()
     }
+}
+
+/// VFs that the guest runs without for now.
+fn owed_aliases(run: &Run) -> Vec<String> {
+    let owed = run.attachments.iter().filter(|one| {
+        one.role == Role::Primary && one.state == AttachmentState::Owed(Creditor::Guest)
+    });
+    owed.map(|one| one.alias.clone()).collect()
 }
 
 async fn finished(job: &mut Option<Current>) -> std::result::Result<Done, JoinError> {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use conf::{DeviceId, Network};
 use lending::{
-    Attachment, GuestPlan, NetworkProblem, Networks, Outcome, PlanContext, PlannedDevice,
+    Attachment, GuestPlan, NetworkProblem, Networks, Outcome, PlanContext, PlannedDevice, Role,
 };
 
+use super::pairs;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -25,6 +26,8 @@ impl Daemon {
             host_uuid: uuid.and_then(|uuid| uuid.parse().ok()).unwrap_or_default(),
             numa_nodes: self.numa_nodes_of(domain),
             misplaced: self.misplaced(domain),
+            pf: None,
+            is_promised: false,
         }
     }
 
@@ -62,16 +65,24 @@ impl Daemon {
         domain: &conf::Domain,
         context: &PlanContext,
     ) -> Result<()> {
+        let mut context = context.clone();
+        // The other half of its pair is where it is.
+        context.pf = plan.devices.get(at).and_then(|device| {
+            let is_primary = device.attachment.role == Role::Primary;
+            let function = device.planned().filter(|_| is_primary)?.function()?;
+            self.lender.pf_of(function)
+        });
         loop {
             let excluded = excluded.clone();
-            plan.plan_again(at, excluded, domain, &mut &*self.lender, self, context);
+            plan.plan_again(at, excluded, domain, &mut &*self.lender, self, &context);
             let claim = plan.devices[at].attachment.claim;
             let kept = match &plan.devices[at].outcome {
                 Outcome::Lend(planned) => self.keep_port_of(planned),
                 Outcome::Refused(refusal) => {
                     Err(fault::lending::device(&plan.devices[at], refusal))
                 }
-                Outcome::Alone => Ok(true),
+                // The guest can do without it.
+                Outcome::Owed(_) | Outcome::Alone => Ok(true),
             };
             if matches!(kept, Ok(true)) {
                 return Ok(());
@@ -85,8 +96,15 @@ impl Daemon {
 
     /// All of them, or none.
     fn keep_ports(&self, plan: &GuestPlan) -> Result<bool> {
+        self.keep_ports_of(plan.planned().map(|(_, _, planned)| planned))
+    }
+
+    pub(super) fn keep_ports_of<'a>(
+        &self,
+        planned: impl Iterator<Item = &'a PlannedDevice>,
+    ) -> Result<bool> {
         let mut kept = Vec::new();
-        for (_, _, planned) in plan.planned() {
+        for planned in planned {
             let done = self.keep_port_of(planned);
             if !matches!(done, Ok(true)) {
                 for (network, port) in kept {
@@ -108,9 +126,18 @@ impl Daemon {
     }
 }
 
-/// What a plan takes.
-pub(super) fn attachments(plan: &GuestPlan) -> Vec<Attachment> {
-    (plan.planned())
-        .map(|(_, device, _)| device.attachment.clone())
-        .collect()
+/// What a plan takes, and what it owes the guest.
+pub(super) fn attachments(plan: &GuestPlan, domain: &conf::Domain) -> Vec<Attachment> {
+    let devices = plan
+        .devices
+        .iter()
+        .filter(|device| matches!(device.outcome, Outcome::Lend(_) | Outcome::Owed(_)));
+    let attachments = devices.map(|device| {
+        let mut attachment = device.attachment.clone();
+        if pairs::is_withheld(domain, &attachment) {
+            pairs::reserve(&mut attachment, device);
+        }
+        attachment
+    });
+    attachments.collect()
 }

@@ -1,21 +1,23 @@
-//! Plugging a device into a running guest: planned, recorded, lent, and given to QEMU; and the reverse,
+//! Plugging devices into a running guest: planned, recorded, lent, and given to QEMU; and the reverse,
 //! from wherever it stopped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use assign::LentKind;
-use conf::{Device, DeviceRef};
+use assign::{LentKind, Preparation};
+use conf::{Device, DeviceId, DeviceRef};
 use lending::{
-    Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PlannedDevice, PortId, Subject,
+    Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PortId, Promise, Role, Share,
+    Subject,
 };
-use qemu::{GuestState, TapFds};
+use qemu::{ControlError, GuestState, TapFds};
 use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::control::control;
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
-use super::{QEMU, end, record};
+use super::{QEMU, end, pairs, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -23,164 +25,308 @@ use crate::sync::lock;
 
 /// What came of it.
 pub(super) struct Plugged {
-    /// What the guest has now: as before, with the device, or with what is left of it.
+    /// What the guest has now: as before, with the devices, or with what is left of them.
     pub(super) attachments: Vec<Attachment>,
     pub(super) domain: conf::Domain,
     /// The definition, if that was changed.
     pub(super) config: Option<Arc<conf::Domain>>,
-    /// The device's name in the guest, or why it is not there.
-    pub(super) result: Result<String>,
-    /// It is not known whether QEMU has it.
+    /// The devices' names in the guest, or why they are not there.
+    pub(super) result: Result<Vec<String>>,
+    /// It is not known whether QEMU has one.
     pub(super) is_unclear: bool,
 }
 
-/// A device on its way into a guest.
+/// What is plugged in.
+pub(super) enum What {
+    /// A device, or a pair of them, that the documents don't have yet.
+    New {
+        device: Arc<Device>,
+        /// The definition that is to have it, too.
+        defined: Option<Arc<conf::Domain>>,
+    },
+    /// The VF of a pair that the guest has, by its alias.
+    Primary(String),
+}
+
+/// Devices on their way into a guest.
 pub(super) struct Plug<'a> {
     pub(super) daemon: &'a Arc<Daemon>,
     pub(super) handle: &'a Arc<GuestHandle>,
     pub(super) run: &'a Run,
-    /// The definition that is to have it, too.
-    pub(super) defined: Option<Arc<conf::Domain>>,
     pub(super) cancel: &'a Cancel,
-    /// What was taken of the host for it, should this break off.
+    /// What was taken of the host for them, should this break off.
     pub(super) progress: &'a Mutex<Vec<Attachment>>,
 }
 
 /// How far it came.
 struct State {
     domain: conf::Domain,
-    /// What it takes of the host.
-    attachment: Option<Attachment>,
+    /// What else the guest has.
+    others: Vec<Attachment>,
+    /// What they take of the host.
+    taken: Vec<Attachment>,
     config: Option<Arc<conf::Domain>>,
-    /// QEMU may have it, in spite of an error.
+    /// QEMU has these, or may have them in spite of an error.
+    in_qemu: Vec<(DeviceRef, String)>,
     is_unclear: bool,
+}
+
+/// A device that is planned, and what is known of it.
+struct Ready {
+    attachment: Attachment,
+    subject: Subject,
+    place: usize,
+    preparation: Preparation,
+    share: Share,
+    /// A network chose it, so that another will do.
+    is_of_pool: bool,
+}
+
+/// What was made ready.
+enum Given {
+    Nothing,
+    Function(conf::PciAddress),
+    Usb(u32, u32),
+    Link {
+        claim: assign::Generation,
+        name: String,
+        fds: TapFds,
+    },
 }
 
 impl Plug<'_> {
     /// Plugs it in, or undoes everything.
-    pub(super) async fn carry_out(&self, device: &Arc<Device>) -> Plugged {
+    pub(super) async fn carry_out(&self, what: &What) -> Plugged {
         let mut state = State {
             domain: self.run.domain.clone(),
-            attachment: None,
+            others: self.run.attachments.clone(),
+            taken: Vec::new(),
             config: None,
+            in_qemu: Vec::new(),
             is_unclear: false,
         };
-        let result = self.go(device, &mut state).await;
+        let result = match what {
+            What::New { device, defined } => self.add(device, defined, &mut state).await,
+            What::Primary(alias) => self.promote(alias, &mut state).await,
+        };
         match result {
-            Ok(alias) => {
-                let mut attachments = self.run.attachments.clone();
-                attachments.extend(state.attachment);
+            Ok(aliases) => {
+                let run = self.run_with(&state);
+                record::write_or_warn(self.daemon, self.handle, &run).await;
                 Plugged {
-                    attachments,
-                    domain: state.domain,
+                    attachments: run.attachments,
+                    domain: run.domain,
                     config: state.config,
-                    result: Ok(alias),
+                    result: Ok(aliases),
                     is_unclear: false,
                 }
             }
-            Err(error) => self.undo(state, error).await,
+            Err(error) => self.undo(what, state, error).await,
         }
     }
 
-    async fn go(&self, device: &Arc<Device>, state: &mut State) -> Result<String> {
-        let (config, domain, place) = self.documents(device).await?;
-        let subject = match place {
-            DeviceRef::Interface(at) => Some((Subject::Interface, at)),
-            DeviceRef::Hostdev(at) => Some((Subject::HostDevice, at)),
-            _ => {
-                let detail = format!(
-                    "a <{}> can't be plugged into a running guest; with --config it is there at its \
-                     next start",
-                    device.name()
-                );
-                return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
+    /// A device that is new to the guest, or both halves of a pair.
+    async fn add(
+        &self,
+        device: &Arc<Device>,
+        defined: &Option<Arc<conf::Domain>>,
+        state: &mut State,
+    ) -> Result<Vec<String>> {
+        let (config, domain, places) = self.documents(device, defined).await?;
+        let mut wanted = Vec::new();
+        for place in &places {
+            match *place {
+                DeviceRef::Interface(at) => wanted.push((Subject::Interface, at)),
+                DeviceRef::Hostdev(at) => wanted.push((Subject::HostDevice, at)),
+                DeviceRef::Disk(_) => {}
+                _ => {
+                    let detail = format!(
+                        "a <{}> can't be plugged into a running guest; with --config it is there at \
+                         its next start",
+                        device.name()
+                    );
+                    return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
+                }
+            }
+        }
+        let plans = self.plan(&domain, &wanted, BTreeMap::new(), None).await?;
+        self.note(state, &plans, domain.clone());
+        self.record(state).await?;
+        if let Some(config) = config.map(Arc::new) {
+            // The definition comes first: what can't be kept is not plugged in.
+            self.keep(&config).await?;
+            state.config = Some(config);
+        }
+        let mut aliases = Vec::new();
+        for place in places {
+            self.go_on()?;
+            let plan = plans.iter().find(|plan| is_of(plan, place));
+            let given = match plan {
+                Some(plan) if pairs::is_withheld(&state.domain, &plan.attachment) => {
+                    self.owe(state, plan);
+                    continue;
+                }
+                Some(plan) => self.prepare(state, &domain, plan, None).await?,
+                None => Given::Nothing,
+            };
+            self.go_on()?;
+            aliases.push(self.give(state, place, given).await?);
+        }
+        Ok(aliases)
+    }
+
+    /// The VF of a pair that the guest has without it.
+    async fn promote(&self, alias: &str, state: &mut State) -> Result<Vec<String>> {
+        let gone = || pairs::no_pair(&self.handle.name, alias);
+        let at = state
+            .others
+            .iter()
+            .position(|one| one.alias == alias && one.role == Role::Primary);
+        let attachment = state.others.remove(at.ok_or_else(gone)?);
+        let place = state.domain.find_alias(alias).ok_or_else(gone)?;
+        let domain = state.domain.clone();
+        let given = match attachment.reserved {
+            Some(device) => {
+                state.taken.push(attachment.clone());
+                let ready = self.reserved(&domain, attachment, place, device).await?;
+                self.prepare_ready(state, ready)
+                    .await?
+                    .map_err(|refused| fault::lending::prepare(&refused))?
+            }
+            None => {
+                let Some(wanted) = subject_of(place) else {
+                    return Err(gone());
+                };
+                state.taken.push(attachment.clone());
+                let pf = pairs::pf_of(self.daemon, self.run, &attachment);
+                let plans = self
+                    .plan(&domain, &[wanted], BTreeMap::new(), pf.clone())
+                    .await?;
+                let plan = plans.first().ok_or_else(gone)?;
+                if let Outcome::Owed(owed) = &plan.outcome {
+                    return Err(fault::lending::device(plan, &owed.refusal));
+                }
+                self.note(state, &plans, domain.clone());
+                self.record(state).await?;
+                self.prepare(state, &domain, plan, pf).await?
             }
         };
-        let mut planned = None;
-        if let Some((subject, at)) = subject {
-            planned = Some(self.plan(&domain, subject, at, BTreeMap::new()).await?);
-        }
-        self.note(state, planned.as_ref(), domain.clone());
-        self.record(state).await?;
-        self.write_definition(state, config).await?;
-        let lent = match planned {
-            Some(planned) => self.prepare(state, &domain, planned).await?,
-            None => LentFor::Nothing,
-        };
         self.go_on()?;
-        let alias = self.give(state, place, lent).await?;
-        if let Some(attachment) = &mut state.attachment {
-            attachment.state = AttachmentState::Plugged;
+        let alias = self.give(state, place, given).await?;
+        for attachment in &state.taken {
+            self.daemon.lender.end_promise(attachment.id);
         }
-        let run = self.run_with(state);
-        record::write_or_warn(self.daemon, self.handle, &run).await;
-        Ok(alias)
+        Ok(vec![alias])
+    }
+
+    /// What was reserved, as it is to be prepared.
+    async fn reserved(
+        &self,
+        domain: &conf::Domain,
+        attachment: Attachment,
+        place: DeviceRef,
+        device: DeviceId,
+    ) -> Result<Ready> {
+        let (daemon, domain) = (Arc::clone(self.daemon), domain.clone());
+        let own = attachment.clone();
+        let planned = blocking(QEMU, move || {
+            let context = daemon.plan_context(&domain);
+            lending::plan_reserved(&domain, &own, &daemon.lender, &*daemon, &context)
+        })
+        .await?;
+        let preparation = planned.map_err(|refusal| fault::lending::device_alone(&refusal))?;
+        let (subject, place) = subject_of(place)
+            .ok_or_else(|| pairs::no_pair(&self.handle.name, &attachment.alias))?;
+        Ok(Ready {
+            attachment,
+            subject,
+            place,
+            preparation,
+            share: Share::Whole(device),
+            is_of_pool: false,
+        })
     }
 
     /// The definition and the running document with the device in it.
     async fn documents(
         &self,
         device: &Arc<Device>,
-    ) -> Result<(Option<conf::Domain>, conf::Domain, DeviceRef)> {
+        defined: &Option<Arc<conf::Domain>>,
+    ) -> Result<(Option<conf::Domain>, conf::Domain, Vec<DeviceRef>)> {
         let (daemon, device) = (Arc::clone(self.daemon), Arc::clone(device));
-        let (run, defined) = (self.run.clone(), self.defined.clone());
+        let (run, defined) = (self.run.clone(), defined.clone());
         blocking(QEMU, move || {
-            let (domain, place) = daemon.running_with(&run, &device)?;
+            let (domain, places) = daemon.running_with(&run, &device)?;
             domain.check_kept().map_err(fault::document(QEMU))?;
             let config = defined.map(|defined| daemon.definition_with(&defined, &device));
-            Ok((config.transpose()?, domain, place))
+            Ok((config.transpose()?, domain, places))
         })
         .await?
     }
 
-    /// Chooses, claims and checks, with the port on its network; nothing is touched.
+    /// Chooses, claims and checks, with the ports on their networks; nothing is touched. `pf`: of which a
+    /// VF has to be.
     async fn plan(
         &self,
         domain: &conf::Domain,
-        subject: Subject,
-        at: usize,
-        excluded: BTreeMap<conf::DeviceId, String>,
-    ) -> Result<DevicePlan> {
-        let (daemon, domain) = (Arc::clone(self.daemon), domain.clone());
+        wanted: &[(Subject, usize)],
+        excluded: BTreeMap<DeviceId, String>,
+        pf: Option<lending::PfPlace>,
+    ) -> Result<Vec<DevicePlan>> {
+        let (daemon, domain, wanted) = (Arc::clone(self.daemon), domain.clone(), wanted.to_vec());
         blocking(QEMU, move || {
-            daemon.plan_plug(&domain, subject, at, &excluded)
+            daemon.plan_plug(&domain, &wanted, &excluded, pf)
         })
         .await?
     }
 
-    /// Notes what is taken, and what the document becomes by it.
-    fn note(&self, state: &mut State, planned: Option<&DevicePlan>, mut domain: conf::Domain) {
-        if let Some(planned) = planned {
-            planned.apply_to(&mut domain);
-            state.attachment = planned.planned().map(|_| planned.attachment.clone());
+    /// Notes what is taken, and what the document becomes by it. Who had an attachment keeps its identity.
+    fn note(&self, state: &mut State, plans: &[DevicePlan], mut domain: conf::Domain) {
+        for plan in plans {
+            plan.apply_to(&mut domain);
+            let mut attachment = plan.attachment.clone();
+            let is_taken = matches!(plan.outcome, Outcome::Lend(_) | Outcome::Owed(_));
+            let known = state
+                .taken
+                .iter()
+                .position(|one| one.alias == attachment.alias);
+            if let Some(known) = known.map(|known| state.taken.remove(known)) {
+                (attachment.pair, attachment.role) = (known.pair, known.role);
+            }
+            if is_taken {
+                state.taken.push(attachment);
+            }
         }
-        *lock(self.progress) = state.attachment.clone().into_iter().collect();
+        lock(self.progress).clone_from(&state.taken);
         state.domain = domain;
+    }
+
+    /// A VF that the guest gets later: reserved for it, or promised.
+    fn owe(&self, state: &mut State, plan: &DevicePlan) {
+        let its = state.taken.iter_mut();
+        for attachment in its.filter(|one| one.id == plan.attachment.id) {
+            pairs::reserve(attachment, plan);
+        }
+        if let Outcome::Owed(owed) = &plan.outcome {
+            self.daemon.lender.promise(Promise {
+                attachment: plan.attachment.id,
+                guest: self.handle.uuid,
+                pf: owed.pf.address,
+            });
+        }
+        lock(self.progress).clone_from(&state.taken);
     }
 
     fn run_with(&self, state: &State) -> Run {
         let mut run = self.run.clone();
         run.domain.clone_from(&state.domain);
-        run.attachments.extend(state.attachment.clone());
+        run.attachments.clone_from(&state.others);
+        run.attachments.extend(state.taken.iter().cloned());
         run
     }
 
     async fn record(&self, state: &State) -> Result<()> {
         record::write(self.daemon, self.handle, &self.run_with(state)).await
-    }
-
-    /// The definition comes first: what can't be kept is not plugged in.
-    async fn write_definition(
-        &self,
-        state: &mut State,
-        config: Option<conf::Domain>,
-    ) -> Result<()> {
-        let Some(config) = config.map(Arc::new) else {
-            return Ok(());
-        };
-        self.keep(&config).await?;
-        state.config = Some(config);
-        Ok(())
     }
 
     async fn keep(&self, definition: &Arc<conf::Domain>) -> Result<()> {
@@ -201,52 +347,76 @@ impl Plug<'_> {
         &self,
         state: &mut State,
         domain: &conf::Domain,
-        mut device: DevicePlan,
-    ) -> Result<LentFor> {
+        plan: &DevicePlan,
+        pf: Option<lending::PfPlace>,
+    ) -> Result<Given> {
         let mut excluded = BTreeMap::new();
+        let Some(mut ready) = Ready::of(plan) else {
+            return Ok(Given::Nothing); // QEMU plays it alone
+        };
         loop {
             self.go_on()?;
-            let Some(planned) = device.planned() else {
-                return Ok(LentFor::Nothing); // QEMU plays it alone
-            };
-            let refused = match self.prepare_one(planned).await? {
-                Ok(lent) => {
-                    if let Some(attachment) = &mut state.attachment {
-                        attachment.state = AttachmentState::Lent;
-                    }
-                    return Ok(lent);
-                }
+            let (place, on, is_of_pool) = (ready.place, ready.share.device(), ready.is_of_pool);
+            let (subject, port) = (ready.subject, ready.attachment.port);
+            let refused = match self.prepare_ready(state, ready).await? {
+                Ok(given) => return Ok(given),
                 Err(refused) => refused,
             };
-            let chosen = planned.port.as_ref().is_some_and(|port| port.is_of_pool);
-            let (Some(fault), Some(on), true) =
-                (refused.own_fault(), planned.share.device(), chosen)
-            else {
+            let (Some(fault), Some(on), true) = (refused.own_fault(), on, is_of_pool) else {
                 return Err(fault::lending::prepare(&refused));
             };
             tracing::warn!(guest = self.handle.name, device = %on, fault, "trying another");
             excluded.insert(on, fault);
-            self.end_port(device.attachment.port).await?;
-            state.attachment = None;
-            let (subject, at) = (device.attachment.subject, device.place);
-            device = self.plan(domain, subject, at, excluded.clone()).await?;
-            self.note(state, Some(&device), domain.clone());
+            self.end_port(port).await?;
+            let wanted = [(subject, place)];
+            let plans = self
+                .plan(domain, &wanted, excluded.clone(), pf.clone())
+                .await?;
+            let keeps = state.domain.clone();
+            self.note(state, &plans, keeps);
             self.record(state).await?;
+            let again = plans.first().and_then(Ready::of);
+            let Some(again) = again else {
+                return Err(fault::lending::prepare(&refused));
+            };
+            ready = again;
         }
     }
 
-    async fn prepare_one(
+    async fn prepare_ready(
         &self,
-        planned: &PlannedDevice,
-    ) -> Result<std::result::Result<LentFor, lending::PrepareError>> {
+        state: &mut State,
+        ready: Ready,
+    ) -> Result<std::result::Result<Given, lending::PrepareError>> {
         let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
-        let claim = planned.claim.ok_or_else(gone)?;
-        let (daemon, preparation) = (Arc::clone(self.daemon), planned.preparation.clone());
-        let function = planned.function();
-        let own_group = self.run.machine.record().own_group;
+        let claim = ready.attachment.claim.ok_or_else(gone)?;
+        let (daemon, preparation) = (Arc::clone(self.daemon), ready.preparation.clone());
+        let own_group = self.run.own_group.as_deref().map(OwnGroup::group);
         let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
-        let lent = blocking(QEMU, prepare).await?;
-        Ok(lent.map(|lent| match (lent.kind, function) {
+        let lent = match blocking(QEMU, prepare).await? {
+            Ok(lent) => lent,
+            Err(refused) => {
+                // The claim is over.
+                for one in state
+                    .taken
+                    .iter_mut()
+                    .filter(|one| one.claim == Some(claim))
+                {
+                    (one.claim, one.reserved) = (None, None);
+                }
+                return Ok(Err(refused));
+            }
+        };
+        for one in state
+            .taken
+            .iter_mut()
+            .filter(|one| one.claim == Some(claim))
+        {
+            one.state = AttachmentState::Lent;
+            one.reserved = None;
+        }
+        lock(self.progress).clone_from(&state.taken);
+        Ok(Ok(match (lent.kind, ready.share.device()) {
             (
                 LentKind::Link {
                     netdev,
@@ -254,91 +424,132 @@ impl Plug<'_> {
                     vhosts,
                 },
                 _,
-            ) => LentFor::Link {
+            ) => Given::Link {
                 claim,
                 name: netdev.name.to_string(),
                 fds: TapFds { taps, vhosts },
             },
-            (_, Some(function)) => LentFor::Function(function),
-            (_, None) => LentFor::Nothing,
+            (_, Some(DeviceId::Pci(function))) => Given::Function(function),
+            (_, Some(DeviceId::Usb(usb))) => Given::Usb(usb.bus().into(), usb.device().into()),
+            (_, Some(DeviceId::Netdev(_)) | None) => Given::Nothing,
         }))
     }
 
     /// Gives it to QEMU; its alias.
-    async fn give(&self, state: &mut State, place: DeviceRef, lent: LentFor) -> Result<String> {
-        let machine = &self.run.machine;
-        let mut link = None;
-        let mut taps = TapFds::default();
-        let mut function = None;
-        match lent {
-            LentFor::Link { claim, name, fds } => {
-                if let DeviceRef::Interface(at) = place
-                    && let Some(interface) = state.domain.devices.interfaces.get_mut(at)
-                {
-                    interface.target = Some(name);
-                }
-                (link, taps) = (Some(claim), fds);
-                self.record(state).await?;
+    async fn give(&self, state: &mut State, place: DeviceRef, given: Given) -> Result<String> {
+        if let Given::Link { claim, name, .. } = &given {
+            if let DeviceRef::Interface(at) = place
+                && let Some(interface) = state.domain.devices.interfaces.get_mut(at)
+            {
+                interface.target = Some(name.clone());
             }
-            LentFor::Function(address) => function = Some(address),
-            LentFor::Nothing => {}
-        }
-        let domain = &state.domain;
-        let info = place.info(&domain.devices);
-        let alias = info
-            .and_then(|info| info.alias.clone())
-            .ok_or_else(|| Error::new(Code::InternalError, QEMU, "the device got no alias"))?;
-        if let Some(claim) = link
-            && machine.state() == GuestState::Running
-        {
+            self.record(state).await?;
             // A guest that is halted has all of them off.
-            let daemon = Arc::clone(self.daemon);
-            blocking(QEMU, move || daemon.lender.set_link_state(claim, true))
-                .await?
-                .map_err(|error| Error::new(Code::OperationFailed, QEMU, fault::chain(&error)))?;
+            if self.run.machine.state() == GuestState::Running {
+                let (daemon, claim) = (Arc::clone(self.daemon), *claim);
+                blocking(QEMU, move || daemon.lender.set_link_state(claim, true))
+                    .await?
+                    .map_err(|error| {
+                        Error::new(Code::OperationFailed, QEMU, fault::chain(&error))
+                    })?;
+            }
         }
-        let given = match (place, function) {
-            (DeviceRef::Interface(at), Some(function)) => {
-                let interface = &domain.devices.interfaces[at];
-                let teaming = interface.teaming.as_ref();
-                machine
-                    .plug_host_device(domain, &interface.info, teaming, function)
-                    .await
+        let info = place.info(&state.domain.devices);
+        let alias = info.and_then(|info| info.alias.clone());
+        let alias = alias
+            .ok_or_else(|| Error::new(Code::InternalError, QEMU, "the device got no alias"))?;
+        if let Err(error) = self.plug(&state.domain, place, given).await {
+            if error.is_uncertain() {
+                state.is_unclear = true;
+                state.in_qemu.push((place, alias));
             }
-            (DeviceRef::Hostdev(at), Some(function)) => {
-                let hostdev = &domain.devices.hostdevs[at];
-                let teaming = hostdev.teaming.as_ref();
-                machine
-                    .plug_host_device(domain, &hostdev.info, teaming, function)
-                    .await
-            }
-            (DeviceRef::Interface(at), None) => {
-                let interface = &domain.devices.interfaces[at];
-                machine.plug_interface(domain, interface, at, taps).await
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = given {
-            state.is_unclear = error.is_uncertain();
             return Err(control(error));
+        }
+        state.in_qemu.push((place, alias.clone()));
+        for one in state.taken.iter_mut().filter(|one| one.alias == alias) {
+            one.state = AttachmentState::Plugged;
         }
         if let DeviceRef::Interface(at) = place
-            && function.is_none()
-            && domain.devices.interfaces[at].link_up == Some(false)
-            && let Err(error) = machine.set_link(&alias, false).await
+            && let Some(interface) = state.domain.devices.interfaces.get(at)
+            && !interface.is_hostdev()
+            && interface.link_up == Some(false)
         {
-            state.is_unclear = true;
-            return Err(control(error));
+            let set = self.run.machine.set_link(&alias, false).await;
+            set.map_err(control)?;
         }
         Ok(alias)
     }
 
-    /// Undoes everything, in reverse. What QEMU may have is asked back, and stays until it answers.
-    async fn undo(&self, mut state: State, error: Error) -> Plugged {
+    async fn plug(
+        &self,
+        domain: &conf::Domain,
+        place: DeviceRef,
+        given: Given,
+    ) -> std::result::Result<(), ControlError> {
+        let (machine, devices) = (&self.run.machine, &domain.devices);
+        match (place, given) {
+            (DeviceRef::Interface(at), Given::Function(function)) => {
+                let interface = &devices.interfaces[at];
+                let teaming = interface.teaming.as_ref();
+                (machine.plug_host_device(domain, &interface.info, teaming, function)).await
+            }
+            (DeviceRef::Hostdev(at), Given::Function(function)) => {
+                let hostdev = &devices.hostdevs[at];
+                let teaming = hostdev.teaming.as_ref();
+                (machine.plug_host_device(domain, &hostdev.info, teaming, function)).await
+            }
+            (DeviceRef::Hostdev(at), Given::Usb(bus, device)) => {
+                machine
+                    .plug_usb(domain, &devices.hostdevs[at], (bus, device))
+                    .await
+            }
+            (DeviceRef::Interface(at), given) => {
+                let taps = match given {
+                    Given::Link { fds, .. } => fds,
+                    _ => TapFds::default(),
+                };
+                let interface = &devices.interfaces[at];
+                machine.plug_interface(domain, interface, at, taps).await
+            }
+            (DeviceRef::Disk(at), _) => {
+                let disk = devices.disks[at].clone();
+                let is_other = self.daemon.qemu_user.is_some();
+                let opened =
+                    tokio::task::spawn_blocking(move || qemu::open_disk(&disk, is_other)).await;
+                let files = opened.map_err(|_| self.broke_off())?;
+                let files = files.map_err(|error| self.not_opened(&error))?;
+                machine.plug_disk(domain, &devices.disks[at], files).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn not_opened(&self, error: &qemu::LaunchError) -> ControlError {
+        ControlError::Device {
+            name: self.handle.name.clone(),
+            problem: qemu::Problem::Unsupported(fault::chain(error)),
+        }
+    }
+
+    fn broke_off(&self) -> ControlError {
+        ControlError::Device {
+            name: self.handle.name.clone(),
+            problem: qemu::Problem::Unsupported("opening it was broken off".to_owned()),
+        }
+    }
+
+    /// Undoes everything, in reverse. What QEMU has, or may have, is asked back, and stays until it
+    /// answers.
+    async fn undo(&self, what: &What, mut state: State, error: Error) -> Plugged {
         let mut left = Vec::new();
         let mut config = None;
-        if let Some(kept) = state.config.take()
-            && let Some(defined) = &self.defined
+        if let (
+            Some(kept),
+            What::New {
+                defined: Some(defined),
+                ..
+            },
+        ) = (state.config.take(), what)
             && let Err(failed) = self.keep(defined).await
         {
             left.push(format!(
@@ -348,36 +559,61 @@ impl Plug<'_> {
             config = Some(kept);
         }
         let mut run = self.run.clone();
-        if state.is_unclear
-            && let Some(mut attachment) = state.attachment.take()
-        {
-            left.push("QEMU may have the device, and is asked to let it go".to_owned());
-            attachment.state = AttachmentState::Unplugging;
-            run.attachments.push(attachment);
+        run.attachments = std::mem::take(&mut state.others);
+        let is_in_qemu = |alias: &str| state.in_qemu.iter().any(|(_, known)| known == alias);
+        let is_unclear = !state.in_qemu.is_empty();
+        if is_unclear {
+            left.push("QEMU has a part of it, or may have, and is asked to let it go".to_owned());
             run.domain.clone_from(&state.domain);
-            record::write_or_warn(self.daemon, self.handle, &run).await;
-            return Plugged {
-                attachments: run.attachments,
-                domain: run.domain,
-                config,
-                result: Err(end::and_left_behind(error, &left)),
-                is_unclear: true,
-            };
         }
-        if let Some(mut attachment) = state.attachment.take() {
+        for mut attachment in state.taken.into_iter().rev() {
+            if is_in_qemu(&attachment.alias) {
+                attachment.state = match what {
+                    What::New { .. } => AttachmentState::Unplugging,
+                    What::Primary(_) => AttachmentState::Demoting,
+                };
+                run.attachments.push(attachment);
+                continue;
+            }
+            let mut kept = None;
             if let Some(claim) = attachment.claim
                 && let Err(failed) = end::give_back(self.daemon, claim).await
             {
+                let error = &failed;
                 tracing::error!(
                     guest = self.handle.name,
-                    error = failed,
+                    error,
                     "a device was not given back"
                 );
                 left.push(failed);
-                attachment.state = AttachmentState::Owed(Creditor::Host);
-                run.attachments.push(attachment);
+                kept = Some(Attachment {
+                    state: AttachmentState::Owed(Creditor::Host),
+                    ..attachment.clone()
+                });
             } else if let Err(failed) = self.end_port(attachment.port).await {
                 tracing::error!(guest = self.handle.name, error = %failed, "its port stays");
+            }
+            if let What::Primary(alias) = what {
+                pairs::clear(&mut run.domain, alias);
+                run.attachments
+                    .push(pairs::without_vf(&attachment, self.before(&attachment)));
+            } else {
+                self.daemon.lender.end_promise(attachment.id);
+            }
+            run.attachments.extend(kept);
+        }
+        if is_unclear {
+            // The document keeps what QEMU may have, and nothing else of what was added.
+            let places = state.domain.devices.interfaces.iter().rev();
+            let added: Vec<_> = places
+                .filter_map(|one| one.info.alias.clone())
+                .filter(|alias| self.run.domain.find_alias(alias).is_none())
+                .filter(|alias| !is_in_qemu(alias))
+                .collect();
+            for alias in added {
+                if let Some(place) = run.domain.find_alias(&alias) {
+                    run.domain.remove_device(place);
+                }
             }
         }
         record::write_or_warn(self.daemon, self.handle, &run).await;
@@ -386,7 +622,17 @@ impl Plug<'_> {
             domain: run.domain,
             config,
             result: Err(end::and_left_behind(error, &left)),
-            is_unclear: false,
+            is_unclear,
+        }
+    }
+
+    /// How far the VF of a pair was before it was to be plugged in.
+    fn before(&self, attachment: &Attachment) -> AttachmentState {
+        let mut known = self.run.attachments.iter();
+        let its = known.find(|one| one.alias == attachment.alias && one.role == Role::Primary);
+        match its.map(|one| one.state) {
+            Some(AttachmentState::Demoted) => AttachmentState::Demoted,
+            _ => AttachmentState::Owed(Creditor::Guest),
         }
     }
 
@@ -408,49 +654,60 @@ impl Plug<'_> {
     }
 }
 
-/// What was made ready.
-enum LentFor {
-    Nothing,
-    Function(conf::PciAddress),
-    Link {
-        claim: assign::Generation,
-        name: String,
-        fds: TapFds,
-    },
+impl Ready {
+    fn of(plan: &DevicePlan) -> Option<Self> {
+        let planned = plan.planned()?;
+        Some(Self {
+            attachment: plan.attachment.clone(),
+            subject: plan.attachment.subject,
+            place: plan.place,
+            preparation: planned.preparation.clone(),
+            share: planned.share,
+            is_of_pool: planned.port.as_ref().is_some_and(|port| port.is_of_pool)
+                || planned.port.is_none() && plan.attachment.role == Role::Primary,
+        })
+    }
+}
+
+fn is_of(plan: &DevicePlan, place: DeviceRef) -> bool {
+    subject_of(place) == Some((plan.attachment.subject, plan.place))
+}
+
+fn subject_of(place: DeviceRef) -> Option<(Subject, usize)> {
+    match place {
+        DeviceRef::Interface(at) => Some((Subject::Interface, at)),
+        DeviceRef::Hostdev(at) => Some((Subject::HostDevice, at)),
+        _ => None,
+    }
 }
 
 impl Daemon {
-    /// Plans a device that is to be plugged in, with its port on its network. Asks the host; blocks.
-    pub(super) fn plan_plug(
+    /// Plans devices that are to be plugged in, with their ports on their networks; or nothing. Asks the
+    /// host; blocks.
+    fn plan_plug(
         &self,
         domain: &conf::Domain,
-        subject: Subject,
-        at: usize,
-        excluded: &BTreeMap<conf::DeviceId, String>,
-    ) -> Result<DevicePlan> {
-        let context = self.plan_context(domain);
-        let gone = || {
-            Error::new(
-                Code::InternalError,
-                QEMU,
-                "the device is not in its document",
-            )
-        };
+        wanted: &[(Subject, usize)],
+        excluded: &BTreeMap<DeviceId, String>,
+        pf: Option<lending::PfPlace>,
+    ) -> Result<Vec<DevicePlan>> {
+        let mut context = self.plan_context(domain);
+        (context.is_promised, context.pf) = (pf.is_some(), pf);
         loop {
             let ledger = &mut &*self.lender;
-            let excluded = excluded.clone();
-            let planned =
-                lending::plan_device(domain, subject, at, excluded, ledger, self, &context);
-            let planned = planned.ok_or_else(gone)?;
-            let kept = match &planned.outcome {
-                Outcome::Lend(device) => self.keep_port_of(device),
-                Outcome::Refused(refusal) => Err(fault::lending::device(&planned, refusal)),
-                Outcome::Alone => Ok(true),
+            let plans = lending::plan_devices(domain, wanted, excluded, ledger, self, &context);
+            let refused = plans.iter().find_map(|plan| match &plan.outcome {
+                Outcome::Refused(refusal) => Some(fault::lending::device(plan, refusal)),
+                _ => None,
+            });
+            let kept = match refused {
+                Some(error) => Err(error),
+                None => self.keep_ports_of(plans.iter().filter_map(DevicePlan::planned)),
             };
             if matches!(kept, Ok(true)) {
-                return Ok(planned);
+                return Ok(plans);
             }
-            if let Some(claim) = planned.attachment.claim {
+            for claim in plans.iter().rev().filter_map(|plan| plan.attachment.claim) {
                 self.lender.drop_claim(claim);
             }
             kept?;

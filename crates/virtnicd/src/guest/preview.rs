@@ -1,7 +1,7 @@
 //! What a guest's start would take, shown and not done.
 
 use assign::Preparation;
-use conf::{DeviceId, DirectMode};
+use conf::{DeviceId, DirectMode, HostSource};
 use lending::{ChooseError, DevicePlan, DeviceRefusal, Outcome, Share, Subject};
 use rpc::{
     ChosenDevice, Code, Error, LentKind, PlanOf, PlanRefusal, PlanReport, PlannedChoice,
@@ -70,7 +70,11 @@ impl Daemon {
         let interfaces = domain.devices.interfaces.get(device.place);
         let (element, kind) = match (device.attachment.subject, interfaces) {
             (Subject::Interface, Some(interface)) => ("interface", interface.source.kind()),
-            (Subject::Interface | Subject::HostDevice, _) => ("hostdev", "pci"),
+            (Subject::Interface | Subject::HostDevice, _) => {
+                let hostdev = domain.devices.hostdevs.get(device.place);
+                let is_usb = hostdev.is_some_and(|one| matches!(one.source, HostSource::Usb(_)));
+                ("hostdev", if is_usb { "usb" } else { "pci" })
+            }
         };
         let (mut steps, mut notes) = (Vec::new(), Vec::new());
         let choice = match &device.outcome {
@@ -84,7 +88,21 @@ impl Daemon {
                 notes.extend(planned.notes.iter().map(ToString::to_string));
                 PlannedChoice::Device(self.chosen(planned))
             }
-            Outcome::Alone => PlannedChoice::None(alone(interfaces).to_owned()),
+            Outcome::Owed(owed) => {
+                notes.push(format!(
+                    "why there is none now: {}",
+                    fault::chain(&owed.refusal)
+                ));
+                let text = format!(
+                    "nothing yet: it is owed a VF of {}, and runs on virtio until one is free",
+                    owed.pf.netdev
+                );
+                PlannedChoice::None(text)
+            }
+            Outcome::Alone => PlannedChoice::None(match device.attachment.subject {
+                Subject::Interface => alone(interfaces).to_owned(),
+                Subject::HostDevice => "nothing: it is not plugged in, and optional".to_owned(),
+            }),
             Outcome::Refused(refusal) => PlannedChoice::Refused(self.plan_refusal(refusal)),
         };
         PlannedDevice {
@@ -118,6 +136,11 @@ impl Daemon {
                 let text =
                     device.map_or_else(|| "host device".to_owned(), |d| self.function_text(d));
                 (LentKind::Hostdev, text)
+            }
+            Preparation::Usb => {
+                let device = planned.share.device();
+                let text = device.map_or_else(|| "USB device".to_owned(), |d| d.to_string());
+                (LentKind::Usb, text)
             }
             Preparation::Macvtap(macvtap) => {
                 let mode: DirectMode = macvtap.mode;

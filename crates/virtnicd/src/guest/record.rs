@@ -1,5 +1,6 @@
 //! What is kept of a running guest, for the next daemon.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use assign::Generation;
@@ -48,8 +49,8 @@ const NOBODY: u64 = u64::MAX;
 
 impl DomainRecord {
     /// Of this layout; a later one gets another number. Format 1 had ports and claims of a guest as
-    /// two lists, and did not say whose is which.
-    pub(crate) const FORMAT: u32 = 2;
+    /// two lists, and did not say whose is which; format 2 knew no VFs that come and go.
+    pub(crate) const FORMAT: u32 = 3;
 
     /// Of a start, before anything is touched for it.
     pub(super) fn of_start(
@@ -86,7 +87,7 @@ impl DomainRecord {
     pub(super) fn into_run(
         self,
         machine: qemu::Guest,
-        groups: Option<&GuestGroups>,
+        groups: &GuestGroups,
     ) -> std::result::Result<Run, conf::Error> {
         let mut domain = conf::Domain::parse_status(&self.xml)?;
         domain.id = u32::try_from(self.id).ok();
@@ -97,10 +98,10 @@ impl DomainRecord {
         Ok(Run {
             id: self.id,
             domain,
-            own_group: (groups.zip(machine.record().own_group))
-                .map(|(groups, group)| groups.take_up(group)),
+            own_group: (machine.record().own_group).map(|group| groups.take_up(group)),
             machine,
             attachments,
+            negotiated: BTreeSet::new(),
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
         })
@@ -122,6 +123,7 @@ fn of_format_one(
         pair: None,
         port,
         claim,
+        reserved: None,
         state: AttachmentState::Plugged,
     };
     let ports = ports.into_iter().map(|(network, port)| {

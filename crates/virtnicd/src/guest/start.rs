@@ -1,19 +1,19 @@
 //! A guest's start: plan everything, record it, lend its devices, run QEMU; and the reverse, from
 //! wherever it stopped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
-use lending::{Attachment, AttachmentState, GuestPlan, Subject};
+use lending::{Attachment, AttachmentState, GuestPlan, Outcome, Promise, Subject};
 use qemu::{Guest, GuestEvents, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::end::{and_left_behind, give_all_back};
-use super::groups::{GuestGroups, OwnGroup};
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
-use super::{DomainRecord, QEMU, control, links, record};
+use super::{DomainRecord, QEMU, control, links, pairs, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -72,7 +72,7 @@ pub(super) async fn start(
         paused: wish.paused,
         autodestroy: wish.autodestroy,
         cancel,
-        own_group: daemon.guest_groups.as_ref().map(GuestGroups::draw),
+        own_group: daemon.guest_groups.draw(),
         progress,
     };
     match start.carry_out(wish.domain).await {
@@ -95,7 +95,10 @@ impl Start<'_> {
         let (mut domain, mut plan) = self.plan(domain).await?;
         self.record(&domain).await?;
         let mut taps = BTreeMap::new();
-        let planned: Vec<usize> = plan.planned().map(|(at, ..)| at).collect();
+        let withheld = self.withheld(&domain);
+        let planned = plan.planned();
+        let planned = planned.filter(|(_, device, _)| !withheld.contains(&device.attachment.alias));
+        let planned: Vec<usize> = planned.map(|(at, ..)| at).collect();
         for at in planned {
             self.go_on()?;
             let (lent, planned_again) = self.prepare(&domain, plan, at).await?;
@@ -126,11 +129,14 @@ impl Start<'_> {
         let functions = plan
             .planned()
             .filter(|(_, device, _)| device.attachment.subject == Subject::Interface)
+            .filter(|(_, device, _)| !withheld.contains(&device.attachment.alias))
             .filter_map(|(_, device, planned)| {
                 Some((device.attachment.alias.clone(), planned.function()?))
             })
             .collect();
-        let launched = self.launch(&domain, functions, taps).await?;
+        let launched = self
+            .launch(&domain, &plan, functions, taps, withheld)
+            .await?;
         let Launched {
             guest,
             events,
@@ -174,8 +180,26 @@ impl Start<'_> {
         })
         .await?;
         let plan = plan?;
-        *lock(self.progress) = super::plan::attachments(&plan);
+        *lock(self.progress) = super::plan::attachments(&plan, &domain);
+        for device in &plan.devices {
+            if let Outcome::Owed(owed) = &device.outcome {
+                self.daemon.lender.promise(Promise {
+                    attachment: device.attachment.id,
+                    guest: self.handle.uuid,
+                    pf: owed.pf.address,
+                });
+            }
+        }
         Ok((domain, plan))
+    }
+
+    /// VFs that QEMU gets later.
+    fn withheld(&self, domain: &conf::Domain) -> BTreeSet<String> {
+        let attachments = lock(self.progress);
+        let withheld = attachments
+            .iter()
+            .filter(|one| pairs::is_withheld(domain, one));
+        withheld.map(|one| one.alias.clone()).collect()
     }
 
     /// Prepares a device of a plan. If the fault is this one's, and its network chose it, the next
@@ -240,19 +264,24 @@ impl Start<'_> {
     async fn launch(
         &self,
         domain: &conf::Domain,
+        plan: &GuestPlan,
         functions: BTreeMap<String, conf::PciAddress>,
         taps: BTreeMap<String, TapFds>,
+        withheld: BTreeSet<String>,
     ) -> Result<Launched> {
         let log = self.daemon.paths.guest_log(&self.handle.name);
         let run_dir = self.daemon.paths.guest(self.handle.uuid);
         let mut spec = LaunchSpec::new(domain.clone(), run_dir, log);
         spec.pci_devices = functions;
+        spec.usb_devices = usb_devices(plan);
+        without_missing(&mut spec.domain, plan);
         spec.run_as = self.daemon.qemu_user.clone();
         spec.own_group = self.own_group.as_deref().map(OwnGroup::group);
         spec.scopes = self.daemon.scopes.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();
         spec.taps = taps;
+        spec.withheld = withheld;
         // Given up, there is no process any more when this returns.
         let launched = (self.daemon.launcher).launch_until(spec, self.cancel.cancelled());
         launched.await.map_err(|error| match error {
@@ -270,12 +299,18 @@ impl Start<'_> {
         has_links: bool,
     ) -> Result<Run> {
         qemu::fill_ptys(domain, ptys);
-        let attachments = lock(self.progress).clone();
+        let mut attachments = lock(self.progress).clone();
+        for attachment in &mut attachments {
+            if attachment.state == AttachmentState::Lent {
+                attachment.state = AttachmentState::Plugged;
+            }
+        }
         let run = Run {
             id: self.id,
             domain: domain.clone(),
             machine: guest.clone(),
             attachments,
+            negotiated: BTreeSet::new(),
             resumed: false,
             autodestroy: self.autodestroy,
             own_group: self.own_group.clone(),
@@ -313,6 +348,31 @@ impl Start<'_> {
         );
         Error::new(Code::OperationAborted, QEMU, detail)
     }
+}
+
+/// The USB devices that the guest gets: bus and number, by alias.
+fn usb_devices(plan: &GuestPlan) -> BTreeMap<String, (u32, u32)> {
+    let planned = plan.planned();
+    planned
+        .filter_map(|(_, device, planned)| {
+            let usb = planned.usb()?;
+            let place = (u32::from(usb.bus()), u32::from(usb.device()));
+            Some((device.attachment.alias.clone(), place))
+        })
+        .collect()
+}
+
+/// Takes out what QEMU would look for and not find: USB devices without which the guest may start.
+fn without_missing(domain: &mut conf::Domain, plan: &GuestPlan) {
+    let is_missing = |alias: Option<&String>| {
+        plan.devices.iter().any(|device| {
+            device.attachment.subject == Subject::HostDevice
+                && device.planned().is_none()
+                && Some(&device.attachment.alias) == alias
+        })
+    };
+    let hostdevs = &mut domain.devices.hostdevs;
+    hostdevs.retain(|hostdev| !is_missing(hostdev.info.alias.as_ref()));
 }
 
 fn launch_error(error: &qemu::LaunchError) -> Error {

@@ -1,7 +1,10 @@
 //! What became of a guest while nobody listened to it: asked of QEMU when its monitor answers a daemon
 //! for the first time, and when too much was told at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use conf::Teaming;
 
 use lending::{Attachment, AttachmentState};
 use qemu::GuestState;
@@ -17,6 +20,8 @@ pub(super) struct Stock {
     pub(super) attachments: Vec<Attachment>,
     /// The aliases of what QEMU has no more.
     pub(super) lost: Vec<String>,
+    /// Standbys that the guest's driver has joined with a VF.
+    pub(super) negotiated: BTreeSet<String>,
 }
 
 /// Brings the host's links to what the guest does and its document says, and asks QEMU what it has.
@@ -53,20 +58,31 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             return Stock {
                 attachments,
                 lost: Vec::new(),
+                negotiated: run.negotiated.clone(),
             };
         }
     };
     let mut lost = Vec::new();
     for attachment in &mut attachments {
         let alias = &attachment.alias;
-        if matches!(attachment.state, AttachmentState::Owed(_)) || alias.is_empty() {
+        let is_elsewhere = matches!(
+            attachment.state,
+            AttachmentState::Owed(_) | AttachmentState::Demoted
+        );
+        // One that is only reserved QEMU was never given.
+        let is_reserved = attachment.reserved.is_some() && !held.contains(alias);
+        if is_elsewhere || is_reserved || alias.is_empty() {
             continue;
         }
         if !held.contains(alias) {
             lost.push(alias.clone());
-        } else if attachment.state != AttachmentState::Unplugging {
+        } else if !matches!(
+            attachment.state,
+            AttachmentState::Unplugging | AttachmentState::Demoting
+        ) {
             // A daemon may have ended between QEMU's answer and its record.
             attachment.state = AttachmentState::Plugged;
+            attachment.reserved = None;
         } else if let Err(error) = run.machine.unplug(alias).await {
             // Whatever it answered while nobody listened it says again.
             let error = fault::chain(&error);
@@ -78,5 +94,38 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             );
         }
     }
-    Stock { attachments, lost }
+    let disks = run.domain.devices.disks.iter();
+    let disks = disks.filter_map(|disk| disk.info.alias.clone());
+    lost.extend(disks.filter(|alias| !held.contains(alias)));
+    let negotiated = negotiated(handle, run).await;
+    Stock {
+        attachments,
+        lost,
+        negotiated,
+    }
+}
+
+/// The standbys that the guest's driver has joined with a VF, as far as QEMU can tell.
+async fn negotiated(handle: &GuestHandle, run: &Run) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let standbys = run.domain.devices.interfaces.iter();
+    let standbys = standbys.filter(|one| matches!(one.teaming, Some(Teaming::Persistent)));
+    for alias in standbys.filter_map(|one| one.info.alias.as_ref()) {
+        match run.machine.has_negotiated_failover(alias).await {
+            Ok(Some(true)) => {
+                found.insert(alias.clone());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = fault::chain(&error);
+                tracing::warn!(
+                    guest = handle.name,
+                    alias,
+                    error,
+                    "whether it has failover is not known"
+                );
+            }
+        }
+    }
+    found
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conf::{DeviceInfo, DeviceRef};
-use lending::{Attachment, AttachmentState};
+use lending::{Attachment, AttachmentState, Creditor, Role};
 use qemu::Unplugging;
 use rpc::{Code, Error};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::control::control;
 use super::handle::{GuestHandle, Reply, Run};
 use super::hotplug::Meant;
-use super::{QEMU, attachment, record};
+use super::{QEMU, attachment, pairs, record};
 use crate::daemon::Daemon;
 use crate::fault::Result;
 
@@ -54,9 +54,10 @@ pub(super) async fn ask(
     handle: &GuestHandle,
     run: &Run,
     alias: String,
+    asked: AttachmentState,
 ) -> Asked {
     let mut run = run.clone();
-    let before = mark(&mut run.attachments, &alias, AttachmentState::Unplugging);
+    let before = mark(&mut run.attachments, &alias, asked);
     let result = ask_recorded(daemon, handle, &run, &alias).await;
     if result.is_err()
         && let Some(before) = before
@@ -91,12 +92,14 @@ pub(super) fn mark(
     alias: &str,
     state: AttachmentState,
 ) -> Option<AttachmentState> {
-    let its = attachments.iter_mut().find(|one| one.alias == alias)?;
+    let its = attachments
+        .iter_mut()
+        .find(|one| one.alias == alias && one.state != AttachmentState::Owed(Creditor::Host))?;
     Some(std::mem::replace(&mut its.state, state))
 }
 
-/// The alias of a device that may be asked for.
-pub(super) fn alias_of(run: &Run, place: DeviceRef) -> Result<String> {
+/// The alias of a device that may be asked for; of the standby of a pair only with the other half.
+pub(super) fn alias_of(run: &Run, place: DeviceRef, as_pair: bool) -> Result<String> {
     let name = &run.domain.name;
     let unsupported = |detail: String| Error::new(Code::OperationUnsupported, QEMU, detail);
     let devices = &run.domain.devices;
@@ -136,6 +139,16 @@ pub(super) fn alias_of(run: &Run, place: DeviceRef) -> Result<String> {
         ));
     }
     let its = attachment::by_alias(&run.attachments, alias);
+    if let Some(standby) = its.filter(|one| one.role == Role::Standby)
+        && let Some(primary) = pairs::other_half(&run.attachments, standby)
+        && !(as_pair && primary.state == AttachmentState::Demoted)
+    {
+        return failed(format!(
+            "device '{alias}' of guest '{name}' is the half of a pair that stays: its VF, '{}', has to \
+             go first\nGive the one element, or the MAC, to take both out.",
+            primary.alias
+        ));
+    }
     match its.map(|one| one.state) {
         Some(AttachmentState::Owed(_)) => failed(format!(
             "device '{alias}' has left guest '{name}' already, and is being given back"

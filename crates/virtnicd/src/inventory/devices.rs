@@ -1,15 +1,10 @@
-//! Node devices: the host itself, its network cards with their VFs, and all network devices, by
-//! libvirt's names. Nothing is kept: each call looks at the host as it is.
+//! Node devices: the host itself, its PCI functions, network devices and USB devices, by libvirt's
+//! names. Nothing is kept: each call looks at the host as it is, and a list at no device of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use conf::{
-    InterfaceState, NetCapability, NetKind, NetLink, NodeCapability, NodeDevice, NodeIommuGroup,
-    NodeSriov, PciAddress, PciCapability, PciExpress, PciName, SystemCapability, SystemHardware,
-    Uuid, net_device_name,
-};
-use host::{HostError, LinkState, NicAbility, PciDevice, SharedHost, Sriov};
+use conf::{NodeDevice, PciAddress, Uuid, net_device_name, node_device_name};
+use host::{HostError, NodeParent, PciDevice, SharedHost};
 use rpc::flags::ListNodeDevices;
 use rpc::{Code, Domain, Error, NodeDev};
 
@@ -18,13 +13,7 @@ use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
 /// What a look at the host gives.
-type Seen<T> = std::result::Result<T, HostError>;
-
-/// The class of network cards, the upper byte of a PCI class.
-const CLASS_NETWORK: u32 = 0x02;
-/// A card that sorts frames for macvlans by itself (ethtool's `l2-fwd-offload`). libvirt knows no
-/// such feature, and its schema admits no digits in their names.
-const MACVLAN_OFFLOAD: &str = "macvlan-offload";
+pub(super) type Seen<T> = std::result::Result<T, HostError>;
 
 impl Daemon {
     /// The devices that pass the flags of a listing.
@@ -32,6 +21,25 @@ impl Daemon {
         let wanted = DeviceFilter::from_flags(flags);
         let names = self.look(move |devices| devices.names(wanted)).await?;
         Ok(names.into_iter().map(|name| NodeDev { name }).collect())
+    }
+
+    /// The devices that can do that, by libvirt's word for it; all without one. What nobody lists by
+    /// that word there is none of.
+    pub(crate) async fn node_devices_that(&self, can: Option<&str>) -> Result<Vec<NodeDev>> {
+        let wanted = match can {
+            None => ListNodeDevices::NONE,
+            Some(word) => match ListNodeDevices::of_capability(word) {
+                Some(flag) => flag,
+                None => return Ok(Vec::new()),
+            },
+        };
+        self.node_devices(wanted).await
+    }
+
+    /// The words for what a device can do.
+    pub(crate) async fn node_device_capabilities(&self, name: String) -> Result<Vec<String>> {
+        let word = |_: &Devices, found: &NodeSubject, _: &str| Ok(found.capability());
+        Ok(vec![self.find(name, word).await?.to_owned()])
     }
 
     /// The device of that name, if there is one.
@@ -48,23 +56,22 @@ impl Daemon {
 
     /// The name of the device that it sits on; the host itself sits on none.
     pub(crate) async fn node_device_parent(&self, name: String) -> Result<Option<String>> {
-        self.find(name, |_, found, _| Ok(found.parent())).await
+        self.find(name, |devices, found, _| devices.parent(found))
+            .await
     }
 
     /// Does something with the device of that name.
-    async fn find<T: Send + 'static>(
+    pub(super) async fn find<T: Send + 'static>(
         &self,
         name: String,
         then: impl FnOnce(&Devices, &NodeSubject, &str) -> Seen<T> + Send + 'static,
     ) -> Result<T> {
-        let missing = format!("no node device with matching name '{name}'");
+        let missing = missing(&name);
         let found = self.look(move |devices| match devices.find(&name)? {
             Some(found) => unless_gone(then(devices, &found, &name)),
             None => Ok(None),
         });
-        found
-            .await?
-            .ok_or_else(|| Error::new(Code::NoNodeDevice, Domain::NodeDevice, missing))
+        found.await?.ok_or(missing)
     }
 
     /// Looks at the host, on a thread that may wait for it.
@@ -72,145 +79,133 @@ impl Daemon {
         &self,
         at: impl FnOnce(&Devices) -> Seen<T> + Send + 'static,
     ) -> Result<T> {
-        let devices = Devices {
-            host: Arc::clone(&self.host),
-            uuid: self.node.uuid.as_deref().and_then(|uuid| uuid.parse().ok()),
-            in_sysfs: !self.simulated,
-        };
+        let devices = self.devices();
         let seen = blocking(Domain::NodeDevice, move || at(&devices)).await?;
         seen.map_err(fault::host(Domain::NodeDevice))
     }
+
+    pub(super) fn devices(&self) -> Devices {
+        Devices {
+            host: Arc::clone(&self.host),
+            uuid: self.node.uuid.as_deref().and_then(|uuid| uuid.parse().ok()),
+        }
+    }
+}
+
+/// There is none of that name.
+pub(super) fn missing(name: &str) -> Error {
+    let detail = format!("no node device with matching name '{name}'");
+    Error::new(Code::NoNodeDevice, Domain::NodeDevice, detail)
 }
 
 /// Which devices a listing is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DeviceFilter {
+pub(super) struct DeviceFilter {
     system: bool,
     pci: bool,
     net: bool,
+    usb_devices: bool,
+    usb_interfaces: bool,
 }
 
 impl DeviceFilter {
     /// By the flags of libvirt's `virConnectListAllNodeDevices`. In each group of flags no flag at
     /// all asks for everything. All devices here are active, and none is one that was defined.
-    fn from_flags(flags: ListNodeDevices) -> Self {
+    pub(super) fn from_flags(flags: ListNodeDevices) -> Self {
         type Flags = ListNodeDevices;
         let passes = |group, flag| !flags.intersects(group) || flags.contains(flag);
         let any = passes(Flags::ACTIVE | Flags::INACTIVE, Flags::ACTIVE)
             && passes(Flags::PERSISTENT | Flags::TRANSIENT, Flags::TRANSIENT);
+        let kind = |flag| any && passes(Flags::CAPABILITIES, flag);
         Self {
-            system: any && passes(Flags::CAPABILITIES, Flags::SYSTEM),
-            pci: any && passes(Flags::CAPABILITIES, Flags::PCI_DEV),
-            net: any && passes(Flags::CAPABILITIES, Flags::NET),
+            system: kind(Flags::SYSTEM),
+            pci: kind(Flags::PCI_DEV),
+            net: kind(Flags::NET),
+            usb_devices: kind(Flags::USB_DEV),
+            usb_interfaces: kind(Flags::USB_INTERFACE),
         }
     }
 }
 
 /// A device that is there.
 #[derive(Debug)]
-enum NodeSubject {
+pub(super) enum NodeSubject {
     /// The host itself.
     Computer,
-    /// A network card, or a part of one.
+    /// A PCI function.
     Pci(PciDevice),
     /// A network device.
-    Net(Netdev),
-}
-
-/// A network device.
-#[derive(Debug)]
-struct Netdev {
-    link: host::Netdev,
-    /// The network card that it is on.
-    card: Option<PciAddress>,
+    Net(host::Netdev),
+    /// A USB device, or an interface of one, by the kernel's name.
+    Usb(String),
 }
 
 impl NodeSubject {
-    /// Bridges between the processors and a card are no network devices: all cards hang on the
-    /// host itself.
-    fn parent(&self) -> Option<String> {
+    /// By the word that clients filter by.
+    fn capability(&self) -> &'static str {
         match self {
-            Self::Computer => None,
-            Self::Pci(_) => Some(NodeDevice::COMPUTER.to_owned()),
-            Self::Net(netdev) => Some(match netdev.card {
-                Some(card) => card.node_device_name(),
-                None => NodeDevice::COMPUTER.to_owned(),
-            }),
+            Self::Computer => "system",
+            Self::Pci(_) => "pci",
+            Self::Net(_) => "net",
+            Self::Usb(name) if name.contains(':') => "usb",
+            Self::Usb(_) => "usb_device",
         }
     }
 }
 
 /// The host's devices; each method waits for the kernel.
-struct Devices {
-    host: SharedHost,
+pub(super) struct Devices {
+    pub(super) host: SharedHost,
     /// The host's identity.
-    uuid: Option<Uuid>,
-    /// Whether the devices can be found in this machine's sysfs.
-    in_sysfs: bool,
+    pub(super) uuid: Option<Uuid>,
 }
 
 impl Devices {
-    /// The names of the wanted devices: the host, then each card with what is on it.
-    fn names(&self, wanted: DeviceFilter) -> Seen<Vec<String>> {
+    /// The names of the wanted devices: the host, PCI functions, network devices, USB. Each kind is
+    /// read in one go.
+    pub(super) fn names(&self, wanted: DeviceFilter) -> Seen<Vec<String>> {
         let mut names = Vec::new();
         if wanted.system {
             names.push(NodeDevice::COMPUTER.to_owned());
         }
-        if !wanted.pci && !wanted.net {
-            return Ok(names);
-        }
-        let netdevs = self.host.netdevs()?;
         if wanted.pci {
-            let mut functions = self.functions()?;
-            for netdev in &netdevs {
-                functions.extend(self.card_of(netdev)?);
-            }
-            names.extend(functions.into_iter().map(PciAddress::node_device_name));
+            let functions = self.host.pci_functions()?.into_iter();
+            names.extend(functions.map(PciAddress::node_device_name));
         }
         if wanted.net {
-            names.extend(netdevs.iter().map(node_name));
+            names.extend(self.host.netdevs()?.iter().map(node_name));
+        }
+        if wanted.usb_devices || wanted.usb_interfaces {
+            let usb = self.host.usb_names()?.into_iter();
+            let usb = usb.filter(|name| match name.contains(':') {
+                true => wanted.usb_interfaces,
+                false => wanted.usb_devices,
+            });
+            names.extend(usb.map(|name| usb_node_name(&name)));
         }
         Ok(names)
     }
 
-    /// Every PF and VF.
-    fn functions(&self) -> Seen<BTreeSet<PciAddress>> {
-        let mut functions = BTreeSet::new();
-        for pf in self.host.physical_functions()? {
-            functions.insert(pf.address);
-            let vfs = unless_gone(self.host.virtual_functions(&pf))?;
-            functions.extend(vfs.iter().flatten().map(|vf| vf.address));
-        }
-        Ok(functions)
-    }
-
-    /// The function at that address, if it is a network card.
-    fn card(&self, address: PciAddress) -> Seen<Option<PciDevice>> {
-        let device = unless_gone(self.host.pci_device(address))?;
-        Ok(device.filter(|device| device.class >> 16 == CLASS_NETWORK))
-    }
-
-    fn card_of(&self, netdev: &host::Netdev) -> Seen<Option<PciAddress>> {
-        match netdev.pci {
-            Some(address) => Ok(self.card(address)?.map(|card| card.address)),
-            None => Ok(None),
-        }
-    }
-
-    fn find(&self, name: &str) -> Seen<Option<NodeSubject>> {
+    pub(super) fn find(&self, name: &str) -> Seen<Option<NodeSubject>> {
         if name == NodeDevice::COMPUTER {
             return Ok(Some(NodeSubject::Computer));
         }
         if name.starts_with("net_") {
             return Ok(self.find_netdev(name)?.map(NodeSubject::Net));
         }
+        if name.starts_with("usb_") {
+            let all = self.host.usb_names()?.into_iter();
+            let found = { all }.find(|usb| usb_node_name(usb) == name);
+            return Ok(found.map(NodeSubject::Usb));
+        }
         let Some(address) = pci_address(name) else {
             return Ok(None);
         };
-        Ok(self.card(address)?.map(NodeSubject::Pci))
+        let device = unless_gone(self.host.pci_device(address))?;
+        Ok(device.map(NodeSubject::Pci))
     }
 
-    fn find_netdev(&self, name: &str) -> Seen<Option<Netdev>> {
+    fn find_netdev(&self, name: &str) -> Seen<Option<host::Netdev>> {
         const MAC: usize = "_52_54_00_00_00_01".len();
         let rest = name.strip_prefix("net_").unwrap_or_default();
         let interface = rest.len().checked_sub(MAC).and_then(|end| rest.get(..end));
@@ -220,121 +215,51 @@ impl Devices {
         let is_it = |link: &host::Netdev| node_name(link) == name;
         // Nearly always the name says where to look; but a `_` may stand for another character.
         let named = unless_gone(self.host.netdev(interface))?.filter(is_it);
-        let link = match named {
+        Ok(match named {
             None if interface.contains('_') => self.host.netdevs()?.into_iter().find(is_it),
             named => named,
+        })
+    }
+
+    /// The name of the device that this one is on.
+    pub(super) fn parent(&self, found: &NodeSubject) -> Seen<Option<String>> {
+        let place = match found {
+            NodeSubject::Computer => return Ok(None),
+            NodeSubject::Pci(device) => self.host.pci_place(device.address)?,
+            NodeSubject::Net(netdev) => self.host.netdev_place(netdev.name.as_str())?,
+            NodeSubject::Usb(name) => self.host.usb_place(name)?,
         };
-        match link {
-            Some(link) => Ok(Some(Netdev {
-                card: self.card_of(&link)?,
-                link,
-            })),
-            None => Ok(None),
-        }
-    }
-
-    fn describe(&self, found: &NodeSubject, name: &str) -> Seen<NodeDevice> {
-        let (path, driver, capability) = match found {
-            NodeSubject::Computer => (None, None, NodeCapability::System(self.system())),
-            NodeSubject::Pci(device) => (
-                Some(format!("/sys/bus/pci/devices/{}", device.address)),
-                device.driver.clone(),
-                NodeCapability::Pci(self.pci(device)?),
-            ),
-            NodeSubject::Net(netdev) => (
-                Some(format!("/sys/class/net/{}", netdev.link.name)),
-                None,
-                NodeCapability::Net(self.net(&netdev.link)?),
-            ),
-        };
-        Ok(NodeDevice {
-            name: name.to_owned(),
-            path: path.filter(|_| self.in_sysfs),
-            devnode: None,
-            devnode_links: Vec::new(),
-            parent: found.parent(),
-            driver,
-            capabilities: vec![capability],
-        })
-    }
-
-    fn system(&self) -> SystemCapability {
-        SystemCapability {
-            hardware: SystemHardware {
-                uuid: self.uuid.unwrap_or_default(),
-                ..SystemHardware::default()
-            },
-            ..SystemCapability::default()
-        }
-    }
-
-    fn pci(&self, device: &PciDevice) -> Seen<PciCapability> {
-        let group = self.host.iommu_group(device.address)?;
-        let name = |id| PciName { id, name: None };
-        Ok(PciCapability {
-            class: Some(device.class),
-            address: device.address,
-            product: name(device.device),
-            vendor: name(device.vendor),
-            sriov: match &device.sriov {
-                Sriov::None => NodeSriov::None,
-                Sriov::Physical { vfs, max } => NodeSriov::PhysicalFunction {
-                    vfs: vfs.clone(),
-                    max: u32::from(*max),
-                },
-                Sriov::Virtual { pf } => NodeSriov::VirtualFunctionOf(*pf),
-            },
-            other: Vec::new(),
-            iommu_group: group.map(|group| NodeIommuGroup {
-                number: group.number,
-                members: group
-                    .members
-                    .into_iter()
-                    .map(|(member, _)| member)
-                    .collect(),
-            }),
-            numa_node: device.numa_node.map(u32::from),
-            express: device.is_express.then(PciExpress::default),
-        })
-    }
-
-    fn net(&self, link: &host::Netdev) -> Seen<NetCapability> {
-        let offloads = self.host.nic_ability(link)? == NicAbility::MacvlanOffload { on: true };
-        Ok(NetCapability {
-            interface: link.name.to_string(),
-            address: Some(link.mac.to_string()),
-            link: NetLink {
-                speed: None,
-                state: Some(state(link.state)),
-            },
-            features: (offloads.then(|| MACVLAN_OFFLOAD.to_owned()))
-                .into_iter()
-                .collect(),
-            kind: Some(NetKind::Wired),
-        })
+        Ok(Some(parent_name(&place.parent)))
     }
 }
 
-fn state(link: LinkState) -> InterfaceState {
-    if link.up && link.carrier {
-        InterfaceState::Up
-    } else {
-        InterfaceState::Down
+/// The name among node devices of what a device is on.
+pub(super) fn parent_name(parent: &NodeParent) -> String {
+    match parent {
+        NodeParent::Computer => NodeDevice::COMPUTER.to_owned(),
+        NodeParent::Pci(address) => address.node_device_name(),
+        NodeParent::Usb(name) => usb_node_name(name),
     }
 }
 
-/// Its name among node devices.
-fn node_name(link: &host::Netdev) -> String {
+/// A network device's name among node devices.
+pub(super) fn node_name(link: &host::Netdev) -> String {
     net_device_name(link.name.as_str(), link.mac)
 }
 
+/// A USB device's.
+pub(super) fn usb_node_name(name: &str) -> String {
+    node_device_name("usb", name, None)
+}
+
 /// None for a device that is not there, or not there any more, or not of that kind.
-fn unless_gone<T>(outcome: Seen<T>) -> Seen<Option<T>> {
+pub(super) fn unless_gone<T>(outcome: Seen<T>) -> Seen<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(
             HostError::NoPciDevice(_)
             | HostError::NoNetdev(_)
+            | HostError::NoUsbDevice(_)
             | HostError::NoPfNetdev(_)
             | HostError::NotPci(_)
             | HostError::NotPhysicalFunction(_)
@@ -346,7 +271,7 @@ fn unless_gone<T>(outcome: Seen<T>) -> Seen<Option<T>> {
 }
 
 /// The address in a name such as `pci_0000_03_10_2`.
-fn pci_address(name: &str) -> Option<PciAddress> {
+pub(super) fn pci_address(name: &str) -> Option<PciAddress> {
     let mut parts = name.strip_prefix("pci_")?.split('_');
     let mut part = || u32::from_str_radix(parts.next()?, 16).ok();
     let (domain, bus, slot, function) = (part()?, part()?, part()?, part()?);

@@ -96,6 +96,11 @@ impl Daemon {
         entry.ok_or_else(|| no_port(uuid))
     }
 
+    /// The claim of a guest's port.
+    pub(crate) fn claim_of(&self, port: lending::PortId) -> Option<Generation> {
+        self.ports.get(port.network, port.port)?.claim
+    }
+
     /// Makes a port as a client asks for it.
     pub(crate) fn create_port(
         &self,
@@ -135,7 +140,11 @@ impl Daemon {
             return Err(port_exists(wanted.uuid));
         }
         let mut port = conf::merge_port(wanted, &network).map_err(fault::document(DOMAIN))?;
-        if port.plug.is_none() && network.forward_mode() == Some(ForwardMode::Hostdev) {
+        if port.plug.is_none()
+            && network
+                .forward_mode()
+                .is_some_and(ForwardMode::lends_host_devices)
+        {
             lending::check_host_port(&port).map_err(|error| fault::lending::wish(&error))?;
         }
         let holder = port_holder(Some(&network), &port);
@@ -147,6 +156,8 @@ impl Daemon {
                         mode,
                         holder: &holder,
                         numa_nodes: &[],
+                        from: lending::Source::Anywhere,
+                        is_promised: false,
                     };
                     let mut excluded = BTreeMap::new();
                     // The common case is spared a change of threads, which would take as long as

@@ -1,5 +1,6 @@
 //! What a network device's driver can do, by ethtool's generic netlink family.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::attributes::{AttributeWriter, Attributes, malformed, text};
@@ -34,10 +35,35 @@ impl Connections {
     /// A device's feature of that name (as `ethtool -k` lists it). `None`: this kernel does not
     /// tell features, or does not know that one. Over generic netlink.
     pub(crate) fn feature(&self, ifindex: u32, name: &str) -> io::Result<Option<Feature>> {
+        let mut found = None;
+        self.ask_features(ifindex, |payload| {
+            found = read_feature(payload, name)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// All features of a device that are on, as `ethtool -k` lists them; none where this kernel does
+    /// not tell. Over generic netlink.
+    pub(crate) fn features(&self, ifindex: u32) -> io::Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        self.ask_features(ifindex, |payload| {
+            found = read_active(payload)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Nothing is read where this kernel does not tell features.
+    fn ask_features(
+        &self,
+        ifindex: u32,
+        mut read: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
         let family = match self.family("ethtool") {
             Ok(family) => family,
-            Err(error) if crate::errno(&error) == Some(ENOENT) => return Ok(None),
+            Err(error) if crate::errno(&error) == Some(ENOENT) => return Ok(()),
             Err(error) => return Err(error),
         };
         let mut request = AttributeWriter::after([MSG_FEATURES_GET, 1, 0, 0]);
@@ -49,12 +75,7 @@ impl Connections {
             flags: 0,
             payload: request.bytes(),
         };
-        let mut found = None;
-        self.exchange(message, |_, payload| {
-            found = read_feature(payload, name)?;
-            Ok(())
-        })?;
-        Ok(found)
+        self.exchange(message, |_, payload| read(payload))
     }
 
     /// The number of a generic netlink family; ENOENT where there is none of that name.
@@ -90,6 +111,25 @@ fn read_feature(payload: &[u8], name: &str) -> io::Result<Option<Feature>> {
         on: active.unwrap_or(false),
         changeable: changeable.unwrap_or(false),
     }))
+}
+
+/// The names of the bits that are set.
+fn read_active(payload: &[u8]) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let Some(set) = Attributes::after(HEADER, payload)?.nested(FEATURES_ACTIVE)? else {
+        return Ok(found);
+    };
+    let without_mask = set.find(BITSET_NOMASK)?.is_some();
+    let Some(bits) = set.nested(BITSET_BITS)? else {
+        return Ok(found);
+    };
+    for bit in bits.iter() {
+        let bit = Attributes::from(bit?.1);
+        if without_mask || bit.find(BIT_VALUE)?.is_some() {
+            found.extend(bit.find(BIT_NAME)?.map(text));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a bit is set; `None` where the set does not list it. A set without a mask lists those
@@ -153,6 +193,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_is_listed() {
+        for (active, listed) in [(true, &[OFFLOAD, "rx-gro"][..]), (false, &["rx-gro"])] {
+            let read = read_active(&answer(true, active)).unwrap();
+            assert_eq!(read.iter().collect::<Vec<_>>(), listed);
+        }
+    }
+
+    #[test]
     fn a_real_kernel_tells_its_features() {
         const LOOPBACK: u32 = 1;
         let connections = Connections::generic();
@@ -168,6 +216,11 @@ mod tests {
         assert!(!offload.on && !offload.changeable);
         let error = connections.feature(u32::MAX >> 1, OFFLOAD).unwrap_err();
         assert_eq!(crate::errno(&error), Some(19));
+        let all = connections.features(LOOPBACK).unwrap();
+        assert!(
+            all.contains("loopback") && !all.contains(OFFLOAD),
+            "{all:?}"
+        );
         let error = connections.family("no-such-family").unwrap_err();
         assert_eq!(crate::errno(&error), Some(2));
     }

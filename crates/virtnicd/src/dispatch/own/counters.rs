@@ -10,7 +10,7 @@ pub(super) fn of(host: &dyn Host, line: &Assignment) -> Option<GuestCounters> {
     let counted = match (line.kind?, &line.vf, line.ifindex) {
         (Kind::Hostdev, Some(vf), _) => host.vf_counters(vf),
         (Kind::Macvtap | Kind::Tap, _, Some(index)) => host.netdev_counters(index).map(Some),
-        (Kind::Hostdev, None, _) | (_, _, None) => return None,
+        (Kind::Hostdev, None, _) | (Kind::Usb, ..) | (_, _, None) => return None,
     };
     match counted {
         Ok(counters) => counters.map(|counters| as_guest_sees(line.kind, &counters)),

@@ -241,9 +241,11 @@ impl Daemon {
             | D::Changed { guest, .. }
             | D::NoGuest { guest, .. }
             | D::Dirty { guest, .. }
-            | D::NoRecord { guest, .. } => Some(guest.clone()),
+            | D::NoRecord { guest, .. } => Some(guest.clone()).filter(|guest| !guest.is_empty()),
             D::UnusedVlan { .. }
             | D::UnreadableRecord { .. }
+            | D::Detached { .. }
+            | D::NotDetached { .. }
             | D::OnVfio { .. }
             | D::LeftSettings { .. }
             | D::Unknown { .. } => None,
@@ -343,9 +345,15 @@ fn device_of(difference: &assign::Difference) -> Option<String> {
         | D::Changed { item, .. }
         | D::NoGuest { item, .. }
         | D::Dirty { item, .. }
-        | D::NoRecord { item, .. } => item.device().map(|device| device.to_string()),
+        | D::NoRecord { item, .. } => {
+            let detached = item.detached().map(|address| address.to_string());
+            item.device().map(|device| device.to_string()).or(detached)
+        }
         D::UnreadableRecord { item, .. } => Some(item.to_string()),
-        D::OnVfio { address, .. } | D::LeftSettings { address, .. } => Some(address.to_string()),
+        D::Detached { address, .. }
+        | D::NotDetached { address, .. }
+        | D::OnVfio { address, .. }
+        | D::LeftSettings { address, .. } => Some(address.to_string()),
         D::Unknown { .. } => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use assign::{Assignment, Holder, Item, Kind, Phase};
+use assign::{Assignment, Holder, Item, Kind, Origin, Phase};
 use conf::xml::Keyword as _;
 use conf::{DeviceId, Plug};
 use lending::AttachmentState;
@@ -18,6 +18,15 @@ impl Daemon {
     pub(in crate::dispatch) async fn who(self: &Arc<Self>, question: VirtnicWho) -> Vec<Lent> {
         let filter = question.filter.as_deref();
         let rows = (self.lender.list().into_iter()).map(|line| (self.lent_row(&line), line));
+        // What a guest has is told of the guest.
+        let is_lent = |line: &Assignment| {
+            let device = line
+                .item
+                .detached()
+                .map(|address| Item::Device(address.into()));
+            device.is_some_and(|device| self.lender.is_listed(device))
+        };
+        let rows = rows.filter(|(_, line)| !is_lent(line));
         let mut rows: Vec<(Lent, Assignment)> = rows
             .filter(|(row, _)| filter.is_none_or(|filter| mentions(row, filter)))
             .collect();
@@ -45,6 +54,7 @@ impl Daemon {
 
     fn lent_row(&self, line: &Assignment) -> Lent {
         let state = match &line.phase {
+            Phase::Lent if line.origin == Origin::Detached => "detached",
             Phase::Claimed => "claimed",
             Phase::Preparing => "preparing",
             Phase::Lent if self.is_asked_back(line) => "pending",
@@ -54,7 +64,8 @@ impl Daemon {
         };
         let port = self.port_of(&line.holder);
         let kind = line.kind.unwrap_or_else(|| kind_to_be(line, port.as_ref()));
-        let device = line.item.device();
+        let detached = line.item.detached().map(DeviceId::Pci);
+        let device = line.item.device().or(detached);
         // A device that is only claimed was not looked at yet; its network knows it.
         let place = (line.vf.as_ref())
             .map(|vf| (vf.pf_netdev.clone(), vf.number))
@@ -64,6 +75,7 @@ impl Daemon {
             Kind::Hostdev => None,
             Kind::Macvtap => line.parent.or(device).map(|on| self.lender.name_of(on)),
             Kind::Tap => line.bridge.map(|bridge| bridge.to_string()),
+            Kind::Usb => device.map(|device| device.to_string()),
         };
         let made = || {
             let since = port.as_ref()?.since.duration_since(UNIX_EPOCH).ok()?;
@@ -76,10 +88,11 @@ impl Daemon {
                 Kind::Hostdev => LentKind::Hostdev,
                 Kind::Macvtap => LentKind::Macvtap,
                 Kind::Tap => LentKind::Tap,
+                Kind::Usb => LentKind::Usb,
             },
             network: holder.network.clone(),
-            guest: Some(holder.name.clone()),
-            guest_uuid: Some(holder.guest),
+            guest: detached.is_none().then(|| holder.name.clone()),
+            guest_uuid: detached.is_none().then_some(holder.guest),
             mac: holder.mac.map(|mac| mac.to_string()),
             pf,
             vf: vf.map(u32::from),
@@ -125,8 +138,9 @@ fn has_open_driver(row: &Lent) -> bool {
 fn kind_to_be(line: &Assignment, port: Option<&PortEntry>) -> Kind {
     match (line.item, port.and_then(|port| port.port.plug.as_ref())) {
         (_, Some(Plug::Direct { .. })) => Kind::Macvtap,
+        (Item::Device(DeviceId::Usb(_)), _) => Kind::Usb,
         (Item::Device(DeviceId::Netdev(_)), _) => Kind::Macvtap,
-        (Item::Device(DeviceId::Pci(_)), _) => Kind::Hostdev,
+        (Item::Device(DeviceId::Pci(_)) | Item::Detached(_), _) => Kind::Hostdev,
         (Item::Link(_), _) if line.parent.is_some() => Kind::Macvtap,
         (Item::Link(_), _) => Kind::Tap,
     }

@@ -1,6 +1,7 @@
 //! Node devices of a simulated host.
 
-use host::{Host as _, SimulatedHost, SimulatedShape};
+use conf::{InterfaceState, NodeSriov};
+use host::{Host as _, NicAbility, SimulatedHost, SimulatedShape};
 
 use super::*;
 
@@ -11,7 +12,6 @@ fn simulated(shape: &str) -> (SimulatedHost, Devices) {
     let devices = Devices {
         host: Arc::new(host.clone()),
         uuid: Some(Uuid::from_u128(1)),
-        in_sysfs: false,
     };
     (host, devices)
 }
@@ -31,7 +31,8 @@ fn describe(devices: &Devices, name: &str) -> NodeDevice {
 fn every_listed_device_is_found_by_its_name_and_its_parent_is_listed() {
     let (_, devices) = simulated("pfs=2,vfs=5");
     let all = names(&devices, 0);
-    assert_eq!(all.len(), 1 + 2 * (2 + 5), "{all:?}");
+    // The host; PFs with a root port each, and VFs; their network devices; a USB disk on its hub.
+    assert_eq!(all.len(), 1 + (2 * 2 + 5) + (2 + 5) + 3, "{all:?}");
     for name in &all {
         let device = describe(&devices, name);
         assert_eq!(device.name, *name);
@@ -50,12 +51,14 @@ fn flags_choose_by_kind_and_state() {
     let (_, devices) = simulated("pfs=1,vfs=2");
     assert_eq!(names(&devices, ACTIVE | 1), [NodeDevice::COMPUTER]);
     let cards = names(&devices, ACTIVE | 2);
-    assert_eq!(cards.len(), 3);
+    assert_eq!(cards.len(), 4);
     assert!(cards.iter().all(|name| name.starts_with("pci_")));
     assert_eq!(names(&devices, ACTIVE | INACTIVE | 0x10).len(), 3);
-    assert_eq!(names(&devices, 2 | 0x10).len(), 6);
-    // USB devices, and devices that are not there.
-    assert_eq!(names(&devices, ACTIVE | 4), [""; 0]);
+    assert_eq!(names(&devices, 2 | 0x10).len(), 7);
+    assert_eq!(names(&devices, ACTIVE | 4), ["usb_1_1", "usb_usb1"]);
+    assert_eq!(names(&devices, ACTIVE | 8), ["usb_1_1_1_0"]);
+    // Disks, and devices that are not there.
+    assert_eq!(names(&devices, ACTIVE | 0x100), [""; 0]);
     assert_eq!(names(&devices, INACTIVE), [""; 0]);
 }
 
@@ -69,6 +72,16 @@ fn a_pf_tells_its_vfs_and_a_vf_its_pf() {
     };
     assert_eq!(vfs.len(), 2);
     assert!(pf.driver.is_some());
+    assert_eq!(pci.vendor.name.as_deref(), Some("Intel Corporation"));
+    assert!(pci.product.name.is_some());
+    assert_eq!(pf.parent.as_deref(), Some("pci_0000_00_10_0"));
+    assert!(
+        pf.path
+            .as_ref()
+            .is_some_and(|path| path.ends_with("/0000:00:10.0/0000:01:00.0"))
+    );
+    let port = describe(&devices, "pci_0000_00_10_0").to_xml();
+    assert!(port.contains("<capability type='pci-bridge'/>"), "{port}");
     let vf = describe(&devices, &vfs[0].node_device_name());
     let vf = vf.pci().unwrap();
     assert_eq!(vf.sriov, NodeSriov::VirtualFunctionOf(pci.address));
@@ -108,7 +121,7 @@ fn names_of_nothing_find_nothing() {
         "net_sim0_52_54_00_00_00_01",
         "net_sim9",
         "net_é_52_54_00_00_00_01",
-        "usb_1_1",
+        "usb_1_7",
     ] {
         assert!(devices.find(name).unwrap().is_none(), "{name}");
     }
@@ -143,6 +156,10 @@ fn plain_nics_bonds_and_bridges_are_network_devices_too() {
     let net = describe(&devices, &name).net().unwrap().clone();
     assert_eq!((&*net.interface, net.mac()), ("eth2", Some(nic.mac)));
     assert_eq!(net.features, [""; 0]);
+    let pf = names(&devices, 0x10).remove(0);
+    let net = describe(&devices, &pf).net().unwrap().clone();
+    assert!(net.features.contains(&"tso".to_owned()), "{net:?}");
+    assert_eq!(net.link.speed, Some(1000));
 }
 
 #[test]
@@ -167,4 +184,34 @@ fn a_network_device_with_an_odd_name_is_found() {
     assert!(name.starts_with("net_sim0_42_"), "{name}");
     let net = describe(&devices, &name).net().unwrap().clone();
     assert_eq!(net.interface, "sim0.42");
+}
+
+#[test]
+fn a_usb_device_tells_its_bus_its_number_and_its_names() {
+    let (_, devices) = simulated("pfs=1,vfs=0");
+    let disk = describe(&devices, "usb_1_1");
+    let [conf::NodeCapability::UsbDevice(usb)] = &*disk.capabilities else {
+        panic!("{disk:?}")
+    };
+    assert_eq!((usb.bus, usb.device), (1, 2));
+    assert_eq!(
+        (usb.vendor.id, usb.vendor.name.as_deref()),
+        (Some(0x781), Some("SanDisk Corp."))
+    );
+    assert_eq!(disk.parent.as_deref(), Some("usb_usb1"));
+    assert_eq!(disk.devnode.as_deref(), Some("/dev/bus/usb/001/002"));
+}
+
+/// With 2,048 VFs: what is only listed is not looked at, and one document takes a few questions.
+#[test]
+fn a_large_host_is_listed_and_read_in_no_time() {
+    let (_, devices) = simulated("pfs=8,vfs=2048");
+    let begun = std::time::Instant::now();
+    let all = names(&devices, 0);
+    assert!(all.len() > 4096);
+    for name in &all {
+        assert_eq!(describe(&devices, name).name, *name);
+    }
+    let taken = begun.elapsed();
+    assert!(taken < std::time::Duration::from_secs(20), "{taken:?}");
 }

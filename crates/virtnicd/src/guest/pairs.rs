@@ -1,0 +1,237 @@
+//! Pairs: one interface of a guest, two devices, one MAC. The standby stays; the VF comes and goes.
+
+use std::sync::Arc;
+
+use assign::{Holder, Origin};
+use conf::{Domain, HybridGuest, Teaming, Uuid};
+use lending::{
+    Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PfPlace, Promise, Role, Share,
+    Subject,
+};
+use rpc::{Code, Error};
+use tokio::sync::mpsc;
+
+use super::QEMU;
+use super::handle::{GuestHandle, Request, Run};
+use crate::daemon::Daemon;
+use crate::fault::Result;
+
+/// Whether the device is a VF that QEMU gets only when the guest has negotiated failover, or when there is
+/// one.
+pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
+    let is_primary = attachment.role == Role::Primary && attachment.pair.is_some();
+    let is_owed = matches!(
+        attachment.state,
+        AttachmentState::Owed(Creditor::Guest) | AttachmentState::Demoted
+    );
+    is_primary && (is_owed || guest_of(domain, attachment) == HybridGuest::Failover)
+}
+
+/// Who joins the halves of its pair.
+pub(super) fn guest_of(domain: &Domain, attachment: &Attachment) -> HybridGuest {
+    let devices = &domain.devices;
+    let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
+    let teaming = match attachment.subject {
+        Subject::Interface => (devices.interfaces.iter())
+            .find(|one| its(&one.info.alias))
+            .and_then(|one| one.teaming.as_ref()),
+        Subject::HostDevice => (devices.hostdevs.iter())
+            .find(|one| its(&one.info.alias))
+            .and_then(|one| one.teaming.as_ref()),
+    };
+    match teaming {
+        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
+        None => HybridGuest::Bond,
+    }
+}
+
+/// A VF that is not plugged in with the others: reserved for the guest, or owed to it.
+pub(super) fn reserve(attachment: &mut Attachment, plan: &DevicePlan) {
+    match &plan.outcome {
+        Outcome::Lend(planned) => {
+            attachment.state = AttachmentState::Planned;
+            attachment.reserved = planned.share.device();
+        }
+        Outcome::Owed(_) => attachment.state = AttachmentState::Owed(Creditor::Guest),
+        Outcome::Alone | Outcome::Refused(_) => {}
+    }
+}
+
+/// The attachment of a VF half that has no VF.
+pub(super) fn without_vf(had: &Attachment, state: AttachmentState) -> Attachment {
+    Attachment {
+        id: Uuid::new_v4(),
+        port: None,
+        claim: None,
+        reserved: None,
+        state,
+        ..had.clone()
+    }
+}
+
+/// The document of a VF half that has no VF.
+pub(super) fn clear(domain: &mut Domain, alias: &str) {
+    let mut its = domain.devices.interfaces.iter_mut();
+    let its = its.find(|one| one.info.alias.as_deref() == Some(alias));
+    if let Some(interface) = its {
+        (interface.actual, interface.host_address) = (None, None);
+    }
+}
+
+/// The other half of a pair.
+pub(super) fn other_half<'a>(
+    attachments: &'a [Attachment],
+    one: &Attachment,
+) -> Option<&'a Attachment> {
+    let pair = one.pair?;
+    let mut all = attachments.iter();
+    all.find(|other| {
+        other.pair == Some(pair)
+            && other.role != one.role
+            && other.state != AttachmentState::Owed(Creditor::Host)
+    })
+}
+
+/// The PF that the standby of a VF half is on, which its VF has to be of.
+pub(super) fn pf_of(daemon: &Daemon, run: &Run, primary: &Attachment) -> Option<PfPlace> {
+    let standby = other_half(&run.attachments, primary)?;
+    let line = daemon.lender.find(standby.claim?)?;
+    let parent = line.parent.or(line.item.device())?;
+    let address = parent.pci()?;
+    let netdev = daemon.lender.name_of(parent);
+    Some(PfPlace { address, netdev })
+}
+
+/// Promises the guest a VF of the PF that its standby is on.
+pub(super) fn promise(daemon: &Daemon, handle: &GuestHandle, run: &Run, owed: &Attachment) {
+    let Some(pf) = pf_of(daemon, run, owed) else {
+        return;
+    };
+    daemon.lender.promise(Promise {
+        attachment: owed.id,
+        guest: handle.uuid,
+        pf: pf.address,
+    });
+}
+
+/// What was reserved for a guest of an earlier daemon is so again, and what was promised is. Blocks.
+pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
+    let mut attachments = run.attachments.clone();
+    for attachment in &mut attachments {
+        let Some(device) = attachment.reserved else {
+            continue;
+        };
+        let of_port = attachment.port.and_then(|port| daemon.claim_of(port));
+        let claim = of_port.map_or_else(
+            || {
+                let holder = Holder {
+                    guest,
+                    name: name.to_owned(),
+                    network: None,
+                    port: None,
+                    mac: attachment.mac,
+                    alias: Some(attachment.alias.clone()),
+                    attachment: Some(attachment.id),
+                };
+                let origin = match attachment.subject {
+                    Subject::Interface => Origin::Interface,
+                    Subject::HostDevice => Origin::HostDevice,
+                };
+                daemon.lender.claim(Share::Whole(device), &holder, origin)
+            },
+            Ok,
+        );
+        match claim {
+            Ok(claim) => attachment.claim = Some(claim),
+            Err(error) => {
+                tracing::warn!(guest = name, %device, "not reserved any more: {error}");
+                *attachment = without_vf(attachment, AttachmentState::Owed(Creditor::Guest));
+            }
+        }
+    }
+    run.attachments = attachments;
+    for owed in &run.attachments {
+        if owed.state == AttachmentState::Owed(Creditor::Guest)
+            && let Some(pf) = pf_of(daemon, run, owed)
+        {
+            daemon.lender.promise(Promise {
+                attachment: owed.id,
+                guest,
+                pf: pf.address,
+            });
+        }
+    }
+}
+
+impl Daemon {
+    /// Has guests that were promised a VF look for one when one may be had, the oldest promise first.
+    pub(crate) fn keep_promises(self: &Arc<Self>) {
+        let (sender, mut free) = mpsc::unbounded_channel();
+        self.lender.tell_free(move |pf| {
+            // Nobody hears it any more once the daemon stops.
+            let _ = sender.send(pf);
+        });
+        let daemon = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(pf) = free.recv().await {
+                let Some(daemon) = daemon.upgrade() else {
+                    return;
+                };
+                let oldest = daemon.lender.promised(pf).first().copied();
+                let guest = oldest.and_then(|oldest| daemon.guests.by_uuid(oldest.guest));
+                if let Some(guest) = guest {
+                    guest.vf_free().await;
+                }
+            }
+        });
+    }
+}
+
+/// Is there no such pair?
+pub(super) fn no_pair(guest: &str, alias: &str) -> Error {
+    let detail = format!("guest '{guest}' has no pair whose VF is '{alias}'");
+    Error::new(Code::DeviceMissing, QEMU, detail)
+}
+
+/// What is done to the VF half of a pair by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is plugged in.
+    Promote,
+    /// It is taken out, and the guest goes on over the other half.
+    Demote,
+}
+
+/// Plugs the VFs of a running guest's pairs in, or takes them out: of all, or of that with the MAC. One
+/// after the other; the first that fails ends it.
+pub(crate) async fn turn(
+    handle: &Arc<GuestHandle>,
+    mac: Option<conf::MacAddress>,
+    turn: Turn,
+) -> Result<Vec<String>> {
+    let view = handle.view();
+    let run = view.run.as_ref().ok_or_else(|| handle.not_running())?;
+    let primaries = run.attachments.iter().filter(|one| {
+        one.role == Role::Primary
+            && one.state != AttachmentState::Owed(Creditor::Host)
+            && mac.is_none_or(|mac| mac_of(run, one) == Some(mac))
+    });
+    let aliases: Vec<_> = primaries.map(|one| one.alias.clone()).collect();
+    if aliases.is_empty() {
+        let which = mac.map_or_else(String::new, |mac| format!(" with MAC {mac}"));
+        let detail = format!("guest '{}' has no pair{which}", handle.name);
+        return Err(Error::new(Code::DeviceMissing, QEMU, detail));
+    }
+    for alias in &aliases {
+        let alias = alias.clone();
+        handle.request(Request::Turn { alias, turn }).await?;
+    }
+    Ok(aliases)
+}
+
+/// A pair's MAC; that of a plain host device is its standby's.
+fn mac_of(run: &Run, primary: &Attachment) -> Option<conf::MacAddress> {
+    primary
+        .mac
+        .or_else(|| other_half(&run.attachments, primary)?.mac)
+}

@@ -37,6 +37,15 @@ struct Doors {
     shut: BTreeSet<(u32, PciAddress)>,
 }
 
+impl Doors {
+    fn check_free(&self, device: PciAddress) -> Result<(), String> {
+        if self.open.iter().any(|(_, open)| *open == device) {
+            return Err("Device or resource busy".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Gate {
     pub(super) fn set_rule(&self, rule: Rule) {
         lock(&self.0).rule = Some(rule);
@@ -57,6 +66,15 @@ impl Gate {
 
     /// Opens a device; `Err`: what the kernel says.
     pub(super) fn open(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
+        self.check(opener, device)?;
+        let mut doors = lock(&self.0);
+        doors.check_free(device)?;
+        doors.open.insert((opener.pid, device));
+        Ok(())
+    }
+
+    /// Whether it could be opened, by permissions and rule, whoever has it open.
+    pub(super) fn check(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
         let (rule, permissions) = {
             let doors = lock(&self.0);
             (doors.rule.clone(), doors.permissions.clone())
@@ -68,15 +86,9 @@ impl Gate {
         if let Some(rule) = rule {
             rule(opener.uuid, device)?;
         }
-        let pid = opener.pid;
-        let mut doors = lock(&self.0);
-        if doors.shut.contains(&(pid, device)) {
+        if lock(&self.0).shut.contains(&(opener.pid, device)) {
             return Err("Permission denied".to_owned());
         }
-        if doors.open.iter().any(|(_, open)| *open == device) {
-            return Err("Device or resource busy".to_owned());
-        }
-        doors.open.insert((pid, device));
         Ok(())
     }
 

@@ -235,6 +235,15 @@ impl SimulatedGuest {
         self.0.gate.open_of(self.0.pid())
     }
 
+    /// Whether it could open a function of the host's now, and if not what the kernel says. One that is open
+    /// already is not minded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn could_open(&self, device: PciAddress) -> Result<(), String> {
+        self.0.gate.check(&self.0.opener(), device)
+    }
+
     /// Whether it may open a function of the host's; at first it may open any. See also
     /// [`SimulatedGuests::set_opening_rule`].
     pub fn set_may_open(&self, device: PciAddress, may: bool) {

@@ -45,11 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
 
-    /// Run QEMU as this user [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
-    ///
-    /// What is lent to a guest can be opened by its own QEMU alone, though all run as this user: each has a
-    /// group of its own for that. As root every QEMU can open everything, and nothing keeps it from a device
-    /// that was its guest's, and is another guest's by now.
+    /// Run QEMU as this user; as root, each guest's could open what is lent to another [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
     #[arg(long, value_name = "USER")]
     pub qemu_user: Option<String>,
 

@@ -291,3 +291,28 @@ fn open_channels(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_group_comes_beside_those_that_all_have() {
+        let xml = "<domain type='kvm'><name>g</name><memory>65536</memory>\
+                   <os><type machine='q35'>hvm</type></os></domain>";
+        let domain = conf::Domain::parse(xml).unwrap();
+        let mut spec = LaunchSpec::new(domain, "run".into(), "log".into());
+        let group = GuestGroup::draw();
+        spec.own_group = Some(group);
+        assert_eq!(identity(&spec), None, "it runs as we do");
+        spec.run_as = Some(RunAs {
+            uid: 107,
+            gid: 108,
+            groups: vec![36],
+        });
+        let groups = |spec: &LaunchSpec| identity(spec).unwrap().groups;
+        assert_eq!(groups(&spec), [36, group.gid()]);
+        spec.own_group = None;
+        assert_eq!(groups(&spec), [36]);
+    }
+}

@@ -35,13 +35,15 @@ impl GuestGroups {
 
     /// One that no other guest has; `None`: none is given.
     pub(crate) fn draw(&self) -> Option<Arc<OwnGroup>> {
-        while self.are_given {
+        if !self.are_given {
+            return None;
+        }
+        loop {
             let group = GuestGroup::draw();
             if lock(&self.taken).insert(group) {
                 return Some(self.own(group));
             }
         }
-        None
     }
 
     /// That of a guest which an earlier daemon started.

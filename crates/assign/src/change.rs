@@ -1,6 +1,6 @@
 //! Settings of lent items that are changed while the guest runs.
 
-use conf::{Bandwidth, VfLink};
+use conf::{Bandwidth, NetdevName, VfLink};
 use host::{HostError, VfSetting, VirtualFunction};
 
 use crate::assigner::Assigner;
@@ -41,6 +41,16 @@ pub enum ChangeError {
         vf: VirtualFunction,
         /// What was to be.
         wanted: String,
+    },
+    /// A tap was moved, the kernel agreed, and told otherwise afterwards.
+    #[error("'{tap}' should be in bridge '{wanted}', and is {found}")]
+    Elsewhere {
+        /// The tap.
+        tap: NetdevName,
+        /// Where it was to be.
+        wanted: NetdevName,
+        /// Where it is, in words.
+        found: String,
     },
 }
 

@@ -48,6 +48,7 @@ mod profile;
 mod reconcile;
 mod record;
 mod recover;
+mod reseat;
 mod restore;
 mod settings;
 mod step;
@@ -72,6 +73,7 @@ pub use preparation::{
 pub use prepare::{Lent, LentKind};
 pub use reconcile::{Difference, MendError};
 pub use recover::{Finding, Recovery};
+pub use reseat::{SeatOwner, TapSeat};
 pub use restore::Returned;
 pub use step::{Step, VfioUser, VlanSource};
 pub use vfio::check_unmanaged;

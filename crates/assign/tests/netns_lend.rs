@@ -11,8 +11,8 @@ mod common;
 mod namespace;
 
 use assign::{
-    Assigner, Difference, Lent, LentKind, MacvtapPreparation, Origin, Preparation, TapPreparation,
-    Vhost,
+    Assigner, Difference, Lent, LentKind, MacvtapPreparation, Origin, Preparation, SeatOwner,
+    TapPreparation, TapSeat, Vhost,
 };
 use common::scenes::{macvtap, name, tap};
 use common::{chain, guest, mac};
@@ -155,6 +155,59 @@ fn a_daemon_that_starts_again_knows_its_links_and_removes_those_of_dead_guests()
             assert!(assigner.list().is_empty());
             assert_eq!(space.netdevs(), found, "{preparation:?}");
         }
+    });
+}
+
+#[test]
+fn a_tap_goes_from_bridge_to_bridge_and_back() {
+    Namespace::run(|space| {
+        run("ip link add br1 address 52:54:00:00:ff:02 type bridge");
+        // One that was not set is that of its members.
+        run("ip link set br1 mtu 1400");
+        let found = space.netdevs();
+        let (assigner, _) = space.open();
+        let seat = |bridge: &str, isolated: bool, is_ours: bool| TapSeat {
+            bridge: name(bridge),
+            port: BridgePort {
+                isolated: isolated.then_some(true),
+                learning: is_ours.then_some(false),
+                unicast_flood: is_ours.then_some(false),
+                vlans: None,
+            },
+            static_mac: is_ours,
+            mtu: None,
+        };
+        let places = [
+            seat("br0", false, false),
+            seat("br0", true, true),
+            seat("br1", true, true),
+            seat("br1", false, false),
+            seat("br0", true, false),
+        ];
+        let preparation = Preparation::Tap(TapPreparation {
+            bridge: Some(name("br0")),
+            ..plain_tap(1)
+        });
+        let lent = lend(&assigner, &preparation, 1);
+        assigner.set_link_state(lent.generation, true).unwrap();
+        let mut from = places[0].clone();
+        let again = places.iter().rev().cloned();
+        for to in places.iter().cloned().chain(again) {
+            let owner = SeatOwner::default();
+            (assigner.move_tap(lent.generation, Some(&from), &to, owner, true)).unwrap();
+            let host = space.host();
+            let now = host.netdev(link(&lent).name.as_str()).unwrap();
+            let bridge = host.netdev(to.bridge.as_str()).unwrap();
+            assert_eq!(now.master, Some(bridge.index), "{to:?}");
+            assert_eq!(now.state.mtu, bridge.state.mtu);
+            assert!(now.state.up);
+            assert_eq!(assigner.reconcile(|_| true), []);
+            from = to;
+        }
+        let generation = lent.generation;
+        drop(lent);
+        assigner.give_back(generation).unwrap();
+        assert_eq!(space.netdevs(), found);
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use assign::{
     Assigner, Assignment, ChangeError, ClaimError, DetachError, Detached, Difference, Generation,
     Holder, Item, Lent, LinkError, MendError, OpenError, Origin, Phase, Preparation, ReturnError,
-    VfioUser,
+    SeatOwner, TapSeat, VfioUser,
 };
 use conf::{DeviceId, DirectMode, Network, PciAddress, Plug, Uuid};
 use host::{GuestGroup, SharedHost};
@@ -369,6 +369,23 @@ impl Ledger {
             address: vf.pf_address,
             netdev: vf.pf_netdev,
         })
+    }
+
+    /// Moves a guest's tap to another bridge, or changes how it stands in its own. `from`: as
+    /// [`Assigner::move_tap`] has it; `owner`: of which network it is then; `runs`: the guest's vCPUs
+    /// do. Blocks.
+    ///
+    /// # Errors
+    /// It is no tap of ours in a bridge, or the host refused; it is where it was then.
+    pub fn move_tap(
+        &self,
+        generation: Generation,
+        from: Option<&TapSeat>,
+        to: &TapSeat,
+        owner: SeatOwner,
+        runs: bool,
+    ) -> Result<(), ChangeError> {
+        self.assigner.move_tap(generation, from, to, owner, runs)
     }
 
     /// All that is lent.

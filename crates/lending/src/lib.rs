@@ -18,6 +18,7 @@ mod members;
 mod plan;
 mod promises;
 mod refusal;
+mod reseat;
 mod state;
 mod survey;
 mod usb;
@@ -27,7 +28,7 @@ mod wish;
 #[cfg(test)]
 mod tests;
 
-pub use assign::ClaimError;
+pub use assign::{ClaimError, TapSeat};
 pub use attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Subject};
 pub use bridge::{BridgeError, check_bridge};
 pub use changes::Vanished;
@@ -39,11 +40,12 @@ pub use ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{
     DevicePlan, GuestPlan, MOST_DEVICES, Networks, Note, Outcome, OwedDevice, PlanContext,
-    PlannedDevice, PlannedPort, plan, plan_devices, plan_reserved,
+    PlannedDevice, PlannedPort, Wanted, plan, plan_devices, plan_reserved,
 };
 pub use pool::Source;
 pub use promises::Promise;
 pub use refusal::{DeviceRefusal, GuestObstacle, Lendable, NetworkProblem, PlanRefusal};
+pub use reseat::{merge_again, plan_move, seat_of};
 pub use state::{Share, whole_or_part};
 pub use usb::{UsbError, UsbName};
 pub use vfs::MakeVfsError;

@@ -20,6 +20,7 @@ use crate::state::Share;
 mod document;
 mod walk;
 
+pub(crate) use document::wanted_port;
 use walk::{Taken, Walk};
 
 /// What running networks say.
@@ -226,12 +227,23 @@ pub fn plan<C: Claims>(
     plan
 }
 
+/// A device that is to be plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is in the document.
+    pub subject: Subject,
+    /// Its place among those.
+    pub place: usize,
+    /// The attachment that it has already; `None`: it gets one.
+    pub attachment: Option<Uuid>,
+}
+
 /// Plans devices that are to be plugged into a running guest, whose document has them already, with
 /// their aliases; in that order, both halves of a pair together. What the guest has otherwise is lent, and
 /// not looked at. Asks the host; blocks.
 pub fn plan_devices<C: Claims>(
     domain: &Domain,
-    wanted: &[(Subject, usize)],
+    wanted: &[Wanted],
     excluded: &BTreeMap<DeviceId, String>,
     claims: &mut C,
     networks: &impl Networks,
@@ -437,7 +449,7 @@ impl PlannedDevice {
 }
 
 /// What an interface is, whose port is plugged in there.
-fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
+pub(crate) fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
     ActualDevice {
         port: port.uuid,
         plug,

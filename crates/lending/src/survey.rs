@@ -90,7 +90,11 @@ impl Ledger {
         match (nic, self.place_of(device)) {
             (Some(name), _) => name.to_string(),
             (None, Some((pf, number))) => format!("VF {number} of {pf}"),
-            (None, None) => device.to_string(),
+            (None, None) => {
+                let state = lock(&self.state);
+                let pf = device.pci().and_then(|address| state.pfs.get(&address));
+                pf.map_or_else(|| device.to_string(), |pf| pf.netdev.clone())
+            }
         }
     }
 }

@@ -1,13 +1,14 @@
 //! What an interface takes of the host, once it is known to what it is connected.
 
 use assign::{
-    MacvtapPreparation, Preparation, Profile, ProfileId, TapPreparation, VfConfig, VfConfigError,
-    VfioPreparation, Vhost,
+    MacvtapPreparation, Preparation, Profile, ProfileId, TapPreparation, TapSeat, VfConfig,
+    VfConfigError, VfioPreparation, Vhost,
 };
 use conf::{
-    Bandwidth, DeviceId, DirectMode, Domain, ForwardMode, HostDriver, Interface, InterfaceSource,
-    MacTableManager, NativeMode, NetdevName, NetdevNameError, Network, NetworkPort, NicDriverName,
-    PciAddress, Plug, Uuid, VfLink, VfSettings, VirtType, VirtualPort, VirtualPortKind, Vlan,
+    ActualDevice, Bandwidth, DeviceId, DirectMode, Domain, ForwardMode, HostDriver, Interface,
+    InterfaceSource, MacTableManager, NativeMode, NetdevName, NetdevNameError, Network,
+    NetworkPort, NicDriverName, PciAddress, Plug, Uuid, VfLink, VfSettings, VirtType, VirtualPort,
+    VirtualPortKind, Vlan,
 };
 use host::{
     BridgePort, BridgeVlan, Host, HostError, PortAction, TapQueues, VlanId, VlanIdError,
@@ -116,6 +117,8 @@ pub enum Lack {
     NeedsBridge,
     #[error(transparent)]
     Vf(#[from] VfConfigError),
+    #[error("it is in a bridge, and can go to another bridge alone while its guest runs")]
+    NoBridgeThere,
     #[error("{0} queues; a tap has {MOST_QUEUES} at most")]
     Queues(u32),
     #[error("<driver name='vhost'/> needs KVM and a virtio model")]
@@ -182,6 +185,18 @@ impl Settings {
             isolated: port.isolated == Some(true),
             trust_guest_rx_filters: port.trust_guest_rx_filters == Some(true),
             vf,
+        }
+    }
+
+    /// What a port says that was made before, as the document of its running interface has it.
+    pub(crate) fn of_actual(actual: &ActualDevice) -> Self {
+        Self {
+            vlan: actual.vlan.clone(),
+            virtual_port: actual.virtual_port.clone(),
+            bandwidth: actual.bandwidth.clone(),
+            isolated: actual.isolated == Some(true),
+            trust_guest_rx_filters: actual.trust_guest_rx_filters == Some(true),
+            vf: VfSettings::default(),
         }
     }
 }
@@ -311,6 +326,24 @@ impl Wish<'_> {
                 let tap = self.tap(None, None, *existing)?;
                 (Share::Tap, Preparation::Tap(tap))
             }
+        })
+    }
+
+    /// How the tap that it takes stands in its bridge; `None`: it takes none.
+    pub(crate) fn seat(
+        &self,
+        host: &dyn Host,
+        target: &Target,
+    ) -> Result<Option<TapSeat>, WishError> {
+        let (_, preparation) = self.of(host, target)?;
+        Ok(match preparation {
+            Preparation::Tap(tap) => tap.bridge.map(|bridge| TapSeat {
+                bridge,
+                port: tap.port,
+                static_mac: tap.static_mac,
+                mtu: tap.mtu,
+            }),
+            Preparation::Vfio(_) | Preparation::Usb | Preparation::Macvtap(_) => None,
         })
     }
 

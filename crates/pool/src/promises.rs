@@ -147,7 +147,7 @@ mod tests {
             network: None,
             mac: None,
         };
-        pool.claim(device.into(), holder).unwrap();
+        pool.claim(DeviceId::from(device), holder).unwrap();
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::flags;
 use crate::procedure::procedures;
 use crate::types::*;
 use crate::virtnic::{
-    DIFFERENCES_MAX, DaemonStatus, Difference, LENT_MAX, Lent, NICS_MAX, NetworkReport, Nic,
-    PlanOf, PlanReport,
+    DIFFERENCES_MAX, DaemonStatus, Difference, DrainReport, LENT_MAX, Lent, NICS_MAX,
+    NetworkReport, Nic, PLANNED_MAX, PlanOf, PlanReport,
 };
 
 /// The maximum of a list of DHCP leases.
@@ -374,5 +374,11 @@ procedures! {
         5 VirtnicNetwork "virtnicNetwork" any slow
             { name: Option<String> } -> Vec<NetworkReport> [NICS_MAX];
         6 VirtnicNics "virtnicNics" any slow {} -> Vec<Nic> [NICS_MAX];
+        7 VirtnicPromote "virtnicPromote" rw slow
+            { guest: String, mac: Option<String> } -> Vec<String> [PLANNED_MAX];
+        8 VirtnicDemote "virtnicDemote" rw slow
+            { guest: String, mac: Option<String> } -> Vec<String> [PLANNED_MAX];
+        9 VirtnicDrain "virtnicDrain" rw slow { pf: String } -> DrainReport;
+        10 VirtnicUndrain "virtnicUndrain" rw slow { pf: String } -> ();
     }
 }

@@ -119,6 +119,28 @@ wire_struct! {
         counters: Option<GuestCounters>,
     }
 
+    /// What became of a PF that is to lend nothing.
+    pub struct DrainReport {
+        /// Its network interface.
+        pf: String,
+        /// Its PCI address, as `0000:03:00.0`.
+        pci_address: String,
+        /// VFs of it that are still with guests.
+        vfs: Vec<StaysOnPf> [LENT_MAX],
+        /// Guests' macvtaps on it, which keep its link in use and no VF.
+        macvtaps: Vec<StaysOnPf> [LENT_MAX],
+    }
+
+    /// Something on a PF that a guest still has.
+    pub struct StaysOnPf {
+        /// What it is: `VF 3 (0000:03:10.6)`, or a macvtap by its name.
+        what: String,
+        /// The guest's name.
+        guest: String,
+        /// Why it stays, and what would have it leave.
+        why: String,
+    }
+
     /// What went through a guest's device since it was made, as the guest sees it: received is
     /// what reached the guest. None: the driver does not tell.
     pub struct GuestCounters {

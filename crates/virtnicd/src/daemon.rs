@@ -20,6 +20,7 @@ use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::Simulation;
 use crate::accounts;
+use crate::drain::DrainedRecord;
 use crate::events::Events;
 use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle};
 use crate::listen::{self, ListenError, Socket};
@@ -94,6 +95,8 @@ pub(crate) struct AllRecords {
     pub(crate) networks: Records,
     pub(crate) ports: Records,
     pub(crate) domains: Records,
+    /// PFs that lend nothing.
+    pub(crate) drained: Records,
 }
 
 /// Why the daemon does not start.
@@ -205,6 +208,7 @@ impl Daemon {
                 networks: records("networks", NetworkRecord::FORMAT)?,
                 ports: records("ports", PortRecord::FORMAT)?,
                 domains: records("domains", DomainRecord::FORMAT)?,
+                drained: records("drained", DrainedRecord::FORMAT)?,
             },
             lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
                 .map(Arc::new)

@@ -8,6 +8,7 @@ mod bandwidth;
 mod blocking;
 mod daemon;
 mod dispatch;
+mod drain;
 mod events;
 mod fault;
 mod guest;

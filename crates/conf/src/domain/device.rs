@@ -80,6 +80,12 @@ impl Device {
         self.one.interfaces.first()
     }
 
+    /// An interface's MAC, as the document says it; `None`: it says none.
+    #[must_use]
+    pub fn mac(&self) -> Option<MacAddress> {
+        self.mac
+    }
+
     /// The host device that it is.
     #[must_use]
     pub fn host_device(&self) -> Option<&HostDevice> {
@@ -269,7 +275,12 @@ impl Domain {
         if meant.guest_address().is_some_and(|address| !is_at(address)) {
             return false;
         }
-        let has_alias = meant.alias.is_none() || meant.alias == info.alias;
+        // A definition keeps users' own aliases alone: one that was made up for the running guest says
+        // nothing there.
+        let is_made_up = |alias: &String| info.alias.is_none() && !alias.starts_with("ua-");
+        let has_alias = meant.alias.is_none()
+            || meant.alias == info.alias
+            || meant.alias.as_ref().is_some_and(is_made_up);
         match one {
             DeviceRef::Interface(place) => match (devices.interfaces.get(place), &meant.one) {
                 (Some(own), _) if meant.interface().is_some() => {
@@ -413,4 +424,37 @@ pub fn is_multifunction(info: &super::DeviceInfo) -> bool {
     ) || info
         .pci_address()
         .is_some_and(|address| address.function() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The element of a running guest says its alias, which its definition does not have.
+    #[test]
+    fn an_alias_that_was_made_up_says_nothing_of_a_definition() {
+        let interface = |alias: &str| {
+            format!("<interface type='user'><mac address='52:54:00:00:00:01'/>{alias}</interface>")
+        };
+        let defined = |alias: &str| {
+            let text = format!(
+                "<domain type='kvm'><name>g</name><memory>1</memory><os><type>hvm</type></os>\
+                 <devices>{}</devices></domain>",
+                interface(alias)
+            );
+            Domain::parse(&text).unwrap()
+        };
+        let device = |alias: &str| Device::parse(&interface(alias)).unwrap();
+        let (made_up, users) = ("<alias name='net0'/>", "<alias name='ua-a'/>");
+        let plain = defined("");
+        assert!(plain.find_device(&device(made_up)).is_ok());
+        assert!(plain.find_device(&device(users)).is_err());
+        let named = defined(users);
+        assert!(named.find_device(&device(users)).is_ok());
+        assert!(named.find_device(&device(made_up)).is_err());
+        let mut runs = defined("");
+        runs.devices.interfaces[0].info.alias = Some("net0".to_owned());
+        assert!(runs.find_device(&device(made_up)).is_ok());
+        assert!(runs.find_device(&device("<alias name='net1'/>")).is_err());
+    }
 }

@@ -6,7 +6,7 @@ use conf::{
     InterfaceSource, NetworkPort, PairPrimary, PciAddress, Plug, Uuid,
 };
 
-use super::{DevicePlan, Networks, Outcome, PlanContext};
+use super::{DevicePlan, Networks, Outcome, PlanContext, Wanted};
 use crate::attachment::{Attachment, AttachmentState, Role, Subject};
 use crate::refusal::GuestObstacle;
 use crate::usb::UsbName;
@@ -24,11 +24,18 @@ pub(super) fn devices(domain: &Domain, networks: &impl Networks) -> Vec<DevicePl
 }
 
 /// Some devices of a document in which they have their aliases.
-pub(super) fn devices_at(domain: &Domain, wanted: &[(Subject, usize)]) -> Vec<DevicePlan> {
+pub(super) fn devices_at(domain: &Domain, wanted: &[Wanted]) -> Vec<DevicePlan> {
     let devices = &domain.devices;
-    let wanted = wanted.iter().filter_map(|&(subject, place)| match subject {
-        Subject::Interface => Some(of_interface(place, devices.interfaces.get(place)?)),
-        Subject::HostDevice => Some(of_host_device(place, devices.hostdevs.get(place)?)),
+    let wanted = wanted.iter().filter_map(|wanted| {
+        let place = wanted.place;
+        let mut device = match wanted.subject {
+            Subject::Interface => of_interface(place, devices.interfaces.get(place)?),
+            Subject::HostDevice => of_host_device(place, devices.hostdevs.get(place)?),
+        };
+        if let Some(id) = wanted.attachment {
+            device.attachment.id = id;
+        }
+        Some(device)
     });
     let mut wanted: Vec<_> = wanted.collect();
     pair(&mut wanted, domain);
@@ -139,7 +146,7 @@ fn with_aliases(domain: &Domain, networks: &impl Networks) -> Domain {
 }
 
 /// The port that an interface asks its network for.
-pub(super) fn wanted_port(domain: &Domain, interface: &Interface) -> NetworkPort {
+pub(crate) fn wanted_port(domain: &Domain, interface: &Interface) -> NetworkPort {
     let group = match &interface.source {
         InterfaceSource::Network { port_group, .. } => port_group.clone(),
         _ => None,

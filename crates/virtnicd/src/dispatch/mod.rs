@@ -15,8 +15,9 @@ use rpc::{Listing, Reply, Request};
 use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
+use crate::drain::read_mac;
 use crate::fault::Result;
-use crate::guest::{self, Request as GuestRequest};
+use crate::guest::{self, Request as GuestRequest, Turn};
 use crate::inventory::interfaces::InterfaceFilter;
 use crate::listen::Socket;
 
@@ -319,6 +320,16 @@ impl Service for Api {
             VirtnicReconcile(args) => daemon.reconcile(args.apply).await,
             VirtnicNetwork(args) => block_in_place(|| daemon.network_reports(args.name.as_deref()))?,
             VirtnicNics(_) => block_in_place(|| daemon.nics())?,
+            VirtnicPromote(args) => {
+                let guest = daemon.guest_named(&args.guest)?;
+                guest::turn(&guest, read_mac(args.mac.as_deref())?, Turn::Promote).await?
+            },
+            VirtnicDemote(args) => {
+                let guest = daemon.guest_named(&args.guest)?;
+                guest::turn(&guest, read_mac(args.mac.as_deref())?, Turn::Demote).await?
+            },
+            VirtnicDrain(args) => daemon.drain(&args.pf).await?,
+            VirtnicUndrain(args) => daemon.undrain(&args.pf).await?,
         })
     }
 }

@@ -72,7 +72,9 @@ pub(crate) fn change(error: ChangeError) -> Error {
             source: HostError::Unsupported { .. },
             ..
         }) => Code::OperationUnsupported,
-        ChangeError::Lent(_) | ChangeError::NotTaken { .. } => Code::OperationFailed,
+        ChangeError::Lent(_) | ChangeError::NotTaken { .. } | ChangeError::Elsewhere { .. } => {
+            Code::OperationFailed
+        }
     };
     Error::new(code, Domain::Qemu, chain(&error))
 }
@@ -110,6 +112,7 @@ pub(crate) fn device(of: &DevicePlan, refusal: &DeviceRefusal) -> Error {
     }
 }
 
+/// The same, of a device that was named already, or whose name the caller adds.
 pub(crate) fn device_alone(refusal: &DeviceRefusal) -> Error {
     use DeviceRefusal as R;
     let code = match refusal {

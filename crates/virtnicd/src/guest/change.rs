@@ -3,11 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lending::{Attachment, PortId};
+
 use super::bandwidth::{bandwidth_of, put_bandwidth, shape_interface};
 use super::handle::{GuestHandle, Run, View};
-use super::update_device::set_link;
-use super::{QEMU, record};
+use super::interface::Carrier;
+use super::links::set_link;
+use super::seat::{self, Moves};
+use super::{QEMU, record, rx_filter};
 use crate::affect::{Affected, Read};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -42,6 +47,8 @@ pub(super) enum Direction {
 pub(super) struct LiveChange {
     pub(super) old: conf::Domain,
     pub(super) new: conf::Domain,
+    /// What the guest has then.
+    attachments: Vec<Attachment>,
 }
 
 /// What runs before and after, and the definition after.
@@ -74,9 +81,8 @@ pub(super) fn documents(view: &View, affected: Affected, edit: &Edit) -> Result<
     Ok((live, config))
 }
 
-/// Makes what runs like its new document: links and rates are all that changes by itself. Recorded
-/// before it is so: whoever takes over knows what may be; what is taken back need not be, and is
-/// recorded as soon as it can be. What fails is undone.
+/// Makes what runs like its new document. Recorded before it is so: whoever takes over knows what may
+/// be; what is taken back need not be, and is recorded as soon as it can be. What fails is undone.
 pub(super) async fn follow(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
@@ -85,53 +91,175 @@ pub(super) async fn follow(
     new: conf::Domain,
     direction: Direction,
 ) -> Result<LiveChange> {
-    let with = |domain: &conf::Domain| Run {
-        domain: domain.clone(),
+    let (moves, old, new) = plan_moves(daemon, run, old, new, direction).await?;
+    let attachments = moves.apply_to(&run.attachments);
+    let pairs = || (old.devices.interfaces.iter()).zip(&new.devices.interfaces);
+    let differs = pairs().any(|(before, after)| !Part::of(before, after).is_empty());
+    let before = |changing| Run {
+        domain: old.clone(),
+        changing,
         ..run.clone()
     };
+    let after = |changing| Run {
+        domain: new.clone(),
+        attachments: attachments.clone(),
+        changing,
+        ..run.clone()
+    };
+    let intent = after(differs.then(|| moves.old_ports()));
     match direction {
-        Direction::On => record::write(daemon, handle, &with(&new)).await?,
-        Direction::Back => record::write_or_warn(daemon, handle, &with(&new)).await,
+        Direction::On => {
+            if let Err(error) = record::write(daemon, handle, &intent).await {
+                end_ports(daemon, handle, moves.new_ports()).await;
+                return Err(error);
+            }
+        }
+        Direction::Back => record::write_or_warn(daemon, handle, &intent).await,
     }
-    let pairs = (old.devices.interfaces.iter()).zip(&new.devices.interfaces);
     let mut done = Vec::new();
-    for (before, after) in pairs {
-        if let Err(error) = follow_interface(daemon, handle, run, before, after).await {
-            for (before, after) in done.into_iter().rev() {
-                let undone = follow_interface(daemon, handle, run, after, before).await;
+    for (place, (before_it, after_it)) in pairs().enumerate() {
+        for part in Part::of(before_it, after_it) {
+            let step = Step {
+                daemon,
+                handle,
+                run,
+                moves: &moves,
+                place,
+                part,
+            };
+            let Err(error) = step.make(before_it, after_it, Direction::On).await else {
+                done.push((step, before_it, after_it));
+                continue;
+            };
+            let mut left = None;
+            for (step, before_it, after_it) in done.into_iter().rev() {
+                let undone = step.make(after_it, before_it, Direction::Back).await;
                 if let Err(error) = undone {
                     tracing::error!(guest = handle.name, %error, "a change is not undone");
+                    // The next daemon tries once more.
+                    left = Some(moves.new_ports());
                 }
             }
-            record::write_or_warn(daemon, handle, &with(&old)).await;
+            record::write_or_warn(daemon, handle, &before(left)).await;
+            end_ports(daemon, handle, moves.new_ports()).await;
             return Err(error);
         }
-        done.push((before, after));
     }
-    Ok(LiveChange { old, new })
+    end_ports(daemon, handle, moves.old_ports()).await;
+    if differs {
+        record::write_or_warn(daemon, handle, &after(None)).await;
+    }
+    Ok(LiveChange {
+        old,
+        new,
+        attachments,
+    })
 }
 
-async fn follow_interface(
+async fn plan_moves(
     daemon: &Arc<Daemon>,
-    handle: &GuestHandle,
     run: &Run,
-    old: &conf::Interface,
-    new: &conf::Interface,
-) -> Result<()> {
-    if old.link_up != new.link_up {
-        set_link(daemon, run, new).await?;
+    old: conf::Domain,
+    mut new: conf::Domain,
+    direction: Direction,
+) -> Result<(Moves, conf::Domain, conf::Domain)> {
+    let (daemon, run) = (Arc::clone(daemon), run.clone());
+    blocking(QEMU, move || {
+        let moves = Moves::plan(&daemon, &run, &old, &mut new, direction)?;
+        Ok((moves, old, new))
+    })
+    .await?
+}
+
+async fn end_ports(daemon: &Arc<Daemon>, handle: &GuestHandle, ports: Vec<PortId>) {
+    if ports.is_empty() {
+        return;
     }
-    if bandwidth_of(old) != bandwidth_of(new) {
-        let shaped = shape_interface(daemon, handle, run, old, new).await;
-        if shaped.is_err() && old.link_up != new.link_up {
-            set_link(daemon, run, old).await?;
+    let on_networks = Arc::clone(daemon);
+    let ended = blocking(QEMU, move || seat::end_ports(&on_networks, &ports)).await;
+    if let Err(error) = ended {
+        tracing::error!(guest = handle.name, %error, "ports stay that are nobody's");
+    }
+}
+
+/// Makes all that a change could have changed as the document says, whatever it is now.
+pub(super) async fn put_right(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Result<()> {
+    seat::put_right(daemon, run).await?;
+    for interface in &run.domain.devices.interfaces {
+        match Carrier::of(interface, run, &daemon.lender) {
+            // Not every driver has such a thing; those that have were asked for it.
+            Carrier::Vf { .. } if interface.link_up.is_some() => {
+                set_link(daemon, run, interface).await?;
+            }
+            Carrier::Link { .. } => {
+                shape_interface(daemon, handle, run, interface, interface).await?;
+            }
+            Carrier::Vf { .. } | Carrier::Nothing => {}
         }
-        shaped?;
     }
-    Ok(())
+    rx_filter::put_right(daemon, handle, run).await
+}
+
+/// A part of an interface that is changed by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Link,
+    Seat,
+    Bandwidth,
+    Trust,
+}
+
+impl Part {
+    /// Those in which two documents differ.
+    fn of(old: &conf::Interface, new: &conf::Interface) -> Vec<Self> {
+        let mut parts = Vec::new();
+        let mut note = |differs: bool, part| parts.extend(differs.then_some(part));
+        note(old.link_up != new.link_up, Self::Link);
+        note(seat::is_moved(old, new), Self::Seat);
+        note(bandwidth_of(old) != bandwidth_of(new), Self::Bandwidth);
+        let trusted = (rx_filter::is_trusted(old), rx_filter::is_trusted(new));
+        note(trusted.0 != trusted.1, Self::Trust);
+        parts
+    }
+}
+
+/// One change of one interface.
+struct Step<'a> {
+    daemon: &'a Arc<Daemon>,
+    handle: &'a GuestHandle,
+    run: &'a Run,
+    moves: &'a Moves,
+    place: usize,
+    part: Part,
+}
+
+impl Step<'_> {
+    async fn make(
+        &self,
+        old: &conf::Interface,
+        new: &conf::Interface,
+        direction: Direction,
+    ) -> Result<()> {
+        let (daemon, handle, run) = (self.daemon, self.handle, self.run);
+        match self.part {
+            Part::Link => set_link(daemon, run, new).await,
+            Part::Seat => {
+                let moves = self.moves;
+                moves.carry_out(daemon, run, self.place, direction).await
+            }
+            Part::Bandwidth => shape_interface(daemon, handle, run, old, new).await,
+            Part::Trust => rx_filter::set_trust(daemon, handle, run, new).await,
+        }
+    }
 }
 
 impl LiveChange {
+    /// The guest as it is now.
+    pub(super) fn apply_to(&self, run: &mut Run) {
+        run.domain.clone_from(&self.new);
+        run.attachments.clone_from(&self.attachments);
+    }
+
     /// What runs now, with this change taken back and later ones kept.
     pub(super) fn reverted(&self, now: &conf::Domain) -> conf::Domain {
         let mut reverted = now.clone();
@@ -142,6 +270,10 @@ impl LiveChange {
             let Some(interface) = its.next() else {
                 continue;
             };
+            if interface == new {
+                interface.clone_from(old);
+                continue;
+            }
             if interface.link_up == new.link_up {
                 interface.link_up = old.link_up;
             }

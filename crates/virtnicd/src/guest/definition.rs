@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::QEMU;
 use super::change::LiveChange;
-use super::handle::{GuestHandle, Reply};
+use super::handle::{GuestHandle, Reply, Run};
 use crate::daemon::Daemon;
 use crate::fault;
 use crate::store::StoredDefinition;
@@ -53,6 +53,13 @@ pub(super) enum WriteWhat {
         defined: Arc<conf::Domain>,
         device: Arc<conf::Device>,
     },
+    /// A device of it is made like one that is given.
+    Update {
+        defined: Arc<conf::Domain>,
+        /// What a client may have seen, too.
+        running: Option<Arc<Run>>,
+        device: Arc<conf::Device>,
+    },
     /// It is forgotten.
     Undefine,
     /// It is marked to start with the host, or not.
@@ -91,6 +98,21 @@ impl Write {
                     Ok(Some(Arc::new(changed)))
                 })
             }
+            WriteWhat::Update {
+                defined,
+                running,
+                device,
+            } => {
+                let (defined, device) = (Arc::clone(defined), Arc::clone(device));
+                let running = running.clone();
+                tokio::task::spawn_blocking(move || {
+                    let running = running.as_ref().map(|run| &run.domain);
+                    let changed = daemon.definition_as(&defined, running, &device);
+                    let changed = changed.map_err(Unwritten::Refused)?;
+                    daemon.domain_store.write(&name, &text(&changed))?;
+                    Ok(Some(Arc::new(changed)))
+                })
+            }
             WriteWhat::TakeIn(found, domain) => {
                 let (found, domain) = (Arc::clone(found), Arc::clone(domain));
                 spawn(move || Ok(daemon.domain_store.take_in(&found, &name, &text(&domain))?))
@@ -115,7 +137,10 @@ impl Write {
             Unwritten::Refused(error) => return error,
         };
         let what = match self.what {
-            WriteWhat::Define { .. } | WriteWhat::Keep(_) | WriteWhat::Attach { .. } => {
+            WriteWhat::Define { .. }
+            | WriteWhat::Keep(_)
+            | WriteWhat::Attach { .. }
+            | WriteWhat::Update { .. } => {
                 format!("can't keep guest '{name}'")
             }
             WriteWhat::TakeIn(..) => format!("the definition of guest '{name}' is not taken in"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use conf::Uuid;
-use lending::Attachment;
+use lending::{Attachment, PortId};
 use rpc::flags::Affect;
 use rpc::{Dom, DomainState, Error};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -70,6 +70,9 @@ pub(crate) struct Run {
     pub(crate) autodestroy: Option<u64>,
     /// The group that its process has; this keeps it from others.
     pub(super) own_group: Option<Arc<OwnGroup>>,
+    /// What runs is being made like its document, and these ports are nobody's when it is: written with
+    /// the intent, so that the next daemon can bring it to its end.
+    pub(crate) changing: Option<Vec<PortId>>,
 }
 
 /// Why a guest is off; the numbers are libvirt's.
@@ -117,6 +120,11 @@ pub(crate) enum Request {
     Resume,
     /// Change what runs, the definition, or both.
     Change { flags: Affect, edit: Edit },
+    /// Make a device of what runs, the definition, or both like one that is given.
+    Update {
+        flags: Affect,
+        device: Arc<conf::Device>,
+    },
     /// Add a device to what runs, the definition, or both.
     Attach {
         flags: Affect,

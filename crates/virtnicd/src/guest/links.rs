@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use assign::{Generation, Kind};
-use conf::{DirectMode, Interface, InterfaceSource, Plug};
+use conf::{DirectMode, Interface, InterfaceSource, Plug, VfLink};
 use lending::{Attachment, Note, Vanished};
 use rpc::flags::DomainMessages;
 use rpc::{Code, DomainDeviceRemoved, Error};
 
+use super::control::control;
+use super::handle::Run;
+use super::interface::Carrier;
 use super::{GuestHandle, QEMU};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -41,7 +44,54 @@ pub(super) async fn switch(
     switched.await?
 }
 
+/// Has a running guest see the link of an interface as its document says.
+pub(super) async fn set_link(daemon: &Arc<Daemon>, run: &Run, interface: &Interface) -> Result<()> {
+    let up = interface.link_up != Some(false);
+    match Carrier::of(interface, run, &daemon.lender) {
+        Carrier::Vf { claim, .. } => {
+            let link = if up {
+                daemon.vf_link_of(interface)
+            } else {
+                VfLink::Off
+            };
+            let daemon = Arc::clone(daemon);
+            blocking(QEMU, move || daemon.lender.set_vf_link(claim, link))
+                .await?
+                .map_err(fault::lending::change)
+        }
+        _ if interface.is_hostdev() => {
+            let detail = format!(
+                "interface {} is a host device, and none whose link could be set",
+                interface.mac
+            );
+            Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+        }
+        _ => {
+            let Some(alias) = &interface.info.alias else {
+                let detail = format!("interface {} has no alias", interface.mac);
+                return Err(Error::new(Code::InternalError, QEMU, detail));
+            };
+            run.machine.set_link(alias, up).await.map_err(control)
+        }
+    }
+}
+
 impl Daemon {
+    /// The link of a VF that is not switched off.
+    fn vf_link_of(&self, interface: &Interface) -> VfLink {
+        let settings = match &interface.source {
+            InterfaceSource::Network {
+                network,
+                port_group,
+            } => self
+                .networks
+                .by_name(network)
+                .map(|network| network.vf_settings(interface.vf, port_group.as_deref())),
+            _ => interface.vf,
+        };
+        settings.unwrap_or_default().link.unwrap_or_default()
+    }
+
     /// What the owner of a running guest should know about its connections; `virsh dominfo` shows
     /// it.
     pub(crate) fn guest_messages(

@@ -29,6 +29,7 @@ mod plug;
 mod preview;
 mod record;
 mod rx_filter;
+mod seat;
 mod start;
 mod stats;
 mod stock;

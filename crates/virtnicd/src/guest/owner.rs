@@ -25,7 +25,7 @@ use super::pairs::{self, Turn};
 use super::plug::{Plug, Plugged, What};
 use super::start::{self, StartWish, Started};
 use super::unplug::{self, Answer, Asked};
-use super::{QEMU, attachment, control, end, follow, stock};
+use super::{QEMU, attachment, control, end, follow, stock, update_device};
 use crate::affect::Affected;
 use crate::blocking::broke_off;
 use crate::daemon::Daemon;
@@ -95,7 +95,7 @@ pub(super) enum Done {
     /// What QEMU has let go of while nobody listened.
     Stocked(stock::Stock),
     Controlled(Result<control::Controlled>),
-    Changed(Result<Box<LiveChange>>, Option<Arc<conf::Domain>>),
+    Changed(Result<Box<LiveChange>>, Option<WriteWhat>),
     /// What could not be kept is taken back; the error is what its client gets.
     Reverted(Result<Box<LiveChange>>, Error),
     /// Of a VF that was plugged in unasked, its alias.
@@ -313,19 +313,19 @@ impl Owner {
             Request::Start { .. } => Kind::Start,
             Request::Destroy { .. } => Kind::Destroy,
             Request::Suspend | Request::Resume | Request::Turn { .. } => Kind::Control,
-            Request::Change { flags, .. } | Request::Attach { flags, .. } => {
-                match self.state.life {
-                    Life::Off => Kind::Write,
-                    _ => match self.affected(*flags) {
-                        Ok(Affected {
-                            live: true,
-                            config: true,
-                        }) => Kind::ControlAndWrite,
-                        Ok(Affected { live: false, .. }) => Kind::Write,
-                        _ => Kind::Control,
-                    },
-                }
-            }
+            Request::Change { flags, .. }
+            | Request::Update { flags, .. }
+            | Request::Attach { flags, .. } => match self.state.life {
+                Life::Off => Kind::Write,
+                _ => match self.affected(*flags) {
+                    Ok(Affected {
+                        live: true,
+                        config: true,
+                    }) => Kind::ControlAndWrite,
+                    Ok(Affected { live: false, .. }) => Kind::Write,
+                    _ => Kind::Control,
+                },
+            },
             // The definition loses it when the guest has.
             Request::Detach { flags, .. } => match self.affected(*flags) {
                 Ok(Affected { live: true, .. }) => Kind::Control,
@@ -371,6 +371,10 @@ impl Owner {
             Request::Suspend | Request::Resume => self.control(&request, reply),
             Request::Change { flags, edit } => match self.affected(flags) {
                 Ok(affected) => self.change(affected, &edit, reply),
+                Err(error) => self.answers.push((reply, Err(error))),
+            },
+            Request::Update { flags, device } => match self.affected(flags) {
+                Ok(affected) => self.update(affected, device, reply),
                 Err(error) => self.answers.push((reply, Err(error))),
             },
             Request::Attach { flags, device } => match self.affected(flags) {
@@ -509,7 +513,7 @@ impl Owner {
                     tokio::spawn(async move {
                         let changed =
                             change::follow(&daemon, &handle, &run, old, new, Direction::On).await;
-                        Done::Changed(changed.map(Box::new), config)
+                        Done::Changed(changed.map(Box::new), config.map(WriteWhat::Keep))
                     })
                 });
                 if let Some(job) = &mut self.job {
@@ -518,6 +522,34 @@ impl Owner {
             }
             Ok((None, Some(config))) => self.write(WriteWhat::Keep(config), Some(reply)),
             Ok((None, None)) => self.answers.push((reply, Ok(()))),
+        }
+    }
+
+    fn update(&mut self, affected: Affected, device: Arc<conf::Device>, reply: Reply) {
+        let defined = (self.state.defined.clone()).filter(|_| affected.config);
+        match (self.state.run.clone().filter(|_| affected.live), defined) {
+            (Some(run), defined) => {
+                let will_write = defined.is_some();
+                let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+                self.begin(Job::Control, Some(reply), |_, _| {
+                    tokio::spawn(async move {
+                        update_device::carry_out(&daemon, &handle, &run, defined, device).await
+                    })
+                });
+                if let Some(job) = &mut self.job {
+                    job.will_write = will_write;
+                }
+            }
+            (None, Some(defined)) => {
+                let running = self.state.run.clone();
+                let what = WriteWhat::Update {
+                    defined,
+                    running,
+                    device,
+                };
+                self.write(what, Some(reply));
+            }
+            (None, None) => self.answers.push((reply, Ok(()))),
         }
     }
 
@@ -995,14 +1027,13 @@ impl Owner {
                 });
                 self.answers.extend(reply.map(|reply| (reply, result)));
             }
-            Done::Changed(Ok(change), config) => {
+            Done::Changed(Ok(change), what) => {
                 if let Some(run) = &mut self.state.run {
-                    Arc::make_mut(run).domain = change.new.clone();
+                    change.apply_to(Arc::make_mut(run));
                 }
-                match config {
+                match what {
                     None => self.answers.extend(reply.map(|reply| (reply, Ok(())))),
-                    Some(config) => {
-                        let what = WriteWhat::Keep(config);
+                    Some(what) => {
                         let write =
                             Write::begin(&self.daemon, &self.handle, what, reply, Some(change));
                         self.writing = Some(write);
@@ -1014,7 +1045,7 @@ impl Owner {
             }
             Done::Reverted(reverted, error) => {
                 match (reverted, &mut self.state.run) {
-                    (Ok(change), Some(run)) => Arc::make_mut(run).domain = change.new,
+                    (Ok(change), Some(run)) => change.apply_to(Arc::make_mut(run)),
                     (Ok(_), None) => {}
                     (Err(error), _) => {
                         tracing::error!(guest = self.handle.name, %error, "a change is not undone");
@@ -1107,7 +1138,7 @@ impl Owner {
         }
         if let Some(run) = &mut self.state.run {
             let run = Arc::make_mut(run);
-            run.attachments = stock.attachments;
+            (run.attachments, run.changing) = (stock.attachments, stock.changing);
             run.negotiated = stock.negotiated;
         }
         self.deleted.extend(stock.lost);
@@ -1311,7 +1342,7 @@ impl Owner {
     /// The definition is on the disk.
     fn wrote(&mut self, what: WriteWhat, made: Option<Arc<conf::Domain>>) -> Option<DomainChange> {
         match what {
-            WriteWhat::Attach { .. } => {
+            WriteWhat::Attach { .. } | WriteWhat::Update { .. } => {
                 self.state.defined = made.or(self.state.defined.take());
                 Some(DomainChange::DefinedUpdated)
             }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use assign::{LentKind, Preparation};
-use conf::{Device, DeviceId, DeviceRef};
+use conf::{Device, DeviceId, DeviceRef, Uuid};
 use lending::{
     Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PortId, Promise, Role, Share,
-    Subject,
+    Subject, Wanted,
 };
 use qemu::{ControlError, GuestState, TapFds};
 use rpc::{Code, Error};
@@ -136,8 +136,9 @@ impl Plug<'_> {
         let mut wanted = Vec::new();
         for place in &places {
             match *place {
-                DeviceRef::Interface(at) => wanted.push((Subject::Interface, at)),
-                DeviceRef::Hostdev(at) => wanted.push((Subject::HostDevice, at)),
+                DeviceRef::Interface(_) | DeviceRef::Hostdev(_) => {
+                    wanted.extend(wanted_at(*place, None));
+                }
                 DeviceRef::Disk(_) => {}
                 _ => {
                     let detail = format!(
@@ -194,9 +195,7 @@ impl Plug<'_> {
                     .map_err(|refused| fault::lending::prepare(&refused))?
             }
             None => {
-                let Some(wanted) = subject_of(place) else {
-                    return Err(gone());
-                };
+                let wanted = wanted_at(place, Some(attachment.id)).ok_or_else(gone)?;
                 state.taken.push(attachment.clone());
                 let pf = pairs::pf_of(self.daemon, self.run, &attachment);
                 let plans = self
@@ -269,7 +268,7 @@ impl Plug<'_> {
     async fn plan(
         &self,
         domain: &conf::Domain,
-        wanted: &[(Subject, usize)],
+        wanted: &[Wanted],
         excluded: BTreeMap<DeviceId, String>,
         pf: Option<lending::PfPlace>,
     ) -> Result<Vec<DevicePlan>> {
@@ -286,10 +285,8 @@ impl Plug<'_> {
             plan.apply_to(&mut domain);
             let mut attachment = plan.attachment.clone();
             let is_taken = matches!(plan.outcome, Outcome::Lend(_) | Outcome::Owed(_));
-            let known = state
-                .taken
-                .iter()
-                .position(|one| one.alias == attachment.alias);
+            let mut known = state.taken.iter();
+            let known = known.position(|one| one.id == attachment.id);
             if let Some(known) = known.map(|known| state.taken.remove(known)) {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
             }
@@ -358,6 +355,7 @@ impl Plug<'_> {
             self.go_on()?;
             let (place, on, is_of_pool) = (ready.place, ready.share.device(), ready.is_of_pool);
             let (subject, port) = (ready.subject, ready.attachment.port);
+            let attachment = Some(ready.attachment.id);
             let refused = match self.prepare_ready(state, ready).await? {
                 Ok(given) => return Ok(given),
                 Err(refused) => refused,
@@ -368,7 +366,11 @@ impl Plug<'_> {
             tracing::warn!(guest = self.handle.name, device = %on, fault, "trying another");
             excluded.insert(on, fault);
             self.end_port(port).await?;
-            let wanted = [(subject, place)];
+            let wanted = [Wanted {
+                subject,
+                place,
+                attachment,
+            }];
             let plans = self
                 .plan(domain, &wanted, excluded.clone(), pf.clone())
                 .await?;
@@ -587,6 +589,7 @@ impl Plug<'_> {
                 );
                 left.push(failed);
                 kept = Some(Attachment {
+                    id: Uuid::new_v4(),
                     state: AttachmentState::Owed(Creditor::Host),
                     ..attachment.clone()
                 });
@@ -595,8 +598,11 @@ impl Plug<'_> {
             }
             if let What::Primary(alias) = what {
                 pairs::clear(&mut run.domain, alias);
-                run.attachments
-                    .push(pairs::without_vf(&attachment, self.before(&attachment)));
+                // It waits on in its place.
+                run.attachments.push(Attachment {
+                    id: attachment.id,
+                    ..pairs::without_vf(&attachment, self.before(&attachment))
+                });
             } else {
                 self.daemon.lender.end_promise(attachment.id);
             }
@@ -673,6 +679,15 @@ fn is_of(plan: &DevicePlan, place: DeviceRef) -> bool {
     subject_of(place) == Some((plan.attachment.subject, plan.place))
 }
 
+fn wanted_at(place: DeviceRef, attachment: Option<Uuid>) -> Option<Wanted> {
+    let (subject, place) = subject_of(place)?;
+    Some(Wanted {
+        subject,
+        place,
+        attachment,
+    })
+}
+
 fn subject_of(place: DeviceRef) -> Option<(Subject, usize)> {
     match place {
         DeviceRef::Interface(at) => Some((Subject::Interface, at)),
@@ -687,7 +702,7 @@ impl Daemon {
     fn plan_plug(
         &self,
         domain: &conf::Domain,
-        wanted: &[(Subject, usize)],
+        wanted: &[Wanted],
         excluded: &BTreeMap<DeviceId, String>,
         pf: Option<lending::PfPlace>,
     ) -> Result<Vec<DevicePlan>> {

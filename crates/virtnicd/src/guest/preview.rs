@@ -1,5 +1,7 @@
 //! What a guest's start would take, shown and not done.
 
+use std::sync::Arc;
+
 use assign::Preparation;
 use conf::{DeviceId, DirectMode, HostSource};
 use lending::{ChooseError, DevicePlan, DeviceRefusal, Outcome, Share, Subject};
@@ -8,7 +10,7 @@ use rpc::{
     PlannedDevice,
 };
 
-use super::QEMU;
+use super::{GuestHandle, QEMU};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -51,10 +53,7 @@ impl Daemon {
                 Ok((domain, known.is_some_and(|guest| guest.is_active())))
             }
             PlanOf::Guest(name) => {
-                let handle = match name.parse() {
-                    Ok(uuid) => self.guest_by_uuid(uuid)?,
-                    Err(_) => self.guest_by_name(name)?,
-                };
+                let handle = self.guest_named(name)?;
                 let view = handle.view();
                 let running = view.run.as_ref();
                 let domain = view.defined.as_deref().or(running.map(|run| &run.domain));
@@ -63,6 +62,14 @@ impl Daemon {
                 })?;
                 Ok((domain, running.is_some()))
             }
+        }
+    }
+
+    /// The guest that a person means, by its name or uuid.
+    pub(crate) fn guest_named(&self, name: &str) -> Result<Arc<GuestHandle>> {
+        match name.parse() {
+            Ok(uuid) => self.guest_by_uuid(uuid),
+            Err(_) => self.guest_by_name(name),
         }
     }
 

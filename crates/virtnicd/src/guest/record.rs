@@ -38,6 +38,9 @@ pub(crate) struct DomainRecord {
     /// It was to end with its client, and no client outlives its daemon.
     #[serde(default)]
     autodestroy: bool,
+    /// It was being made like this document, and these ports were to go then; see [`Run::changing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changing: Option<Vec<PortId>>,
     /// The running document, with all that was resolved.
     xml: String,
     /// The process, once there is one.
@@ -68,6 +71,7 @@ impl DomainRecord {
             lent: Vec::new(),
             resumed: false,
             autodestroy,
+            changing: None,
             xml: domain.to_status_xml(),
             guest: None,
         }
@@ -78,6 +82,7 @@ impl DomainRecord {
         Self {
             id: run.id,
             resumed: run.resumed,
+            changing: run.changing.clone(),
             guest: Some(run.machine.record().clone()),
             ..Self::of_start(handle, &run.domain, attachments, run.autodestroy.is_some())
         }
@@ -104,6 +109,7 @@ impl DomainRecord {
             negotiated: BTreeSet::new(),
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
+            changing: self.changing,
         })
     }
 }

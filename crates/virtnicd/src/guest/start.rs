@@ -314,6 +314,7 @@ impl Start<'_> {
             resumed: false,
             autodestroy: self.autodestroy,
             own_group: self.own_group.clone(),
+            changing: None,
         };
         // A guest that the next daemon would not find must not run.
         record::write(self.daemon, self.handle, &run).await?;

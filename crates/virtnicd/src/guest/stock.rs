@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conf::Teaming;
-
-use lending::{Attachment, AttachmentState};
+use lending::{Attachment, AttachmentState, PortId};
 use qemu::GuestState;
 
 use super::handle::{GuestHandle, Run};
-use super::links;
+use super::{QEMU, change, links, record, seat};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault;
 
@@ -22,6 +22,8 @@ pub(super) struct Stock {
     pub(super) lost: Vec<String>,
     /// Standbys that the guest's driver has joined with a VF.
     pub(super) negotiated: BTreeSet<String>,
+    /// A change that was cut short, and can't be brought to its end.
+    pub(super) changing: Option<Vec<PortId>>,
 }
 
 /// Brings the host's links to what the guest does and its document says, and asks QEMU what it has.
@@ -46,6 +48,10 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             );
         }
     }
+    let changing = match &run.changing {
+        Some(ports) => end_change(daemon, handle, run, ports).await,
+        None => None,
+    };
     let held = match run.machine.device_aliases().await {
         Ok(held) => held,
         Err(error) => {
@@ -59,6 +65,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
                 attachments,
                 lost: Vec::new(),
                 negotiated: run.negotiated.clone(),
+                changing,
             };
         }
     };
@@ -102,6 +109,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         attachments,
         lost,
         negotiated,
+        changing,
     }
 }
 
@@ -128,4 +136,30 @@ async fn negotiated(handle: &GuestHandle, run: &Run) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Makes what runs like its document, as a daemon meant to that ended meanwhile; what is left to do,
+/// if it can't be done.
+async fn end_change(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    ports: &[PortId],
+) -> Option<Vec<PortId>> {
+    if let Err(error) = change::put_right(daemon, handle, run).await {
+        tracing::warn!(guest = handle.name, %error, "a change that was cut short is not made");
+        return Some(ports.to_vec());
+    }
+    let (on_networks, ports) = (Arc::clone(daemon), ports.to_vec());
+    let ended = blocking(QEMU, move || seat::end_ports(&on_networks, &ports)).await;
+    if let Err(error) = ended {
+        tracing::warn!(guest = handle.name, %error, "its old ports stay");
+    }
+    let settled = Run {
+        changing: None,
+        ..run.clone()
+    };
+    record::write_or_warn(daemon, handle, &settled).await;
+    tracing::info!(guest = handle.name, "a change that was cut short is made");
+    None
 }

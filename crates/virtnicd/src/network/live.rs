@@ -255,14 +255,14 @@ pub(super) fn check_served(network: &Network) -> Result<()> {
     use VirtualPortKind as V;
     let unsupported = |detail| Err(Error::new(Code::ConfigUnsupported, DOMAIN, detail));
     let mode = network.forward_mode();
-    let is_hostdev = mode == Some(ForwardMode::Hostdev);
+    let is_hostdev = mode.is_some_and(ForwardMode::lends_host_devices);
     let is_macvtap = network.default_direct_mode().is_some();
     let name = &network.name;
     if !is_hostdev && !is_macvtap && network.existing_bridge().is_none() {
         let mode = mode.map_or("none", conf::xml::Keyword::word);
         return unsupported(format!(
             "network '{name}' has forward mode '{mode}', which virtnic keeps and does not carry \
-             out; it lends VFs (mode 'hostdev'), NICs (passthrough, bridge, private, vepa) and \
+             out; it lends VFs (mode 'hostdev', 'hostdev-hybrid'), NICs (passthrough, bridge, private, vepa) and \
              ports of an existing bridge"
         ));
     }

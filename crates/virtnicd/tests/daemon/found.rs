@@ -145,7 +145,7 @@ fn spoil(text: &str, how: usize) -> String {
     match how {
         0 | 5 => text[..text.len() / 2].to_owned(),
         1 => String::new(),
-        2 => text.replacen("\"format\": 2", "\"format\": 999", 1),
+        2 => text.replacen("\"format\": 3", "\"format\": 999", 1),
         3 => text.replacen("\"id\"", "\"number\"", 1),
         // A sound record of a document that makes no sense to this release.
         _ => text.replacen("<memory", "<mem", 1),

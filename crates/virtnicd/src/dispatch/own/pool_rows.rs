@@ -191,6 +191,8 @@ mod tests {
             mac: None,
             numa_nodes: &[],
             exclude: &exclude,
+            from: pool::Source::Anywhere,
+            is_promised: false,
         };
         pool.explain(&request).unwrap()
     }

@@ -15,6 +15,7 @@ use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::control::control;
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
 use super::{QEMU, end, pairs, record};
 use crate::blocking::blocking;
@@ -397,7 +398,8 @@ impl Plug<'_> {
         let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
         let claim = ready.attachment.claim.ok_or_else(gone)?;
         let (daemon, preparation) = (Arc::clone(self.daemon), ready.preparation.clone());
-        let prepare = move || daemon.lender.prepare(claim, &preparation);
+        let own_group = self.run.own_group.as_deref().map(OwnGroup::group);
+        let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
         let lent = match blocking(QEMU, prepare).await? {
             Ok(lent) => lent,
             Err(refused) => {

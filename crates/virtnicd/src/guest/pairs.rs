@@ -61,6 +61,15 @@ pub(super) fn reserve(attachment: &mut Attachment, plan: &DevicePlan) {
     }
 }
 
+/// What the VF half of a pair is once QEMU has let its VF go, by what it was before.
+pub(super) fn after(asked: AttachmentState) -> AttachmentState {
+    match asked {
+        AttachmentState::Demoting => AttachmentState::Demoted,
+        // It was lost, or its PF is drained: the guest gets another.
+        _ => AttachmentState::Owed(Creditor::Guest),
+    }
+}
+
 /// The attachment of a VF half that has no VF.
 pub(super) fn without_vf(had: &Attachment, state: AttachmentState) -> Attachment {
     Attachment {
@@ -191,6 +200,9 @@ impl Daemon {
                 let Some(daemon) = daemon.upgrade() else {
                     return;
                 };
+                if daemon.lender.is_drained(pf) {
+                    continue;
+                }
                 let oldest = daemon.lender.promised(pf).first().copied();
                 let guest = oldest.and_then(|oldest| daemon.guests.by_uuid(oldest.guest));
                 if let Some(guest) = guest {
@@ -212,8 +224,10 @@ pub(super) fn no_pair(guest: &str, alias: &str) -> Error {
 pub(crate) enum Turn {
     /// It is plugged in.
     Promote,
-    /// It is taken out, and the guest goes on over the other half.
+    /// It is taken out, and the guest goes on over the other half until somebody promotes it.
     Demote,
+    /// The same, until its PF lends again.
+    Recall,
 }
 
 /// Plugs the VFs of a running guest's pairs in, or takes them out: of all, or of that with the MAC. One
@@ -241,6 +255,12 @@ pub(crate) async fn turn(
         handle.request(Request::Turn { alias, turn }).await?;
     }
     Ok(aliases)
+}
+
+/// Takes the VF of a pair out of a running guest, which is owed another.
+pub(crate) async fn recall(handle: &GuestHandle, alias: String) -> Result<()> {
+    let turn = Turn::Recall;
+    handle.request(Request::Turn { alias, turn }).await
 }
 
 /// A pair's MAC; that of a plain host device is its standby's.

@@ -292,6 +292,7 @@ impl Plug<'_> {
             if let Some(known) = known.map(|known| state.taken.remove(known)) {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
             }
+            pairs::join(&domain, &mut attachment, &mut state.others);
             if is_taken {
                 state.taken.push(attachment);
             }
@@ -491,6 +492,8 @@ impl Plug<'_> {
                 let teaming = interface.teaming.as_ref();
                 (machine.plug_host_device(domain, &interface.info, teaming, function)).await
             }
+            // It is ready for the guest, which is not to see it.
+            (DeviceRef::Hostdev(at), _) if devices.hostdevs[at].info.is_unassigned() => Ok(()),
             (DeviceRef::Hostdev(at), Given::Function(function)) => {
                 let hostdev = &devices.hostdevs[at];
                 let teaming = hostdev.teaming.as_ref();

@@ -36,6 +36,7 @@ mod parameters;
 mod placement;
 mod ports;
 mod process;
+mod qe;
 mod refusals;
 mod restart;
 mod secrets;

@@ -310,3 +310,57 @@ async fn a_guest_has_sixty_four_vfs() {
     client.ok(DomainDestroy { dom }).await;
     assert!(client.who().await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_an_interface_says_is_plugged_in() {
+    let site = Site::new();
+    site.simulation.host.add_bridge("br0").unwrap();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    running(
+        &client,
+        "<network><name>br</name><forward mode='bridge'/><bridge name='br0'/></network>",
+    )
+    .await;
+    let dom = started(&client, "g1").await;
+    let before = (
+        client.picture(&site.root).await,
+        site.simulation.host.snapshot(),
+    );
+    let on_host = "<target dev='test'/><mtu size='1400'/><link state='up'/>\
+         <alias name='ua-net'/><bandwidth><inbound average='100' peak='400' burst='256'/>\
+         <outbound average='200' peak='300' burst='256'/></bandwidth>";
+    let in_guest = "<target dev='test'/><tune><sndbuf>1600</sndbuf></tune><acpi index='6'/>\
+         <rom bar='on' file='/1af41000.rom' enabled='yes'/>";
+    let driver = "<target dev='test'/>\
+         <driver name='vhost' txmode='iothread' ioeventfd='on' event_idx='off' queues='4' \
+         rx_queue_size='1024' tx_queue_size='256' rss='on' rss_hash_report='on' page_per_vq='on'>\
+         <host csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off' mrg_rxbuf='off'/>\
+         <guest csum='off' tso4='off' tso6='off' ecn='off' ufo='off'/></driver>";
+    for more in [on_host, in_guest, driver] {
+        let xml = on("br").replace("</interface>", &format!("{more}</interface>"));
+        client.ok(attach(&dom, &xml, LIVE)).await;
+        let shown = element(&client.guest_dump(&dom, 0).await, "interface");
+        // Each attribute and each element, in whatever order.
+        for part in more
+            .split(['<', '>', ' '])
+            .filter(|part| part.contains('='))
+        {
+            assert!(
+                shown.contains(part.trim_end_matches('/')),
+                "{part}: {shown}"
+            );
+        }
+        client.ok(detach(&dom, &shown, LIVE)).await;
+        let after = (
+            client.picture(&site.root).await,
+            site.simulation.host.snapshot(),
+        );
+        assert_eq!(after, before, "{more}");
+    }
+    let user =
+        format!("<interface type='user'><mac address='{MAC}'/><model type='virtio'/></interface>");
+    client.ok(attach(&dom, &user, LIVE)).await;
+    client.ok(detach(&dom, &user, LIVE)).await;
+    assert_eq!(client.picture(&site.root).await, before.0);
+}

@@ -1,5 +1,6 @@
 //! `update-device`: what may be unlike what runs, and what may not.
 
+use host::Links as _;
 use rpc::*;
 
 use super::*;
@@ -275,4 +276,32 @@ async fn rates_that_can_not_be() {
     }
     let most = rate("average='18014398509481984' peak='5000' burst='4194303'");
     client.ok(change(&dom, &most, LIVE)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_port_group_shapes_a_tap_otherwise() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let group = |name: &str, is_default: &str, rate: u32| {
+        format!(
+            "<portgroup name='{name}'{is_default}><bandwidth><inbound average='{rate}'/>\
+             </bandwidth></portgroup>"
+        )
+    };
+    let groups = group("sales", " default='yes'", 100) + &group("engineering", "", 200);
+    bridged(&site, &client, &groups).await;
+    let dom = guest(&client, &interface("")).await;
+    let rate = || {
+        let host = &site.simulation.host;
+        let tap = host.netdev("vnet0").unwrap().index;
+        host.bandwidth(tap).inbound.and_then(|rate| rate.average)
+    };
+    assert_eq!(rate(), Some(100));
+    let other = interface("").replace("network='br'", "network='br' portgroup='engineering'");
+    client.ok(change(&dom, &other, LIVE)).await;
+    assert_eq!(rate(), Some(200));
+    let shown = shown_interface(&client, &dom, 0).await;
+    assert!(shown.contains("portgroup='engineering'"), "{shown}");
+    assert!(shown.contains("<inbound average='200'"), "{shown}");
 }

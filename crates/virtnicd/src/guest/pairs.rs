@@ -30,19 +30,36 @@ pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
 
 /// Who joins the halves of its pair.
 pub(super) fn guest_of(domain: &Domain, attachment: &Attachment) -> HybridGuest {
+    match teaming_of(domain, attachment) {
+        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
+        None => HybridGuest::Bond,
+    }
+}
+
+fn teaming_of<'a>(domain: &'a Domain, attachment: &Attachment) -> Option<&'a Teaming> {
     let devices = &domain.devices;
     let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
-    let teaming = match attachment.subject {
+    match attachment.subject {
         Subject::Interface => (devices.interfaces.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
         Subject::HostDevice => (devices.hostdevs.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
+    }
+}
+
+/// Makes a new VF half one pair with the standby that the guest has already, where its document names
+/// one.
+pub(super) fn join(domain: &Domain, primary: &mut Attachment, others: &mut [Attachment]) {
+    let Some(Teaming::Transient { persistent }) = teaming_of(domain, primary) else {
+        return;
     };
-    match teaming {
-        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
-        None => HybridGuest::Bond,
+    let mut standbys = others.iter_mut();
+    if let Some(standby) = standbys.find(|one| one.alias == *persistent) {
+        standby.role = Role::Standby;
+        standby.pair = standby.pair.or(primary.pair);
+        primary.pair = standby.pair;
     }
 }
 

@@ -303,6 +303,7 @@ impl Plug<'_> {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
                 attachment.owed_since = known.owed_since;
             }
+            pairs::join(&domain, &mut attachment, &mut state.others);
             if is_taken {
                 state.taken.push(attachment);
             }
@@ -511,6 +512,8 @@ impl Plug<'_> {
                 let teaming = interface.teaming.as_ref();
                 (machine.plug_host_device(domain, &interface.info, teaming, function)).await
             }
+            // It is ready for the guest, which is not to see it.
+            (DeviceRef::Hostdev(at), _) if devices.hostdevs[at].info.is_unassigned() => Ok(()),
             (DeviceRef::Hostdev(at), Given::Function(function)) => {
                 let hostdev = &devices.hostdevs[at];
                 let teaming = hostdev.teaming.as_ref();

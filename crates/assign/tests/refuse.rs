@@ -225,7 +225,8 @@ fn an_unmanaged_device_has_to_be_detached_and_stays_so() {
     let lent = lend(&assigner, machine.vf(0), 1, &unmanaged).unwrap();
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
-    assert_eq!(machine.host.vfio_owner(machine.vf(0)), Some((0, 0)));
+    let access = machine.host.vfio_access_of(machine.vf(0));
+    assert_eq!(access, Some(host::NodeAccess::ROOT));
 }
 
 #[test]

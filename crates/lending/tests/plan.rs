@@ -215,7 +215,7 @@ fn a_device_that_could_not_be_prepared_gives_way_to_another_and_stays_the_same_a
     bench.host.refuse_driver(first.pci().unwrap(), "vfio-pci");
     let error = bench
         .ledger
-        .prepare(claim, &planned.preparation)
+        .prepare(claim, &planned.preparation, None)
         .unwrap_err();
     let fault = error.own_fault().unwrap();
 

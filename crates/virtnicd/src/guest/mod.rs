@@ -14,6 +14,7 @@ mod definition;
 mod end;
 mod events;
 mod follow;
+mod groups;
 mod handle;
 mod hotplug;
 mod interface;
@@ -48,6 +49,7 @@ use crate::store::{self, StoredDefinition};
 
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
+pub(crate) use groups::GuestGroups;
 pub(crate) use handle::{GuestHandle, Request};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
 pub(crate) use pairs::{Turn, turn};
@@ -288,7 +290,7 @@ impl Daemon {
         events: qemu::GuestEvents,
     ) {
         let (name, uuid) = (record.name.clone(), record.uuid);
-        let mut run = match record.into_run(machine) {
+        let mut run = match record.into_run(machine, &self.guest_groups) {
             Ok(run) => run,
             Err(error) => {
                 let what =

@@ -1,6 +1,7 @@
 //! Pairs: one interface of a guest, two devices, one MAC. The standby stays; the VF comes and goes.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use assign::{Holder, Origin};
 use conf::{Domain, HybridGuest, Teaming, Uuid};
@@ -52,7 +53,10 @@ pub(super) fn reserve(attachment: &mut Attachment, plan: &DevicePlan) {
             attachment.state = AttachmentState::Planned;
             attachment.reserved = planned.share.device();
         }
-        Outcome::Owed(_) => attachment.state = AttachmentState::Owed(Creditor::Guest),
+        Outcome::Owed(_) => {
+            attachment.state = AttachmentState::Owed(Creditor::Guest);
+            attachment.owed_since = Some(now());
+        }
         Outcome::Alone | Outcome::Refused(_) => {}
     }
 }
@@ -64,9 +68,17 @@ pub(super) fn without_vf(had: &Attachment, state: AttachmentState) -> Attachment
         port: None,
         claim: None,
         reserved: None,
+        owed_since: (state == AttachmentState::Owed(Creditor::Guest)).then(now),
         state,
         ..had.clone()
     }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The document of a VF half that has no VF.
@@ -111,6 +123,7 @@ pub(super) fn promise(daemon: &Daemon, handle: &GuestHandle, run: &Run, owed: &A
         attachment: owed.id,
         guest: handle.uuid,
         pf: pf.address,
+        since: owed.owed_since.unwrap_or(0),
     });
 }
 
@@ -158,6 +171,7 @@ pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
                 attachment: owed.id,
                 guest,
                 pf: pf.address,
+                since: owed.owed_since.unwrap_or(0),
             });
         }
     }

@@ -13,7 +13,7 @@ use crate::updates::{running, sharing};
 
 const MAC: &str = "52:54:00:00:00:77";
 
-fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
+pub(crate) fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
     DomainAttachDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),
@@ -21,7 +21,7 @@ fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
     }
 }
 
-fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlags {
+pub(crate) fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlags {
     DomainDetachDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),
@@ -37,7 +37,7 @@ fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
     }
 }
 
-fn on(network: &str) -> String {
+pub(crate) fn on(network: &str) -> String {
     format!(
         "<interface type='network'><mac address='{MAC}'/><source network='{network}'/>\
          <model type='virtio'/></interface>"
@@ -55,7 +55,7 @@ fn bare(name: &str) -> String {
     )
 }
 
-async fn started(client: &Client, name: &str) -> Dom {
+pub(crate) async fn started(client: &Client, name: &str) -> Dom {
     let dom = client.define_guest(&bare(name)).await;
     client.start(&dom).await
 }

@@ -18,6 +18,7 @@ mod by_hand;
 mod crowd;
 mod events;
 mod found;
+mod granting;
 mod guest_links;
 mod guests;
 mod host_interfaces;

@@ -28,6 +28,9 @@ pub struct Attachment {
     /// What is only reserved for it: the claim alone would not outlive the daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<DeviceId>,
+    /// Since when it waits for a VF, in microseconds since 1970: who waits longest is served first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed_since: Option<u64>,
     /// How far it is.
     pub state: AttachmentState,
 }
@@ -123,6 +126,7 @@ mod tests {
             }),
             claim: Some("3.17".parse().unwrap()),
             reserved: None,
+            owed_since: None,
             state: AttachmentState::Owed(Creditor::Host),
         };
         let text = r#"{"id":"00000000-0000-0000-0000-000000000001","alias":"hostdev0","subject":"interface","mac":"52:54:00:00:00:01","role":"primary","pair":"00000000-0000-0000-0000-000000000002","port":{"network":"00000000-0000-0000-0000-000000000003","port":"00000000-0000-0000-0000-000000000004"},"claim":"3.17","state":{"owed":"host"}}"#;

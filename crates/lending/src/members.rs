@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use conf::{
-    DeviceId, Forward, ForwardMode, NetdevName, Network, PciAddress, PoolDevice, PoolMembers,
-    VirtualPortKind,
+    DeviceId, Forward, ForwardMode, NetdevName, Network, PciAddress, PoolDevice, PoolLend,
+    PoolMembers, VirtualPortKind,
 };
-use host::{HostError, Netdev, PhysicalFunction};
+use host::{Host, HostError, Netdev, PhysicalFunction};
 use pool::{Health, Members, NetworkSpec, NicInfo, PfInfo, Sharing, Update, VfInfo};
 
 use crate::devices::device_of;
@@ -58,6 +58,34 @@ pub enum OpenPoolError {
     },
 }
 
+/// The PF that a passthrough network lists by its name, and nothing beside it.
+pub(crate) struct LonePf {
+    pub(crate) pf: PhysicalFunction,
+    /// Its VFs are lent, one a guest; else it is itself.
+    pub(crate) lends_vfs: bool,
+}
+
+/// See [`LonePf`]. Asks the host.
+pub(crate) fn lone_pf(host: &dyn Host, network: &Network) -> Option<LonePf> {
+    let PoolMembers::Interfaces(names) = &network.forward.as_ref()?.members else {
+        return None;
+    };
+    let [name] = names.as_slice() else {
+        return None;
+    };
+    if network.forward_mode() != Some(ForwardMode::Passthrough) {
+        return None;
+    }
+    // What is no PF is what it is.
+    let pf = host.physical_function(name).ok()?;
+    let lends_vfs = match network.extension.lend {
+        Some(PoolLend::Pf) => false,
+        Some(PoolLend::Vfs) => true,
+        None => pf.vf_count > 0,
+    };
+    Some(LonePf { pf, lends_vfs })
+}
+
 /// Whether a device of the network is one guest's at a time.
 pub(crate) fn is_exclusive(network: &Network) -> bool {
     let is_qbh = || {
@@ -89,7 +117,11 @@ impl Ledger {
             ..NetworkMembers::default()
         };
         let mut pfs: Vec<PhysicalFunction> = Vec::new();
-        let lent = match &forward.members {
+        // A PF that is listed alone stands for its VFs.
+        let lone = lone_pf(&*self.host, network).filter(|lone| lone.lends_vfs);
+        let whole = lone.map(|lone| vec![lone.pf.netdev]);
+        let whole = whole.map(PoolMembers::PhysicalFunctions);
+        let lent = match whole.as_ref().unwrap_or(&forward.members) {
             PoolMembers::PhysicalFunctions(names) => {
                 for name in names {
                     let pf = self.host.physical_function(name).map_err(of_network)?;

@@ -14,6 +14,7 @@ use conf::{
 use crate::attachment::{Attachment, Role, Subject};
 use crate::claims::Claims;
 use crate::ledger::{Ledger, PfPlace};
+use crate::members::LonePf;
 use crate::refusal::{DeviceRefusal, GuestObstacle, NetworkProblem};
 use crate::state::Share;
 
@@ -161,9 +162,10 @@ pub struct PlannedPort {
 pub enum Note {
     /// The host can't reach its guests.
     NoHostAccess,
-    /// A passthrough network that lists a PF by its name lends the PF itself, which is seldom
-    /// meant.
+    /// A passthrough network that lists a PF by its name, and nothing else, lends the PF itself.
     LonePf(String),
+    /// One that does so lends the PF's VFs, one a guest.
+    LonePfsVfs(String),
     /// Half of a pair, and the other half is on another PF.
     OtherPf {
         /// Of this half.
@@ -461,6 +463,16 @@ pub(crate) fn resolved(port: &NetworkPort, plug: Plug) -> ActualDevice {
     }
 }
 
+impl Note {
+    pub(crate) fn of_lone_pf(lone: LonePf) -> Option<Self> {
+        let LonePf { pf, lends_vfs } = lone;
+        match lends_vfs {
+            true => Some(Self::LonePfsVfs(pf.netdev)),
+            false => (pf.max_vfs > 0).then_some(Self::LonePf(pf.netdev)),
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -484,7 +496,13 @@ impl fmt::Display for Note {
             ),
             Self::LonePf(name) => write!(
                 f,
-                "<interface dev='{name}'/> is the PF itself; <pf dev='{name}'/> would lend its VFs"
+                "the network lends the PF {name} itself, to one guest; without <virtnic:pool \
+                 lend='pf'/>, or with lend='vfs', it would lend its VFs, if it has any"
+            ),
+            Self::LonePfsVfs(name) => write!(
+                f,
+                "the network lists the PF {name} alone, and lends its VFs, one a guest; \
+                 <virtnic:pool lend='pf'/> would lend the PF itself"
             ),
         }
     }

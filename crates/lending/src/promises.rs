@@ -18,13 +18,16 @@ pub struct Promise {
     pub guest: Uuid,
     /// Of which PF.
     pub pf: PciAddress,
+    /// Since when, in microseconds since 1970.
+    pub since: u64,
 }
 
 /// What was promised, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     last: u64,
-    waiting: BTreeMap<u64, Promise>,
+    /// By age, and of equals in the order of asking.
+    waiting: BTreeMap<(u64, u64), Promise>,
 }
 
 /// Who is told that a VF of a PF may be had.
@@ -59,7 +62,7 @@ impl Ledger {
                 return;
             }
             state.promises.last += 1;
-            let place = state.promises.last;
+            let place = (promise.since, state.promises.last);
             state.promises.waiting.insert(place, promise);
             state.pool.promise(promise.pf);
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use assign::{ClaimError, Obstacle};
-use conf::{DeviceId, DirectMode, MacAddress, NetdevName};
+use conf::{DeviceId, DirectMode, MacAddress, NetdevName, PciAddress};
 use host::HostError;
 
 use crate::error::{ChooseError, chain};
@@ -102,6 +102,14 @@ pub enum DeviceRefusal {
     /// The device that it names is not what it should be.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// An interface on a card that is no VF.
+    #[error("PCI device {address}{} is no SR-IOV Virtual Function, and no other card can be given the MAC of an interface", .name.as_ref().map_or_else(String::new, |name| format!(" ('{name}')")))]
+    NoVf {
+        /// Where it sits.
+        address: PciAddress,
+        /// Its network device, if the document named that.
+        name: Option<String>,
+    },
     /// Its PF lends nothing.
     #[error("'{0}' is drained: nothing of it is lent")]
     Drained(String),
@@ -178,6 +186,14 @@ impl DeviceRefusal {
             Self::Drained(pf) => Some(format!("let it lend again: virtnic undrain {pf}")),
             Self::Pf(error) => error.advice(),
             Self::NoPair => None,
+            Self::NoVf { name, .. } => {
+                let pf = name.as_deref().unwrap_or("PF");
+                Some(format!(
+                    "If it is a PF, one of its VFs comes with <interface type='hostdev-hybrid'><source \
+                     dev='{pf}'/>, or from a network with <forward mode='hostdev'><pf dev='{pf}'/>; the \
+                     card itself is given by a plain <hostdev>."
+                ))
+            }
             Self::Choose(error) => error.advice(),
             Self::Wish(error) => error.advice(),
             Self::Host(error) => error.advice(),

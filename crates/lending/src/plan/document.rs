@@ -77,6 +77,7 @@ fn device(subject: Subject, place: usize, alias: Option<&str>) -> DevicePlan {
             port: None,
             claim: None,
             reserved: None,
+            owed_since: None,
             state: AttachmentState::Planned,
         },
         name: String::new(),

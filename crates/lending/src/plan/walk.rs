@@ -7,7 +7,7 @@ use assign::{Holder, Item, Obstacle, Origin, Preparation, Step, VfioPreparation}
 use conf::{
     ActualDevice, DeviceId, DirectMode, Domain, ForwardMode, HostDevice, HostDriver, HostSource,
     HybridFallback, Interface, InterfaceSource, MacAddress, NetdevName, Network, NetworkPort,
-    PciAddress, Plug, PoolMembers, Uuid, VfSettings,
+    PciAddress, Plug, Uuid, VfSettings,
 };
 use host::{Host, HostError};
 use pool::{Place, Source};
@@ -22,6 +22,7 @@ use crate::devices::device_named;
 use crate::error::ChooseError;
 use crate::holder::{host_device_holder, interface_holder, port_holder};
 use crate::ledger::{PfPlace, PoolRequest};
+use crate::members::lone_pf;
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::{Share, whole_or_part};
 use crate::usb::{UsbError, find_usb};
@@ -259,7 +260,15 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             } => {
                 let address = resolve(self.host(), source)?;
                 // Only a VF can be given its MAC.
-                self.host().virtual_function(address)?;
+                self.host()
+                    .virtual_function(address)
+                    .map_err(|error| match error {
+                        HostError::NotVirtualFunction(address) => DeviceRefusal::NoVf {
+                            address,
+                            name: name_in(source).map(str::to_owned),
+                        },
+                        error => error.into(),
+                    })?;
                 Some(Target::HostDevice {
                     managed: *managed,
                     driver: driver.clone(),
@@ -390,7 +399,9 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             match planned {
                 Ok(mut planned) => {
                     planned.passed_over = excluded;
-                    planned.notes.extend(lone_pf(self.host(), network));
+                    planned
+                        .notes
+                        .extend(lone_pf(self.host(), network).and_then(Note::of_lone_pf));
                     if let Some(port) = &mut planned.port {
                         port.is_of_pool = true;
                     }
@@ -720,6 +731,14 @@ fn mode(preparation: &Preparation) -> Option<DirectMode> {
     }
 }
 
+/// The network device by which a document names a device of the host.
+fn name_in(source: &HostSource) -> Option<&str> {
+    match source {
+        HostSource::NetDevice(name) => Some(name),
+        HostSource::Pci(_) | HostSource::Usb(_) | HostSource::VfOf(_) => None,
+    }
+}
+
 /// What was found for a device.
 enum Got {
     Planned(Box<PlannedDevice>),
@@ -764,20 +783,4 @@ fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRef
         HostSource::VfOf(_) => Err(DeviceRefusal::NoPair),
         HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
     }
-}
-
-fn lone_pf(host: &dyn Host, network: &Network) -> Option<Note> {
-    let forward = network.forward.as_ref()?;
-    let PoolMembers::Interfaces(names) = &forward.members else {
-        return None;
-    };
-    let [name] = names.as_slice() else {
-        return None;
-    };
-    let is_passthrough = network.default_direct_mode() == Some(DirectMode::Passthrough);
-    let pf = match is_passthrough.then(|| host.physical_function(name))? {
-        Ok(pf) => pf,
-        Err(HostError::NotPhysicalFunction(_) | _) => return None,
-    };
-    (pf.max_vfs > 0).then(|| Note::LonePf(name.clone()))
 }

@@ -124,7 +124,7 @@ pub(crate) fn device_alone(refusal: &DeviceRefusal) -> Error {
         R::Setting(error) => return document(Domain::Qemu)(error.clone()),
         R::Host(error) => return host_error(Domain::Qemu, error),
         R::Drained(_) => Code::OperationInvalid,
-        R::Pf(_) => Code::ConfigUnsupported,
+        R::Pf(_) | R::NoVf { .. } => Code::ConfigUnsupported,
         R::NoPair => Code::OperationFailed,
         R::Usb(UsbError::Host(error)) => return host_error(Domain::Qemu, error),
         R::Usb(UsbError::Several { .. }) => Code::OperationFailed,

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::change::Edit;
 use super::console::Consoles;
+use super::groups::OwnGroup;
 use super::hotplug::Meant;
 use super::life::Life;
 use super::pairs::Turn;
@@ -69,6 +70,8 @@ pub(crate) struct Run {
     pub(crate) resumed: bool,
     /// The connection with whose end it ends.
     pub(crate) autodestroy: Option<u64>,
+    /// The group that its process has; this keeps it from others.
+    pub(super) own_group: Option<Arc<OwnGroup>>,
     /// What runs is being made like its document, and these ports are nobody's when it is: written with
     /// the intent, so that the next daemon can bring it to its end.
     pub(crate) changing: Option<Vec<PortId>>,

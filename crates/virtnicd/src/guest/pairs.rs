@@ -1,6 +1,7 @@
 //! Pairs: one interface of a guest, two devices, one MAC. The standby stays; the VF comes and goes.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use assign::{Holder, Origin};
 use conf::{Domain, HybridGuest, Teaming, Uuid};
@@ -29,19 +30,36 @@ pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
 
 /// Who joins the halves of its pair.
 pub(super) fn guest_of(domain: &Domain, attachment: &Attachment) -> HybridGuest {
+    match teaming_of(domain, attachment) {
+        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
+        None => HybridGuest::Bond,
+    }
+}
+
+fn teaming_of<'a>(domain: &'a Domain, attachment: &Attachment) -> Option<&'a Teaming> {
     let devices = &domain.devices;
     let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
-    let teaming = match attachment.subject {
+    match attachment.subject {
         Subject::Interface => (devices.interfaces.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
         Subject::HostDevice => (devices.hostdevs.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
+    }
+}
+
+/// Makes a new VF half one pair with the standby that the guest has already, where its document names
+/// one.
+pub(super) fn join(domain: &Domain, primary: &mut Attachment, others: &mut [Attachment]) {
+    let Some(Teaming::Transient { persistent }) = teaming_of(domain, primary) else {
+        return;
     };
-    match teaming {
-        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
-        None => HybridGuest::Bond,
+    let mut standbys = others.iter_mut();
+    if let Some(standby) = standbys.find(|one| one.alias == *persistent) {
+        standby.role = Role::Standby;
+        standby.pair = standby.pair.or(primary.pair);
+        primary.pair = standby.pair;
     }
 }
 
@@ -52,7 +70,10 @@ pub(super) fn reserve(attachment: &mut Attachment, plan: &DevicePlan) {
             attachment.state = AttachmentState::Planned;
             attachment.reserved = planned.share.device();
         }
-        Outcome::Owed(_) => attachment.state = AttachmentState::Owed(Creditor::Guest),
+        Outcome::Owed(_) => {
+            attachment.state = AttachmentState::Owed(Creditor::Guest);
+            attachment.owed_since = Some(now());
+        }
         Outcome::Alone | Outcome::Refused(_) => {}
     }
 }
@@ -73,9 +94,17 @@ pub(super) fn without_vf(had: &Attachment, state: AttachmentState) -> Attachment
         port: None,
         claim: None,
         reserved: None,
+        owed_since: (state == AttachmentState::Owed(Creditor::Guest)).then(now),
         state,
         ..had.clone()
     }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The document of a VF half that has no VF.
@@ -120,6 +149,7 @@ pub(super) fn promise(daemon: &Daemon, handle: &GuestHandle, run: &Run, owed: &A
         attachment: owed.id,
         guest: handle.uuid,
         pf: pf.address,
+        since: owed.owed_since.unwrap_or(0),
     });
 }
 
@@ -167,6 +197,7 @@ pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
                 attachment: owed.id,
                 guest,
                 pf: pf.address,
+                since: owed.owed_since.unwrap_or(0),
             });
         }
     }

@@ -15,6 +15,7 @@ use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::control::control;
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
 use super::{QEMU, end, pairs, record};
 use crate::blocking::blocking;
@@ -222,8 +223,9 @@ impl Plug<'_> {
         };
         self.go_on()?;
         let alias = self.give(state, place, given).await?;
-        for attachment in &state.taken {
+        for attachment in &mut state.taken {
             self.daemon.lender.end_promise(attachment.id);
+            attachment.owed_since = None;
         }
         Ok(vec![alias])
     }
@@ -299,7 +301,9 @@ impl Plug<'_> {
             let known = known.position(|one| one.id == attachment.id);
             if let Some(known) = known.map(|known| state.taken.remove(known)) {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
+                attachment.owed_since = known.owed_since;
             }
+            pairs::join(&domain, &mut attachment, &mut state.others);
             if is_taken {
                 state.taken.push(attachment);
             }
@@ -310,15 +314,18 @@ impl Plug<'_> {
 
     /// A VF that the guest gets later: reserved for it, or promised.
     fn owe(&self, state: &mut State, plan: &DevicePlan) {
+        let mut since = 0;
         let its = state.taken.iter_mut();
         for attachment in its.filter(|one| one.id == plan.attachment.id) {
             pairs::reserve(attachment, plan);
+            since = attachment.owed_since.unwrap_or(0);
         }
         if let Outcome::Owed(owed) = &plan.outcome {
             self.daemon.lender.promise(Promise {
                 attachment: plan.attachment.id,
                 guest: self.handle.uuid,
                 pf: owed.pf.address,
+                since,
             });
         }
         lock(self.progress).clone_from(&state.taken);
@@ -403,7 +410,8 @@ impl Plug<'_> {
         let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
         let claim = ready.attachment.claim.ok_or_else(gone)?;
         let (daemon, preparation) = (Arc::clone(self.daemon), ready.preparation.clone());
-        let prepare = move || daemon.lender.prepare(claim, &preparation);
+        let own_group = self.run.own_group.as_deref().map(OwnGroup::group);
+        let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
         let lent = match blocking(QEMU, prepare).await? {
             Ok(lent) => lent,
             Err(refused) => {
@@ -504,6 +512,8 @@ impl Plug<'_> {
                 let teaming = interface.teaming.as_ref();
                 (machine.plug_host_device(domain, &interface.info, teaming, function)).await
             }
+            // It is ready for the guest, which is not to see it.
+            (DeviceRef::Hostdev(at), _) if devices.hostdevs[at].info.is_unassigned() => Ok(()),
             (DeviceRef::Hostdev(at), Given::Function(function)) => {
                 let hostdev = &devices.hostdevs[at];
                 let teaming = hostdev.teaming.as_ref();
@@ -610,6 +620,7 @@ impl Plug<'_> {
                 // It waits on in its place.
                 run.attachments.push(Attachment {
                     id: attachment.id,
+                    owed_since: attachment.owed_since,
                     ..pairs::without_vf(&attachment, self.before(&attachment))
                 });
             } else {

@@ -53,7 +53,10 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         None => None,
     };
     let held = match run.machine.device_aliases().await {
-        Ok(held) => held,
+        Ok(mut held) => {
+            held.extend(unseen(&run.domain));
+            held
+        }
         Err(error) => {
             let error = fault::chain(&error);
             tracing::warn!(
@@ -108,6 +111,13 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         negotiated,
         changing,
     }
+}
+
+/// The aliases of what is prepared for the guest, and QEMU was never given.
+fn unseen(domain: &conf::Domain) -> impl Iterator<Item = String> {
+    let hostdevs = domain.devices.hostdevs.iter().map(|one| &one.info);
+    let unseen = hostdevs.filter(|info| info.is_unassigned());
+    unseen.filter_map(|info| info.alias.clone())
 }
 
 /// The standbys that the guest's driver has joined with a VF, as far as QEMU can tell.

@@ -398,27 +398,41 @@ async fn weakness_11_a_port_group_that_is_not_there_is_told_when_a_guest_is_defi
 }
 
 #[tokio::test]
-async fn a_lone_pf_means_itself_and_the_plan_says_so() {
+async fn a_lone_pf_stands_for_its_vfs_and_the_plan_says_so() {
     let root = Root::new();
     let _daemon = root.start();
     let client = root.client().await;
-    running(
-        &client,
-        &network("n1", "passthrough", "<interface dev='sim0'/>"),
-    )
-    .await;
-    let of = PlanOf::Document(guest("g1", 1, "n1", ""));
-    let plan = client.ok(VirtnicPlan { of }).await;
-    assert!(plan.would_start, "{plan:?}");
-    let [device] = plan.devices.try_into().unwrap();
-    let PlannedChoice::Device(chosen) = &device.choice else {
-        panic!("{device:?}");
-    };
-    assert_eq!(chosen.device, "macvtap on sim0 in passthrough mode");
-    let notes = device.notes.concat();
-    assert!(
-        notes.contains("<pf dev='sim0'/> would lend its VFs"),
-        "{notes}"
-    );
-    assert_eq!(client.who().await, [], "a plan takes nothing");
+    let alone = network("n1", "passthrough", "<interface dev='sim0'/>");
+    let itself = alone
+        .replace("n1", "n2")
+        .replace("<network>", "<network xmlns:virtnic='urn:virtnic:1'>");
+    let itself = itself.replace("</network>", "<virtnic:pool lend='pf'/></network>");
+    for (xml, name, device, note) in [
+        (
+            &alone,
+            "n1",
+            "macvtap on sim0v0 in passthrough mode",
+            "<virtnic:pool lend='pf'/> would lend the PF",
+        ),
+        (
+            &itself,
+            "n2",
+            "macvtap on sim0 in passthrough mode",
+            "would lend its VFs",
+        ),
+    ] {
+        let net = running(&client, xml).await;
+        let of = PlanOf::Document(guest("g1", 1, name, ""));
+        let plan = client.ok(VirtnicPlan { of }).await;
+        assert!(plan.would_start, "{plan:?}");
+        let [planned] = plan.devices.try_into().unwrap();
+        let PlannedChoice::Device(chosen) = &planned.choice else {
+            panic!("{planned:?}");
+        };
+        assert_eq!(chosen.device, device);
+        let notes = planned.notes.concat();
+        assert!(notes.contains(note), "{notes}");
+        assert_eq!(client.who().await, [], "a plan takes nothing");
+        client.ok(NetworkDestroy { net }).await;
+    }
 }

@@ -89,15 +89,21 @@ impl Ledger {
         }
     }
 
-    /// Who waits for a VF of that PF, oldest first.
+    /// Who of those that wait for a VF of that PF may have one now: as many as are free, the oldest
+    /// first; nobody while it is drained. One that is not ready for its VF keeps no other from theirs.
     #[must_use]
-    pub fn promised(&self, pf: PciAddress) -> Vec<Promise> {
+    pub fn due(&self, pf: PciAddress) -> Vec<Promise> {
         let state = lock(&self.state);
+        if state.pool.drained().contains(&pf) {
+            return Vec::new();
+        }
         let waiting = state.promises.waiting.values();
-        waiting
+        let waiting: Vec<_> = waiting
             .filter(|promise| promise.pf == pf)
             .copied()
-            .collect()
+            .collect();
+        let free = state.pool.free_vfs_of(pf, waiting.len());
+        waiting.into_iter().take(free).collect()
     }
 
     /// Has a PF lend nothing, or lend again.

@@ -217,13 +217,10 @@ impl Daemon {
                 let Some(daemon) = daemon.upgrade() else {
                     return;
                 };
-                if daemon.lender.is_drained(pf) {
-                    continue;
-                }
-                let oldest = daemon.lender.promised(pf).first().copied();
-                let guest = oldest.and_then(|oldest| daemon.guests.by_uuid(oldest.guest));
-                if let Some(guest) = guest {
-                    guest.vf_free().await;
+                for promise in daemon.lender.due(pf) {
+                    if let Some(guest) = daemon.guests.by_uuid(promise.guest) {
+                        guest.vf_free().await;
+                    }
                 }
             }
         });

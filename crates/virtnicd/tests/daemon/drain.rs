@@ -504,3 +504,29 @@ async fn a_plan_shows_both_halves_with_the_pf_that_they_share() {
     let [report] = client.ok(VirtnicNetwork { name }).await.try_into().unwrap();
     assert_eq!((report.rows[0].promised, report.rows[0].free), (1, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_joins_its_halves_keeps_no_other_from_its_vf() {
+    let site = Site::on("pfs=1,vfs=2");
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim0").await;
+    let both = format!("{0}{0}", on_network("n1"));
+    let holder = started(&client, "g0", &both).await;
+    let fallback = |mac: u8| {
+        pair(mac).replace(
+            "</interface>",
+            "<virtnic:hybrid xmlns:virtnic='urn:virtnic:1' fallback='virtio'/></interface>",
+        )
+    };
+    started(&client, "g1", &fallback(1)).await;
+    let ready = started(&client, "g2", &fallback(2)).await;
+    simulated(&site, &ready).negotiate_failover(&standby(2));
+    assert_eq!(state(&client, "g2", "primary").await, "owed");
+    client.ok(DomainDestroy { dom: holder }).await;
+    until("it has its VF", async || {
+        state(&client, "g2", "primary").await == "lent"
+    })
+    .await;
+    assert_eq!(state(&client, "g1", "primary").await, "owed");
+}

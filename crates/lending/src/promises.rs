@@ -47,6 +47,11 @@ impl Ledger {
         let _ = self.listener.set(Listener(Box::new(tell)));
     }
 
+    /// Has those who wait for a VF of that PF looked at anew.
+    pub fn look_again(&self, pf: PciAddress) {
+        self.is_free(pf);
+    }
+
     pub(crate) fn is_free(&self, pf: PciAddress) {
         if let Some(Listener(tell)) = self.listener.get() {
             tell(pf);

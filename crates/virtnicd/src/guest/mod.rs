@@ -15,6 +15,7 @@ mod end;
 mod events;
 mod follow;
 mod handle;
+mod held;
 mod hotplug;
 mod interface;
 mod life;

@@ -11,6 +11,9 @@ use super::lock;
 /// Says whether a guest may open a host device, and if not what the kernel says.
 type Rule = Arc<dyn Fn(Uuid, PciAddress) -> Result<(), String> + Send + Sync>;
 
+/// Is told of a device that is open now, or no longer.
+type Listener = Arc<dyn Fn(PciAddress, bool) + Send + Sync>;
+
 /// The host's side of all guests' host devices: the files that a QEMU opens for one.
 #[derive(Default)]
 pub(super) struct Gate(Mutex<Doors>);
@@ -18,6 +21,7 @@ pub(super) struct Gate(Mutex<Doors>);
 #[derive(Default)]
 struct Doors {
     rule: Option<Rule>,
+    listener: Option<Listener>,
     /// By process.
     open: BTreeSet<(u32, PciAddress)>,
     /// What a guest may not open, whatever the rule says.
@@ -27,6 +31,10 @@ struct Doors {
 impl Gate {
     pub(super) fn set_rule(&self, rule: Rule) {
         lock(&self.0).rule = Some(rule);
+    }
+
+    pub(super) fn set_listener(&self, listener: Listener) {
+        lock(&self.0).listener = Some(listener);
     }
 
     pub(super) fn set_may_open(&self, pid: u32, device: PciAddress, may: bool) {
@@ -53,21 +61,36 @@ impl Gate {
             return Err("Device or resource busy".to_owned());
         }
         doors.open.insert((pid, device));
+        // The host hears it before anybody can open or close it again.
+        doors.tell(device, true);
         Ok(())
     }
 
     pub(super) fn close(&self, pid: u32, device: PciAddress) {
-        lock(&self.0).open.remove(&(pid, device));
+        let mut doors = lock(&self.0);
+        if doors.open.remove(&(pid, device)) {
+            doors.tell(device, false);
+        }
     }
 
     pub(super) fn close_all(&self, pid: u32) {
-        lock(&self.0).open.retain(|(holder, _)| *holder != pid);
+        for device in self.open_of(pid) {
+            self.close(pid, device);
+        }
     }
 
     pub(super) fn open_of(&self, pid: u32) -> Vec<PciAddress> {
         let doors = lock(&self.0);
         let its = doors.open.iter().filter(|(holder, _)| *holder == pid);
         its.map(|(_, device)| *device).collect()
+    }
+}
+
+impl Doors {
+    fn tell(&self, device: PciAddress, is_open: bool) {
+        if let Some(listener) = &self.listener {
+            listener(device, is_open);
+        }
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Owner {
     pub(super) held: Held,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
+    /// One got free since it was looked for last.
+    is_vf_freed: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -182,6 +184,7 @@ fn spawn(
         held_back: BTreeSet::new(),
         held: Held::default(),
         vf_may_be_free: false,
+        is_vf_freed: false,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -246,7 +249,7 @@ impl Owner {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::VfFree => {
                 self.held_back.clear();
-                self.vf_may_be_free = true;
+                (self.vf_may_be_free, self.is_vf_freed) = (true, true);
             }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
@@ -618,6 +621,7 @@ impl Owner {
         let Some(run) = self.state.run.clone() else {
             return;
         };
+        self.is_vf_freed = false;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         self.begin(Job::Plug, reply, |cancel, progress| {
             tokio::spawn(async move {
@@ -720,6 +724,8 @@ impl Owner {
         if is_unclear {
             self.is_stocked = false;
         }
+        // A VF that got free before it was known who waits for it was nobody's.
+        self.vf_may_be_free = true;
         let is_defined = config.is_some();
         if let Some(config) = config {
             self.state.defined = Some(config);
@@ -727,6 +733,7 @@ impl Owner {
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
             match primary {
+                Some(_) if is_none_free && self.is_vf_freed => {}
                 Some(alias) if is_none_free => drop(self.held_back.insert(alias)),
                 Some(alias) => self.hold(alias),
                 None => {}
@@ -1106,6 +1113,7 @@ impl Owner {
                 self.events = Some(events);
                 self.is_stocked = true;
                 self.is_told = resumed_here;
+                self.vf_may_be_free = true;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
                 self.publish();
@@ -1185,6 +1193,7 @@ impl Owner {
             let run = Arc::make_mut(run);
             run.attachments = followed.attachments;
             run.domain = followed.domain;
+            self.vf_may_be_free = true;
         }
         self.publish();
         for alias in followed.removed {

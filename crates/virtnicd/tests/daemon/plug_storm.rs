@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use host::Operation;
 use qemu::{Faults, Unplug};
 use rpc::*;
 use tokio::task::JoinSet;
 
 use crate::guest_links::LIVE;
-use crate::in_process::until;
+use crate::in_process::{reached, until};
 use crate::plug_bench::*;
 
 fn attach(dom: &Dom, what: What, mac: &str) -> DomainAttachDeviceFlags {
@@ -257,5 +258,38 @@ async fn clients_that_plug_and_unplug_at_once_are_all_answered() {
     }
     bench.heal();
     bench.is_consistent("after the storm").await;
+    bench.ends_clean("").await;
+}
+
+/// QEMU makes a failover pair's VF anew whenever its guest starts anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_reboots_just_as_its_vf_is_taken_does_not_keep_it() {
+    let bench = Bench::new(NARROW, 1).await;
+    let (standby, vf) = ("ua-hybrid-525400000001", "ua-hybrid-525400000001-vf");
+    let over_pf = attach(&bench.doms[0], What::PairOverPf, "52:54:00:00:00:01");
+    bench.client.ok(over_pf).await;
+    let guest = bench.guest(0).unwrap();
+    guest.negotiate_failover(standby);
+    bench.is_consistent("before").await;
+    let held = bench.site.simulation.host.hold(Operation::Unbind);
+    let demoting = tokio::spawn({
+        let client = bench.site.root.client().await;
+        let (guest, mac) = ("g0".to_owned(), None);
+        async move { client.ok(VirtnicDemote { guest, mac }).await }
+    });
+    let held = reached(held).await;
+    guest.reboot();
+    assert_eq!(guest.open_devices().len(), 1, "it has it again");
+    drop(held);
+    demoting.await.unwrap();
+    until("it is out for good", async || {
+        let who = bench.client.who().await;
+        let is_lent = who.iter().any(|row| row.kind == LentKind::Hostdev);
+        !is_lent && !guest.devices().iter().any(|one| one == vf)
+    })
+    .await;
+    guest.reboot();
+    assert!(guest.open_devices().is_empty());
+    bench.is_consistent("after").await;
     bench.ends_clean("").await;
 }

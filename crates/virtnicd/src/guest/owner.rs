@@ -70,6 +70,8 @@ pub(super) struct Owner {
     pub(super) vf_may_be_free: bool,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
+    /// One got free since it was looked for last.
+    is_vf_freed: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -185,6 +187,7 @@ fn spawn(
         held: Held::default(),
         vf_may_be_free: false,
         joins_by: None,
+        is_vf_freed: false,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -250,7 +253,7 @@ impl Owner {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::VfFree => {
                 self.held_back.clear();
-                self.vf_may_be_free = true;
+                (self.vf_may_be_free, self.is_vf_freed) = (true, true);
             }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
@@ -623,6 +626,7 @@ impl Owner {
         let Some(run) = self.state.run.clone() else {
             return;
         };
+        self.is_vf_freed = false;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         self.begin(Job::Plug, reply, |cancel, progress| {
             tokio::spawn(async move {
@@ -738,6 +742,8 @@ impl Owner {
             self.is_stocked = false;
         }
         self.give_time_to_join();
+        // A VF that got free before it was known who waits for it was nobody's.
+        self.vf_may_be_free = true;
         let is_defined = config.is_some();
         if let Some(config) = config {
             self.state.defined = Some(config);
@@ -745,6 +751,7 @@ impl Owner {
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
             match primary {
+                Some(_) if is_none_free && self.is_vf_freed => {}
                 Some(alias) if is_none_free => drop(self.held_back.insert(alias)),
                 Some(alias) => self.hold(alias),
                 None => {}
@@ -1125,6 +1132,7 @@ impl Owner {
                 self.is_stocked = true;
                 self.is_told = resumed_here;
                 self.give_time_to_join();
+                self.vf_may_be_free = true;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
                 self.publish();
@@ -1205,6 +1213,7 @@ impl Owner {
             let run = Arc::make_mut(run);
             run.attachments = followed.attachments;
             run.domain = followed.domain;
+            self.vf_may_be_free = true;
         }
         self.publish();
         for alias in followed.removed {

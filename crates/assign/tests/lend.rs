@@ -129,7 +129,7 @@ fn a_device_is_claimed_once() {
     let refused = claim(&assigner, vf, 2).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("device {vf} is lent to guest 'web1' by network 'vfs'")
+        format!("device {vf} is in use: lent to guest 'web1' by network 'vfs'")
     );
     assigner.give_back(held.generation()).unwrap();
     assert!(claim(&assigner, vf, 2).is_ok());

@@ -39,7 +39,7 @@ fn its_guests_user_alone_opens_it_until_it_is_back() {
     let taken = assigner.claim(address.into(), guest(2), Origin::HostDevice);
     assert_eq!(
         taken.unwrap_err().to_string(),
-        format!("device {address} is lent to guest 'web1' by network 'vfs'")
+        format!("device {address} is in use: lent to guest 'web1' by network 'vfs'")
     );
     let returned = assigner.give_back(lent.generation).unwrap();
     assert!(!returned.vanished);

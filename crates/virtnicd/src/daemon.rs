@@ -64,6 +64,8 @@ pub(crate) struct Daemon {
     pub(crate) guest_groups: GuestGroups,
     /// Where QEMU's processes go, under systemd.
     pub(crate) scopes: Option<qemu::Scopes>,
+    /// How long a guest may take until its driver has joined its pairs.
+    pub(crate) time_to_join: Duration,
     pub(crate) emulator: OnceCell<u64>,
     /// What short names of machines stand for.
     machines: OnceLock<HashMap<String, String>>,
@@ -195,6 +197,9 @@ impl Daemon {
         let daemon = Arc::new(Self {
             node,
             simulated: simulation.is_some(),
+            time_to_join: (simulation.as_ref()).map_or(crate::guest::TIME_TO_JOIN, |simulation| {
+                simulation.time_to_join
+            }),
             launcher: match simulation {
                 Some(simulation) => qemu::Launcher::Simulated(simulation.guests),
                 None => qemu::Launcher::Qemu,

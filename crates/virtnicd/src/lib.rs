@@ -48,6 +48,9 @@ pub struct Simulation {
     pub host: SimulatedHost,
     /// Its processes.
     pub guests: SimulatedGuests,
+    /// How long a guest may take from its start until its driver has joined its pairs, before the
+    /// daemon says that it has not; a minute.
+    pub time_to_join: Duration,
 }
 
 impl Simulation {
@@ -64,7 +67,11 @@ impl Simulation {
                 Some(_) => Err("Permission denied".to_owned()),
             },
         );
-        Self { host, guests }
+        Self {
+            host,
+            guests,
+            time_to_join: guest::TIME_TO_JOIN,
+        }
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) attachments: Vec<Attachment>,
     /// Standbys, by alias, whose guest's driver has joined them with a VF since it was started last.
     pub(crate) negotiated: BTreeSet<String>,
+    /// It has run for long enough to join all its pairs, and has not.
+    pub(crate) is_unjoined: bool,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
     /// The connection with whose end it ends.

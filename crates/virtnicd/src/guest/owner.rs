@@ -66,6 +66,8 @@ pub(super) struct Owner {
     pub(super) held_back: BTreeSet<String>,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
+    /// Until when its driver has time to join its pairs.
+    pub(super) joins_by: Option<Instant>,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -178,6 +180,7 @@ fn spawn(
         refused: BTreeSet::new(),
         held_back: BTreeSet::new(),
         vf_may_be_free: false,
+        joins_by: None,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -215,6 +218,7 @@ impl Owner {
                     None => self.events = None,
                 },
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
+                () = until(self.joins_by) => self.had_time_to_join(),
                 () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
                 () = &mut stopped => return self.handle.stop_asking(),
@@ -392,7 +396,8 @@ impl Owner {
             },
             Request::Turn { alias, turn } => match turn {
                 Turn::Promote => self.promote_by_hand(alias, reply),
-                Turn::Demote => self.demote(alias, reply),
+                Turn::Demote => self.demote(alias, AttachmentState::Demoting, reply),
+                Turn::Recall => self.demote(alias, AttachmentState::Recalled, reply),
             },
             Request::Define(domain) => {
                 let is_new = self.state.defined.is_none();
@@ -647,9 +652,7 @@ impl Owner {
             AttachmentState::Plugged | AttachmentState::Lent => {
                 return self.answers.push((reply, Ok(())));
             }
-            AttachmentState::Unplugging | AttachmentState::Demoting => {
-                Some(unplug::in_progress(&self.handle.name, &alias))
-            }
+            state if state.is_leaving() => Some(unplug::in_progress(&self.handle.name, &alias)),
             _ if !self.is_ready_for(&run, primary) => {
                 let detail = format!(
                     "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
@@ -667,8 +670,8 @@ impl Owner {
         }
     }
 
-    /// Takes the VF half of a pair out of the guest; one that has none gets none from now on.
-    fn demote(&mut self, alias: String, reply: Reply) {
+    /// Takes the VF half of a pair out of the guest. `how`: it gets none from now on, or is owed another.
+    fn demote(&mut self, alias: String, how: AttachmentState, reply: Reply) {
         let Some(run) = self.state.run.clone() else {
             return;
         };
@@ -681,13 +684,24 @@ impl Owner {
             let error = unplug::in_progress(&self.handle.name, &alias);
             return self.answers.push((reply, Err(error)));
         }
+        let recalled = how == AttachmentState::Recalled;
         match primary.state {
             AttachmentState::Demoted => self.answers.push((reply, Ok(()))),
+            AttachmentState::Owed(Creditor::Guest) if recalled => {
+                self.answers.push((reply, Ok(())));
+            }
+            // It is to leave the document, too.
+            AttachmentState::Unplugging => {
+                let error = unplug::in_progress(&self.handle.name, &alias);
+                self.answers.push((reply, Err(error)));
+            }
             AttachmentState::Planned | AttachmentState::Owed(_) => {
                 let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
                 self.begin(Job::Plug, Some(reply), |_, _| {
                     tokio::spawn(async move {
-                        let dropped = follow::drop_reserved(&daemon, &handle, &run, &alias).await;
+                        let state = pairs::after(how);
+                        let dropped =
+                            follow::drop_reserved(&daemon, &handle, &run, &alias, state).await;
                         Done::Followed(Box::new(dropped))
                     })
                 });
@@ -698,7 +712,10 @@ impl Owner {
                     config: false,
                 };
                 let meant = Meant::Alias(alias.clone());
-                let asked = AttachmentState::Demoting;
+                let asked = match primary.state {
+                    AttachmentState::Demoting => AttachmentState::Demoting,
+                    _ => how,
+                };
                 self.ask_back(&run, alias, Some(reply), (true, asked), live, meant);
             }
         }
@@ -719,6 +736,7 @@ impl Owner {
         if is_unclear {
             self.is_stocked = false;
         }
+        self.give_time_to_join();
         let is_defined = config.is_some();
         if let Some(config) = config {
             self.state.defined = Some(config);
@@ -1086,6 +1104,7 @@ impl Owner {
                 self.events = Some(events);
                 self.is_stocked = true;
                 self.is_told = resumed_here;
+                self.give_time_to_join();
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
                 self.publish();
@@ -1143,6 +1162,7 @@ impl Owner {
         }
         self.deleted.extend(stock.lost);
         self.vf_may_be_free = true;
+        self.give_time_to_join();
         self.promise_again();
         // All of them: asking is what has QEMU tell of the next change.
         self.filters.insert(follow::ALL.to_owned());
@@ -1206,7 +1226,7 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        self.retry = None;
+        (self.retry, self.joins_by) = (None, None);
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();

@@ -82,6 +82,14 @@ struct Ready {
     is_of_pool: bool,
 }
 
+/// Of which PF the VF of a pair has to be.
+#[derive(Clone)]
+struct Beside {
+    pf: lending::PfPlace,
+    /// It may have what is kept for guests that were promised one.
+    is_promised: bool,
+}
+
 /// What was made ready.
 enum Given {
     Nothing,
@@ -197,7 +205,10 @@ impl Plug<'_> {
             None => {
                 let wanted = wanted_at(place, Some(attachment.id)).ok_or_else(gone)?;
                 state.taken.push(attachment.clone());
-                let pf = pairs::pf_of(self.daemon, self.run, &attachment);
+                let pf = pairs::pf_of(self.daemon, self.run, &attachment).map(|pf| Beside {
+                    pf,
+                    is_promised: attachment.state == AttachmentState::Owed(Creditor::Guest),
+                });
                 let plans = self
                     .plan(&domain, &[wanted], BTreeMap::new(), pf.clone())
                     .await?;
@@ -271,7 +282,7 @@ impl Plug<'_> {
         domain: &conf::Domain,
         wanted: &[Wanted],
         excluded: BTreeMap<DeviceId, String>,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Vec<DevicePlan>> {
         let (daemon, domain, wanted) = (Arc::clone(self.daemon), domain.clone(), wanted.to_vec());
         blocking(QEMU, move || {
@@ -292,6 +303,7 @@ impl Plug<'_> {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
                 attachment.owed_since = known.owed_since;
             }
+            pairs::join(&domain, &mut attachment, &mut state.others);
             if is_taken {
                 state.taken.push(attachment);
             }
@@ -350,7 +362,7 @@ impl Plug<'_> {
         state: &mut State,
         domain: &conf::Domain,
         plan: &DevicePlan,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Given> {
         let mut excluded = BTreeMap::new();
         let Some(mut ready) = Ready::of(plan) else {
@@ -500,6 +512,8 @@ impl Plug<'_> {
                 let teaming = interface.teaming.as_ref();
                 (machine.plug_host_device(domain, &interface.info, teaming, function)).await
             }
+            // It is ready for the guest, which is not to see it.
+            (DeviceRef::Hostdev(at), _) if devices.hostdevs[at].info.is_unassigned() => Ok(()),
             (DeviceRef::Hostdev(at), Given::Function(function)) => {
                 let hostdev = &devices.hostdevs[at];
                 let teaming = hostdev.teaming.as_ref();
@@ -577,7 +591,7 @@ impl Plug<'_> {
             if is_in_qemu(&attachment.alias) {
                 attachment.state = match what {
                     What::New { .. } => AttachmentState::Unplugging,
-                    What::Primary(_) => AttachmentState::Demoting,
+                    What::Primary(_) => self.asked_back(&attachment),
                 };
                 run.attachments.push(attachment);
                 continue;
@@ -648,6 +662,14 @@ impl Plug<'_> {
         }
     }
 
+    /// How the VF of a pair is asked back that could not be plugged in: it is owed again if it was.
+    fn asked_back(&self, attachment: &Attachment) -> AttachmentState {
+        match self.before(attachment) {
+            AttachmentState::Demoted => AttachmentState::Demoting,
+            _ => AttachmentState::Recalled,
+        }
+    }
+
     async fn end_port(&self, port: Option<PortId>) -> Result<()> {
         let Some(PortId { network, port }) = port else {
             return Ok(());
@@ -710,10 +732,11 @@ impl Daemon {
         domain: &conf::Domain,
         wanted: &[Wanted],
         excluded: &BTreeMap<DeviceId, String>,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Vec<DevicePlan>> {
         let mut context = self.plan_context(domain);
-        (context.is_promised, context.pf) = (pf.is_some(), pf);
+        context.is_promised = pf.as_ref().is_some_and(|beside| beside.is_promised);
+        context.pf = pf.map(|beside| beside.pf);
         loop {
             let ledger = &mut &*self.lender;
             let plans = lending::plan_devices(domain, wanted, excluded, ledger, self, &context);

@@ -107,6 +107,7 @@ impl DomainRecord {
             machine,
             attachments,
             negotiated: BTreeSet::new(),
+            is_unjoined: false,
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
             changing: self.changing,

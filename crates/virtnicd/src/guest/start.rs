@@ -315,6 +315,7 @@ impl Start<'_> {
             machine: guest.clone(),
             attachments,
             negotiated: BTreeSet::new(),
+            is_unjoined: false,
             resumed: false,
             autodestroy: self.autodestroy,
             own_group: self.own_group.clone(),

@@ -11,7 +11,7 @@ use crate::harness::*;
 use crate::in_process::{Site, reached, until};
 use crate::updates::{running, sharing};
 
-const MAC: &str = "52:54:00:00:00:77";
+pub(crate) const MAC: &str = "52:54:00:00:00:77";
 
 pub(crate) fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
     DomainAttachDeviceFlags {
@@ -29,7 +29,7 @@ pub(crate) fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlag
     }
 }
 
-fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
+pub(crate) fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
     DomainDetachDeviceAlias {
         dom: dom.clone(),
         alias: alias.to_owned(),
@@ -45,7 +45,7 @@ pub(crate) fn on(network: &str) -> String {
 }
 
 /// A guest with a free port or four, and nothing else.
-fn bare(name: &str) -> String {
+pub(crate) fn bare(name: &str) -> String {
     let port =
         |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
     let ports: String = (1..5).map(port).collect();
@@ -60,7 +60,7 @@ pub(crate) async fn started(client: &Client, name: &str) -> Dom {
     client.start(&dom).await
 }
 
-fn count(text: &str, part: &str) -> usize {
+pub(crate) fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 

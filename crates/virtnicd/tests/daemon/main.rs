@@ -38,6 +38,7 @@ mod parameters;
 mod placement;
 mod ports;
 mod process;
+mod qe;
 mod refusals;
 mod restart;
 mod secrets;

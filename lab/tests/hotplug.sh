@@ -1,5 +1,5 @@
 #!/bin/bash
-# lab: pfs=2 timeout=1200 group=hotplug
+# lab: pfs=2 timeout=1800 group=hotplug
 # Devices plugged into a running guest and taken out of it, by a real virsh and a real QEMU: what libvirt's own QE suite
 # asks of that (docs/tp-libvirt.md).
 . "$(dirname "$0")/lib.sh"
@@ -20,7 +20,7 @@ soon() {
 
 # sees LINE ANSWER: the guest answers that, be it slow
 sees() {
-    for _ in 1 2 3; do
+    for _ in 1 2 3 4 5 6; do
         on_console g1 "$1" "$2" && return
     done
     return 1
@@ -91,7 +91,7 @@ nothing_lent
 
 virsh -q start g1
 sees hello 'ERROR hello' || fail "the guest does not answer"
-virsh event g1 --all --loop --timeout 1200 >events 2>&1 &
+virsh event g1 --all --loop --timeout 1800 >events 2>&1 &
 listener=$!
 # The listener is there when it hears of something.
 until grep -q Resumed events; do

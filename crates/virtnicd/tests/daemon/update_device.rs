@@ -387,7 +387,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
     bridging(&client, "n2", "br1", "").await;
     let dom = guest(&client, &interface("network", "network='n1'", "")).await;
     let host = &site.simulation.host;
-    let before = (client.picture(&site.root).await, host.snapshot());
+    let mut before = (client.picture(&site.root).await, host.snapshot());
     let mut failed = 0;
     for nth in 1.. {
         host.fail(Fault::any(EIO).nth(nth));
@@ -404,6 +404,7 @@ async fn a_step_that_fails_leaves_everything_as_it_was() {
             // What was asked then is only asked, and the change is made all the same.
             let back = interface("network", "network='n1'", "<link state='up'/>");
             client.ok(change(&dom, &back, LIVE | CONFIG)).await;
+            before = (client.picture(&site.root).await, host.snapshot());
             continue;
         }
         failed += 1;

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +32,24 @@ def timed(function, *arguments):
     start = time.perf_counter_ns()
     result = function(*arguments)
     return (time.perf_counter_ns() - start) / 1e6, result
+
+
+def end(pid, number=signal.SIGTERM):
+    """Ends a process and waits until it is gone, be it a child or not."""
+    watch = os.pidfd_open(pid)
+    os.kill(pid, number)
+    select.select([watch], [], [])
+    os.close(watch)
+
+
+def lab_daemon():
+    """The process of the daemon that the lab started."""
+    return json.loads(subprocess.run(["virtnic", "status", "--json"], capture_output=True, check=True).stdout)["pid"]
+
+
+def vf_address(pf, number):
+    """The PCI address of a VF."""
+    return pathlib.Path(f"/sys/class/net/{pf}/device/virtfn{number}").resolve().name
 
 
 def start_virtnicd(root="/", *options):

@@ -3,17 +3,15 @@
 Usage: host.py PORTS GUESTS
 """
 
-import json
 import os
 import pathlib
 import re
-import select
 import signal
 import subprocess
 import sys
 
 import libvirt
-from common import Ports, compare_ports, say, start_libvirtd, start_virtnicd, tell, timed
+from common import Ports, compare_ports, end, lab_daemon, say, start_libvirtd, start_virtnicd, tell, timed
 
 PF = os.environ["LAB_PF0"]
 VF = pathlib.Path(f"/sys/class/net/{PF}/device/virtfn0").resolve()
@@ -35,14 +33,6 @@ GUEST = f"""
     <memballoon model='none'/>
   </devices>
 </domain>"""
-
-
-def end(pid, number=signal.SIGTERM):
-    """Ends a process and waits until it is gone, be it a child or not."""
-    watch = os.pidfd_open(pid)
-    os.kill(pid, number)
-    select.select([watch], [], [])
-    os.close(watch)
 
 
 def qemu_pid():
@@ -107,7 +97,7 @@ class Bare:
 
 
 def main(ports, guests):
-    end(json.loads(subprocess.run(["virtnic", "status", "--json"], capture_output=True, check=True).stdout)["pid"])
+    end(lab_daemon())
     _, uri = start_virtnicd()
     _, libvirt_uri = start_libvirtd()
     say(f"ports: {ports} on each daemon")

@@ -3,6 +3,7 @@
 use conf::NetdevName;
 use host::{Host, HostError};
 
+use crate::access;
 use crate::assigner::Assigner;
 use crate::link::{LowerNow, find_link, lower_now, name_of};
 use crate::record::{LinkWork, Record, VfWork, VfioWork, Work};
@@ -53,6 +54,15 @@ fn compare_vfio(host: &dyn Host, vfio: &VfioWork) -> Result<Vec<Deviation>, Host
         found.push(Deviation::Differs {
             wanted: driver_name(Some(&vfio.driver)),
             found: driver_name(driver.as_deref()),
+        });
+    }
+    if let Some(node) = vfio.node
+        && let Some(now) = host.vfio_access(vfio.group)?
+        && now != node.granted
+    {
+        found.push(Deviation::Differs {
+            wanted: access::describe(node.granted),
+            found: access::describe(now),
         });
     }
     Ok(found)

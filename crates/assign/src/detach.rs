@@ -298,6 +298,8 @@ impl Assigner {
             host_driver: pci.driver.clone(),
             vf,
             profile: None,
+            // It is nobody's.
+            node: None,
         })
     }
 

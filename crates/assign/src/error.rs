@@ -37,7 +37,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// Somebody has it.
-    #[error("device {device} is lent to guest '{guest}'{}", match .network { Some(network) => format!(" by network '{network}'"), None => String::new() })]
+    #[error("device {device} is in use: lent to guest '{guest}'{}", match .network { Some(network) => format!(" by network '{network}'"), None => String::new() })]
     Taken {
         /// The device.
         device: DeviceId,
@@ -110,7 +110,7 @@ pub enum Obstacle {
     #[error("it is in use: {}", .0.iter().map(describe_usage).collect::<Vec<_>>().join("; "))]
     InUse(Vec<Usage>),
     /// Its PF is down.
-    #[error("its physical function '{pf}' is down")]
+    #[error("its PF is not online: '{pf}' is down")]
     PfDown {
         /// The PF's network device.
         pf: String,
@@ -163,7 +163,7 @@ pub enum Obstacle {
     #[error("host device driver '{0}' is not supported; there is only 'vfio'")]
     Backend(&'static str),
     /// Not managed, and not bound to vfio.
-    #[error("it is not managed, and {} instead of a vfio driver", match .driver { Some(driver) => format!("driver '{driver}' has it"), None => String::from("no driver has it") })]
+    #[error("it is not managed, and must be manually detached from the host: {}", match .driver { Some(driver) => format!("driver '{driver}' has it"), None => String::from("no driver has it") })]
     NotDetached {
         /// What has it.
         driver: Option<String>,

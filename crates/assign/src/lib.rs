@@ -28,6 +28,7 @@
 //! Every method blocks, `claim` and the readers excepted for no longer than a map look-up takes.
 //! No lock is held while the kernel is asked for anything: two devices are prepared side by side.
 
+mod access;
 mod assigner;
 mod change;
 mod compare;

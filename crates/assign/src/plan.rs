@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conf::NetdevName;
-use host::VirtualFunction;
+use host::{GuestGroup, VirtualFunction};
 
 use crate::assigner::Assigner;
 use crate::device::{Holder, Item};
@@ -56,13 +56,26 @@ impl Assigner {
         preparation: &Preparation,
         others: &BTreeSet<NetdevName>,
     ) -> Result<ItemPlan, Obstacle> {
+        self.plan_for(item, holder, preparation, others, None)
+    }
+
+    /// The same, for a guest whose QEMU has that group of its own.
+    pub(crate) fn plan_for(
+        &self,
+        item: Item,
+        holder: &Holder,
+        preparation: &Preparation,
+        others: &BTreeSet<NetdevName>,
+        group: Option<GuestGroup>,
+    ) -> Result<ItemPlan, Obstacle> {
         match (preparation, item) {
             (Preparation::Vfio(vfio), Item::Device(device)) => {
                 let address = device.pci().ok_or(Obstacle::WrongClaim { item })?;
-                self.plan_vfio(address, holder, vfio)
+                self.plan_vfio(address, holder, vfio, group)
             }
             (Preparation::Usb, Item::Device(device)) => {
-                self.plan_usb(device.usb().ok_or(Obstacle::WrongClaim { item })?)
+                let address = device.usb().ok_or(Obstacle::WrongClaim { item })?;
+                self.plan_usb(address, group)
             }
             (Preparation::Macvtap(macvtap), _) => self.plan_macvtap(item, holder, macvtap, others),
             (Preparation::Tap(tap), Item::Link(_)) => self.plan_tap(item, tap, others),

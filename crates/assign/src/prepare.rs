@@ -1,9 +1,10 @@
 //! Lending, whatever it is.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use conf::{PciAddress, UsbAddress};
-use host::{Netdev, VirtualFunction};
+use host::{GuestGroup, Netdev, VirtualFunction};
 
 use crate::assigner::{Assigner, Claim};
 use crate::device::{Generation, Item};
@@ -66,6 +67,20 @@ impl Assigner {
     /// # Errors
     /// What stood in the way, and what could not be undone.
     pub fn prepare(&self, claim: Claim, preparation: &Preparation) -> Result<Lent, PrepareError> {
+        self.prepare_for(claim, preparation, None)
+    }
+
+    /// [`Assigner::prepare`] for a guest whose QEMU has that group of its own: by it that one alone
+    /// may open the device. `None`: every QEMU of that user may, as all did in earlier releases.
+    ///
+    /// # Errors
+    /// As those of [`Assigner::prepare`].
+    pub fn prepare_for(
+        &self,
+        claim: Claim,
+        preparation: &Preparation,
+        group: Option<GuestGroup>,
+    ) -> Result<Lent, PrepareError> {
         let item = claim.item;
         let in_hand = self.take_claimed(&claim).map_err(|obstacle| PrepareError {
             item,
@@ -80,7 +95,7 @@ impl Assigner {
             obstacle: Box::new(obstacle),
             undo,
         };
-        let (plan, mut record) = match self.begin(&in_hand, preparation) {
+        let (plan, mut record) = match self.begin(&in_hand, preparation, group) {
             Ok(begun) => begun,
             Err(obstacle) => {
                 in_hand.free();
@@ -115,8 +130,10 @@ impl Assigner {
         &self,
         in_hand: &InHand<'_>,
         preparation: &Preparation,
+        group: Option<GuestGroup>,
     ) -> Result<(ItemPlan, Record), Obstacle> {
-        let plan = self.plan(in_hand.item, &in_hand.holder, preparation)?;
+        let (item, holder) = (in_hand.item, &in_hand.holder);
+        let plan = self.plan_for(item, holder, preparation, &BTreeSet::new(), group)?;
         let record = Record {
             item: in_hand.item,
             generation: in_hand.generation,

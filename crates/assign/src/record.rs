@@ -66,6 +66,19 @@ pub(crate) struct VfioWork {
     pub(crate) host_driver: Option<String>,
     pub(crate) vf: Option<VfWork>,
     pub(crate) profile: Option<ProfileWork>,
+    /// Its group's node; `None`: nobody is let open it, or an earlier release wrote this, which let
+    /// QEMU's user do so.
+    #[serde(default)]
+    pub(crate) node: Option<NodeWork>,
+}
+
+/// The node of an IOMMU group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeWork {
+    /// Who could open it; `None`: it was not there.
+    pub(crate) found: Option<NodeAccess>,
+    /// Who is let open it.
+    pub(crate) granted: NodeAccess,
 }
 
 /// A VF, which is set through its PF.
@@ -337,6 +350,7 @@ impl TryFrom<Format1> for Record {
                 host_driver: old.host_driver,
                 vf,
                 profile: None,
+                node: None,
             }),
         })
     }

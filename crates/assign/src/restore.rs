@@ -6,6 +6,7 @@ use crate::assigner::Assigner;
 use crate::device::{Assignment, Generation, Holder, Item, Origin};
 use crate::error::{ReturnError, UndoFault};
 use crate::record::{Record, Stage, Work};
+use crate::vf::Faults;
 
 /// An item that is nobody's again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +51,8 @@ impl Assigner {
     /// device's present one is refused.
     ///
     /// The guest's process has to be gone, or to have let go: as long as one has the vfio group
-    /// open nothing is changed ([`ReturnError::StillHeld`]; ask again).
+    /// open nothing is changed ([`ReturnError::StillHeld`]; ask again), other than that it can't be opened
+    /// once more when it was closed for a moment.
     ///
     /// # Errors
     /// Nothing is lent under it, or it could not all be restored: then it is dirty.
@@ -72,25 +74,38 @@ impl Assigner {
             }
         };
         let (item, holder, origin) = (in_hand.item, in_hand.holder.clone(), in_hand.origin);
+        let refused = |fault| match fault {
+            UndoFault::StillHeld(process) => ReturnError::StillHeld {
+                item,
+                guest: holder.name.clone(),
+                process,
+            },
+            fault => ReturnError::Untouched {
+                item,
+                guest: holder.name.clone(),
+                fault,
+            },
+        };
         if let Err(fault) = self.nobody_holds(&record) {
             in_hand.untouched();
-            let guest = holder.name;
-            return Err(match fault {
-                UndoFault::StillHeld(process) => ReturnError::StillHeld {
-                    item,
-                    guest,
-                    process,
-                },
-                fault => ReturnError::Untouched { item, guest, fault },
-            });
+            return Err(refused(fault));
         }
         // So that a restart does not take it for lent. On a full disk it may: still better than a
         // device that can't be given back.
-        record.stage = Stage::Returning;
-        if let Err(error) = self.journal.write(&record) {
-            tracing::warn!(%item, %error, reason = %error.source, "the return is not recorded");
+        let note = |record: &Record| {
+            if let Err(error) = self.journal.write(record) {
+                tracing::warn!(%item, %error, reason = %error.source, "the return is not recorded");
+            }
+            in_hand.note(record);
+        };
+        let stage = std::mem::replace(&mut record.stage, Stage::Returning);
+        note(&record);
+        if let Err(fault) = self.nobody_comes_back(&record) {
+            record.stage = stage;
+            note(&record);
+            in_hand.untouched();
+            return Err(refused(fault));
         }
-        in_hand.note(&record);
         let restored = self.restore(&record);
         if restored.is_clean() {
             in_hand.free();
@@ -156,6 +171,15 @@ impl Assigner {
             Work::Link(_) => Ok(()),
             // Nothing of the device itself is changed.
             Work::Usb(_) => Ok(()),
+        }
+    }
+
+    /// Nobody can open it once more, either.
+    fn nobody_comes_back(&self, record: &Record) -> Result<(), UndoFault> {
+        match &record.work {
+            // What can't be withdrawn now is tried again with the rest.
+            Work::Vfio(vfio) => self.close_group(record.item, vfio, &mut Faults::default()),
+            Work::Link(_) | Work::Usb(_) => Ok(()),
         }
     }
 }

@@ -18,19 +18,15 @@ pub enum Step {
         /// To this driver.
         driver: String,
     },
-    /// Letting QEMU's user open the vfio group.
+    /// Letting the guest's QEMU, and nobody else but root, open the vfio group.
     Grant {
         /// The group.
         group: u32,
-        /// The user.
-        user: VfioUser,
     },
-    /// Letting QEMU's user, and nobody else, open the node of a USB device.
+    /// Letting the guest's QEMU, and nobody else but root, open the node of a USB device.
     GrantUsb {
         /// The device.
         address: UsbAddress,
-        /// The user.
-        user: VfioUser,
     },
     /// Keeping the host's kernel from taking IPv6 addresses on the device below a macvtap in
     /// passthrough mode.
@@ -128,7 +124,9 @@ pub enum VlanSource {
     Theirs,
 }
 
-/// Who opens `/dev/vfio/N`, and the nodes of USB devices, where that is not root.
+/// Who opens `/dev/vfio/N`, and the nodes of USB devices, where that is not root: the user as whom
+/// every QEMU runs. A guest whose QEMU has a group of its own opens them by that
+/// ([`Assigner::prepare_for`](crate::Assigner::prepare_for)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VfioUser {
     /// User id.
@@ -142,13 +140,10 @@ impl fmt::Display for Step {
         match self {
             Self::Set(setting) => write!(f, "set {}", describe(*setting)),
             Self::Bind { driver } => write!(f, "bind to {driver}"),
-            Self::Grant { group, user } => {
-                write!(f, "let user {} open /dev/vfio/{group}", user.uid)
-            }
-            Self::GrantUsb { address, user } => write!(
+            Self::Grant { group } => write!(f, "let its QEMU alone open /dev/vfio/{group}"),
+            Self::GrantUsb { address } => write!(
                 f,
-                "let user {} alone open /dev/bus/usb/{:03}/{:03}",
-                user.uid,
+                "let its QEMU alone open /dev/bus/usb/{:03}/{:03}",
                 address.bus(),
                 address.device()
             ),

@@ -2,8 +2,9 @@
 //! device's node; it only has to be let open that.
 
 use conf::{DeviceId, UsbAddress};
-use host::{Host, HostError, NodeAccess, UsbInterface};
+use host::{GuestGroup, Host, HostError, UsbInterface};
 
+use crate::access::describe;
 use crate::assigner::Assigner;
 use crate::compare::Deviation;
 use crate::device::Item;
@@ -16,19 +17,19 @@ use crate::step::Step;
 use crate::vf::{Faults, driver_name};
 
 impl Assigner {
-    pub(crate) fn plan_usb(&self, address: UsbAddress) -> Result<ItemPlan, Obstacle> {
+    pub(crate) fn plan_usb(
+        &self,
+        address: UsbAddress,
+        group: Option<GuestGroup>,
+    ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         let device = host.usb_device(address)?;
         if device.is_hub {
             return Err(Obstacle::UsbHub { address });
         }
         let found = host.usb_access(address)?;
-        let granted = self.vfio_user.map(|user| NodeAccess {
-            uid: user.uid,
-            gid: user.gid,
-            mode: 0o600,
-        });
-        let steps = self.vfio_user.map(|user| Step::GrantUsb { address, user });
+        let granted = self.access_for(group);
+        let steps = granted.map(|_| Step::GrantUsb { address });
         Ok(ItemPlan {
             item: Item::Device(DeviceId::Usb(address)),
             steps: steps.into_iter().collect(),
@@ -128,10 +129,4 @@ pub(crate) fn compare_usb(host: &dyn Host, usb: &UsbWork) -> Result<Vec<Deviatio
         found: describe(now),
     });
     Ok(differs.into_iter().collect())
-}
-
-/// Who may open a node, in words.
-fn describe(access: NodeAccess) -> String {
-    let NodeAccess { uid, gid, mode } = access;
-    format!("a node of user {uid} and group {gid} with permissions {mode:03o}")
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use assign::{ErrorKind, Origin, Phase, Preparation, ReturnError, VfioPreparation};
 use common::hooked::Hooked;
 use common::{
-    Machine, USER, chain, claim, driver, everything, guest, item, lend, mac, mac_and_vlan, managed,
-    ordinary, vfio,
+    GRANTED, Machine, chain, claim, driver, everything, guest, item, lend, mac, mac_and_vlan,
+    managed, ordinary, vfio,
 };
 use conf::{HostDriver, MacAddress, VfLink};
 use host::{Effect, Fault, Host, Operation, Quirks, VfSetting, VirtualFunction, VlanProtocol};
@@ -35,7 +35,7 @@ fn a_vf_is_set_bound_granted_recorded_and_comes_back_as_it_was() {
     );
     assert_eq!((state.min_rate, state.max_rate), (100, 500));
     assert_eq!(device.driver.as_deref(), Some("vfio-pci"));
-    assert_eq!(machine.host.vfio_owner(vf), Some((USER.uid, USER.gid)));
+    assert_eq!(machine.host.vfio_access_of(vf), Some(GRANTED));
     assert_eq!(machine.records(), [format!("{vf}.json")]);
 
     let [line] = &assigner.list()[..] else {
@@ -79,7 +79,7 @@ fn the_mac_comes_first_and_the_driver_last() {
     );
     assert!(matches!(
         effects[effects.len() - 1],
-        Effect::Granted { uid: 107, .. }
+        Effect::VfioAccess(_, GRANTED)
     ));
 }
 
@@ -129,7 +129,7 @@ fn a_device_is_claimed_once() {
     let refused = claim(&assigner, vf, 2).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        format!("device {vf} is lent to guest 'web1' by network 'vfs'")
+        format!("device {vf} is in use: lent to guest 'web1' by network 'vfs'")
     );
     assigner.give_back(held.generation()).unwrap();
     assert!(claim(&assigner, vf, 2).is_ok());
@@ -166,7 +166,10 @@ fn a_plan_tells_the_steps_and_takes_none() {
             "set MAC 52:54:00:00:00:01".to_owned(),
             "set VLAN 42".to_owned(),
             "bind to vfio-pci".to_owned(),
-            format!("let user 107 open /dev/vfio/{}", plan.vfio().unwrap().0),
+            format!(
+                "let its QEMU alone open /dev/vfio/{}",
+                plan.vfio().unwrap().0
+            ),
         ]
     );
     assert_eq!(machine.host.effect_count(), 0);

@@ -55,7 +55,7 @@ fn the_pf_has_to_be_up() {
     let machine = Machine::new("vfs=1");
     machine.host.set_pf_up(machine.pf(), false);
     let error = refused(&machine, &ordinary(1), machine.vf(0));
-    assert!(chain(&error).ends_with("its physical function 'sim0' is down"));
+    assert!(chain(&error).ends_with("its PF is not online: 'sim0' is down"));
     assert_eq!(
         error.obstacle.advice().as_deref(),
         Some("bring it up: ip link set sim0 up")
@@ -215,17 +215,17 @@ fn an_unmanaged_device_has_to_be_detached_and_stays_so() {
         ..vfio(Some(mac_and_vlan(1)))
     });
     let error = refused(&machine, &unmanaged, machine.vf(0));
-    assert!(
-        chain(&error)
-            .ends_with("it is not managed, and driver 'simvf' has it instead of a vfio driver")
-    );
+    assert!(chain(&error).ends_with(
+        "it is not managed, and must be manually detached from the host: driver 'simvf' has it"
+    ));
     machine.host.bind_by_hand(machine.vf(0), Some("vfio-pci"));
     let found = machine.host.snapshot();
     let assigner = machine.start();
     let lent = lend(&assigner, machine.vf(0), 1, &unmanaged).unwrap();
     assigner.give_back(lent.generation).unwrap();
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
-    assert_eq!(machine.host.vfio_owner(machine.vf(0)), Some((0, 0)));
+    let access = machine.host.vfio_access_of(machine.vf(0));
+    assert_eq!(access, Some(host::NodeAccess::ROOT));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use assign::{Assigner, Kind, LentKind, Origin, Phase, Preparation, PrepareError};
 use common::hooked::Hooked;
-use common::{Machine, USER, chain, guest};
+use common::{GRANTED, Machine, chain, guest};
 use conf::UsbAddress;
 use host::{NodeAccess, Operation, Usb};
 
@@ -21,12 +21,6 @@ fn lend(assigner: &Assigner, address: UsbAddress, n: u32) -> Result<assign::Lent
     let claim = assigner.claim(address.into(), guest(n), Origin::HostDevice);
     assigner.prepare(claim.unwrap(), &Preparation::Usb)
 }
-
-const GRANTED: NodeAccess = NodeAccess {
-    uid: USER.uid,
-    gid: USER.gid,
-    mode: 0o600,
-};
 
 #[test]
 fn its_guests_user_alone_opens_it_until_it_is_back() {
@@ -45,7 +39,7 @@ fn its_guests_user_alone_opens_it_until_it_is_back() {
     let taken = assigner.claim(address.into(), guest(2), Origin::HostDevice);
     assert_eq!(
         taken.unwrap_err().to_string(),
-        format!("device {address} is lent to guest 'web1' by network 'vfs'")
+        format!("device {address} is in use: lent to guest 'web1' by network 'vfs'")
     );
     let returned = assigner.give_back(lent.generation).unwrap();
     assert!(!returned.vanished);
@@ -53,7 +47,7 @@ fn its_guests_user_alone_opens_it_until_it_is_back() {
 }
 
 #[test]
-fn a_plan_says_whom_it_lets_open_the_node() {
+fn a_plan_says_that_a_node_is_opened() {
     let (machine, address) = machine();
     let steps = |assigner: &Assigner| {
         let plan = assigner
@@ -66,7 +60,7 @@ fn a_plan_says_whom_it_lets_open_the_node() {
     };
     assert_eq!(
         steps(&machine.start()),
-        ["let user 107 alone open /dev/bus/usb/001/002"]
+        ["let its QEMU alone open /dev/bus/usb/001/002"]
     );
     // QEMU is root: it may already.
     let journal = machine.directory.path().join("root");

@@ -248,7 +248,7 @@ fn check_floor(port: &NetworkPort, network: &Network) -> Result<(), Error> {
         "it has no bridge of its own"
     };
     Err(Error::new(
-        ErrorKind::ConfigUnsupported,
+        ErrorKind::OperationUnsupported,
         format!(
             "network '{}' can't guarantee the floor of {floor} KiB/s: {why}",
             network.name

@@ -12,6 +12,7 @@ mod affinity;
 mod allocator;
 mod device;
 mod error;
+mod guest_group;
 mod inventory;
 mod links;
 mod linux;
@@ -33,6 +34,7 @@ pub use conf::VlanProtocol;
 pub use device::*;
 pub use error::{HostError, Operation};
 use error::{KernelRefusal, errno};
+pub use guest_group::{GuestGroup, GuestGroupError};
 pub use inventory::*;
 pub use links::*;
 pub use linux::{LinuxHost, Paths, PortPatience};
@@ -129,8 +131,12 @@ pub trait Host: Links + Usb + Inventory {
     /// Resets the function, as sysfs `reset` does; fine where it is bound to vfio or can't.
     fn reset(&self, address: PciAddress) -> Result<(), HostError>;
 
-    /// Lets that user open the group's `/dev/vfio/N`.
-    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Result<(), HostError>;
+    /// Who may open the IOMMU group's node, `/dev/vfio/N`. `None`: there is none, as vfio has no device of
+    /// the group.
+    fn vfio_access(&self, group: u32) -> Result<Option<NodeAccess>, HostError>;
+
+    /// Sets that.
+    fn set_vfio_access(&self, group: u32, access: NodeAccess) -> Result<(), HostError>;
 
     /// Makes that many VFs. Blocks for seconds; refused by the kernel while some exist and the
     /// number is not 0.

@@ -59,3 +59,12 @@ pub struct NodeAccess {
     /// Its permissions, the lower nine bits.
     pub mode: u32,
 }
+
+impl NodeAccess {
+    /// Root alone, as the kernel makes nodes.
+    pub const ROOT: Self = Self {
+        uid: 0,
+        gid: 0,
+        mode: 0o600,
+    };
+}

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use conf::PciAddress;
 use host::{
-    Host, HostError, LinkState, Links, LinuxHost, Netdev, NicAbility, Operation, Paths, Sriov,
-    Usage,
+    GuestGroup, Host, HostError, LinkState, Links, LinuxHost, Netdev, NicAbility, NodeAccess,
+    Operation, Paths, Sriov, Usage,
 };
 
 const PF: &str = "0000:01:00.0";
@@ -440,10 +440,11 @@ fn a_device_is_reset_unless_it_can_not_or_vfio_does() {
 }
 
 #[test]
-fn a_vfio_group_is_given_to_a_user_or_the_refusal_names_it() {
+fn a_vfio_group_is_let_be_opened_or_the_refusal_names_it() {
     let tree = Tree::card();
     let host = tree.host();
-    let error = host.grant_vfio(2, 1, 1).unwrap_err();
+    assert_eq!(host.vfio_access(2).unwrap(), None);
+    let error = host.set_vfio_access(2, NodeAccess::ROOT).unwrap_err();
     assert!(
         matches!(&error, HostError::Kernel { operation: Operation::GrantVfio, target, .. }
         if target.ends_with("dev/vfio/2")),
@@ -451,9 +452,23 @@ fn a_vfio_group_is_given_to_a_user_or_the_refusal_names_it() {
     );
     assert_eq!(error.errno(), Some(2));
     tree.file("dev/vfio/2", "");
-    let own = rustix::process::getuid().as_raw();
-    let group = rustix::process::getgid().as_raw();
-    host.grant_vfio(2, own, group).unwrap();
+    let access = |mode| NodeAccess {
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        mode,
+    };
+    for mode in [0o660, 0o600] {
+        host.set_vfio_access(2, access(mode)).unwrap();
+        assert_eq!(host.vfio_access(2).unwrap(), Some(access(mode)));
+    }
+    if rustix::process::geteuid().is_root() {
+        let group = NodeAccess {
+            gid: GuestGroup::draw().gid(),
+            ..access(0o660)
+        };
+        host.set_vfio_access(2, group).unwrap();
+        assert_eq!(host.vfio_access(2).unwrap(), Some(group));
+    }
 }
 
 #[test]

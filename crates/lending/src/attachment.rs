@@ -80,10 +80,20 @@ pub enum AttachmentState {
     Unplugging,
     /// The same for the VF of a pair, which stays in the guest's document.
     Demoting,
+    /// The same, and the guest is owed another: its PF is drained.
+    Recalled,
     /// The VF of a pair that was taken from the guest by hand: it has none until it is asked for.
     Demoted,
     /// Somebody waits for it.
     Owed(Creditor),
+}
+
+impl AttachmentState {
+    /// Whether QEMU was asked to let it go, for whatever reason, and has not yet.
+    #[must_use]
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Unplugging | Self::Demoting | Self::Recalled)
+    }
 }
 
 /// Who waits for a device.

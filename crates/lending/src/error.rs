@@ -37,7 +37,8 @@ impl ChooseError {
             Self::Refused(refusal) => Some(refusal.advice()).filter(|advice| !advice.is_empty()),
             Self::Unmanaged(refusal) => Some(format!(
                 "set managed='yes' in the <forward> of network '{}' (virsh net-edit {}), and its \
-                 devices are bound for guests and given back; or bind them to vfio-pci by hand",
+                 devices are bound for guests and given back; or detach them by hand: virsh \
+                 nodedev-detach",
                 refusal.network,
                 conf::quoted(&refusal.network)
             )),

@@ -12,7 +12,7 @@ use assign::{
     SeatOwner, TapSeat, VfioUser,
 };
 use conf::{DeviceId, DirectMode, Network, PciAddress, Plug, Uuid};
-use host::SharedHost;
+use host::{GuestGroup, SharedHost};
 use pool::{Choice, Request};
 
 use crate::error::{ChooseError, PrepareError, chain};
@@ -267,7 +267,8 @@ impl Ledger {
         }
     }
 
-    /// Prepares a claimed device for its guest. Blocks.
+    /// Prepares a claimed device for its guest, whose QEMU opens it by that group of its own
+    /// ([`Assigner::prepare_for`]). Blocks.
     ///
     /// # Errors
     /// What stood in the way, and what could not be undone; the claim is over either way.
@@ -275,11 +276,12 @@ impl Ledger {
         &self,
         generation: Generation,
         preparation: &Preparation,
+        own_group: Option<GuestGroup>,
     ) -> Result<Lent, PrepareError> {
         let claim = lock(&self.state).claims.remove(&generation);
         let claim = claim.ok_or(PrepareError::Superseded(generation))?;
         let item = claim.item();
-        let prepared = self.assigner.prepare(claim, preparation);
+        let prepared = self.assigner.prepare_for(claim, preparation, own_group);
         if prepared.is_err() {
             self.settle(item, generation);
         }

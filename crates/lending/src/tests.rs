@@ -308,7 +308,7 @@ fn weakness_37_a_profile_that_the_switch_forgot_is_told_again_in_every_mode() {
                 },
             }),
         };
-        let prepared = (bench.ledger).prepare(chosen.claim, &Preparation::Macvtap(macvtap));
+        let prepared = (bench.ledger).prepare(chosen.claim, &Preparation::Macvtap(macvtap), None);
         let _ = prepared.unwrap();
         bench.host.disassociate_port(mac);
         assert!(bench.host.port_profiles().is_empty());

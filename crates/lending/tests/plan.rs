@@ -85,7 +85,10 @@ fn a_usb_device_is_lent_by_its_place_or_by_what_it_is_if_there_is_one_such() {
         assert_eq!(bench.list()[0].kind, Some(Kind::Usb));
         let other = guest("db", &usb(&format!("<source>{source}</source>")));
         let said = refusal(&bench.try_plan(&other));
-        assert_eq!(said, format!("device {device} is lent to guest 'web'"));
+        assert_eq!(
+            said,
+            format!("device {device} is in use: lent to guest 'web'")
+        );
         bench.give_back(lent);
         assert_eq!(found.differences(&bench.host.snapshot()), [""; 0]);
     }
@@ -215,7 +218,7 @@ fn a_device_that_could_not_be_prepared_gives_way_to_another_and_stays_the_same_a
     bench.host.refuse_driver(first.pci().unwrap(), "vfio-pci");
     let error = bench
         .ledger
-        .prepare(claim, &planned.preparation)
+        .prepare(claim, &planned.preparation, None)
         .unwrap_err();
     let fault = error.own_fault().unwrap();
 

@@ -64,6 +64,12 @@ pub struct PfRow {
     pub without_netdev: Vec<u16>,
     /// How many VFs it has, and how many it could make.
     pub vfs: (usize, u16),
+    /// How many VFs of it guests wait for, which others don't get.
+    #[serde(default)]
+    pub promised: usize,
+    /// It was drained, whatever else is the matter with it.
+    #[serde(default)]
+    pub is_drained: bool,
     /// Whether it can give one at all.
     pub verdict: Verdict,
 }
@@ -89,6 +95,9 @@ pub struct NicRow {
     pub busy: Option<String>,
     /// Why it is kept back.
     pub withheld: Option<String>,
+    /// It is a PF that was drained, whatever else is the matter with it.
+    #[serde(default)]
+    pub is_drained: bool,
     /// Whether it can be had.
     pub verdict: Verdict,
 }
@@ -226,6 +235,8 @@ impl Pool {
             withheld: Vec::new(),
             without_netdev: Vec::new(),
             vfs: (pf.vfs.len(), pf.max_vfs),
+            promised: self.promised.get(&pf.address).copied().unwrap_or(0),
+            is_drained: self.drained.contains(&pf.address),
             verdict: Verdict::Open,
         };
         for &(number, device) in vfs {
@@ -307,6 +318,7 @@ impl Pool {
             shared,
             busy,
             withheld: self.withheld.get(&nic.device).cloned(),
+            is_drained: self.is_drained(nic.device),
             verdict,
         }
     }
@@ -368,7 +380,7 @@ impl PfRow {
     pub(crate) fn remedy(&self) -> Option<String> {
         match self.verdict {
             Verdict::Down => Some(bring_up(&self.pf)),
-            Verdict::Drained => Some(format!("let it lend again: virtnic undrain {}", self.pf)),
+            Verdict::Drained => Some(undrain(&self.pf)),
             Verdict::NoVfs => Some(format!(
                 "make VFs: echo {} > /sys/class/net/{}/device/sriov_numvfs",
                 self.vfs.1.clamp(1, 4),
@@ -381,9 +393,16 @@ impl PfRow {
 
 impl NicRow {
     pub(crate) fn remedy(&self) -> Option<String> {
+        if self.verdict == Verdict::Drained {
+            return Some(undrain(self.netdev.as_str()));
+        }
         // It is down, and so its carrier is not known, which the network needs.
         (self.verdict == Verdict::NoCarrier && !self.up).then(|| bring_up(self.netdev.as_str()))
     }
+}
+
+fn undrain(name: &str) -> String {
+    format!("let it lend again: virtnic undrain {name}")
 }
 
 fn bring_up(name: &str) -> String {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conf::{CharBackend, DeviceInfo, Domain, HostSource, PciAddress};
-use host::{MemoryLock, RunAs};
+use host::{GuestGroup, MemoryLock, RunAs};
 use rustix::process::Signal;
 
 pub use error::LaunchError;
@@ -62,6 +62,9 @@ pub struct LaunchSpec {
     /// Who QEMU runs as; `None`: as we do. Files of disks and serial ports are then opened by us
     /// and handed over, so that QEMU needs no right to them.
     pub run_as: Option<RunAs>,
+    /// The group by which it opens what is lent to this guest, besides those of `run_as`; it counts only
+    /// where that is set.
+    pub own_group: Option<GuestGroup>,
     /// Where QEMU's process goes; `None`: it stays in our control group. Simulated guests have none.
     pub scopes: Option<Scopes>,
     /// Leave it halted.
@@ -103,6 +106,7 @@ impl LaunchSpec {
             usb_devices: BTreeMap::new(),
             withheld: BTreeSet::new(),
             run_as: None,
+            own_group: None,
             scopes: None,
             paused: false,
             deadline: DEADLINE,
@@ -175,6 +179,7 @@ pub(crate) async fn launch(
         monitor,
         log: spec.log,
         output: pipe,
+        own_group: spec.own_group,
         lifecycle: Lifecycle::of(&spec.domain.lifecycle),
     };
     let state = if spec.paused {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use host::GuestGroup;
 use serde::{Deserialize, Serialize};
 
 use crate::Lifecycle;
@@ -25,6 +26,10 @@ pub struct GuestRecord {
     /// The pipe that it prints to; `None` of a guest that an earlier release started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<PathBuf>,
+    /// The group that it alone has, by which it opens what is lent to it; `None` where it opens it as its
+    /// user, as guests of earlier releases do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_group: Option<GuestGroup>,
     /// What follows its power-off, reboot and crash.
     pub lifecycle: Lifecycle,
 }

@@ -193,8 +193,10 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
     spec.run_as = Some(host::RunAs {
         uid: 64321,
         gid: 64321,
-        groups: Vec::new(),
+        groups: vec![64322],
     });
+    let group = host::GuestGroup::draw();
+    spec.own_group = Some(group);
     let guest = Launcher::Qemu.launch(spec).await.unwrap().guest;
     let pid = guest.pid().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -203,6 +205,9 @@ async fn a_qemu_of_another_user_is_handed_its_files() {
         "{status}"
     );
     assert!(status.contains("CapPrm:\t0000000000000000"), "{status}");
+    let groups = format!("Groups:\t64322 {}", group.gid());
+    assert!(status.contains(&groups), "{status}");
+    assert_eq!(guest.record().own_group, Some(group));
     guest.destroy().await.unwrap();
 }
 

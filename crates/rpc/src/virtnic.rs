@@ -92,6 +92,10 @@ wire_struct! {
         guest_uuid: Option<Uuid>,
         /// The MAC address of the guest's interface, as `52:54:00:00:00:01`.
         mac: Option<String>,
+        /// The name of the guest's device, as `hostdev0`.
+        alias: Option<String>,
+        /// The half of a pair that it is; none: it is in no pair.
+        half: Option<PairHalf>,
         /// The network interface of the physical function.
         pf: Option<String>,
         /// The number of the virtual function.
@@ -107,7 +111,10 @@ wire_struct! {
         parent: Option<String>,
         /// A macvtap's mode: `vepa`, `bridge`, `private` or `passthrough`.
         mode: Option<String>,
-        /// What is being done with it, in a word.
+        /// What is being done with it, in a word: `lent`, `claimed`, `preparing`, `returning`, `dirty`,
+        /// `detached`; `pending`: the guest was asked to let it go; `reserved`: the VF of a pair that is
+        /// plugged in when the guest has negotiated failover. Without a device: `owed`, the guest waits
+        /// for a VF of the PF, or `parted`, its VF was taken from it until it is asked for.
         state: String,
         /// It was lent, and is not there any more.
         vanished: bool,
@@ -117,6 +124,19 @@ wire_struct! {
         port: Uuid,
         /// What went through it; none if nobody asked, or if nothing counts it.
         counters: Option<GuestCounters>,
+    }
+
+    /// A half of a pair: one interface of a guest, two devices, one MAC.
+    pub struct PairHalf {
+        /// What the two halves have in common.
+        pair: Uuid,
+        /// `standby`: it stays; `primary`: the VF, which comes and goes.
+        role: String,
+        /// Whether the guest's driver has joined the halves since it was started last; none where
+        /// the guest bonds them itself, and nothing is negotiated.
+        negotiated: Option<bool>,
+        /// The guest runs for long enough to have negotiated, and has not: what to do.
+        advice: Option<String>,
     }
 
     /// What became of a PF that is to lend nothing.
@@ -204,6 +224,8 @@ wire_struct! {
         master: Option<String>,
         /// The active networks that lend it, or its VFs.
         networks: Vec<String> [NICS_MAX],
+        /// Whether it was drained, and so lends nothing, nor do its VFs.
+        drained: bool,
     }
 
     /// A network, and what it has to lend.
@@ -244,6 +266,10 @@ wire_struct! {
         free: u32,
         /// Guests' interfaces on it, of all networks.
         connections: u32,
+        /// VFs of it that guests wait for, which others don't get.
+        promised: u32,
+        /// Whether it was drained, and so lends nothing.
+        drained: bool,
         /// Devices that are lent or shared, and with whom.
         lent: Vec<Holding> [LENT_MAX],
         /// Devices that the host itself uses, and for what.
@@ -320,12 +346,24 @@ wire_struct! {
         alias: Option<String>,
         /// The network that is to lend it.
         network: Option<String>,
+        /// The half of a pair that it is; none: it is in no pair.
+        half: Option<PlannedHalf>,
         /// What it would get.
         choice: PlannedChoice,
         /// The steps that would be taken on the host, in order.
         steps: Vec<String> [LINES_MAX],
         /// What else is worth knowing.
         notes: Vec<String> [LINES_MAX],
+    }
+
+    /// A half of a pair in a plan.
+    pub struct PlannedHalf {
+        /// What the two halves have in common; the same in each plan only where the document says it.
+        pair: Uuid,
+        /// `standby` or `primary`.
+        role: String,
+        /// The network device of the PF that it is of, or on.
+        pf: Option<String>,
     }
 
     /// A device that would be lent.
@@ -403,6 +441,9 @@ wire_choice! {
         1 None(why: String),
         /// No device, so the guest would not start.
         2 Refused(refusal: PlanRefusal),
+        /// The VF half of a pair without a VF: the guest starts on the other half, and gets the next
+        /// that is free; of which PF.
+        3 Owed(which: String),
     }
 }
 

@@ -7,10 +7,11 @@ use std::fmt::Debug;
 use proptest::prelude::*;
 use rpc::xdr::{DecodeError, Reader, Writer, Xdr, from_bytes};
 use rpc::{
-    ChosenDevice, DeviceNote, Difference, GuestCounters, Holding, LINES_MAX, Lent, LentKind,
-    NetworkReport, Nic, NicAbility, Outcome, PlanOf, PlanRefusal, PlanReport, PlannedChoice,
-    PlannedDevice, PoolRow, Procedure, VfCount, VirtnicNetwork, VirtnicNics, VirtnicPlan,
-    VirtnicReconcile, VirtnicWho,
+    ChosenDevice, DeviceNote, Difference, DrainReport, GuestCounters, Holding, LINES_MAX, Lent,
+    LentKind, NetworkReport, Nic, NicAbility, Outcome, PairHalf, PlanOf, PlanRefusal, PlanReport,
+    PlannedChoice, PlannedDevice, PlannedHalf, PoolRow, Procedure, StaysOnPf, VfCount,
+    VirtnicDemote, VirtnicDrain, VirtnicNetwork, VirtnicNics, VirtnicPlan, VirtnicPromote,
+    VirtnicReconcile, VirtnicUndrain, VirtnicWho,
 };
 use uuid::Uuid;
 
@@ -70,7 +71,7 @@ fn counters() -> impl Strategy<Value = GuestCounters> {
 }
 
 fn lent() -> impl Strategy<Value = Lent> {
-    let texts = prop::array::uniform9(maybe(text()));
+    let texts = prop::array::uniform10(maybe(text()));
     let numbers = (any::<Option<u32>>(), any::<bool>(), any::<i64>());
     (
         kind(),
@@ -78,10 +79,10 @@ fn lent() -> impl Strategy<Value = Lent> {
         text(),
         numbers,
         any::<[u8; 16]>(),
-        maybe(counters()),
+        (maybe(counters()), maybe(half())),
     )
         .prop_map(
-            |(kind, texts, state, (vf, vanished, since), uuid, counters)| {
+            |(kind, texts, state, (vf, vanished, since), uuid, (counters, half))| {
                 let [
                     network,
                     guest,
@@ -92,6 +93,7 @@ fn lent() -> impl Strategy<Value = Lent> {
                     host_netdev,
                     parent,
                     mode,
+                    alias,
                 ] = texts;
                 Lent {
                     kind,
@@ -99,6 +101,8 @@ fn lent() -> impl Strategy<Value = Lent> {
                     guest_uuid: guest.is_some().then_some(Uuid::from_bytes(uuid)),
                     guest,
                     mac,
+                    alias,
+                    half,
                     pf,
                     vf,
                     pci_address,
@@ -116,6 +120,16 @@ fn lent() -> impl Strategy<Value = Lent> {
         )
 }
 
+fn half() -> impl Strategy<Value = PairHalf> {
+    let rest = (any::<Option<bool>>(), maybe(text()));
+    (any::<[u8; 16]>(), text(), rest).prop_map(|(pair, role, (negotiated, advice))| PairHalf {
+        pair: Uuid::from_bytes(pair),
+        role,
+        negotiated,
+        advice,
+    })
+}
+
 fn row() -> impl Strategy<Value = PoolRow> {
     let holding = (text(), text(), maybe(text())).prop_map(|(device, guest, network)| Holding {
         device,
@@ -128,18 +142,23 @@ fn row() -> impl Strategy<Value = PoolRow> {
             text(),
             maybe(ability()),
             any::<Option<u32>>(),
-            any::<[u32; 3]>(),
+            any::<([u32; 4], bool)>(),
         ),
         (few(holding), few(note()), few(note()), maybe(text())),
     )
         .prop_map(
-            |((name, ability, numa_node, numbers), (lent, busy, kept_back, obstacle))| PoolRow {
+            |(
+                (name, ability, numa_node, (numbers, drained)),
+                (lent, busy, kept_back, obstacle),
+            )| PoolRow {
                 name,
                 ability,
                 numa_node,
                 total: numbers[0],
                 free: numbers[1],
                 connections: numbers[2],
+                promised: numbers[3],
+                drained,
                 lent,
                 busy,
                 kept_back,
@@ -174,9 +193,9 @@ fn network() -> impl Strategy<Value = NetworkReport> {
 
 fn nic() -> impl Strategy<Value = Nic> {
     let texts = prop::array::uniform5(maybe(text()));
-    let rest = (any::<[bool; 2]>(), any::<(Option<u32>, u32)>(), few(text()));
+    let rest = (any::<[bool; 3]>(), any::<(Option<u32>, u32)>(), few(text()));
     (text(), ability(), texts, rest).prop_map(
-        |(name, ability, texts, ([up, carrier], (numa_node, mtu), networks))| {
+        |(name, ability, texts, ([up, carrier, drained], (numa_node, mtu), networks))| {
             let [mac, kind, pci_address, driver, master] = texts;
             Nic {
                 name,
@@ -191,6 +210,7 @@ fn nic() -> impl Strategy<Value = Nic> {
                 mtu,
                 master,
                 networks,
+                drained,
             }
         },
     )
@@ -229,6 +249,7 @@ fn choice() -> impl Strategy<Value = PlannedChoice> {
             })
         ),
         text().prop_map(PlannedChoice::None),
+        text().prop_map(PlannedChoice::Owed),
         refusal.prop_map(|(error, advice, rows)| PlannedChoice::Refused(PlanRefusal {
             error,
             advice,
@@ -239,13 +260,21 @@ fn choice() -> impl Strategy<Value = PlannedChoice> {
 
 fn plan() -> impl Strategy<Value = PlanReport> {
     let texts = prop::array::uniform3(maybe(text()));
-    let device = (text(), text(), texts, choice(), few(text()), few(text())).prop_map(
-        |(element, r#type, [mac, alias, network], choice, steps, notes)| PlannedDevice {
+    let half =
+        (any::<[u8; 16]>(), text(), maybe(text())).prop_map(|(pair, role, pf)| PlannedHalf {
+            pair: Uuid::from_bytes(pair),
+            role,
+            pf,
+        });
+    let choice = (choice(), maybe(half));
+    let device = (text(), text(), texts, choice, few(text()), few(text())).prop_map(
+        |(element, r#type, [mac, alias, network], (choice, half), steps, notes)| PlannedDevice {
             element,
             r#type,
             mac,
             alias,
             network,
+            half,
             choice,
             steps,
             notes,
@@ -263,6 +292,19 @@ fn plan() -> impl Strategy<Value = PlanReport> {
             devices,
         },
     )
+}
+
+fn drained() -> impl Strategy<Value = DrainReport> {
+    let stays =
+        || (text(), text(), text()).prop_map(|(what, guest, why)| StaysOnPf { what, guest, why });
+    (text(), text(), few(stays()), few(stays())).prop_map(|(pf, pci_address, vfs, macvtaps)| {
+        DrainReport {
+            pf,
+            pci_address,
+            vfs,
+            macvtaps,
+        }
+    })
 }
 
 /// Arguments or a reply that comes out of the bytes as it went in.
@@ -290,14 +332,20 @@ proptest! {
         nics in few(nic()),
         differences in few(difference()),
         plan in plan(),
+        drained in drained(),
         filter in maybe(text()),
         word in text(),
         flag in any::<bool>(),
     ) {
         assert_call(&VirtnicWho { filter: filter.clone(), counters: flag }, &lent);
-        assert_call(&VirtnicNetwork { name: filter }, &networks);
+        assert_call(&VirtnicNetwork { name: filter.clone() }, &networks);
         assert_call(&VirtnicNics {}, &nics);
         assert_call(&VirtnicReconcile { apply: flag }, &differences);
+        assert_call(&VirtnicDrain { pf: word.clone() }, &drained);
+        assert_call(&VirtnicUndrain { pf: word.clone() }, &());
+        let (guest, mac, aliases) = (word.clone(), filter.clone(), vec![word.clone()]);
+        assert_call(&VirtnicPromote { guest: guest.clone(), mac: mac.clone() }, &aliases);
+        assert_call(&VirtnicDemote { guest, mac }, &aliases);
         let of = if flag { PlanOf::Guest(word) } else { PlanOf::Document(word) };
         assert_call(&VirtnicPlan { of }, &plan);
     }

@@ -7,7 +7,15 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::{
-    man::Man, net::Net, nics::Nics, plan::Plan, reconcile::Reconcile, status::Status, who::Who,
+    drain::{Drain, Undrain},
+    man::Man,
+    net::Net,
+    nics::Nics,
+    pair::{Demote, Promote},
+    plan::Plan,
+    reconcile::Reconcile,
+    status::Status,
+    who::Who,
 };
 
 /// Shows what virtnicd lends to guests: virtual functions of network cards, and who has them
@@ -30,7 +38,8 @@ Exit status:
      output not be written
   2  the command line is wrong
   3  no daemon answers
-  4  the answer is no: the guest would not start (plan), differences are left (reconcile)";
+  4  the answer is no: the guest would not start (plan), differences are left (reconcile), a
+     guest has not let go of a VF (demote, drain)";
 
 /// Names the daemon's socket.
 const SOCKET_VARIABLE: &str = "VIRTNIC_SOCKET";
@@ -82,6 +91,10 @@ pub(crate) enum Command {
     Plan(Plan),
     Net(Net),
     Nics(Nics),
+    Promote(Promote),
+    Demote(Demote),
+    Drain(Drain),
+    Undrain(Undrain),
     Reconcile(Reconcile),
     Status(Status),
     /// Write completions for a shell to standard output

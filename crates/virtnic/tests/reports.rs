@@ -350,6 +350,19 @@ fn weakness_13_who_has_which_device_is_one_question() {
 
 #[test]
 fn json_has_the_fields_that_the_help_names() {
+    let drains = || Answers::Drains(vec![drained()].into());
+    let turns = || Answers::Turns(vec!["ua-vf".into()], pairs());
+    let changes = [
+        ("drain", "vfs", drains(), &["ens1f0"][..]),
+        ("drain", "macvtaps", drains(), &["ens1f0"]),
+        ("promote", "", turns(), &["web"]),
+        ("demote", "", turns(), &["web"]),
+    ];
+    for (command, nested, answers, args) in changes {
+        let host = Host::empty();
+        host.listen("virtnic-sock", answers);
+        has_the_fields(&host, command, nested, args);
+    }
     let cases = [
         ("who", "stats", Answers::Lent(counted()), &["--stats"][..]),
         ("status", "", Answers::Lent(Vec::new()), &[]),
@@ -364,34 +377,229 @@ fn json_has_the_fields_that_the_help_names() {
         ("reconcile", "", Answers::Differences(differences()), &[]),
     ];
     for (command, nested, answers, args) in cases {
-        let host = Host::with(answers);
-        let ran = host.virtnic(&[&[command, "--json"], args].concat());
-        let mut value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        let help = host.virtnic(&[command, "--help"]).out;
-        let sections: Vec<&str> = help.split("\n\n").collect();
-        let mut titles = vec!["Fields of ".to_owned()];
-        titles.extend(
-            nested
-                .split_whitespace()
-                .map(|name| format!("Each of {name}")),
-        );
-        for (depth, title) in titles.iter().enumerate() {
-            if depth > 0 {
-                value = value[title.trim_start_matches("Each of ")].take();
-            }
-            if value.is_array() {
-                value = value[0].take();
-            }
-            let object = value.as_object().unwrap();
-            let mut fields: Vec<&str> = object.keys().map(String::as_str).collect();
-            let section = sections.iter().find(|section| section.starts_with(title));
-            let section = section.unwrap_or_else(|| panic!("no '{title}' in {help}"));
-            let mut named: Vec<&str> = (section.lines().skip(1))
-                .filter_map(|line| line.split_whitespace().next())
-                .collect();
-            fields.sort_unstable();
-            named.sort_unstable();
-            assert_eq!(fields, named, "virtnic {command}, {title}");
+        has_the_fields(&Host::with(answers), command, nested, args);
+    }
+}
+
+#[expect(
+    clippy::unwrap_used,
+    reason = "a helper that panics is a test that fails"
+)]
+fn has_the_fields(host: &Host, command: &str, nested: &str, args: &[&str]) {
+    let ran = host.virtnic(&[&[command, "--json"], args].concat());
+    let mut value: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let help = host.virtnic(&[command, "--help"]).out;
+    let sections: Vec<&str> = help.split("\n\n").collect();
+    let mut titles = vec!["Fields of ".to_owned()];
+    titles.extend(
+        nested
+            .split_whitespace()
+            .map(|name| format!("Each of {name}")),
+    );
+    for (depth, title) in titles.iter().enumerate() {
+        if depth > 0 {
+            value = value[title.trim_start_matches("Each of ")].take();
         }
+        if value.is_array() {
+            value = value[0].take();
+        }
+        let object = value.as_object().unwrap();
+        let mut fields: Vec<&str> = object.keys().map(String::as_str).collect();
+        let section = sections.iter().find(|section| section.starts_with(title));
+        let section = section.unwrap_or_else(|| panic!("no '{title}' in {help}"));
+        let mut named: Vec<&str> = (section.lines().skip(1))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        fields.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(fields, named, "virtnic {command}, {title}");
+    }
+}
+
+#[test]
+fn halves_of_pairs_are_told_with_what_they_wait_for() {
+    let ran = Host::with(Answers::Lent(pairs())).virtnic(&["who"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NETWORK  GUEST  MAC                KIND            NETDEV    ON      PF      VF  PCI ADDRESS   DRIVER  HALF     NEGOTIATED  FOR    STATE
+    fast     web    52:54:00:00:00:01  macvtap bridge  macvtap0  ens1f0  -       -   -             -       standby  no          3 min  lent
+    fast     web    52:54:00:00:00:01  hostdev         -         -       ens1f0  0   0000:03:10.0  -       primary  no          -      reserved
+    fast     db     52:54:00:00:00:01  hostdev         -         -       ens1f0  -   -             -       primary  -           -      owed
+    ");
+    insta::assert_snapshot!(ran.err, @"guest 'web' has not negotiated failover");
+    assert_eq!(ran.status, 0);
+    let ran = Host::with(Answers::Lent(pairs())).virtnic(&["who", "--json"]);
+    let rows: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(rows[1]["role"], "primary");
+    assert_eq!(rows[0]["pair"], rows[1]["pair"]);
+    assert_eq!(rows[1]["negotiated"], false);
+    assert!(rows[2]["negotiated"].is_null() && rows[2]["pci_address"].is_null());
+    assert_eq!(ran.err, "");
+}
+
+#[test]
+fn the_halves_of_a_pair_are_planned_side_by_side() {
+    let ran = Host::with(Answers::Plan(plan_of_pair())).virtnic(&["plan", "web"]);
+    insta::assert_snapshot!(ran.out, @r"
+    guest web would start
+
+    interface 52:54:00:00:00:01, network slow
+      half     standby of a pair over ens1f0
+      gets     macvtap vepa on eth2
+      why      of 2 NICs, eth2 has the fewest connections (3)
+      step 1   make macvtap0 on eth2
+      step 2   open 2 queues of it
+               and vhost-net for each
+      note     the host can't reach this guest over eth2
+
+    hostdev hostdev0, pci
+      half     primary of a pair over ens1f0
+      gets     0000:03:00.0
+      why      the guest names it
+      step 1   bind to vfio-pci
+
+    interface 52:54:00:00:00:01, user
+      gets     nothing of the host's
+    ");
+}
+
+#[test]
+fn a_pf_that_is_drained_is_told_with_its_remedy() {
+    let mut networks = networks();
+    networks[0].rows[0].drained = true;
+    networks[0].rows[0].promised = 2;
+    networks[0].rows[0].obstacle =
+        Some("it is drained; let it lend again: virtnic undrain ens1f0".into());
+    let ran = Host::with(Answers::Networks(networks)).virtnic(&["net", "fast"]);
+    insta::assert_snapshot!(ran.out, @r"
+    network  fast (active)
+    mode     passthrough, a device for one guest
+    ports    1
+    missing  eth9
+
+    NIC     ABILITY              NODE  DEVICES  FREE  LENT  BUSY  PORTS  PROMISED  IN THE WAY
+    ens1f0  SR-IOV, 4 of 8 VFs      1        4     0     3     1      3         2  it is drained; let it lend again: virtnic undrain ens1f0
+    eth2    macvlan offload, on     -        1     1     0     0      0         0  it has no carrier
+
+    NIC     DEVICE  STATE  BY
+    ens1f0  VF 0    lent   web
+    ens1f0  VF 1    lent   db (network other)
+    ens1f0  VF 2    lent   mail (by itself)
+    ens1f0  VF 3    busy   ens1f0v3 is up with 10.0.0.5/24
+    ");
+    let mut nics = nics();
+    nics[0].drained = true;
+    let ran = Host::with(Answers::Nics(nics)).virtnic(&["nics"]);
+    insta::assert_snapshot!(ran.out, @r"
+    NIC     ABILITY               LINK        DRIVER  PCI ADDRESS   NODE  MASTER  NETWORKS    KIND  LENDS
+    ens1f0  SR-IOV, 7 of 8 VFs    up          igb     0000:01:00.0  0     -       fast, slow  -     drained
+    eth2    macvlan offload, off  no carrier  ixgbe   0000:01:00.0  0     bond0   -           -     -
+    bond0   Ethernet              down        -       -             -     -       -           bond  -
+    ");
+}
+
+#[test]
+fn a_pf_is_drained_and_what_stays_on_it_is_told() {
+    let host = Host::empty();
+    host.listen("virtnic-sock", Answers::Drains(vec![drained()].into()));
+    let ran = host.virtnic(&["drain", "ens1f0"]);
+    insta::assert_snapshot!(ran.out, @r"
+    PF        ens1f0 (0000:03:00.0), lends nothing until: virtnic undrain ens1f0
+    VFs       2 with guests
+    macvtaps  1 on it
+
+    STAYS                GUEST  WHY
+    VF 3 (0000:03:10.6)  db     it is no half of a pair
+    VF 0 (0000:03:10.0)  web    the guest was asked to let it go
+    macvtap0             web    it stays on the PF
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (4, ""));
+    let ran = host.virtnic(&["undrain", "ens1f0"]);
+    assert_eq!(
+        (ran.status, ran.out.as_str(), ran.err.as_str()),
+        (0, "", "ens1f0 lends again\n")
+    );
+}
+
+#[test]
+fn who_drains_can_wait_until_no_guest_has_a_vf() {
+    let (first, mut second, mut last) = (drained(), drained(), drained());
+    second.vfs.truncate(1);
+    last.vfs.clear();
+    let host = Host::empty();
+    host.listen(
+        "virtnic-sock",
+        Answers::Drains(vec![first, second, last].into()),
+    );
+    let ran = host.virtnic(&["drain", "ens1f0", "--wait"]);
+    insta::assert_snapshot!(ran.out, @r"
+    PF        ens1f0 (0000:03:00.0), lends nothing until: virtnic undrain ens1f0
+    VFs       none with guests
+    macvtaps  1 on it
+
+    STAYS     GUEST  WHY
+    macvtap0  web    it stays on the PF
+    ");
+    insta::assert_snapshot!(ran.err, @r"
+    2 VFs are left of ens1f0: db, web
+    1 VF is left of ens1f0: db
+    ");
+    assert_eq!(ran.status, 0);
+}
+
+#[test]
+fn who_waits_for_so_long_waits_no_longer() {
+    let host = Host::empty();
+    host.listen("virtnic-sock", Answers::Drains(vec![drained()].into()));
+    let ran = host.virtnic(&["drain", "--wait", "0", "ens1f0", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["vfs"].as_array().unwrap().len(), 2);
+    assert_eq!((ran.status, ran.err.as_str()), (4, ""));
+}
+
+#[test]
+fn vfs_of_pairs_come_and_go_by_hand() {
+    let turned = |state: &str| {
+        let mut rows = pairs();
+        rows[1].state = state.into();
+        // Another guest's, of the same name.
+        rows.reverse();
+        let host = Host::empty();
+        host.listen("virtnic-sock", Answers::Turns(vec!["ua-vf".into()], rows));
+        host
+    };
+    let ran = turned("lent").virtnic(&["promote", "web"]);
+    insta::assert_snapshot!(ran.out, @r"
+    DEVICE  MAC                PF      VF  PCI ADDRESS   STATE
+    ua-vf   52:54:00:00:00:01  ens1f0  0   0000:03:10.0  lent
+    ");
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+    let ran = turned("pending").virtnic(&["demote", "web", "--mac", "52:54:00:00:00:01"]);
+    insta::assert_snapshot!(ran.out, @r"
+    DEVICE  MAC                PF      VF  PCI ADDRESS   STATE
+    ua-vf   52:54:00:00:00:01  ens1f0  0   0000:03:10.0  pending
+    ");
+    assert_eq!(ran.status, 4);
+    assert_eq!(
+        ran.err,
+        "the guest has not let it go yet; virtnic who tells when it has\n"
+    );
+    let ran = turned("parted").virtnic(&["demote", "web", "--json"]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+}
+
+#[test]
+fn nothing_is_drained_or_parted_over_the_read_only_socket() {
+    let host = Host::with(Answers::Drains(vec![drained()].into()));
+    let socket = host.socket("virtnic-sock-ro");
+    for args in [
+        &["drain", "ens1f0"][..],
+        &["undrain", "ens1f0"],
+        &["demote", "web"],
+    ] {
+        let mut command = virtnic();
+        command.args(args).arg("--socket").arg(&socket);
+        let ran = Ran::of(command.output().unwrap(), host.root.path());
+        assert_eq!((ran.status, ran.out.as_str()), (1, ""), "{args:?}");
+        assert!(ran.err.contains("read only access"), "{ran:?}");
     }
 }

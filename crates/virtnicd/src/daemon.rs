@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use assign::{OpenError, VfioUser};
-use host::{HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost};
+use host::{GuestGroup, HostError, LinuxHost, NodeInfo, NodeInfoError, RunAs, SharedHost};
 use lending::Ledger;
 use records::Records;
 use rpc::DaemonStatus;
@@ -22,7 +22,7 @@ use crate::Simulation;
 use crate::accounts;
 use crate::drain::DrainedRecord;
 use crate::events::Events;
-use crate::guest::{Barred, DomainRecord, GuestHandle};
+use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle};
 use crate::listen::{self, ListenError, Socket};
 use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
@@ -30,6 +30,12 @@ use crate::paths::Paths;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::sync::lock;
+
+/// As whom simulated QEMUs would run: Debian's libvirt-qemu.
+pub(crate) const SIMULATED_USER: VfioUser = VfioUser {
+    uid: 64055,
+    gid: 64055,
+};
 
 /// What one running daemon has.
 pub(crate) struct Daemon {
@@ -54,8 +60,12 @@ pub(crate) struct Daemon {
     connections: Mutex<HashMap<u64, Weak<Connection>>>,
     /// Whom QEMU runs as.
     pub(crate) qemu_user: Option<RunAs>,
+    /// The groups by which guests' processes open what is lent to them.
+    pub(crate) guest_groups: GuestGroups,
     /// Where QEMU's processes go, under systemd.
     pub(crate) scopes: Option<qemu::Scopes>,
+    /// How long a guest may take until its driver has joined its pairs.
+    pub(crate) time_to_join: Duration,
     pub(crate) emulator: OnceCell<u64>,
     /// What short names of machines stand for.
     machines: OnceLock<HashMap<String, String>>,
@@ -166,10 +176,18 @@ impl Daemon {
                 groups: accounts::group("kvm").into_iter().collect(),
             })
         };
-        let vfio_user = qemu_user.as_ref().map(|user| VfioUser {
-            uid: user.uid,
-            gid: user.gid,
-        });
+        let vfio_user = match (&simulation, &qemu_user) {
+            (Some(_), _) => Some(SIMULATED_USER),
+            (None, user) => user.as_ref().map(|user| VfioUser {
+                uid: user.uid,
+                gid: user.gid,
+            }),
+        };
+        let have_own_groups = match (&simulation, &qemu_user) {
+            (Some(_), _) => true,
+            (None, user) => user.as_ref().is_some_and(can_have_own_groups),
+        };
+        let guest_groups = GuestGroups::new(have_own_groups);
         let records = |kind: &str, format| {
             Records::open(paths.records(kind), boot.clone(), format)
                 .map_err(|error| in_dir(error.path)(error.source))
@@ -179,6 +197,9 @@ impl Daemon {
         let daemon = Arc::new(Self {
             node,
             simulated: simulation.is_some(),
+            time_to_join: (simulation.as_ref()).map_or(crate::guest::TIME_TO_JOIN, |simulation| {
+                simulation.time_to_join
+            }),
             launcher: match simulation {
                 Some(simulation) => qemu::Launcher::Simulated(simulation.guests),
                 None => qemu::Launcher::Qemu,
@@ -200,6 +221,7 @@ impl Daemon {
             ports: Ports::default(),
             barred: Barred::default(),
             events: Events::default(),
+            guest_groups,
             qemu_user,
             scopes: qemu::Scopes::under_systemd(paths.systemd()),
             emulator: OnceCell::new(),
@@ -373,6 +395,25 @@ fn qemu_user(
         }
     };
     ids.map(Some)
+}
+
+/// Whether each guest's QEMU can have a group of its own, and that keeps others out.
+fn can_have_own_groups(user: &RunAs) -> bool {
+    if user.uid == 0 {
+        tracing::warn!(
+            "QEMU runs as root: a guest's can open what is lent to another (see --qemu-user)"
+        );
+        return false;
+    }
+    let can = GuestGroup::can_be_had(Path::new("/proc"));
+    if !can {
+        tracing::warn!(
+            uid = user.uid,
+            "no groups can be given to guests here (user namespace): a guest's QEMU can open what is \
+             lent to another"
+        );
+    }
+    can
 }
 
 #[cfg(test)]

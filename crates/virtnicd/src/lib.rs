@@ -27,7 +27,7 @@ mod sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::{SimulatedHost, SimulatedShape};
+use host::{GuestGroup, NodeAccess, SimulatedHost, SimulatedShape};
 use qemu::SimulatedGuests;
 use tokio::task::JoinSet;
 
@@ -48,17 +48,42 @@ pub struct Simulation {
     pub host: SimulatedHost,
     /// Its processes.
     pub guests: SimulatedGuests,
+    /// How long a guest may take from its start until its driver has joined its pairs, before the
+    /// daemon says that it has not; a minute.
+    pub time_to_join: Duration,
 }
 
 impl Simulation {
     /// A host of that shape, without guests.
     #[must_use]
     pub fn new(shape: SimulatedShape) -> Self {
+        let host = SimulatedHost::new(shape);
+        let guests = SimulatedGuests::new();
+        let nodes = host.clone();
+        guests.set_permissions(
+            move |own_group, device| match nodes.vfio_access_of(device) {
+                None => Err("No such file or directory".to_owned()),
+                Some(access) if may_open(access, own_group) => Ok(()),
+                Some(_) => Err("Permission denied".to_owned()),
+            },
+        );
         Self {
-            host: SimulatedHost::new(shape),
-            guests: SimulatedGuests::new(),
+            host,
+            guests,
+            time_to_join: guest::TIME_TO_JOIN,
         }
     }
+}
+
+/// Whether a simulated QEMU may open a node, for reading and writing.
+fn may_open(access: NodeAccess, own_group: Option<GuestGroup>) -> bool {
+    let of_user = access.uid == daemon::SIMULATED_USER.uid && access.mode & 0o600 == 0o600;
+    let gids = [
+        Some(daemon::SIMULATED_USER.gid),
+        own_group.map(GuestGroup::gid),
+    ];
+    let of_group = gids.contains(&Some(access.gid)) && access.mode & 0o060 == 0o060;
+    of_user || of_group || access.mode & 0o006 == 0o006
 }
 
 /// A daemon that serves clients. Dropped, it stops to; guests go on.

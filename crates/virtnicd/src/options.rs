@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
 
-    /// Run QEMU as this user [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
+    /// Run QEMU as this user; as root, each guest's could open what is lent to another [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
     #[arg(long, value_name = "USER")]
     pub qemu_user: Option<String>,
 

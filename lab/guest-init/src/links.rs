@@ -1,6 +1,6 @@
 //! The guest's network cards: found, brought up, addressed and reported.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -9,11 +9,16 @@ use std::path::Path;
 
 use crate::netlink::{Link, Netlink};
 
+/// The bond's name.
+const BOND: &str = "bond0";
+
 /// Every card, and the addresses wanted on them.
 pub struct Links {
     events: Netlink,
     requests: Netlink,
     wanted: HashMap<[u8; 6], Vec<(IpAddr, u8)>>,
+    /// MACs whose cards are joined in a bond.
+    bonded: HashSet<[u8; 6]>,
     known: HashMap<u32, Known>,
 }
 
@@ -36,6 +41,7 @@ impl Links {
             events: Netlink::events()?,
             requests: Netlink::requests()?,
             wanted: wanted(cmdline),
+            bonded: bonded(cmdline),
             known: HashMap::new(),
         })
     }
@@ -90,6 +96,24 @@ impl Links {
             .ok_or_else(|| io::Error::other("no such card"))
     }
 
+    /// Joins a card in the bond: one works, a VF if there is one, the others stand by.
+    fn join(&mut self, link: &Link) -> io::Result<()> {
+        let bond = match self.index(BOND) {
+            Ok(bond) => bond,
+            Err(_) => {
+                self.requests.add_bond(BOND)?;
+                self.index(BOND)?
+            }
+        };
+        // Only a card that is down can be joined; joining brings it up.
+        self.requests.set_up(link.index, false)?;
+        self.requests.set_master(link.index, bond)?;
+        if driver(&link.name) != "virtio_net" {
+            self.requests.prefer_in_bond(bond, link.index)?;
+        }
+        Ok(())
+    }
+
     fn refresh(&mut self, link: &Link) {
         let index = link.index;
         if link.gone {
@@ -99,19 +123,26 @@ impl Links {
             return;
         }
         let first = !self.known.contains_key(&index);
-        if first && !link.up {
+        let mac = <[u8; 6]>::try_from(&link.mac[..]).unwrap_or_default();
+        // The bond itself has no driver.
+        let is_bonded = self.bonded.contains(&mac) && driver(&link.name) != "-";
+        if is_bonded && !link.enslaved {
+            if let Err(error) = self.join(link) {
+                println!("ERROR can't join {} in a bond: {error}", link.name);
+            }
+        } else if first && !link.up {
             // Before its line is printed, so that the first line is not already out of date.
             if let Err(error) = self.requests.set_up(index, true) {
                 println!("ERROR can't bring {} up: {error}", link.name);
             }
         }
         let loopback = link.name == "lo";
+        let is_alone = !link.enslaved && !is_bonded;
         let known = self.known.entry(index).or_insert(Known {
             line: String::new(),
             addressed: loopback,
         });
-        if !known.addressed && !link.enslaved {
-            let mac = <[u8; 6]>::try_from(&link.mac[..]).unwrap_or_default();
+        if !known.addressed && is_alone {
             for (address, prefix) in self.wanted.get(&mac).into_iter().flatten() {
                 match self.requests.add_address(index, *address, *prefix) {
                     Ok(()) => known.addressed = true,
@@ -180,6 +211,14 @@ fn wanted(cmdline: &str) -> HashMap<[u8; 6], Vec<(IpAddr, u8)>> {
         }
     }
     wanted
+}
+
+/// The `bond.MAC` words of the kernel command line.
+fn bonded(cmdline: &str) -> HashSet<[u8; 6]> {
+    let words = cmdline.split_whitespace();
+    words
+        .filter_map(|word| parse_mac(word.strip_prefix("bond.")?))
+        .collect()
 }
 
 fn parse_address(text: &str) -> Option<(IpAddr, u8)> {

@@ -7,6 +7,9 @@
 //! ip.52:54:00:aa:bb:01=10.0.0.2/24,fd00::2/64
 //! ```
 //!
+//! The cards of one MAC that the kernel itself joins (a failover pair) get theirs together, on the master. With
+//! `bond.MAC` on the command line this program joins them, as `bond0`.
+//!
 //! Lines typed on the console are commands: see [`console::COMMANDS`]. The ACPI power button powers off.
 
 mod console;

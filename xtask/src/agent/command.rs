@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::host::{KVM, Pf};
+use super::host::{KVM, Pf, STATION};
 use crate::lab::boot::watch;
 use crate::lab::wire::{Frame, Job};
 
@@ -157,6 +157,7 @@ fn prepare(job: &Job, pfs: &[Pf]) -> io::Result<Command> {
         .env("LAB_GUEST_KERNEL", "/lab/guest/vmlinux")
         .env("LAB_GUEST_INITRD", "/lab/guest/initrd")
         .env("LAB_GUEST_TYPE", guest_type())
+        .env("LAB_STATION", STATION)
         .env("LAB_DAEMON", job.daemon.name());
     for (number, pf) in pfs.iter().enumerate() {
         command.env(format!("LAB_PF{number}"), &pf.netdev);

@@ -10,10 +10,14 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::sethostname;
 
 use super::{AgentError, cant};
-use crate::lab::debian::{CARD_MODULES, KVM_MODULES, OTHER_MODULES};
+use crate::lab::boot::station_mac;
+use crate::lab::debian::{CARD_MODULES, KVM_MODULES, OTHER_MODULES, STATION_MODULES};
 
 /// Where programs find the kernel's virtualisation.
 pub(crate) const KVM: &str = "/dev/kvm";
+
+/// The network namespace of the station: something outside of the host, at the other end of each PF's wire.
+pub(crate) const STATION: &str = "outside";
 
 /// A physical function with VFs.
 #[derive(Debug)]
@@ -131,6 +135,44 @@ fn make_vfs_of(pf: &Pf) -> Result<(), AgentError> {
             .map_err(cant(format!("make {} VFs on {}", pf.vfs, pf.netdev)))?;
     }
     program("ip", &["link", "set", &pf.netdev, "up"])
+}
+
+/// Puts the other end of each PF's wire into a network namespace of its own, as `wire0`, `wire1` …, up and without an
+/// address. The host's own namespace has nothing of it, so that to the host it is a station somewhere in its network.
+pub(crate) fn station(pfs: &[Pf]) -> Result<(), AgentError> {
+    program("ip", &["netns", "add", STATION])?;
+    // It says nothing unasked.
+    let quiet = "net.ipv6.conf.default.disable_ipv6=1";
+    program(
+        "ip",
+        &[
+            "netns", "exec", STATION, "sysctl", "--quiet", "--write", quiet,
+        ],
+    )?;
+    program("ip", &["-n", STATION, "link", "set", "lo", "up"])?;
+    if pfs.is_empty() {
+        return Ok(());
+    }
+    program("modprobe", &[&["--all"], STATION_MODULES].concat())?;
+    let all = Path::new("/sys/class/net");
+    for entry in fs::read_dir(all).map_err(cant("list the network devices"))? {
+        let netdev = entry.map_err(cant("list the network devices"))?.file_name();
+        let netdev = netdev.to_string_lossy();
+        let mac = fs::read_to_string(all.join(&*netdev).join("address")).unwrap_or_default();
+        let Some(pf) = (0..u8::MAX)
+            .take(pfs.len())
+            .find(|pf| station_mac(*pf) == mac.trim())
+        else {
+            continue;
+        };
+        let name = format!("wire{pf}");
+        program(
+            "ip",
+            &["link", "set", &netdev, "name", &name, "netns", STATION],
+        )?;
+        program("ip", &["-n", STATION, "link", "set", &name, "up"])?;
+    }
+    Ok(())
 }
 
 /// Waits until every PF has its link back, which making VFs takes away.

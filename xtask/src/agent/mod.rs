@@ -97,6 +97,7 @@ fn serve(port: &mut File) -> Result<u8, AgentError> {
     };
     host::mounts(&job.hostname)?;
     let pfs = host::devices(job.vfs)?;
+    host::station(&pfs)?;
     let daemon = daemon::start(job.daemon)?;
     host::wait_for_links(&pfs)?;
     tell(port, Frame::Note(host::summary(&pfs)))?;

@@ -52,6 +52,11 @@ pub(super) fn readers(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError>
     run(lab, &["readers.py", "200", calls])
 }
 
+/// Node devices, of a simulated host.
+pub(super) fn devices(lab: &Lab) -> Result<Vec<Sample>, BenchError> {
+    run(lab, &["devices.py", "simulated"])
+}
+
 /// Clients beside each other, and a restart.
 pub(super) fn owners(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
     let mut cargo = Command::new(env!("CARGO"));

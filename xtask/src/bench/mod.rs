@@ -47,6 +47,12 @@ enum Part {
     Owners,
     /// Ports and guests in the emulated SR-IOV host, beside libvirtd and a bare script
     Lab,
+    /// Interfaces plugged into and out of running guests in the emulated host, beside libvirtd and a bare script
+    Plug,
+    /// What a station loses while the VF of a pair goes and comes in the emulated host, beside libvirtd
+    Hybrid,
+    /// Node devices: 2,048 simulated VFs on this machine, and a device of the emulated host's, beside libvirtd
+    Devices,
     /// Reading and writing documents, beside libxml2; not part of --json
     Documents,
 }
@@ -133,9 +139,27 @@ pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
             report.add(Place::Owners, sample);
         }
     }
-    if wanted(Part::Lab) {
-        for sample in in_lab(&lab, options.quick)? {
-            report.add(Place::Lab, sample);
+    if wanted(Part::Devices) {
+        for sample in machine::devices(&lab)? {
+            report.add(Place::Machine, sample);
+        }
+    }
+    let (ports, guests, plugs, switches) = if options.quick {
+        ("100", "3", "3", "3")
+    } else {
+        ("400", "12", "12", "10")
+    };
+    let scripts: [(Part, &[&str]); 4] = [
+        (Part::Lab, &["host.py", ports, guests]),
+        (Part::Plug, &["plug.py", plugs]),
+        (Part::Hybrid, &["hybrid.py", switches]),
+        (Part::Devices, &["devices.py", "lab"]),
+    ];
+    for (part, script) in scripts {
+        if wanted(part) {
+            for sample in in_lab(&lab, script)? {
+                report.add(Place::Lab, sample);
+            }
         }
     }
     if options.json {
@@ -151,13 +175,16 @@ pub(crate) fn main(options: &BenchOptions) -> Result<ExitCode, BenchError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The emulated host's part.
-fn in_lab(lab: &Lab, quick: bool) -> Result<Vec<Sample>, BenchError> {
-    let (ports, guests) = if quick { ("100", "3") } else { ("400", "12") };
+/// One of the scripts in `lab/bench`, with its arguments, in an emulated host of its own.
+fn in_lab(lab: &Lab, script: &[&str]) -> Result<Vec<Sample>, BenchError> {
     let mut host = HostOptions::new(1);
     host.release = true;
-    let command = ["python3", "-B", "lab/bench/host.py", ports, guests];
-    let plan = host.plan(command.map(str::to_owned).to_vec(), Some(PATIENCE));
+    let mut command = vec!["python3".to_owned(), "-B".to_owned()];
+    if let Some((name, arguments)) = script.split_first() {
+        command.push(format!("lab/bench/{name}"));
+        command.extend(arguments.iter().map(|word| (*word).to_owned()));
+    }
+    let plan = host.plan(command, Some(PATIENCE));
     let mut lines = Lines::default();
     let Outcome { code } = session::run(lab, &plan, &mut lines)?;
     match code {

@@ -43,6 +43,7 @@ struct Measurement {
     size: Option<u32>,
     count: usize,
     median: f64,
+    mean: f64,
     /// The largest, where there are fewer than a hundred samples.
     p99: f64,
 }
@@ -84,6 +85,7 @@ impl Report {
                 size: sample.size,
                 count: sorted.len(),
                 median,
+                mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
                 p99,
             });
         }
@@ -111,6 +113,19 @@ impl Report {
         let mut all = self.measurements.iter();
         let ours = all.find(|one| one.place == place && one.what == what && one.who == OURS)?;
         Some(ours.median / self.beside(ours, other)?.median)
+    }
+
+    /// What a station lost in a switch on average, as a part of what it lost with another; all of which nothing was lost
+    /// is 0.
+    fn loss(&self, what: &str) -> Option<f64> {
+        let mut all = self.measurements.iter();
+        let ours = all.find(|one| one.what == what && one.who == OURS)?;
+        let theirs = self.beside(ours, PEER)?.mean;
+        Some(if ours.mean == 0.0 {
+            0.0
+        } else {
+            ours.mean / theirs
+        })
     }
 
     /// Our median.
@@ -188,6 +203,20 @@ impl Report {
         let seen = self.ratio(Place::Lab, "guest with a VF", BARE);
         let what = "guest with a VF: at most 1.3 of the bare script's".to_owned();
         aim(what, Place::Lab, 1.3, seen, |seen, limit| seen <= limit);
+        for kind in ["VF", "macvtap"] {
+            for what in [format!("{kind} attached"), format!("{kind} detached")] {
+                for (other, limit) in [(BARE, 1.2), (PEER, 0.5)] {
+                    let seen = self.ratio(Place::Lab, &what, other);
+                    let what = format!("{what}: at most {limit} of {other}'s");
+                    aim(what, Place::Lab, limit, seen, |seen, limit| seen <= limit);
+                }
+            }
+        }
+        for what in ["pings lost, VF unplugged", "pings lost, VF plugged"] {
+            let seen = self.loss(what);
+            let what = format!("{what}: on average at most 0.5 of libvirtd's");
+            aim(what, Place::Lab, 0.5, seen, |seen, limit| seen <= limit);
+        }
         let seen = self.beside_readers();
         let what = "a writer's list beside hostile readers: at most 10 times of that at rest";
         aim(

@@ -291,6 +291,11 @@ pub(crate) fn base_arguments(
     .to_vec()
 }
 
+/// The MAC of the station's card on the wire of a PF, counted from 0.
+pub(crate) fn station_mac(pf: u8) -> String {
+    format!("52:54:00:00:{:02x}:ff", pf + 1)
+}
+
 fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
     let mut arguments = base_arguments(accel, spec.memory, "file:/lab/run/console.log", "");
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -328,11 +333,26 @@ fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
             "-device",
             format!("pcie-root-port,id=port{number},bus=pcie.0,chassis={number}"),
         );
-        // A user network without a way out: all that it gives the card is a carrier.
-        add("-netdev", format!("user,id=net{number},restrict=on"));
+        // A wire without a way out; its other end is the station's.
+        add("-netdev", format!("hubport,id=net{number},hubid={number}"));
         add(
             "-device",
             format!("igb,bus=port{number},netdev=net{number},mac=52:54:00:00:{number:02x}:00"),
+        );
+    }
+    // After all cards, whose places stay what they would be without it.
+    for pf in 0..spec.pfs {
+        let number = pf + 1;
+        add(
+            "-netdev",
+            format!("hubport,id=station{number},hubid={number}"),
+        );
+        add(
+            "-device",
+            format!(
+                "virtio-net-pci,netdev=station{number},mac={}",
+                station_mac(pf)
+            ),
         );
     }
     arguments

@@ -61,6 +61,8 @@ pub(crate) const OTHER_MODULES: &[&str] = &[
     "bonding",
     "dummy",
 ];
+/// Modules for the station's cards. They come last, so that the PFs and their VFs have the first names.
+pub(crate) const STATION_MODULES: &[&str] = &["virtio_net"];
 /// Modules for a processor with this flag.
 pub(crate) const KVM_MODULES: &[(&str, &str)] = &[("svm", "kvm_amd"), ("vmx", "kvm_intel")];
 
@@ -92,6 +94,7 @@ pub(crate) fn host_root(cache: &Cache) -> Result<Kept, CacheError> {
     let modules: Vec<&str> = CARD_MODULES
         .iter()
         .chain(OTHER_MODULES)
+        .chain(STATION_MODULES)
         .chain(kvm)
         .copied()
         .collect();

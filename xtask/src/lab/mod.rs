@@ -27,8 +27,8 @@ pub(crate) enum LabCommand {
     /// Run a command as root in an emulated SR-IOV host, and return its exit status (124 if it took too long).
     ///
     /// The command's directory is this checkout, read-only; the built programs are on its PATH. It finds the PFs' netdev
-    /// names in LAB_PF0, LAB_PF1 …, a small guest in LAB_GUEST_KERNEL and LAB_GUEST_INITRD, and the daemon's name in
-    /// LAB_DAEMON.
+    /// names in LAB_PF0, LAB_PF1 …, a small guest in LAB_GUEST_KERNEL and LAB_GUEST_INITRD, the daemon's name in
+    /// LAB_DAEMON, and in LAB_STATION the network namespace of a station outside of the host.
     Exec {
         #[command(flatten)]
         host: HostOptions,

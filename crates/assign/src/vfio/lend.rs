@@ -36,11 +36,7 @@ impl Assigner {
             }
         }
         self.read_back_vfio(vfio)?;
-        for step in &plan.steps {
-            if let Step::Grant { group, user } = step {
-                host.grant_vfio(*group, user.uid, user.gid)?;
-            }
-        }
+        self.grant(vfio)?;
         Ok(LentKind::Vfio {
             address: vfio.address,
             vf: vfio.vf.as_ref().map(|work| work.vf.clone()),

@@ -1,6 +1,7 @@
 //! PCI functions that a guest gets by vfio.
 
 mod lend;
+mod node;
 mod plan;
 mod restore;
 

@@ -1,7 +1,7 @@
 //! What lending a PCI function by vfio would take.
 
 use conf::{DeviceId, HostBackend, HostDriver, PciAddress};
-use host::{Host, HostError, IommuGroup, PciDevice, Sriov, VfSetting, VirtualFunction};
+use host::{GuestGroup, Host, HostError, IommuGroup, PciDevice, Sriov, VfSetting, VirtualFunction};
 
 use super::is_vfio;
 use crate::assigner::Assigner;
@@ -20,6 +20,7 @@ impl Assigner {
         address: PciAddress,
         holder: &Holder,
         preparation: &VfioPreparation,
+        own_group: Option<GuestGroup>,
     ) -> Result<ItemPlan, Obstacle> {
         let host = &*self.host.0;
         refuse_old_backend(preparation.driver.as_ref())?;
@@ -83,10 +84,10 @@ impl Assigner {
                 driver: driver.clone(),
             });
         }
-        if let Some(user) = self.vfio_user {
+        let node = self.plan_node(group.number, own_group)?;
+        if node.is_some() {
             steps.push(Step::Grant {
                 group: group.number,
-                user,
             });
         }
         Ok(ItemPlan {
@@ -100,6 +101,7 @@ impl Assigner {
                 host_driver: pci.driver,
                 vf,
                 profile,
+                node,
             }),
         })
     }

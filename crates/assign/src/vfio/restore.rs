@@ -2,14 +2,13 @@
 
 use host::HostError;
 
-use super::is_vfio;
 use crate::assigner::Assigner;
-use crate::device::{Item, Phase};
+use crate::device::Item;
 use crate::error::UndoFault;
 use crate::profile::leave;
 use crate::record::{Record, VfioWork};
 use crate::restore::Restored;
-use crate::vf::FunctionRestorer;
+use crate::vf::{Faults, FunctionRestorer};
 
 impl Assigner {
     pub(crate) fn restore_vfio(&self, record: &Record, vfio: &VfioWork) -> Restored {
@@ -17,27 +16,43 @@ impl Assigner {
         let host = &*self.host.0;
         if let Err(HostError::NoPciDevice(_)) = host.pci_device(vfio.address) {
             restored.vanished = true;
-            return restored;
-        }
-        if let Err(fault) = self.group_is_closed(record.item, vfio) {
-            restored.faults.push(fault);
+            let withdrawn = self.withdraw_what_is_left(record.item, vfio);
+            restored.faults.extend(withdrawn.err().map(UndoFault::Host));
             return restored;
         }
         let driver = vfio.host_driver.as_deref();
         let mut work = FunctionRestorer::new(host, vfio.address, driver, vfio.vf.as_ref());
+        if let Err(fault) = self.close_group(record.item, vfio, &mut work.faults) {
+            restored.faults.push(fault);
+            return restored;
+        }
         leave(host, vfio.profile.as_ref(), &mut work.faults);
         work.settings();
         if vfio.bind {
             work.driver();
         }
-        if let Some(fault) = self.revoke(record.item, vfio) {
-            work.faults.certain.push(fault);
-        }
         work.netdev_mac();
         work.admin_mac();
         work.verify();
+        self.verify_node(record.item, vfio, &mut work.faults);
         restored.faults = work.faults.settle(record.item);
         restored
+    }
+
+    /// Nobody has the group open, and the guest's QEMU can't open it once more: one that was asked for the
+    /// device, and goes on, may want to.
+    pub(crate) fn close_group(
+        &self,
+        item: Item,
+        vfio: &VfioWork,
+        faults: &mut Faults,
+    ) -> Result<(), UndoFault> {
+        self.group_is_closed(item, vfio)?;
+        if self.withdraw(item, vfio, faults) {
+            // It may have, just before.
+            self.group_is_closed(item, vfio)?;
+        }
+        Ok(())
     }
 
     /// Unbinding a device that a process has open would block until it lets go, and changing its
@@ -52,28 +67,5 @@ impl Assigner {
             Ok(None) | Err(HostError::NoPciDevice(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// A vfio group that was there before is root's again.
-    fn revoke(&self, item: Item, vfio: &VfioWork) -> Option<UndoFault> {
-        let stays = vfio.host_driver.as_deref().is_some_and(is_vfio);
-        if self.vfio_user.is_none() || !stays || self.shares_group(item, vfio.group) {
-            return None;
-        }
-        let revoked = self.host.0.grant_vfio(vfio.group, 0, 0);
-        revoked.err().map(UndoFault::Host)
-    }
-
-    /// Whether another device of that group is a guest's.
-    fn shares_group(&self, item: Item, group: u32) -> bool {
-        let list = self.lock();
-        list.entries.iter().any(|(other, entry)| {
-            let vfio = entry.record.as_ref().and_then(Record::vfio);
-            // What was only taken from the host nobody has open.
-            *other != item
-                && other.detached().is_none()
-                && entry.phase == Phase::Lent
-                && vfio.is_some_and(|vfio| vfio.group == group)
-        })
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Hooked {
     pub(crate) before_make: Box<dyn Fn() + Send + Sync>,
     /// Called before each VLAN device is made.
     pub(crate) before_vlan: Box<dyn Fn() + Send + Sync>,
+    /// Called before somebody is let open a vfio group.
+    pub(crate) on_grant: Box<dyn Fn(NodeAccess) + Send + Sync>,
     /// This setting is taken and forgotten.
     pub(crate) deaf_to: Option<Operation>,
 }
@@ -30,6 +32,7 @@ impl Hooked {
             on_bind: Box::new(|| {}),
             before_make: Box::new(|| {}),
             before_vlan: Box::new(|| {}),
+            on_grant: Box::new(|_| {}),
             deaf_to: None,
         }
     }
@@ -102,8 +105,15 @@ impl Host for Hooked {
     fn reset(&self, address: PciAddress) -> Answer<()> {
         self.inner.reset(address)
     }
-    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Answer<()> {
-        self.inner.grant_vfio(group, uid, gid)
+    fn vfio_access(&self, group: u32) -> Answer<Option<NodeAccess>> {
+        self.inner.vfio_access(group)
+    }
+    fn set_vfio_access(&self, group: u32, access: NodeAccess) -> Answer<()> {
+        if self.deaf_to == Some(Operation::GrantVfio) {
+            return Ok(());
+        }
+        (self.on_grant)(access);
+        self.inner.set_vfio_access(group, access)
     }
     fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Answer<()> {
         self.inner.set_vf_count(pf, count)

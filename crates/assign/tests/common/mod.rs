@@ -13,9 +13,16 @@ use assign::{
     PrepareError, Recovery, VfConfig, VfioPreparation, VfioUser,
 };
 use conf::{DeviceId, MacAddress, PciAddress, Uuid, VfLink, VfSettings, Vlan, VlanTag};
-use host::{Host, SharedHost, SimulatedCrash, SimulatedHost};
+use host::{Host, NodeAccess, SharedHost, SimulatedCrash, SimulatedHost};
 
 pub(crate) const USER: VfioUser = VfioUser { uid: 107, gid: 108 };
+
+/// Who may open what is lent to a guest whose QEMU has no group of its own.
+pub(crate) const GRANTED: NodeAccess = NodeAccess {
+    uid: USER.uid,
+    gid: USER.gid,
+    mode: 0o600,
+};
 
 /// One machine: it stays while the daemon comes and goes.
 pub(crate) struct Machine {

@@ -24,7 +24,7 @@ pub struct Device {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
     /// None is like it.
-    #[error("there is no {0}")]
+    #[error("no device found that is {0}")]
     None(String),
     /// Several are like it.
     #[error("{count} devices are {what}: say the alias or the guest address of one")]
@@ -38,7 +38,7 @@ pub enum FindError {
 
 /// A device that a guest has already.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the guest has {0} already")]
+#[error("{0} is already in use: the guest has it")]
 pub struct AlreadyThere(pub String);
 
 impl Device {

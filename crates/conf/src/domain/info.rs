@@ -83,6 +83,12 @@ impl DeviceInfo {
         }
     }
 
+    /// Whether the host prepares it, and the guest does not see it.
+    #[must_use]
+    pub fn is_unassigned(&self) -> bool {
+        matches!(self.address, Some(GuestAddress::Unassigned))
+    }
+
     pub(crate) fn read(element: Element<'_>, origin: Origin) -> Result<Self, Error> {
         let alias = element.child("alias").and_then(|c| c.attribute("name"));
         let alias = alias.filter(|name| origin == Origin::Status || is_user_alias(name));

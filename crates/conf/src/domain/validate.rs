@@ -37,6 +37,7 @@ impl Domain {
             self.check_controllers(),
             self.check_disks(),
             self.check_aliases(),
+            self.check_unassigned(),
             self.check_host_devices(),
             self.check_shared_memory(),
         ])
@@ -230,6 +231,19 @@ impl Domain {
             }
         }
         Ok(())
+    }
+
+    /// What the guest is not to see can only be a device that the host prepares for it.
+    fn check_unassigned(&self) -> Result<(), Error> {
+        let hostdevs = self.devices.hostdevs.iter();
+        let may_be = hostdevs.filter(|one| one.info.is_unassigned()).count();
+        let unassigned = self.infos().filter(|info| info.is_unassigned());
+        if unassigned.count() == may_be {
+            return Ok(());
+        }
+        Err(unsupported(
+            "a guest address of type='unassigned' is supported only for hostdev devices of their own",
+        ))
     }
 
     /// Host functions that this guest asks for by address, those of interfaces first.

@@ -1,6 +1,7 @@
 //! The real kernel.
 
 mod ability;
+mod access;
 mod alias;
 mod block;
 mod driver;
@@ -27,14 +28,13 @@ use std::io;
 use std::sync::Arc;
 
 use conf::{MacAddress, PciAddress};
-use rustix::fs::{Gid, Uid};
 
 pub use paths::Paths;
 pub use port_profile::PortPatience;
 
 use crate::{
-    Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
+    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice,
+    PhysicalFunction, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
 };
 use alias::Variants;
 use ids::HardwareIds;
@@ -251,14 +251,12 @@ impl Host for LinuxHost {
         writing.write(&file, "1")
     }
 
-    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Result<(), HostError> {
-        let file = self.paths.dev.join(format!("vfio/{group}"));
-        let granted = rustix::fs::chown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        granted.map_err(|error| HostError::Kernel {
-            operation: Operation::GrantVfio,
-            target: file.display().to_string(),
-            source: error.into(),
-        })
+    fn vfio_access(&self, group: u32) -> Result<Option<NodeAccess>, HostError> {
+        self.access_to_group(group)
+    }
+
+    fn set_vfio_access(&self, group: u32, access: NodeAccess) -> Result<(), HostError> {
+        self.give_access_to_group(group, access)
     }
 
     fn set_vf_count(&self, pf: &PhysicalFunction, count: u16) -> Result<(), HostError> {

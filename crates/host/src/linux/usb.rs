@@ -2,20 +2,17 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use conf::UsbAddress;
-use rustix::fs::{Gid, Mode, Uid, chmod, chown};
 
 use super::LinuxHost;
+use super::access;
 use super::sysfs::{Reading, inventory};
 use crate::{HostError, NodeAccess, Operation, Usb, UsbDevice, UsbInterface};
 
 /// USB's class of hubs.
 const CLASS_HUB: u8 = 9;
-/// Permissions of a node.
-const PERMISSIONS: u32 = 0o777;
 /// Interfaces that are looked at: a device has 32 at most (`USB_MAXINTERFACES`).
 const MOST_INTERFACES: usize = 32;
 /// Entries of the list of devices and interfaces that are looked at.
@@ -60,24 +57,13 @@ impl Usb for LinuxHost {
     }
 
     fn usb_access(&self, address: UsbAddress) -> Result<NodeAccess, HostError> {
-        let node = self.usb_node(address);
-        match fs::symlink_metadata(&node) {
-            Ok(metadata) => Ok(NodeAccess {
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-                mode: metadata.permissions().mode() & PERMISSIONS,
-            }),
-            Err(source) => Err(self.refused_usb(Operation::ReadInventory, address, source)),
-        }
+        access::read(&self.usb_node(address))
+            .map_err(|source| self.refused_usb(Operation::ReadInventory, address, source))
     }
 
     fn set_usb_access(&self, address: UsbAddress, access: NodeAccess) -> Result<(), HostError> {
-        let node = self.usb_node(address);
-        let (uid, gid) = (Uid::from_raw(access.uid), Gid::from_raw(access.gid));
-        // What the old owner may do must not become the new one's for a moment, nor the reverse.
-        let set = chown(&node, Some(uid), Some(gid))
-            .and_then(|()| chmod(&node, Mode::from_raw_mode(access.mode & PERMISSIONS)));
-        set.map_err(|error| self.refused_usb(Operation::GrantUsb, address, error.into()))
+        access::set(&self.usb_node(address), access)
+            .map_err(|source| self.refused_usb(Operation::GrantUsb, address, source))
     }
 
     fn probe_usb(&self, address: UsbAddress) -> Result<(), HostError> {

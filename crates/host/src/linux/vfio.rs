@@ -2,15 +2,46 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use conf::PciAddress;
 use rustix::io::Errno;
 
-use super::LinuxHost;
-use crate::{HostError, Operation, VfioHolder};
+use super::{LinuxHost, access};
+use crate::{HostError, NodeAccess, Operation, VfioHolder};
 
 impl LinuxHost {
+    /// Who may open the group's node.
+    pub(super) fn access_to_group(&self, group: u32) -> Result<Option<NodeAccess>, HostError> {
+        match access::read(&self.vfio_node(group)) {
+            Ok(access) => Ok(Some(access)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.refused_vfio(Operation::ReadInventory, group, error)),
+        }
+    }
+
+    /// Sets that.
+    pub(super) fn give_access_to_group(
+        &self,
+        group: u32,
+        access: NodeAccess,
+    ) -> Result<(), HostError> {
+        access::set(&self.vfio_node(group), access)
+            .map_err(|error| self.refused_vfio(Operation::GrantVfio, group, error))
+    }
+
+    fn vfio_node(&self, group: u32) -> PathBuf {
+        self.paths.dev.join(format!("vfio/{group}"))
+    }
+
+    fn refused_vfio(&self, operation: Operation, group: u32, source: io::Error) -> HostError {
+        HostError::Kernel {
+            operation,
+            target: self.vfio_node(group).display().to_string(),
+            source,
+        }
+    }
+
     /// Who holds the function's vfio group.
     pub(super) fn holder_of_group(
         &self,
@@ -20,7 +51,7 @@ impl LinuxHost {
             return Ok(None);
         };
         let group = group.number;
-        let file = self.paths.dev.join(format!("vfio/{group}"));
+        let file = self.vfio_node(group);
         // The kernel lets one process at a time open a group.
         match OpenOptions::new().read(true).write(true).open(&file) {
             Ok(_) => Ok(None),

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Resource, WaitId, WaitIdOptions};
 
 use super::*;
-use crate::own_cpus;
+use crate::{GuestGroup, own_cpus};
 
 /// Nothing but the program.
 fn plain(program: &str) -> Spawn {
@@ -156,6 +156,39 @@ fn another_identity_has_no_capability_left() {
         assert!(effective.ends_with("0000000000000000"), "{text}");
         assert!(text.contains("NoNewPrivs:\t1"), "{text}");
     }
+}
+
+#[test]
+fn what_is_a_guests_groups_only_its_own_process_opens() {
+    if !is_root() || !GuestGroup::can_be_had(Path::new("/proc")) {
+        eprintln!("SKIPPED: giving groups away needs root");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    rustix::fs::chmod(directory.path(), Mode::from_raw_mode(0o755)).unwrap();
+    let node = directory.path().join("12");
+    std::fs::write(&node, "").unwrap();
+    let (its, other) = (GuestGroup::draw(), GuestGroup::draw());
+    let gid = rustix::fs::Gid::from_raw(its.gid());
+    rustix::fs::chown(&node, None, Some(gid)).unwrap();
+    rustix::fs::chmod(&node, Mode::from_raw_mode(0o660)).unwrap();
+    // All run as one user, and have what all have.
+    let opens = |own: Option<GuestGroup>| {
+        let script = format!("id -G; : <>{} && echo opened", node.display());
+        let (text, status) = shell(&script, |spawn| {
+            let own = own.map(GuestGroup::gid);
+            spawn.run_as = Some(RunAs {
+                uid: 64321,
+                gid: 64322,
+                groups: [64323].into_iter().chain(own).collect(),
+            });
+        });
+        assert!(text.starts_with("64322 64323"), "{text}");
+        (text.ends_with("opened\n"), status)
+    };
+    assert_eq!(opens(Some(its)), (true, 0));
+    assert!(!opens(Some(other)).0);
+    assert!(!opens(None).0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use conf::PciAddress;
 
 use super::state::{Binding, Place, Plain, Vf, is_vfio, pf_ifindex, pf_netdev};
 use super::{Effect, Fault, Quirks, SimulatedHost};
-use crate::{HostEvent, LinkState, Usage};
+use crate::{HostEvent, LinkState, NodeAccess, Usage};
 
 impl SimulatedHost {
     /// Lets a failure happen.
@@ -47,7 +47,7 @@ impl SimulatedHost {
         let mut state = self.lock();
         state.boot += 1;
         state.held_groups.clear();
-        state.granted.clear();
+        state.vfio_nodes.clear();
         state.usages.clear();
         state.usb_usages.clear();
         state.qos.reboot();
@@ -133,12 +133,20 @@ impl SimulatedHost {
         }
     }
 
-    /// Who may open the vfio group of that device: user and group id, once granted.
+    /// Who may open the node of that device's IOMMU group; `None`: there is none.
     #[must_use]
-    pub fn vfio_owner(&self, device: PciAddress) -> Option<(u32, u32)> {
-        let state = self.lock();
+    pub fn vfio_access_of(&self, device: PciAddress) -> Option<NodeAccess> {
+        let mut state = self.lock();
         let group = state.group(device).ok()?;
-        state.granted.get(&group).copied()
+        state.vfio_access(group)
+    }
+
+    /// Somebody else changes who may open the node of that device's IOMMU group.
+    pub fn set_vfio_access_of(&self, device: PciAddress, access: NodeAccess) {
+        let mut state = self.lock();
+        if let Ok(group) = state.group(device) {
+            state.vfio_nodes.insert(group, access);
+        }
     }
 
     /// Puts one more device, with that driver, into the IOMMU group of a VF; tells where it sits.

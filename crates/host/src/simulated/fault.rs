@@ -146,15 +146,8 @@ pub enum Effect {
     Bound(PciAddress, String),
     /// The device was reset.
     Reset(PciAddress),
-    /// A user may open the vfio group.
-    Granted {
-        /// The group.
-        group: u32,
-        /// Its owner from now on.
-        uid: u32,
-        /// Its group id from now on.
-        gid: u32,
-    },
+    /// Who may open an IOMMU group's node.
+    VfioAccess(u32, NodeAccess),
     /// Who may open a USB device's node.
     UsbAccess(UsbAddress, NodeAccess),
     /// Drivers took a USB device's interfaces.

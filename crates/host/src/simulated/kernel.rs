@@ -8,11 +8,13 @@ use super::state::{
 };
 use super::{Effect, NIC_DRIVER, PF_DRIVER, SimulatedHost, VF_DRIVER};
 use crate::{
-    Host, HostError, HostEvents, IommuGroup, LinkState, Operation, PciDevice, PhysicalFunction,
-    Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction, VlanProtocol,
+    Host, HostError, HostEvents, IommuGroup, LinkState, NodeAccess, Operation, PciDevice,
+    PhysicalFunction, Sriov, Usage, VfAbilities, VfSetting, VfState, VfioHolder, VirtualFunction,
+    VlanProtocol,
 };
 
 const EINVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+const ENOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
 const ERANGE: i32 = rustix::io::Errno::RANGE.raw_os_error();
 const EPROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
 const EOPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
@@ -236,10 +238,25 @@ impl Host for SimulatedHost {
         })
     }
 
-    fn grant_vfio(&self, group: u32, uid: u32, gid: u32) -> Result<(), HostError> {
-        self.call(Operation::GrantVfio, None, |state, _| {
-            state.granted.insert(group, (uid, gid));
-            state.effect(Effect::Granted { group, uid, gid })
+    fn vfio_access(&self, group: u32) -> Result<Option<NodeAccess>, HostError> {
+        self.call(Operation::ReadInventory, None, |state, _| {
+            Ok(state.vfio_access(group))
+        })
+    }
+
+    fn set_vfio_access(&self, group: u32, access: NodeAccess) -> Result<(), HostError> {
+        self.call(Operation::GrantVfio, None, |state, partial| {
+            let Some(now) = state.vfio_access(group) else {
+                return Err(state.kernel(Operation::GrantVfio, None, ENOENT).into());
+            };
+            let mode = if partial {
+                now.mode & access.mode
+            } else {
+                access.mode
+            };
+            let access = NodeAccess { mode, ..access };
+            state.vfio_nodes.insert(group, access);
+            state.effect(Effect::VfioAccess(group, access))
         })
     }
 

@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub bandwidths: BTreeMap<u32, Bandwidth>,
     /// USB devices: their interfaces' drivers, and who may open them.
     pub usb: BTreeMap<UsbAddress, (Vec<Option<String>>, NodeAccess)>,
+    /// Nodes of IOMMU groups that others than root may open, by group.
+    pub vfio: BTreeMap<u32, NodeAccess>,
     /// Port profiles that are agreed, by the guest's MAC.
     pub port_profiles: BTreeMap<MacAddress, PortRequest>,
 }
@@ -92,6 +94,11 @@ impl Snapshot {
             format!("{:?}", later.usb),
         );
         compare(
+            "vfio groups",
+            format!("{:?}", self.vfio),
+            format!("{:?}", later.vfio),
+        );
+        compare(
             "port profiles",
             format!("{:?}", self.port_profiles),
             format!("{:?}", later.port_profiles),
@@ -123,6 +130,11 @@ impl SimulatedHost {
             (address, device)
         });
         let devices = devices.collect();
+        let mut vfio: BTreeMap<_, _> = (state.vfio_nodes.iter())
+            .filter(|(_, access)| **access != NodeAccess::ROOT)
+            .map(|(group, access)| (*group, *access))
+            .collect();
+        vfio.retain(|group, _| state.vfio_access(*group).is_some());
         let without = state.qos.without_autoprobe.iter();
         Snapshot {
             devices,
@@ -130,6 +142,7 @@ impl SimulatedHost {
             without_autoprobe: without.map(|pf| state.shape.pf_address(*pf)).collect(),
             bandwidths: state.qos.bandwidths.clone(),
             usb: state.usb.told(),
+            vfio,
             port_profiles: state.qos.profiles.clone(),
         }
     }

@@ -11,7 +11,7 @@ use super::net::Net;
 use super::qos::Qos;
 use super::usb::UsbPlugs;
 use super::{Quirks, SimulatedShape, VF_DRIVER};
-use crate::{HostError, HostEvent, LinkState, Operation, Usage, VfState, VlanProtocol};
+use crate::{HostError, HostEvent, LinkState, NodeAccess, Operation, Usage, VfState, VlanProtocol};
 
 /// Effects that are kept.
 const MOST_EFFECTS: usize = 1024;
@@ -33,7 +33,8 @@ pub(super) struct State {
     pub(super) iommu: bool,
     pub(super) variant: Option<String>,
     pub(super) held_groups: HashSet<u32>,
-    pub(super) granted: HashMap<u32, (u32, u32)>,
+    /// Nodes of IOMMU groups that others than root may open, or were let.
+    pub(super) vfio_nodes: HashMap<u32, NodeAccess>,
     pub(super) usages: HashMap<PciAddress, Vec<Usage>>,
     pub(super) usb_usages: HashMap<(u32, u32), Vec<Usage>>,
     pub(super) refusals: HashSet<(PciAddress, String)>,
@@ -145,7 +146,7 @@ impl State {
             iommu: true,
             variant: None,
             held_groups: HashSet::new(),
-            granted: HashMap::new(),
+            vfio_nodes: HashMap::new(),
             usages: HashMap::new(),
             usb_usages: HashMap::new(),
             refusals: HashSet::new(),
@@ -268,6 +269,29 @@ impl State {
         vfs.find(|vf| (self.group(*vf)).is_ok_and(|group| self.held_groups.contains(&group)))
     }
 
+    /// Who may open a group's node, which is there while vfio has a device of the group.
+    pub(super) fn vfio_access(&mut self, group: u32) -> Option<NodeAccess> {
+        let mut devices: Vec<_> = (self.plain.iter())
+            .filter(|(_, plain)| plain.group == group)
+            .map(|(address, _)| *address)
+            .collect();
+        devices.extend(self.shared_groups.get(&group).into_iter().flatten());
+        let (pfs, vfs) = (u32::from(self.shape.pfs), u32::from(self.shape.max_vfs()));
+        if let Some(number) = group.checked_sub(pfs).filter(|_| vfs > 0)
+            && let (Ok(pf), Ok(vf)) = (u16::try_from(number / vfs), u16::try_from(number % vfs))
+            && pf < self.shape.pfs
+        {
+            devices.push(self.shape.vf_address(pf, vf));
+        }
+        let is_there = devices.into_iter().any(|device| {
+            let driver = self.driver(device).ok().flatten();
+            self.group(device).is_ok_and(|its| its == group)
+                && driver.is_some_and(|driver| is_vfio(&driver))
+        });
+        let access = self.vfio_nodes.get(&group).copied();
+        is_there.then(|| access.unwrap_or(NodeAccess::ROOT))
+    }
+
     pub(super) fn group_members(&self, group: u32, of: PciAddress) -> Vec<PciAddress> {
         let mut members = (self.shared_groups.get(&group)).map_or_else(|| vec![of], Clone::clone);
         members.retain(|member| self.places.contains_key(member));
@@ -312,6 +336,9 @@ impl State {
             self.vf_netdev_gone(pf, number);
         }
         self.nic_gone(address);
+        if self.vfio_access(group).is_none() {
+            self.vfio_nodes.remove(&group);
+        }
         self.watchers.send(&HostEvent::PciDriverChanged(address));
         self.effect(Effect::Unbound(address, driver.into_owned()))
     }

@@ -2,10 +2,11 @@
 
 use conf::{MacAddress, PciAddress, VfLink};
 use host::{
-    Host, HostError, HostEvent, LinkState, NodeParent, PhysicalFunction, Sriov, VfSetting, VfState,
-    VirtualFunction, VlanProtocol,
+    GuestGroup, Host, HostError, HostEvent, LinkState, NodeAccess, NodeParent, PhysicalFunction,
+    Sriov, VfSetting, VfState, VirtualFunction, VlanProtocol,
 };
 
+const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
 const EBUSY: i32 = 16;
 const ERANGE: i32 = 34;
@@ -68,6 +69,10 @@ pub(crate) const CHECKS: &[(&str, Check)] = &[
     ),
     ("an idle VF is not in use", idle_vf_is_free),
     ("a VF goes to vfio and comes back", vf_goes_and_comes_back),
+    (
+        "a group is let be opened, as long as it is vfio's",
+        group_is_lent_and_taken_back,
+    ),
     (
         "binding twice and giving back twice change nothing",
         binding_is_idempotent,
@@ -378,12 +383,38 @@ fn vf_goes_and_comes_back(subject: &Subject<'_>) {
             Err(HostError::NoNetdev(_))
         ));
         let group = subject.host.iommu_group(vf.address).unwrap().unwrap();
-        subject.host.grant_vfio(group.number, 0, 0).unwrap();
         assert!(group.members.contains(&(vf.address, state.driver)));
     });
     let (netdev, own) = subject.state(&vf).netdev.unwrap();
     assert!(!own.is_zero());
     assert_eq!(subject.host.pci_address_of(&netdev).unwrap(), vf.address);
+}
+
+fn group_is_lent_and_taken_back(subject: &Subject<'_>) {
+    let vf = subject.vf(0);
+    let group = subject.host.iommu_group(vf.address).unwrap().unwrap();
+    let access = || subject.host.vfio_access(group.number).unwrap();
+    assert_eq!(access(), None, "it is not vfio's");
+    let granted = NodeAccess {
+        uid: 0,
+        gid: GuestGroup::draw().gid(),
+        mode: 0o660,
+    };
+    let set = |access| subject.host.set_vfio_access(group.number, access);
+    let error = set(granted).unwrap_err();
+    assert_eq!(error.errno(), Some(ENOENT), "{error:?}");
+    subject.on_vfio(&vf, || {
+        let found = access().unwrap();
+        assert_eq!(found, NodeAccess::ROOT);
+        for wanted in [granted, found, granted] {
+            set(wanted).unwrap();
+            assert_eq!(access(), Some(wanted));
+        }
+        assert_eq!(subject.host.vf_usage(&vf).unwrap(), []);
+    });
+    assert_eq!(access(), None);
+    // Nobody keeps what it was let before.
+    subject.on_vfio(&vf, || assert_eq!(access(), Some(NodeAccess::ROOT)));
 }
 
 fn binding_is_idempotent(subject: &Subject<'_>) {

@@ -260,8 +260,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             } => {
                 let address = resolve(self.host(), source)?;
                 // Only a VF can be given its MAC.
-                let vf = self
-                    .host()
+                self.host()
                     .virtual_function(address)
                     .map_err(|error| match error {
                         HostError::NotVirtualFunction(address) => DeviceRefusal::NoVf {
@@ -270,7 +269,6 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                         },
                         error => error.into(),
                     })?;
-                self.check_drained(vf.pf_address, &vf.pf_netdev)?;
                 Some(Target::HostDevice {
                     managed: *managed,
                     driver: driver.clone(),
@@ -285,6 +283,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         };
         let settings = Settings::own(interface);
         let (share, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
+        self.check_not_drained(share)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
         planned.note_host_access();
         let holder = holder(interface_holder(self.domain, interface), attachment);
@@ -308,12 +307,10 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             },
             source => {
                 let address = resolve(self.host(), source)?;
-                if let Some(pf) = self.claims.ledger().pf_of(address) {
-                    self.check_drained(pf.address, &pf.netdev)?;
-                }
                 (Share::Whole(address.into()), plain(hostdev))
             }
         };
+        self.check_not_drained(share)?;
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
         let holder = holder(host_device_holder(self.domain, hostdev), attachment);
         let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
@@ -579,6 +576,29 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         };
         let (_, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
         Ok(preparation)
+    }
+
+    /// What a guest names itself is not lent either while its PF is drained; nor is the PF, or a part
+    /// of it.
+    fn check_not_drained(&self, share: Share) -> Result<(), DeviceRefusal> {
+        let ledger = self.claims.ledger();
+        let device = match share {
+            Share::Whole(device) | Share::Part(device) => device,
+            Share::Tap => return Ok(()),
+        };
+        let Some(address) = device.pci() else {
+            return Ok(());
+        };
+        match ledger.pf_of(address) {
+            Some(pf) => self.check_drained(pf.address, &pf.netdev),
+            None if ledger.is_drained(address) => {
+                let found = self.host().pci_device(address).ok();
+                let netdev = found.and_then(|found| found.netdevs.into_iter().next());
+                let name = netdev.unwrap_or_else(|| address.to_string());
+                Err(DeviceRefusal::Drained(name))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_drained(&self, pf: PciAddress, name: &str) -> Result<(), DeviceRefusal> {

@@ -74,7 +74,7 @@ impl Bench {
     pub(crate) fn carry_out(&self, plan: &GuestPlan) -> Result<Vec<Lent>, PrepareError> {
         let mut lent = Vec::new();
         for (_, _, planned) in plan.planned() {
-            match (self.ledger).prepare(planned.claim.unwrap(), &planned.preparation) {
+            match (self.ledger).prepare(planned.claim.unwrap(), &planned.preparation, None) {
                 Ok(one) => lent.push(one),
                 Err(error) => {
                     self.give_back(lent);

@@ -2,8 +2,8 @@
 //! so that a failover primary follows its standby.
 
 use conf::{
-    Controller, DeviceInfo, Domain, GuestAddress, HostSource, Interface, InterfaceSource,
-    PciAddress, Plug, Rom, Teaming, UsbSource,
+    Controller, DeviceInfo, Domain, HostSource, Interface, InterfaceSource, PciAddress, Plug, Rom,
+    Teaming, UsbSource,
 };
 
 use super::address::{pci_address, usb_address};
@@ -37,7 +37,7 @@ impl<'a> From<&'a HostSource> for Source<'a> {
 impl Builder<'_> {
     pub(super) fn hostdevs(&mut self) {
         for assigned in all(self.domain) {
-            if matches!(assigned.info.address, Some(GuestAddress::Unassigned)) {
+            if assigned.info.is_unassigned() {
                 continue; // prepared for the guest, but not shown to it
             }
             if self.is_withheld(assigned.info) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use host::{Spawn, SpawnStep, Spawned};
+use host::{GuestGroup, RunAs, Spawn, SpawnStep, Spawned};
 use tokio::sync::oneshot;
 
 use super::unfinished::{Started, Unfinished};
@@ -190,6 +190,7 @@ fn begin_simulated(
     gate.pass()?;
     let machine = guests.start(Start {
         uuid: spec.domain.uuid,
+        own_group: spec.own_group,
         command,
         taps,
         memory_lock: memory_lock_without(&spec.domain, &spec.withheld),
@@ -245,7 +246,7 @@ fn spawn(
         memory_lock: memory_lock_without(&spec.domain, &spec.withheld),
         cpus: placement::emulator_cpus(&spec.domain),
         memory_policy: placement::memory_policy(&spec.domain),
-        run_as: spec.run_as.clone(),
+        run_as: identity(spec),
     };
     match spawn.spawn() {
         Ok(spawned) => Ok(spawned),
@@ -257,6 +258,14 @@ fn spawn(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Who it runs as, with the group that it alone has.
+fn identity(spec: &LaunchSpec) -> Option<RunAs> {
+    let mut identity = spec.run_as.clone()?;
+    let own = spec.own_group.map(GuestGroup::gid);
+    identity.groups.extend(own);
+    Some(identity)
 }
 
 /// Listens for those who talk with the guest by a channel; QEMU takes over.
@@ -281,4 +290,29 @@ fn open_channels(
         inherited.push(listener.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_group_comes_beside_those_that_all_have() {
+        let xml = "<domain type='kvm'><name>g</name><memory>65536</memory>\
+                   <os><type machine='q35'>hvm</type></os></domain>";
+        let domain = conf::Domain::parse(xml).unwrap();
+        let mut spec = LaunchSpec::new(domain, "run".into(), "log".into());
+        let group = GuestGroup::draw();
+        spec.own_group = Some(group);
+        assert_eq!(identity(&spec), None, "it runs as we do");
+        spec.run_as = Some(RunAs {
+            uid: 107,
+            gid: 108,
+            groups: vec![36],
+        });
+        let groups = |spec: &LaunchSpec| identity(spec).unwrap().groups;
+        assert_eq!(groups(&spec), [36, group.gid()]);
+        spec.own_group = None;
+        assert_eq!(groups(&spec), [36]);
+    }
 }

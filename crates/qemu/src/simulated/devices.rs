@@ -174,7 +174,7 @@ impl Machine {
                      Region pc.ram: vfio_container_dma_map = -12 (Cannot allocate memory)"
                 ));
             }
-            let opened = self.gate.open((self.pid(), self.uuid()), host);
+            let opened = self.gate.open(&self.opener(), host);
             opened.map_err(|text| format!("vfio {host}: failed to open its group: {text}"))?;
         }
         lock(&self.state).add_device(alias, device);

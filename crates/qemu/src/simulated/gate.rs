@@ -5,11 +5,23 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use conf::{PciAddress, Uuid};
+use host::GuestGroup;
 
 use super::lock;
 
 /// Says whether a guest may open a host device, and if not what the kernel says.
 type Rule = Arc<dyn Fn(Uuid, PciAddress) -> Result<(), String> + Send + Sync>;
+
+/// Says what the permissions of the host's nodes do.
+type Permissions = Arc<dyn Fn(Option<GuestGroup>, PciAddress) -> Result<(), String> + Send + Sync>;
+
+/// Who opens a device.
+pub(super) struct Opener {
+    pub(super) pid: u32,
+    pub(super) uuid: Uuid,
+    /// The group that it alone has.
+    pub(super) own_group: Option<GuestGroup>,
+}
 
 /// Is told of a device that is open now, or no longer.
 type Listener = Arc<dyn Fn(PciAddress, bool) + Send + Sync>;
@@ -21,6 +33,7 @@ pub(super) struct Gate(Mutex<Doors>);
 #[derive(Default)]
 struct Doors {
     rule: Option<Rule>,
+    permissions: Option<Permissions>,
     listener: Option<Listener>,
     /// By process.
     open: BTreeSet<(u32, PciAddress)>,
@@ -28,9 +41,22 @@ struct Doors {
     shut: BTreeSet<(u32, PciAddress)>,
 }
 
+impl Doors {
+    fn check_free(&self, device: PciAddress) -> Result<(), String> {
+        if self.open.iter().any(|(_, open)| *open == device) {
+            return Err("Device or resource busy".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Gate {
     pub(super) fn set_rule(&self, rule: Rule) {
         lock(&self.0).rule = Some(rule);
+    }
+
+    pub(super) fn set_permissions(&self, permissions: Permissions) {
+        lock(&self.0).permissions = Some(permissions);
     }
 
     pub(super) fn set_listener(&self, listener: Listener) {
@@ -47,22 +73,32 @@ impl Gate {
     }
 
     /// Opens a device; `Err`: what the kernel says.
-    pub(super) fn open(&self, (pid, uuid): (u32, Uuid), device: PciAddress) -> Result<(), String> {
-        let rule = lock(&self.0).rule.clone();
-        // It may look at what other locks guard.
-        if let Some(rule) = rule {
-            rule(uuid, device)?;
-        }
+    pub(super) fn open(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
+        self.check(opener, device)?;
         let mut doors = lock(&self.0);
-        if doors.shut.contains(&(pid, device)) {
-            return Err("Permission denied".to_owned());
-        }
-        if doors.open.iter().any(|(_, open)| *open == device) {
-            return Err("Device or resource busy".to_owned());
-        }
-        doors.open.insert((pid, device));
+        doors.check_free(device)?;
+        doors.open.insert((opener.pid, device));
         // The host hears it before anybody can open or close it again.
         doors.tell(device, true);
+        Ok(())
+    }
+
+    /// Whether it could be opened, by permissions and rule, whoever has it open.
+    pub(super) fn check(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
+        let (rule, permissions) = {
+            let doors = lock(&self.0);
+            (doors.rule.clone(), doors.permissions.clone())
+        };
+        // They may look at what other locks guard.
+        if let Some(permissions) = permissions {
+            permissions(opener.own_group, device)?;
+        }
+        if let Some(rule) = rule {
+            rule(opener.uuid, device)?;
+        }
+        if lock(&self.0).shut.contains(&(opener.pid, device)) {
+            return Err("Permission denied".to_owned());
+        }
         Ok(())
     }
 

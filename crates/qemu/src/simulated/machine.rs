@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use conf::Uuid;
-use host::MemoryLock;
+use host::{GuestGroup, MemoryLock};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::devices::{Device, id_of};
 use super::drives::Drives;
-use super::gate::Gate;
+use super::gate::{Gate, Opener};
 use super::standby::Standby;
 use super::{Answers, Faults, Refusal, Start, lock, monitor};
 use crate::qmp::{Descriptors, Wire};
@@ -25,6 +25,8 @@ use crate::{ExitStatus, RunState};
 pub(crate) struct Machine {
     pid: u32,
     uuid: Uuid,
+    /// The group that it alone has.
+    own_group: Option<GuestGroup>,
     pub(super) state: Mutex<State>,
     pub(super) gate: Arc<Gate>,
     /// How much it has to lock once it has a host device.
@@ -62,6 +64,7 @@ impl Machine {
     pub(super) fn new(pid: u32, start: Start, gate: Arc<Gate>, faults: Faults) -> Self {
         let Start {
             uuid,
+            own_group,
             command,
             mut taps,
             memory_lock,
@@ -75,6 +78,11 @@ impl Machine {
         let values = |wanted: &'static str| {
             let values = texts(wanted);
             values.filter_map(|value| serde_json::from_str::<Value>(value).ok())
+        };
+        let opener = Opener {
+            pid,
+            uuid,
+            own_group,
         };
         let mut state = State {
             status: RunState::PreLaunch,
@@ -107,7 +115,7 @@ impl Machine {
             }
             if let Some(host) = device.host
                 && last_words.is_none()
-                && let Err(text) = gate.open((pid, uuid), host)
+                && let Err(text) = gate.open(&opener, host)
             {
                 last_words = Some(format!("vfio {host}: failed to open its group: {text}"));
             }
@@ -122,6 +130,7 @@ impl Machine {
         Self {
             pid,
             uuid,
+            own_group,
             state: Mutex::new(state),
             gate,
             memory,
@@ -143,6 +152,19 @@ impl Machine {
 
     pub(super) fn uuid(&self) -> Uuid {
         self.uuid
+    }
+
+    pub(super) fn own_group(&self) -> Option<GuestGroup> {
+        self.own_group
+    }
+
+    /// What it opens host devices as.
+    pub(super) fn opener(&self) -> Opener {
+        Opener {
+            pid: self.pid,
+            uuid: self.uuid,
+            own_group: self.own_group,
+        }
     }
 
     pub(super) fn exit(&self) -> Option<ExitStatus> {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use conf::{PciAddress, Uuid};
-use host::MemoryLock;
+use host::{GuestGroup, MemoryLock};
 use rustix::process::Signal;
 use serde_json::{Map, Value};
 
@@ -58,6 +58,8 @@ type Refusal = (&'static str, String);
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) uuid: Uuid,
+    /// The group that it alone has.
+    pub(crate) own_group: Option<GuestGroup>,
     pub(crate) command: CommandLine,
     /// The taps of its cards, by the id of the card's netdev.
     pub(crate) taps: BTreeMap<String, Vec<OwnedFd>>,
@@ -119,6 +121,18 @@ impl SimulatedGuests {
         rule: impl Fn(Uuid, PciAddress) -> Result<(), String> + Send + Sync + 'static,
     ) {
         self.0.gate.set_rule(Arc::new(rule));
+    }
+
+    /// What the permissions of the host's nodes say of a process with that group of its own: whether it
+    /// may open a device. Asked as [`Self::set_opening_rule`]'s is, and before it.
+    pub fn set_permissions(
+        &self,
+        permissions: impl Fn(Option<GuestGroup>, PciAddress) -> Result<(), String>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.0.gate.set_permissions(Arc::new(permissions));
     }
 
     /// Who is told from now on which host devices are open, each time that one is opened or closed. It must
@@ -234,6 +248,15 @@ impl SimulatedGuest {
         self.0.gate.open_of(self.0.pid())
     }
 
+    /// Whether it could open a function of the host's now, and if not what the kernel says. One that is open
+    /// already is not minded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn could_open(&self, device: PciAddress) -> Result<(), String> {
+        self.0.gate.check(&self.0.opener(), device)
+    }
+
     /// Whether it may open a function of the host's; at first it may open any. See also
     /// [`SimulatedGuests::set_opening_rule`].
     pub fn set_may_open(&self, device: PciAddress, may: bool) {
@@ -245,6 +268,12 @@ impl SimulatedGuest {
     #[must_use]
     pub fn remembered_primary(&self, standby: &str) -> Option<PciAddress> {
         self.0.remembered_primary(standby)
+    }
+
+    /// The group that its process has, and no other guest's.
+    #[must_use]
+    pub fn own_group(&self) -> Option<GuestGroup> {
+        self.0.own_group()
     }
 
     /// Whether the guest's driver of a failover pair's standby has negotiated failover since it started.

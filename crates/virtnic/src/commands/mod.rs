@@ -1,9 +1,11 @@
 //! The subcommands, one module each: its arguments, and what it does.
 
 mod completions;
+pub(crate) mod drain;
 pub(crate) mod man;
 pub(crate) mod net;
 pub(crate) mod nics;
+pub(crate) mod pair;
 pub(crate) mod plan;
 mod pool;
 pub(crate) mod reconcile;
@@ -30,6 +32,10 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Plan(plan) => return plan.run(&cli.daemon),
         Command::Reconcile(reconcile) => return reconcile.run(&cli.daemon),
+        Command::Promote(promote) => return promote.run(&cli.daemon),
+        Command::Demote(demote) => return demote.run(&cli.daemon),
+        Command::Drain(drain) => return drain.run(&cli.daemon),
+        Command::Undrain(undrain) => undrain.run(&cli.daemon),
         Command::Who(who) => who.run(&cli.daemon),
         Command::Net(net) => net.run(&cli.daemon),
         Command::Nics(nics) => nics.run(&cli.daemon),

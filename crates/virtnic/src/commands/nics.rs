@@ -45,7 +45,8 @@ Fields of each object of --json, null where there is no value:
   carrier      whether its wire is alive
   mtu          in bytes
   master       the bridge, bond or team that it is in
-  networks     the active networks that lend it, or its VFs";
+  networks     the active networks that lend it, or its VFs
+  drained      whether it was drained, so that nothing of it is lent: virtnic undrain NIC";
 
 impl Nics {
     pub(super) fn run(&self, daemon: &DaemonArgs) -> Result<(), Failure> {
@@ -69,6 +70,7 @@ impl Nics {
 
 fn table(nics: &[Nic]) -> Table {
     let with_kind = nics.iter().any(|nic| nic.kind.is_some());
+    let with_drained = nics.iter().any(|nic| nic.drained);
     let mut table = Table::new(
         [
             "NIC",
@@ -81,7 +83,8 @@ fn table(nics: &[Nic]) -> Table {
             "NETWORKS",
         ]
         .into_iter()
-        .chain(with_kind.then_some("KIND")),
+        .chain(with_kind.then_some("KIND"))
+        .chain(with_drained.then_some("LENDS")),
     );
     for nic in nics {
         let cells = [
@@ -95,7 +98,8 @@ fn table(nics: &[Nic]) -> Table {
             (!nic.networks.is_empty()).then(|| nic.networks.join(", ")),
         ];
         let kind = with_kind.then(|| nic.kind.clone());
-        table.row(cells.into_iter().chain(kind));
+        let lends = with_drained.then(|| nic.drained.then(|| "drained".to_owned()));
+        table.row(cells.into_iter().chain(kind).chain(lends));
     }
     table
 }
@@ -124,6 +128,7 @@ struct Row<'a> {
     mtu: u32,
     master: Option<&'a str>,
     networks: &'a [String],
+    drained: bool,
 }
 
 impl<'a> From<&'a Nic> for Row<'a> {
@@ -141,6 +146,7 @@ impl<'a> From<&'a Nic> for Row<'a> {
             mtu: nic.mtu,
             master: nic.master.as_deref(),
             networks: &nic.networks,
+            drained: nic.drained,
         }
     }
 }

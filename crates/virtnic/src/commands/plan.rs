@@ -62,7 +62,10 @@ Each of devices:
   mac          the interface's MAC address
   alias        its alias
   network      the network that is to lend it
-  verdict      device: it gets one; none: it needs none; refused: there is none
+  pair         what the two halves of a pair have in common
+  role         in a pair: standby, which stays, or primary, the VF
+  pf           in a pair: the PF that both halves share
+  verdict      device: it gets one; none: it needs none; owed: the next; refused: there is none
   kind         how it would be lent: hostdev, macvtap or tap
   device       what it would get
   pci_address  of what it would get
@@ -149,10 +152,24 @@ fn for_people(report: &PlanReport) -> String {
         text += &labelled("note", note);
     }
     let mut text = output::plain(&text);
-    for device in &report.devices {
+    for device in in_pairs(&report.devices) {
         text += &format!("\n{}", of_device(device));
     }
     text
+}
+
+/// The devices in their order, but for the halves of a pair, which stand together.
+fn in_pairs(devices: &[PlannedDevice]) -> Vec<&PlannedDevice> {
+    let pair = |device: &PlannedDevice| device.half.as_ref().map(|half| half.pair);
+    let place = |device: &PlannedDevice| {
+        let pair = pair(device)?;
+        devices
+            .iter()
+            .position(|one| one.half.as_ref().is_some_and(|half| half.pair == pair))
+    };
+    let mut placed: Vec<_> = devices.iter().enumerate().collect();
+    placed.sort_by_key(|(at, device)| place(device).unwrap_or(*at));
+    placed.into_iter().map(|(_, device)| device).collect()
 }
 
 fn of_device(device: &PlannedDevice) -> String {
@@ -164,6 +181,13 @@ fn of_device(device: &PlannedDevice) -> String {
         Some(network) => format!(", network {network}\n"),
         None => format!(", {}\n", device.r#type),
     };
+    if let Some(half) = &device.half {
+        let on = half
+            .pf
+            .as_ref()
+            .map_or_else(String::new, |pf| format!(" over {pf}"));
+        text += &labelled("half", &format!("{} of a pair{on}", half.role));
+    }
     let mut rows = &[][..];
     match &device.choice {
         PlannedChoice::Device(chosen) => {
@@ -171,6 +195,7 @@ fn of_device(device: &PlannedDevice) -> String {
             text += &labelled("why", &chosen.why);
         }
         PlannedChoice::None(why) => text += &labelled("gets", why),
+        PlannedChoice::Owed(which) => text += &labelled("owed", which),
         PlannedChoice::Refused(refusal) => {
             text += &labelled("refused", &refusal.error);
             if let Some(advice) = &refusal.advice {
@@ -218,6 +243,9 @@ struct Device<'a> {
     mac: Option<&'a str>,
     alias: Option<&'a str>,
     network: Option<&'a str>,
+    pair: Option<String>,
+    role: Option<&'a str>,
+    pf: Option<&'a str>,
     verdict: &'static str,
     kind: Option<&'static str>,
     device: Option<&'a str>,
@@ -256,14 +284,19 @@ impl<'a> From<&'a PlannedDevice> for Device<'a> {
         let (verdict, why) = match &planned.choice {
             PlannedChoice::Device(chosen) => ("device", &chosen.why),
             PlannedChoice::None(why) => ("none", why),
+            PlannedChoice::Owed(which) => ("owed", which),
             PlannedChoice::Refused(refusal) => ("refused", &refusal.error),
         };
+        let half = planned.half.as_ref();
         Self {
             element: &planned.element,
             r#type: &planned.r#type,
             mac: planned.mac.as_deref(),
             alias: planned.alias.as_deref(),
             network: planned.network.as_deref(),
+            pair: half.map(|half| half.pair.to_string()),
+            role: half.map(|half| half.role.as_str()),
+            pf: half.and_then(|half| half.pf.as_deref()),
             verdict,
             kind: chosen.map(|chosen| chosen.kind.word()),
             device: chosen.map(|chosen| chosen.device.as_str()),

@@ -18,15 +18,17 @@ pub(super) fn ability(ability: &NicAbility) -> String {
 
 /// One line for each PF and NIC.
 pub(super) fn summary(rows: &[PoolRow]) -> Table {
+    let with_promised = rows.iter().any(|row| row.promised > 0);
     let with_obstacle = rows.iter().any(|row| row.obstacle.is_some());
     let mut table = Table::new(
         [
             "NIC", "ABILITY", "NODE", "DEVICES", "FREE", "LENT", "BUSY", "PORTS",
         ]
         .into_iter()
+        .chain(with_promised.then_some("PROMISED"))
         .chain(with_obstacle.then_some("IN THE WAY")),
     );
-    table.align_right(2..=7);
+    table.align_right(2..=if with_promised { 8 } else { 7 });
     for row in rows {
         let cells = [
             Some(row.name.clone()),
@@ -38,8 +40,9 @@ pub(super) fn summary(rows: &[PoolRow]) -> Table {
             Some((row.busy.len() + row.kept_back.len()).to_string()),
             Some(row.connections.to_string()),
         ];
+        let promised = with_promised.then(|| Some(row.promised.to_string()));
         let obstacle = with_obstacle.then(|| row.obstacle.clone());
-        table.row(cells.into_iter().chain(obstacle));
+        table.row(cells.into_iter().chain(promised).chain(obstacle));
     }
     table
 }
@@ -100,6 +103,8 @@ pub(super) const ROW_HELP: &str =
   total        devices of it that the network lends: VFs, or the NIC itself
   free         how many of them are free
   connections  guests' interfaces on it, of all networks
+  promised     VFs of it that guests wait for, which others don't get
+  drained      whether it was drained, so that nothing of it is lent: virtnic undrain NIC
   lent         objects of device, guest and network
   busy         objects of device and note: what the host uses it for
   kept_back    objects of device and note: why
@@ -115,6 +120,8 @@ pub(super) struct Row<'a> {
     total: u32,
     free: u32,
     connections: u32,
+    promised: u32,
+    drained: bool,
     lent: Vec<Held<'a>>,
     busy: Vec<Noted<'a>>,
     kept_back: Vec<Noted<'a>>,
@@ -152,6 +159,8 @@ impl<'a> From<&'a PoolRow> for Row<'a> {
             total: row.total,
             free: row.free,
             connections: row.connections,
+            promised: row.promised,
+            drained: row.drained,
             lent: row.lent.iter().map(Held::from).collect(),
             busy: row.busy.iter().map(Noted::from).collect(),
             kept_back: row.kept_back.iter().map(Noted::from).collect(),

@@ -29,12 +29,29 @@ pub(crate) struct Who {
 }
 
 const JSON_HELP: &str = "\
+States:
+  claimed    it is chosen for a guest that starts
+  preparing  it is being made ready
+  lent       the guest has it
+  pending    the guest was asked to let it go, and has not yet
+  returning  it is being given back
+  dirty      it could not be given back
+  detached   it was taken from its driver, and no guest has it
+  reserved   the VF of a pair that is plugged in when the guest has negotiated failover
+  owed       a pair without a VF: the guest runs on virtio, and gets the next VF of the PF
+  parted     a pair whose VF was taken from it: the guest gets one by virtnic promote
+
 Fields of each object of --json, null where there is no value:
   kind         hostdev: a PCI function as a whole; usb: a USB device; macvtap; tap
   network      the network whose pool the device comes from
   guest        the name of the guest that has it
   guest_uuid   the guest's uuid
   mac          the MAC address of the guest's interface, as \"52:54:00:00:00:01\"
+  alias        the name of the guest's device
+  pair         what the two halves of a pair have in common
+  role         in a pair: standby, which stays, or primary, the VF
+  negotiated   whether the guest's driver has joined the halves; null where the guest bonds them
+  advice       what to do where it has not, though it had the time to
   pf           the network interface of the physical function
   vf           the number of the virtual function
   pci_address  as \"0000:03:10.2\"
@@ -42,7 +59,7 @@ Fields of each object of --json, null where there is no value:
   host_netdev  the interface on the host that stands for it, such as a macvtap
   parent       what it sits on: a macvtap's NIC, a tap's bridge, a USB device's bus and port
   mode         a macvtap's mode: vepa, bridge, private or passthrough
-  state        claimed, preparing, lent, returning, detached; dirty: it could not be given back
+  state        how far it is, in one of the words above
   vanished     whether it was lent, and is not there any more
   since        when it was lent, in seconds since 1970
   port         the uuid of its port
@@ -83,10 +100,27 @@ impl Who {
             });
             return Ok(());
         }
-        output::table(&match self.stats {
-            true => stats(&lent),
-            false => table(&lent, now()),
-        })
+        if self.stats {
+            return output::table(&stats(&lent));
+        }
+        output::table(&table(&lent, now()))?;
+        advise(&lent);
+        Ok(())
+    }
+}
+
+/// Says what to do where halves of a pair are not joined; once for each guest.
+fn advise(lent: &[Lent]) {
+    let mut told: Vec<(Option<&str>, &str)> = Vec::new();
+    for row in lent {
+        let Some(advice) = row.half.as_ref().and_then(|half| half.advice.as_deref()) else {
+            continue;
+        };
+        let said = (row.guest.as_deref(), advice);
+        if !told.contains(&said) {
+            told.push(said);
+            output::remark(advice.to_owned());
+        }
     }
 }
 
@@ -107,6 +141,7 @@ fn table(lent: &[Lent], now: i64) -> Table {
         device.kind == LentKind::Hostdev || device.pf.is_some() || device.pci_address.is_some()
     });
     let with_state = some(|device| device.state != LENT || device.vanished);
+    let with_pairs = some(|device| device.half.is_some());
     let columns = |wanted: bool, names: &'static [&'static str]| {
         names.iter().copied().filter(move |_| wanted)
     };
@@ -118,6 +153,7 @@ fn table(lent: &[Lent], now: i64) -> Table {
                 with_functions,
                 &["PF", "VF", "PCI ADDRESS", "DRIVER"],
             ))
+            .chain(columns(with_pairs, &["HALF", "NEGOTIATED"]))
             .chain(["FOR"])
             .chain(columns(with_state, &["STATE"])),
     );
@@ -140,6 +176,14 @@ fn table(lent: &[Lent], now: i64) -> Table {
                 device.vf.map(|number| number.to_string()),
                 device.pci_address.clone(),
                 device.driver.clone(),
+            ]);
+        }
+        if with_pairs {
+            let half = device.half.as_ref();
+            let negotiated = half.and_then(|half| half.negotiated);
+            cells.extend([
+                half.map(|half| half.role.clone()),
+                negotiated.map(|is| if is { "yes" } else { "no" }.to_owned()),
             ]);
         }
         let since = since(device);
@@ -222,6 +266,11 @@ struct Row<'a> {
     guest: Option<&'a str>,
     guest_uuid: Option<String>,
     mac: Option<&'a str>,
+    alias: Option<&'a str>,
+    pair: Option<String>,
+    role: Option<&'a str>,
+    negotiated: Option<bool>,
+    advice: Option<&'a str>,
     pf: Option<&'a str>,
     vf: Option<u32>,
     pci_address: Option<&'a str>,
@@ -254,12 +303,18 @@ struct Stats {
 
 impl<'a> From<&'a Lent> for Row<'a> {
     fn from(lent: &'a Lent) -> Self {
+        let half = lent.half.as_ref();
         Self {
             kind: lent.kind.word(),
             network: lent.network.as_deref(),
             guest: lent.guest.as_deref(),
             guest_uuid: lent.guest_uuid.map(|uuid| uuid.to_string()),
             mac: lent.mac.as_deref(),
+            alias: lent.alias.as_deref(),
+            pair: half.map(|half| half.pair.to_string()),
+            role: half.map(|half| half.role.as_str()),
+            negotiated: half.and_then(|half| half.negotiated),
+            advice: half.and_then(|half| half.advice.as_deref()),
             pf: lent.pf.as_deref(),
             vf: lent.vf,
             pci_address: lent.pci_address.as_deref(),

@@ -10,13 +10,13 @@ pub(crate) mod samples;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rpc::server::{Call, Clients, Limits, Service, serve};
 use rpc::{
-    Code, DaemonStatus, Difference, Domain, Error, Lent, LentKind, NetworkReport, Nic, PlanOf,
-    PlanReport, Reply, Request,
+    Code, DaemonStatus, Difference, Domain, DrainReport, Error, Lent, LentKind, NetworkReport, Nic,
+    PlanOf, PlanReport, Reply, Request,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -30,6 +30,10 @@ pub(crate) enum Answers {
     Networks(Vec<NetworkReport>),
     Nics(Vec<Nic>),
     Differences(Vec<Difference>),
+    /// What is still on a PF, one answer after the other; the last one again.
+    Drains(Mutex<Vec<DrainReport>>),
+    /// The aliases of a guest's VFs, and what is lent.
+    Turns(Vec<String>, Vec<Lent>),
     Refuses,
     /// Knows no call of virtnic's, as libvirt's daemons.
     Foreign,
@@ -83,6 +87,23 @@ impl Service for Answers {
             (Request::VirtnicNics(_), Answers::Nics(nics)) => Ok(Reply::VirtnicNics(nics.clone())),
             (Request::VirtnicReconcile(_), Answers::Differences(differences)) => {
                 Ok(Reply::VirtnicReconcile(differences.clone()))
+            }
+            (Request::VirtnicDrain(_), Answers::Drains(reports)) => {
+                let mut reports = reports.lock().unwrap();
+                Ok(Reply::VirtnicDrain(match reports.len() {
+                    1 => reports[0].clone(),
+                    _ => reports.remove(0),
+                }))
+            }
+            (Request::VirtnicUndrain(_), Answers::Drains(_)) => Ok(Reply::VirtnicUndrain(())),
+            (Request::VirtnicPromote(_), Answers::Turns(aliases, _)) => {
+                Ok(Reply::VirtnicPromote(aliases.clone()))
+            }
+            (Request::VirtnicDemote(_), Answers::Turns(aliases, _)) => {
+                Ok(Reply::VirtnicDemote(aliases.clone()))
+            }
+            (Request::VirtnicWho(_), Answers::Turns(_, lent)) => {
+                Ok(Reply::VirtnicWho(lent.clone()))
             }
             (_, Answers::Foreign) => Err(Error::new(
                 Code::Rpc,
@@ -186,6 +207,8 @@ pub(crate) fn two_lent() -> Vec<Lent> {
         guest: Some("web".into()),
         guest_uuid: Some(Uuid::from_u128(1)),
         mac: Some("52:54:00:00:00:01".into()),
+        alias: Some("hostdev0".into()),
+        half: None,
         pf: Some("ens1f0".into()),
         vf: Some(0),
         pci_address: Some("0000:03:10.0".into()),

@@ -1,9 +1,9 @@
 //! Answers of a daemon: plans, networks, NICs, differences and counters.
 
 use rpc::{
-    ChosenDevice, DeviceNote, Difference, GuestCounters, Holding, Lent, LentKind, NetworkReport,
-    Nic, NicAbility, Outcome, PlanRefusal, PlanReport, PlannedChoice, PlannedDevice, PoolRow,
-    VfCount,
+    ChosenDevice, DeviceNote, Difference, DrainReport, GuestCounters, Holding, Lent, LentKind,
+    NetworkReport, Nic, NicAbility, Outcome, PairHalf, PlanRefusal, PlanReport, PlannedChoice,
+    PlannedDevice, PlannedHalf, PoolRow, StaysOnPf, VfCount,
 };
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ pub(crate) fn ens1f0() -> PoolRow {
         total: 4,
         free: 0,
         connections: 3,
+        promised: 0,
+        drained: false,
         lent: vec![
             holding("VF 0", "web", Some("fast")),
             holding("VF 1", "db", Some("other")),
@@ -48,6 +50,8 @@ pub(crate) fn eth2() -> PoolRow {
         total: 1,
         free: 1,
         connections: 0,
+        promised: 0,
+        drained: false,
         lent: Vec::new(),
         busy: Vec::new(),
         kept_back: Vec::new(),
@@ -96,6 +100,7 @@ pub(crate) fn nics() -> Vec<Nic> {
         mtu: 1500,
         master: None,
         networks: vec!["fast".into(), "slow".into()],
+        drained: false,
     };
     let vf = Nic {
         name: "ens1f0v0".into(),
@@ -155,6 +160,7 @@ pub(crate) fn plan() -> PlanReport {
         mac: Some("52:54:00:00:00:01".into()),
         alias: None,
         network: Some("slow".into()),
+        half: None,
         choice: PlannedChoice::Device(ChosenDevice {
             kind: LentKind::Macvtap,
             device: "macvtap vepa on eth2".into(),
@@ -173,6 +179,7 @@ pub(crate) fn plan() -> PlanReport {
         mac: None,
         alias: Some("hostdev0".into()),
         network: None,
+        half: None,
         choice: PlannedChoice::Device(ChosenDevice {
             kind: LentKind::Hostdev,
             device: "0000:03:00.0".into(),
@@ -235,4 +242,88 @@ pub(crate) fn counted() -> Vec<Lent> {
         tx_broadcast: None,
     });
     lent
+}
+
+/// Two guests' VFs and a macvtap, on a PF that is drained.
+pub(crate) fn drained() -> DrainReport {
+    let stays = |what: &str, guest: &str, why: &str| StaysOnPf {
+        what: what.into(),
+        guest: guest.into(),
+        why: why.into(),
+    };
+    DrainReport {
+        pf: "ens1f0".into(),
+        pci_address: "0000:03:00.0".into(),
+        vfs: vec![
+            stays("VF 3 (0000:03:10.6)", "db", "it is no half of a pair"),
+            stays(
+                "VF 0 (0000:03:10.0)",
+                "web",
+                "the guest was asked to let it go",
+            ),
+        ],
+        macvtaps: vec![stays("macvtap0", "web", "it stays on the PF")],
+    }
+}
+
+/// A pair of which the guest has not joined the halves, and one that waits for its VF.
+pub(crate) fn pairs() -> Vec<Lent> {
+    let half = |pair: u128, role: &str, negotiated: Option<bool>, advice: Option<&str>| {
+        Some(PairHalf {
+            pair: Uuid::from_u128(pair),
+            role: role.into(),
+            negotiated,
+            advice: advice.map(str::to_owned),
+        })
+    };
+    let [vf, _] = two_lent().try_into().unwrap();
+    let advice = Some("guest 'web' has not negotiated failover");
+    let standby = Lent {
+        kind: LentKind::Macvtap,
+        alias: Some("ua-standby".into()),
+        half: half(1, "standby", Some(false), advice),
+        vf: None,
+        host_netdev: Some("macvtap0".into()),
+        parent: Some("ens1f0".into()),
+        mode: Some("bridge".into()),
+        pf: None,
+        pci_address: None,
+        driver: None,
+        ..vf.clone()
+    };
+    let primary = Lent {
+        alias: Some("ua-vf".into()),
+        half: half(1, "primary", Some(false), advice),
+        state: "reserved".into(),
+        since: 0,
+        driver: None,
+        ..vf.clone()
+    };
+    let owed = Lent {
+        guest: Some("db".into()),
+        alias: Some("ua-vf".into()),
+        half: half(2, "primary", None, None),
+        vf: None,
+        pci_address: None,
+        driver: None,
+        state: "owed".into(),
+        since: 0,
+        ..vf
+    };
+    vec![standby, primary, owed]
+}
+
+/// A guest with a pair, whose other half comes behind another device.
+pub(crate) fn plan_of_pair() -> PlanReport {
+    let mut plan = plan();
+    let half = |role: &str| {
+        Some(PlannedHalf {
+            pair: Uuid::from_u128(9),
+            role: role.into(),
+            pf: Some("ens1f0".into()),
+        })
+    };
+    plan.devices[0].half = half("standby");
+    plan.devices[2].half = half("primary");
+    plan
 }

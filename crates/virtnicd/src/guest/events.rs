@@ -29,9 +29,7 @@ impl Owner {
             }
             GuestEvent::Rebooted { .. } => {
                 // Its next driver negotiates anew.
-                if let Some(run) = &mut self.state.run {
-                    Arc::make_mut(run).negotiated.clear();
-                }
+                self.joins_anew();
                 self.daemon.events.tell(DomainRebooted { dom });
             }
             GuestEvent::Shutdown { by_guest } => self.tell(shutdown(by_guest)),

@@ -76,14 +76,10 @@ pub(super) async fn follow(
         );
         match had.filter(|had| stays(&run, had)) {
             Some(had) => {
-                let state = match had.state {
-                    AttachmentState::Demoting => AttachmentState::Demoted,
-                    // It was lost, and the guest gets another.
-                    _ => AttachmentState::Owed(Creditor::Guest),
-                };
+                let state = pairs::after(had.state);
                 let half = pairs::without_vf(&had, state);
                 if state == AttachmentState::Owed(Creditor::Guest) {
-                    owed.push(half.clone());
+                    owed.push((half.clone(), had.state));
                 }
                 pairs::clear(&mut run.domain, alias);
                 run.attachments.push(half);
@@ -95,12 +91,7 @@ pub(super) async fn follow(
         removed.push(alias.clone());
     }
     for alias in refused.difference(&deleted) {
-        let is_asked = |one: &Attachment| {
-            matches!(
-                one.state,
-                AttachmentState::Unplugging | AttachmentState::Demoting
-            )
-        };
+        let is_asked = |one: &Attachment| one.state.is_leaving();
         if attachment::by_alias(&run.attachments, alias).is_some_and(is_asked) {
             unplug::mark(&mut run.attachments, alias, AttachmentState::Plugged);
             record::write_or_warn(daemon, handle, &run).await;
@@ -113,12 +104,19 @@ pub(super) async fn follow(
         take_back(daemon, handle, &mut run, &uncleared).await;
         record::write_or_warn(daemon, handle, &run).await;
     }
-    for half in owed {
-        tracing::warn!(
-            guest = handle.name,
-            device = half.alias,
-            "its VF is lost: the guest goes on over the other half, and gets the next that is free"
-        );
+    for (half, was) in owed {
+        let (guest, device) = (&handle.name, &half.alias);
+        match was {
+            AttachmentState::Recalled => {
+                tracing::info!(guest, device, "its VF is back: the guest is owed another");
+            }
+            _ => tracing::warn!(
+                guest,
+                device,
+                "its VF is lost: the guest goes on over the other half, and gets the next that is \
+                 free"
+            ),
+        }
         pairs::promise(daemon, handle, &run, &half);
     }
     let all = filters.contains(ALL);
@@ -131,19 +129,24 @@ pub(super) async fn follow(
     }
 }
 
-/// Takes back what was reserved for the VF half of a pair, or promised: it gets none from now on.
+/// Takes back what was reserved for the VF half of a pair, or promised. `state`: it gets none from now on,
+/// or is owed another.
 pub(super) async fn drop_reserved(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
     run: &Run,
     alias: &str,
+    state: AttachmentState,
 ) -> Followed {
     let mut run = run.clone();
     let had = attachment::by_alias(&run.attachments, alias).cloned();
     if let Some(had) = had {
         daemon.lender.end_promise(had.id);
         run.attachments.retain(|one| one.id != had.id);
-        let half = pairs::without_vf(&had, AttachmentState::Demoted);
+        let half = pairs::without_vf(&had, state);
+        if state == AttachmentState::Owed(Creditor::Guest) {
+            pairs::promise(daemon, handle, &run, &half);
+        }
         run.attachments.push(half);
         pairs::clear(&mut run.domain, alias);
         record::write_or_warn(daemon, handle, &run).await;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::change::Edit;
 use super::console::Consoles;
+use super::groups::OwnGroup;
 use super::hotplug::Meant;
 use super::life::Life;
 use super::pairs::Turn;
@@ -65,10 +66,14 @@ pub(crate) struct Run {
     pub(crate) attachments: Vec<Attachment>,
     /// Standbys, by alias, whose guest's driver has joined them with a VF since it was started last.
     pub(crate) negotiated: BTreeSet<String>,
+    /// It has run for long enough to join all its pairs, and has not.
+    pub(crate) is_unjoined: bool,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
     /// The connection with whose end it ends.
     pub(crate) autodestroy: Option<u64>,
+    /// The group that its process has; this keeps it from others.
+    pub(super) own_group: Option<Arc<OwnGroup>>,
     /// What runs is being made like its document, and these ports are nobody's when it is: written with
     /// the intent, so that the next daemon can bring it to its end.
     pub(crate) changing: Option<Vec<PortId>>,

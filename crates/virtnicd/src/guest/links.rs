@@ -12,7 +12,7 @@ use rpc::{Code, DomainDeviceRemoved, Error};
 use super::control::control;
 use super::handle::Run;
 use super::interface::Carrier;
-use super::{GuestHandle, QEMU};
+use super::{GuestHandle, QEMU, halves};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -105,11 +105,14 @@ impl Daemon {
         }
         let view = object.view();
         let mut interfaces = view.live_interfaces().iter();
+        let mut messages = Vec::new();
         if interfaces.any(|interface| self.hides_from_host(interface)) {
-            vec![format!("note: {}", Note::NoHostAccess)]
-        } else {
-            Vec::new()
+            messages.push(format!("note: {}", Note::NoHostAccess));
         }
+        if let Some(run) = &view.run {
+            messages.extend(halves::messages(self, run));
+        }
+        messages
     }
 
     /// Whether it is a macvtap beside which the host has no device of its own.

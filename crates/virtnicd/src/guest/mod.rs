@@ -14,6 +14,8 @@ mod definition;
 mod end;
 mod events;
 mod follow;
+mod groups;
+mod halves;
 mod handle;
 mod held;
 mod hotplug;
@@ -49,9 +51,11 @@ use crate::store::{self, StoredDefinition};
 
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
-pub(crate) use handle::{GuestHandle, Request};
+pub(crate) use groups::GuestGroups;
+pub(crate) use halves::{TIME_TO_JOIN, half_of, pf_of, without_vf};
+pub(crate) use handle::{GuestHandle, Request, Run};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
-pub(crate) use pairs::{Turn, turn};
+pub(crate) use pairs::{Turn, recall, turn};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
 
@@ -289,7 +293,7 @@ impl Daemon {
         events: qemu::GuestEvents,
     ) {
         let (name, uuid) = (record.name.clone(), record.uuid);
-        let mut run = match record.into_run(machine) {
+        let mut run = match record.into_run(machine, &self.guest_groups) {
             Ok(run) => run,
             Err(error) => {
                 let what =

@@ -68,6 +68,8 @@ pub(super) struct Owner {
     pub(super) held: Held,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
+    /// Until when its driver has time to join its pairs.
+    pub(super) joins_by: Option<Instant>,
     /// One got free since it was looked for last.
     is_vf_freed: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
@@ -184,6 +186,7 @@ fn spawn(
         held_back: BTreeSet::new(),
         held: Held::default(),
         vf_may_be_free: false,
+        joins_by: None,
         is_vf_freed: false,
         unplugging: VecDeque::new(),
         retry: None,
@@ -222,6 +225,7 @@ impl Owner {
                     None => self.events = None,
                 },
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
+                () = until(self.joins_by) => self.had_time_to_join(),
                 () = until(self.held.next()) => {
                     self.held.release();
                     self.vf_may_be_free = true;
@@ -403,7 +407,8 @@ impl Owner {
             },
             Request::Turn { alias, turn } => match turn {
                 Turn::Promote => self.promote_by_hand(alias, reply),
-                Turn::Demote => self.demote(alias, reply),
+                Turn::Demote => self.demote(alias, AttachmentState::Demoting, reply),
+                Turn::Recall => self.demote(alias, AttachmentState::Recalled, reply),
             },
             Request::Define(domain) => {
                 let is_new = self.state.defined.is_none();
@@ -651,9 +656,7 @@ impl Owner {
             AttachmentState::Plugged | AttachmentState::Lent => {
                 return self.answers.push((reply, Ok(())));
             }
-            AttachmentState::Unplugging | AttachmentState::Demoting => {
-                Some(unplug::in_progress(&self.handle.name, &alias))
-            }
+            state if state.is_leaving() => Some(unplug::in_progress(&self.handle.name, &alias)),
             _ if !pairs::is_ready(&run, primary) => {
                 let detail = format!(
                     "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
@@ -671,8 +674,8 @@ impl Owner {
         }
     }
 
-    /// Takes the VF half of a pair out of the guest; one that has none gets none from now on.
-    fn demote(&mut self, alias: String, reply: Reply) {
+    /// Takes the VF half of a pair out of the guest. `how`: it gets none from now on, or is owed another.
+    fn demote(&mut self, alias: String, how: AttachmentState, reply: Reply) {
         let Some(run) = self.state.run.clone() else {
             return;
         };
@@ -685,13 +688,24 @@ impl Owner {
             let error = unplug::in_progress(&self.handle.name, &alias);
             return self.answers.push((reply, Err(error)));
         }
+        let recalled = how == AttachmentState::Recalled;
         match primary.state {
             AttachmentState::Demoted => self.answers.push((reply, Ok(()))),
+            AttachmentState::Owed(Creditor::Guest) if recalled => {
+                self.answers.push((reply, Ok(())));
+            }
+            // It is to leave the document, too.
+            AttachmentState::Unplugging => {
+                let error = unplug::in_progress(&self.handle.name, &alias);
+                self.answers.push((reply, Err(error)));
+            }
             AttachmentState::Planned | AttachmentState::Owed(_) => {
                 let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
                 self.begin(Job::Plug, Some(reply), |_, _| {
                     tokio::spawn(async move {
-                        let dropped = follow::drop_reserved(&daemon, &handle, &run, &alias).await;
+                        let state = pairs::after(how);
+                        let dropped =
+                            follow::drop_reserved(&daemon, &handle, &run, &alias, state).await;
                         Done::Followed(Box::new(dropped))
                     })
                 });
@@ -702,7 +716,10 @@ impl Owner {
                     config: false,
                 };
                 let meant = Meant::Alias(alias.clone());
-                let asked = AttachmentState::Demoting;
+                let asked = match primary.state {
+                    AttachmentState::Demoting => AttachmentState::Demoting,
+                    _ => how,
+                };
                 self.ask_back(&run, alias, Some(reply), (true, asked), live, meant);
             }
         }
@@ -724,6 +741,7 @@ impl Owner {
         if is_unclear {
             self.is_stocked = false;
         }
+        self.give_time_to_join();
         // A VF that got free before it was known who waits for it was nobody's.
         self.vf_may_be_free = true;
         let is_defined = config.is_some();
@@ -1113,6 +1131,7 @@ impl Owner {
                 self.events = Some(events);
                 self.is_stocked = true;
                 self.is_told = resumed_here;
+                self.give_time_to_join();
                 self.vf_may_be_free = true;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
@@ -1171,6 +1190,7 @@ impl Owner {
         }
         self.deleted.extend(stock.lost);
         self.vf_may_be_free = true;
+        self.give_time_to_join();
         self.promise_again();
         // All of them: asking is what has QEMU tell of the next change.
         self.filters.insert(follow::ALL.to_owned());
@@ -1235,7 +1255,7 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        self.retry = None;
+        (self.retry, self.joins_by) = (None, None);
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();

@@ -30,19 +30,36 @@ pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
 
 /// Who joins the halves of its pair.
 pub(super) fn guest_of(domain: &Domain, attachment: &Attachment) -> HybridGuest {
+    match teaming_of(domain, attachment) {
+        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
+        None => HybridGuest::Bond,
+    }
+}
+
+fn teaming_of<'a>(domain: &'a Domain, attachment: &Attachment) -> Option<&'a Teaming> {
     let devices = &domain.devices;
     let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
-    let teaming = match attachment.subject {
+    match attachment.subject {
         Subject::Interface => (devices.interfaces.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
         Subject::HostDevice => (devices.hostdevs.iter())
             .find(|one| its(&one.info.alias))
             .and_then(|one| one.teaming.as_ref()),
+    }
+}
+
+/// Makes a new VF half one pair with the standby that the guest has already, where its document names
+/// one.
+pub(super) fn join(domain: &Domain, primary: &mut Attachment, others: &mut [Attachment]) {
+    let Some(Teaming::Transient { persistent }) = teaming_of(domain, primary) else {
+        return;
     };
-    match teaming {
-        Some(Teaming::Transient { .. } | Teaming::Persistent) => HybridGuest::Failover,
-        None => HybridGuest::Bond,
+    let mut standbys = others.iter_mut();
+    if let Some(standby) = standbys.find(|one| one.alias == *persistent) {
+        standby.role = Role::Standby;
+        standby.pair = standby.pair.or(primary.pair);
+        primary.pair = standby.pair;
     }
 }
 
@@ -58,6 +75,15 @@ pub(super) fn reserve(attachment: &mut Attachment, plan: &DevicePlan) {
             attachment.owed_since = Some(now());
         }
         Outcome::Alone | Outcome::Refused(_) => {}
+    }
+}
+
+/// What the VF half of a pair is once QEMU has let its VF go, by what it was before.
+pub(super) fn after(asked: AttachmentState) -> AttachmentState {
+    match asked {
+        AttachmentState::Demoting => AttachmentState::Demoted,
+        // It was lost, or its PF is drained: the guest gets another.
+        _ => AttachmentState::Owed(Creditor::Guest),
     }
 }
 
@@ -201,13 +227,14 @@ impl Daemon {
                 let Some(daemon) = daemon.upgrade() else {
                     return;
                 };
-                let promised = daemon.lender.promised(pf).into_iter();
-                let mut guests = promised.filter_map(|promise| {
-                    let guest = daemon.guests.by_uuid(promise.guest)?;
-                    can_use(&guest, promise.attachment).then_some(guest)
-                });
-                if let Some(guest) = guests.next() {
-                    guest.vf_free().await;
+                let can_use = |promise: &Promise| {
+                    let guest = daemon.guests.by_uuid(promise.guest);
+                    guest.is_some_and(|guest| can_use(&guest, promise.attachment))
+                };
+                for promise in daemon.lender.due(pf, can_use) {
+                    if let Some(guest) = daemon.guests.by_uuid(promise.guest) {
+                        guest.vf_free().await;
+                    }
                 }
             }
         });
@@ -235,8 +262,10 @@ pub(super) fn no_pair(guest: &str, alias: &str) -> Error {
 pub(crate) enum Turn {
     /// It is plugged in.
     Promote,
-    /// It is taken out, and the guest goes on over the other half.
+    /// It is taken out, and the guest goes on over the other half until somebody promotes it.
     Demote,
+    /// The same, until its PF lends again.
+    Recall,
 }
 
 /// Plugs the VFs of a running guest's pairs in, or takes them out: of all, or of that with the MAC. One
@@ -264,6 +293,12 @@ pub(crate) async fn turn(
         handle.request(Request::Turn { alias, turn }).await?;
     }
     Ok(aliases)
+}
+
+/// Takes the VF of a pair out of a running guest, which is owed another.
+pub(crate) async fn recall(handle: &GuestHandle, alias: String) -> Result<()> {
+    let turn = Turn::Recall;
+    handle.request(Request::Turn { alias, turn }).await
 }
 
 /// A pair's MAC; that of a plain host device is its standby's.

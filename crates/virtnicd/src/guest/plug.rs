@@ -15,6 +15,7 @@ use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::control::control;
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
 use super::{QEMU, end, pairs, record};
 use crate::blocking::blocking;
@@ -82,6 +83,14 @@ struct Ready {
     share: Share,
     /// A network chose it, so that another will do.
     is_of_pool: bool,
+}
+
+/// Of which PF the VF of a pair has to be.
+#[derive(Clone)]
+struct Beside {
+    pf: lending::PfPlace,
+    /// It may have what is kept for guests that were promised one.
+    is_promised: bool,
 }
 
 /// What was made ready.
@@ -201,7 +210,10 @@ impl Plug<'_> {
             None => {
                 let wanted = wanted_at(place, Some(attachment.id)).ok_or_else(gone)?;
                 state.taken.push(attachment.clone());
-                let pf = pairs::pf_of(self.daemon, self.run, &attachment);
+                let pf = pairs::pf_of(self.daemon, self.run, &attachment).map(|pf| Beside {
+                    pf,
+                    is_promised: attachment.state == AttachmentState::Owed(Creditor::Guest),
+                });
                 let plans = self
                     .plan(&domain, &[wanted], BTreeMap::new(), pf.clone())
                     .await?;
@@ -276,7 +288,7 @@ impl Plug<'_> {
         domain: &conf::Domain,
         wanted: &[Wanted],
         excluded: BTreeMap<DeviceId, String>,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Vec<DevicePlan>> {
         let (daemon, domain, wanted) = (Arc::clone(self.daemon), domain.clone(), wanted.to_vec());
         blocking(QEMU, move || {
@@ -297,6 +309,7 @@ impl Plug<'_> {
                 (attachment.pair, attachment.role) = (known.pair, known.role);
                 attachment.owed_since = known.owed_since;
             }
+            pairs::join(&domain, &mut attachment, &mut state.others);
             if is_taken {
                 state.taken.push(attachment);
             }
@@ -355,7 +368,7 @@ impl Plug<'_> {
         state: &mut State,
         domain: &conf::Domain,
         plan: &DevicePlan,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Given> {
         let mut excluded = BTreeMap::new();
         let Some(mut ready) = Ready::of(plan) else {
@@ -403,7 +416,8 @@ impl Plug<'_> {
         let gone = || Error::new(Code::InternalError, QEMU, "a planned device has no claim");
         let claim = ready.attachment.claim.ok_or_else(gone)?;
         let (daemon, preparation) = (Arc::clone(self.daemon), ready.preparation.clone());
-        let prepare = move || daemon.lender.prepare(claim, &preparation);
+        let own_group = self.run.own_group.as_deref().map(OwnGroup::group);
+        let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
         let lent = match blocking(QEMU, prepare).await? {
             Ok(lent) => lent,
             Err(refused) => {
@@ -504,6 +518,8 @@ impl Plug<'_> {
                 let teaming = interface.teaming.as_ref();
                 (machine.plug_host_device(domain, &interface.info, teaming, function)).await
             }
+            // It is ready for the guest, which is not to see it.
+            (DeviceRef::Hostdev(at), _) if devices.hostdevs[at].info.is_unassigned() => Ok(()),
             (DeviceRef::Hostdev(at), Given::Function(function)) => {
                 let hostdev = &devices.hostdevs[at];
                 let teaming = hostdev.teaming.as_ref();
@@ -581,7 +597,7 @@ impl Plug<'_> {
             if is_in_qemu(&attachment.alias) {
                 attachment.state = match what {
                     What::New { .. } => AttachmentState::Unplugging,
-                    What::Primary(_) => AttachmentState::Demoting,
+                    What::Primary(_) => self.asked_back(&attachment),
                 };
                 run.attachments.push(attachment);
                 continue;
@@ -653,6 +669,14 @@ impl Plug<'_> {
         }
     }
 
+    /// How the VF of a pair is asked back that could not be plugged in: it is owed again if it was.
+    fn asked_back(&self, attachment: &Attachment) -> AttachmentState {
+        match self.before(attachment) {
+            AttachmentState::Demoted => AttachmentState::Demoting,
+            _ => AttachmentState::Recalled,
+        }
+    }
+
     async fn end_port(&self, port: Option<PortId>) -> Result<()> {
         let Some(PortId { network, port }) = port else {
             return Ok(());
@@ -715,10 +739,11 @@ impl Daemon {
         domain: &conf::Domain,
         wanted: &[Wanted],
         excluded: &BTreeMap<DeviceId, String>,
-        pf: Option<lending::PfPlace>,
+        pf: Option<Beside>,
     ) -> Result<Vec<DevicePlan>> {
         let mut context = self.plan_context(domain);
-        (context.is_promised, context.pf) = (pf.is_some(), pf);
+        context.is_promised = pf.as_ref().is_some_and(|beside| beside.is_promised);
+        context.pf = pf.map(|beside| beside.pf);
         loop {
             let ledger = &mut &*self.lender;
             let plans = lending::plan_devices(domain, wanted, excluded, ledger, self, &context);

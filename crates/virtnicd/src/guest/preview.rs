@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use assign::Preparation;
 use conf::{DeviceId, DirectMode, HostSource};
-use lending::{ChooseError, DevicePlan, DeviceRefusal, Outcome, Share, Subject};
+use lending::{ChooseError, DevicePlan, DeviceRefusal, Outcome, Role, Share, Subject};
 use rpc::{
     ChosenDevice, Code, Error, LentKind, PlanOf, PlanRefusal, PlanReport, PlannedChoice,
-    PlannedDevice,
+    PlannedDevice, PlannedHalf,
 };
 
-use super::{GuestHandle, QEMU};
+use super::{GuestHandle, QEMU, pairs};
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -93,6 +93,13 @@ impl Daemon {
                         .map(|(device, reason)| format!("{device} is passed over: {reason}")),
                 );
                 notes.extend(planned.notes.iter().map(ToString::to_string));
+                if pairs::is_withheld(domain, &device.attachment) {
+                    notes.push(
+                        "it is reserved for the guest, and plugged in when that has negotiated \
+                         failover"
+                            .to_owned(),
+                    );
+                }
                 PlannedChoice::Device(self.chosen(planned))
             }
             Outcome::Owed(owed) => {
@@ -101,10 +108,10 @@ impl Daemon {
                     fault::chain(&owed.refusal)
                 ));
                 let text = format!(
-                    "nothing yet: it is owed a VF of {}, and runs on virtio until one is free",
+                    "no VF yet: the next one of {} that is free; until then the guest runs on virtio",
                     owed.pf.netdev
                 );
-                PlannedChoice::None(text)
+                PlannedChoice::Owed(text)
             }
             Outcome::Alone => PlannedChoice::None(match device.attachment.subject {
                 Subject::Interface => alone(interfaces).to_owned(),
@@ -118,10 +125,33 @@ impl Daemon {
             mac: device.attachment.mac.map(|mac| mac.to_string()),
             alias: Some(device.attachment.alias.clone()),
             network: device.network.clone(),
+            half: self.planned_half(device),
             choice,
             steps,
             notes,
         }
+    }
+
+    /// The half of a pair that it would be.
+    fn planned_half(&self, device: &DevicePlan) -> Option<PlannedHalf> {
+        let role = match device.attachment.role {
+            Role::Sole => return None,
+            Role::Standby => "standby",
+            Role::Primary => "primary",
+        };
+        let pf = match &device.outcome {
+            Outcome::Lend(planned) => planned.share.device().map(|own| match self.vf_of(own) {
+                Some((pf, _)) => pf,
+                None => self.lender.name_of(own),
+            }),
+            Outcome::Owed(owed) => Some(owed.pf.netdev.clone()),
+            Outcome::Alone | Outcome::Refused(_) => None,
+        };
+        Some(PlannedHalf {
+            pair: device.attachment.pair?,
+            role: role.to_owned(),
+            pf,
+        })
     }
 
     fn plan_refusal(&self, refusal: &DeviceRefusal) -> PlanRefusal {

@@ -11,6 +11,7 @@ use rpc::Error;
 use serde::{Deserialize, Serialize};
 
 use super::QEMU;
+use super::groups::GuestGroups;
 use super::handle::{GuestHandle, Run};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -88,7 +89,11 @@ impl DomainRecord {
     }
 
     /// The guest as it was then, with its process.
-    pub(super) fn into_run(self, machine: qemu::Guest) -> std::result::Result<Run, conf::Error> {
+    pub(super) fn into_run(
+        self,
+        machine: qemu::Guest,
+        groups: &GuestGroups,
+    ) -> std::result::Result<Run, conf::Error> {
         let mut domain = conf::Domain::parse_status(&self.xml)?;
         domain.id = u32::try_from(self.id).ok();
         let mut attachments = self.attachments;
@@ -98,9 +103,11 @@ impl DomainRecord {
         Ok(Run {
             id: self.id,
             domain,
+            own_group: (machine.record().own_group).map(|group| groups.take_up(group)),
             machine,
             attachments,
             negotiated: BTreeSet::new(),
+            is_unjoined: false,
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
             changing: self.changing,

@@ -11,6 +11,7 @@ use rpc::{Code, Error};
 
 use super::cancel::Cancel;
 use super::end::{and_left_behind, give_all_back};
+use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
 use super::{DomainRecord, QEMU, control, links, pairs, record};
 use crate::blocking::blocking;
@@ -50,6 +51,8 @@ struct Start<'a> {
     paused: bool,
     autodestroy: Option<u64>,
     cancel: &'a Cancel,
+    /// By which its process will open what it is lent.
+    own_group: Option<Arc<OwnGroup>>,
     /// What was taken of the host so far.
     progress: &'a Mutex<Vec<Attachment>>,
 }
@@ -69,6 +72,7 @@ pub(super) async fn start(
         paused: wish.paused,
         autodestroy: wish.autodestroy,
         cancel,
+        own_group: daemon.guest_groups.draw(),
         progress,
     };
     match start.carry_out(wish.domain).await {
@@ -220,7 +224,8 @@ impl Start<'_> {
             let chosen = planned.port.as_ref().filter(|port| port.is_of_pool);
             let port = chosen.map(|port| (port.network.uuid, port.port.uuid));
             let daemon = Arc::clone(self.daemon);
-            let prepare = move || daemon.lender.prepare(claim, &preparation);
+            let own_group = self.own_group.as_deref().map(OwnGroup::group);
+            let prepare = move || daemon.lender.prepare(claim, &preparation, own_group);
             let prepared = blocking(QEMU, prepare).await?;
             let refused = match prepared {
                 Ok(lent) => {
@@ -275,6 +280,7 @@ impl Start<'_> {
         spec.usb_devices = usb_devices(plan);
         without_missing(&mut spec.domain, plan);
         spec.run_as = self.daemon.qemu_user.clone();
+        spec.own_group = self.own_group.as_deref().map(OwnGroup::group);
         spec.scopes = self.daemon.scopes.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();
@@ -309,8 +315,10 @@ impl Start<'_> {
             machine: guest.clone(),
             attachments,
             negotiated: BTreeSet::new(),
+            is_unjoined: false,
             resumed: false,
             autodestroy: self.autodestroy,
+            own_group: self.own_group.clone(),
             changing: None,
         };
         // A guest that the next daemon would not find must not run.

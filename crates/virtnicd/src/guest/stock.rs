@@ -9,7 +9,7 @@ use lending::{Attachment, AttachmentState, PortId};
 use qemu::GuestState;
 
 use super::handle::{GuestHandle, Run};
-use super::{QEMU, change, links, record, seat};
+use super::{QEMU, attachment, change, links, pairs, record, seat};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault;
@@ -53,7 +53,10 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         None => None,
     };
     let held = match run.machine.device_aliases().await {
-        Ok(held) => held,
+        Ok(mut held) => {
+            held.extend(unseen(&run.domain));
+            held
+        }
         Err(error) => {
             let error = fault::chain(&error);
             tracing::warn!(
@@ -83,10 +86,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         }
         if !held.contains(alias) {
             lost.push(alias.clone());
-        } else if !matches!(
-            attachment.state,
-            AttachmentState::Unplugging | AttachmentState::Demoting
-        ) {
+        } else if !attachment.state.is_leaving() {
             // A daemon may have ended between QEMU's answer and its record.
             attachment.state = AttachmentState::Plugged;
             attachment.reserved = None;
@@ -104,7 +104,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
     let disks = run.domain.devices.disks.iter();
     let disks = disks.filter_map(|disk| disk.info.alias.clone());
     lost.extend(disks.filter(|alias| !held.contains(alias)));
-    let negotiated = negotiated(handle, run).await;
+    let negotiated = negotiated(handle, run, &held).await;
     Stock {
         attachments,
         lost,
@@ -113,14 +113,25 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
     }
 }
 
+/// The aliases of what is prepared for the guest, and QEMU was never given.
+fn unseen(domain: &conf::Domain) -> impl Iterator<Item = String> {
+    let hostdevs = domain.devices.hostdevs.iter().map(|one| &one.info);
+    let unseen = hostdevs.filter(|info| info.is_unassigned());
+    unseen.filter_map(|info| info.alias.clone())
+}
+
 /// The standbys that the guest's driver has joined with a VF, as far as QEMU can tell.
-async fn negotiated(handle: &GuestHandle, run: &Run) -> BTreeSet<String> {
+async fn negotiated(handle: &GuestHandle, run: &Run, held: &BTreeSet<String>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let standbys = run.domain.devices.interfaces.iter();
     let standbys = standbys.filter(|one| matches!(one.teaming, Some(Teaming::Persistent)));
     for alias in standbys.filter_map(|one| one.info.alias.as_ref()) {
         match run.machine.has_negotiated_failover(alias).await {
             Ok(Some(true)) => {
+                found.insert(alias.clone());
+            }
+            // This QEMU does not tell; it has the VF only because it was negotiated.
+            Ok(None) if has_primary(run, held, alias) => {
                 found.insert(alias.clone());
             }
             Ok(_) => {}
@@ -136,6 +147,13 @@ async fn negotiated(handle: &GuestHandle, run: &Run) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Whether QEMU has the VF whose other half that standby is.
+fn has_primary(run: &Run, held: &BTreeSet<String>, standby: &str) -> bool {
+    let its = attachment::by_alias(&run.attachments, standby);
+    let primary = its.and_then(|standby| pairs::other_half(&run.attachments, standby));
+    primary.is_some_and(|primary| held.contains(&primary.alias))
 }
 
 /// Makes what runs like its document, as a daemon meant to that ended meanwhile; what is left to do,

@@ -11,9 +11,9 @@ use crate::harness::*;
 use crate::in_process::{Site, reached, until};
 use crate::updates::{running, sharing};
 
-const MAC: &str = "52:54:00:00:00:77";
+pub(crate) const MAC: &str = "52:54:00:00:00:77";
 
-fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
+pub(crate) fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
     DomainAttachDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),
@@ -21,7 +21,7 @@ fn attach(dom: &Dom, xml: &str, flags: u32) -> DomainAttachDeviceFlags {
     }
 }
 
-fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlags {
+pub(crate) fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlags {
     DomainDetachDeviceFlags {
         dom: dom.clone(),
         xml: xml.to_owned(),
@@ -29,7 +29,7 @@ fn detach(dom: &Dom, xml: &str, flags: u32) -> DomainDetachDeviceFlags {
     }
 }
 
-fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
+pub(crate) fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
     DomainDetachDeviceAlias {
         dom: dom.clone(),
         alias: alias.to_owned(),
@@ -37,7 +37,7 @@ fn by_alias(dom: &Dom, alias: &str) -> DomainDetachDeviceAlias {
     }
 }
 
-fn on(network: &str) -> String {
+pub(crate) fn on(network: &str) -> String {
     format!(
         "<interface type='network'><mac address='{MAC}'/><source network='{network}'/>\
          <model type='virtio'/></interface>"
@@ -45,7 +45,7 @@ fn on(network: &str) -> String {
 }
 
 /// A guest with a free port or four, and nothing else.
-fn bare(name: &str) -> String {
+pub(crate) fn bare(name: &str) -> String {
     let port =
         |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
     let ports: String = (1..5).map(port).collect();
@@ -55,12 +55,12 @@ fn bare(name: &str) -> String {
     )
 }
 
-async fn started(client: &Client, name: &str) -> Dom {
+pub(crate) async fn started(client: &Client, name: &str) -> Dom {
     let dom = client.define_guest(&bare(name)).await;
     client.start(&dom).await
 }
 
-fn count(text: &str, part: &str) -> usize {
+pub(crate) fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 

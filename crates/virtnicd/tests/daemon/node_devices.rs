@@ -100,11 +100,11 @@ async fn document(client: &Client, name: &str) -> String {
     client.ok(ask).await
 }
 
-fn detach(name: &str) -> NodeDeviceDettach {
+pub(crate) fn detach(name: &str) -> NodeDeviceDettach {
     NodeDeviceDettach { name: name.into() }
 }
 
-fn reattach(name: &str) -> NodeDeviceReAttach {
+pub(crate) fn reattach(name: &str) -> NodeDeviceReAttach {
     NodeDeviceReAttach { name: name.into() }
 }
 

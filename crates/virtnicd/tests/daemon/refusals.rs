@@ -216,7 +216,7 @@ async fn a_pool_of_vfs_that_nobody_binds_is_told_as_what_it_is() {
     let parts = &[
         "operation failed: interface 52:54:00:",
         ": network 'n1' has no free device",
-        "8 busy (VF 0, VF 1, VF 2, VF 3, VF 4, VF 5 and 2 more: it is not managed, and driver 'simvf'",
+        "8 busy (VF 0, VF 1, VF 2, VF 3, VF 4, VF 5 and 2 more: it is not managed, and must be manually detached from the host",
         "set managed='yes' in the <forward> of network 'n1'",
     ];
     client

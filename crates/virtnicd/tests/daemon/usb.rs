@@ -63,7 +63,7 @@ async fn a_guest_has_a_usb_device_while_it_runs() {
     // Another guest can't have it, by whatever it calls it.
     let place = hostdev("<source><address bus='1' device='2'/></source>");
     let second = client.define_guest(&guest_xml("g2", &place)).await;
-    let parts = &["is lent to guest 'g1'"];
+    let parts = &["is in use: lent to guest 'g1'"];
     client
         .refuses(&site.root, start(&second), Code::OperationInvalid, parts)
         .await;

@@ -3,12 +3,13 @@
 use super::buses::Buses;
 use super::{DeviceRef, Pass};
 use crate::domain::{Controller, Domain, GuestAddress};
-use crate::{Error, ErrorKind, PciAddress};
+use crate::{DeviceInfo, Error, ErrorKind, PciAddress};
 
 impl Domain {
     /// Gives a device that is to be plugged into this running guest a place where that is possible, or
     /// checks the one that it has. No controller is added. Devices that sit on no PCI bus are left as
-    /// they are. `is_express`: as in [`Domain::assign_addresses`].
+    /// they are, and so are those that the guest is not to see. `is_express`: as in
+    /// [`Domain::assign_addresses`].
     ///
     /// # Errors
     /// There is no free place, the given one is another's, or nothing can be plugged in there.
@@ -30,9 +31,11 @@ impl Domain {
         let Some(wish) = pass.wish(device, self) else {
             return Ok(());
         };
-        let given = device
-            .info(&self.devices)
-            .and_then(|info| info.pci_address());
+        let info = device.info(&self.devices);
+        if info.is_some_and(DeviceInfo::is_unassigned) {
+            return Ok(());
+        }
+        let given = info.and_then(DeviceInfo::pci_address);
         if let Some(address) = given
             && address.function() != 0
         {
@@ -75,6 +78,7 @@ impl Domain {
         loop {
             // Each is taken as it is found, so this ends.
             let address = buses.next(wish, 0).map_err(|mut error| {
+                error.kind = ErrorKind::Internal;
                 error.message = "No more available PCI slots".to_owned();
                 error.advice = Some(HOW_TO_GET_A_PORT.to_owned());
                 error

@@ -408,7 +408,7 @@ mod tests {
             all_multicast: false,
             profile: None,
         };
-        let prepared = before.prepare(claim, &Preparation::Macvtap(macvtap));
+        let prepared = before.prepare(claim, &Preparation::Macvtap(macvtap), None);
         // As at a crash, nothing is given back.
         let lent = prepared.unwrap();
         drop((lent, before));

@@ -41,6 +41,7 @@ impl Daemon {
             mtu: netdev.state.mtu,
             master: netdev.master.and_then(|index| names.get(&index).cloned()),
             networks: self.lender.networks_over(netdev),
+            drained: netdev.pci.is_some_and(|pci| self.lender.is_drained(pci)),
         })
     }
 }

@@ -68,6 +68,8 @@ fn pf_row(row: &PfRow) -> PoolRow {
         total: count(row.total),
         free: count(row.free),
         connections: count(row.lent.len() + row.shared.len()),
+        promised: count(row.promised),
+        drained: row.is_drained,
         lent: (holders.into_iter())
             .map(|note| holding(vf(note.number), &note.note))
             .collect(),
@@ -100,6 +102,8 @@ fn nic_row(row: &NicRow, ability: Option<NicAbility>) -> PoolRow {
         total: 1,
         free: is_free.into(),
         connections: count(lent.len()),
+        promised: 0,
+        drained: row.is_drained,
         lent,
         busy: note(&row.busy),
         kept_back: note(&row.withheld),

@@ -1,23 +1,25 @@
 //! Who has which device.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use assign::{Assignment, Holder, Item, Kind, Origin, Phase};
 use conf::xml::Keyword as _;
-use conf::{DeviceId, Plug};
-use lending::AttachmentState;
+use conf::{DeviceId, InterfaceSource, Plug};
+use lending::Attachment;
 use rpc::{Lent, LentKind, VirtnicWho};
 
 use super::counters;
 use crate::daemon::Daemon;
+use crate::guest::{self, GuestHandle, Run};
 use crate::network::PortEntry;
 
 impl Daemon {
     /// Every device that is lent, with who has it; the filter is a part of any of its texts.
     pub(in crate::dispatch) async fn who(self: &Arc<Self>, question: VirtnicWho) -> Vec<Lent> {
         let filter = question.filter.as_deref();
-        let rows = (self.lender.list().into_iter()).map(|line| (self.lent_row(&line), line));
+        let rows = (self.lender.list().into_iter()).map(|line| (self.lent_row(&line), Some(line)));
         // What a guest has is told of the guest.
         let is_lent = |line: &Assignment| {
             let device = line
@@ -26,8 +28,11 @@ impl Daemon {
                 .map(|address| Item::Device(address.into()));
             device.is_some_and(|device| self.lender.is_listed(device))
         };
-        let rows = rows.filter(|(_, line)| !is_lent(line));
-        let mut rows: Vec<(Lent, Assignment)> = rows
+        let rows = rows.filter(|(_, line)| !line.as_ref().is_some_and(is_lent));
+        let bare = self.halves_without_vf().into_iter();
+        let bare = bare.map(|(guest, run, half)| (self.row_of_half(&guest, &run, &half), None));
+        let mut rows: Vec<(Lent, Option<Assignment>)> = rows
+            .chain(bare)
             .filter(|(row, _)| filter.is_none_or(|filter| mentions(row, filter)))
             .collect();
         let asks_driver = rows.iter().any(|(row, _)| has_open_driver(row));
@@ -35,6 +40,9 @@ impl Daemon {
             let host = Arc::clone(&self.host);
             let asked = tokio::task::spawn_blocking(move || {
                 for (row, line) in &mut rows {
+                    let Some(line) = line else {
+                        continue;
+                    };
                     if question.counters {
                         row.counters = counters::of(&*host, line);
                     }
@@ -49,15 +57,19 @@ impl Daemon {
             // Broken off, the log says why; there is nothing to tell then.
             rows = asked.await.unwrap_or_default();
         }
-        rows.into_iter().map(|(row, _)| row).collect()
+        in_pairs(rows.into_iter().map(|(row, _)| row).collect())
     }
 
     fn lent_row(&self, line: &Assignment) -> Lent {
+        let attached = self.attachment_of(line);
+        let is_leaving = || (attached.as_ref()).is_some_and(|(_, one)| one.state.is_leaving());
+        let is_reserved = || (attached.as_ref()).is_some_and(|(_, one)| one.reserved.is_some());
         let state = match &line.phase {
             Phase::Lent if line.origin == Origin::Detached => "detached",
+            Phase::Claimed if is_reserved() => "reserved",
             Phase::Claimed => "claimed",
             Phase::Preparing => "preparing",
-            Phase::Lent if self.is_asked_back(line) => "pending",
+            Phase::Lent if is_leaving() => "pending",
             Phase::Lent => "lent",
             Phase::Returning => "returning",
             Phase::Dirty(_) => "dirty",
@@ -94,6 +106,8 @@ impl Daemon {
             guest: detached.is_none().then(|| holder.name.clone()),
             guest_uuid: detached.is_none().then_some(holder.guest),
             mac: holder.mac.map(|mac| mac.to_string()),
+            alias: holder.alias.clone(),
+            half: attached.and_then(|(run, one)| guest::half_of(&run, &one)),
             pf,
             vf: vf.map(u32::from),
             pci_address: device.and_then(DeviceId::pci).map(|pci| pci.to_string()),
@@ -109,23 +123,72 @@ impl Daemon {
         }
     }
 
-    /// Whether its guest was asked to let it go, and has not yet.
-    fn is_asked_back(&self, line: &Assignment) -> bool {
-        let Some(guest) = self.guests.by_uuid(line.holder.guest) else {
-            return false;
-        };
-        guest.view().run.as_ref().is_some_and(|run| {
-            let mut attachments = run.attachments.iter();
-            attachments.any(|one| {
-                one.claim == Some(line.generation) && one.state == AttachmentState::Unplugging
-            })
-        })
+    /// The row of a pair's VF half that has no VF.
+    fn row_of_half(&self, handle: &GuestHandle, run: &Run, half: &Attachment) -> Lent {
+        let dom = handle.dom();
+        let mut interfaces = run.domain.devices.interfaces.iter();
+        let interface = interfaces.find(|one| one.info.alias.as_ref() == Some(&half.alias));
+        let network = interface.and_then(|interface| match &interface.source {
+            InterfaceSource::Network { network, .. } => Some(network.clone()),
+            _ => None,
+        });
+        Lent {
+            kind: LentKind::Hostdev,
+            network,
+            guest: Some(dom.name),
+            guest_uuid: Some(dom.uuid),
+            mac: half.mac.map(|mac| mac.to_string()),
+            alias: Some(half.alias.clone()),
+            half: guest::half_of(run, half),
+            pf: guest::pf_of(self, run, half).map(|pf| pf.netdev),
+            vf: None,
+            pci_address: None,
+            driver: None,
+            host_netdev: None,
+            parent: None,
+            mode: None,
+            state: guest::without_vf(half).unwrap_or_default().to_owned(),
+            vanished: false,
+            since: 0,
+            port: Default::default(),
+            counters: None,
+        }
+    }
+
+    /// What the guest that has it runs with, and what it is there.
+    fn attachment_of(&self, line: &Assignment) -> Option<(Arc<Run>, Attachment)> {
+        let run = (self.guests.by_uuid(line.holder.guest)?)
+            .view()
+            .run
+            .clone()?;
+        let mut attachments = run.attachments.iter();
+        let its = attachments.find(|one| one.claim == Some(line.generation))?;
+        let its = its.clone();
+        Some((run, its))
     }
 
     fn port_of(&self, holder: &Holder) -> Option<PortEntry> {
         let network = self.networks.by_name(holder.network.as_deref()?)?;
         self.port(&network, holder.port?).ok()
     }
+}
+
+/// The rows in their order, but for the halves of a pair, which stand together: first the one that stays.
+fn in_pairs(rows: Vec<Lent>) -> Vec<Lent> {
+    let pair = |row: &Lent| row.half.as_ref().map(|half| (row.guest_uuid, half.pair));
+    let mut places = HashMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        if let Some(pair) = pair(row) {
+            places.entry(pair).or_insert(place);
+        }
+    }
+    let mut placed: Vec<_> = rows.into_iter().enumerate().collect();
+    placed.sort_by_key(|(at, row)| {
+        let first = pair(row).and_then(|pair| places.get(&pair).copied());
+        let comes_second = row.half.as_ref().is_some_and(|half| half.role == "primary");
+        (first.unwrap_or(*at), comes_second)
+    });
+    placed.into_iter().map(|(_, row)| row).collect()
 }
 
 /// Whether the driver of its function is still to be asked for: one below a macvtap stays bound as

@@ -35,6 +35,17 @@ impl Pool {
         *self.promised.entry(pf).or_insert(0) += 1;
     }
 
+    /// How many VFs of a PF nobody has, counted up to `most`. What the host itself uses of them is not
+    /// known here.
+    #[must_use]
+    pub fn free_vfs_of(&self, pf: PciAddress, most: usize) -> usize {
+        let pf = self
+            .pf_places
+            .get(&pf)
+            .and_then(|place| self.pfs.get(*place));
+        pf.map_or(0, |pf| pf.free_vfs().take(most).count())
+    }
+
     /// A promise is kept, or over.
     pub fn end_promise(&mut self, pf: PciAddress) {
         if let Some(count) = self.promised.get_mut(&pf) {

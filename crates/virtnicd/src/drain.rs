@@ -237,3 +237,34 @@ pub(crate) fn read_mac(mac: Option<&str>) -> Result<Option<conf::MacAddress>> {
         .transpose()
         .map_err(|error| Error::new(Code::InvalidArg, Domain::Qemu, format!("{error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use records::Records;
+
+    use super::*;
+
+    #[test]
+    fn drained_pfs_of_the_first_format_are_read() {
+        let golden = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/golden/records/format-1/drained"
+        );
+        let boot = "51300000-0000-4000-8000-000000000001";
+        let records = Records::open(golden, boot, DrainedRecord::FORMAT).unwrap();
+        let [Loaded::Good { id, record, .. }] = &records.load::<DrainedRecord>().unwrap()[..]
+        else {
+            panic!("one good record")
+        };
+        assert_eq!(*id, record.pf.to_string());
+        assert_eq!(record.pf, "0000:01:00.0".parse().unwrap());
+        assert_eq!(record.netdev, "sim0");
+        // As this release writes it.
+        let written = serde_json::to_value(record).unwrap();
+        let text = std::fs::read_to_string(format!("{golden}/{id}.json")).unwrap();
+        let mut known: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let fields = known.as_object_mut().unwrap();
+        fields.retain(|name, _| name != "boot" && name != "format");
+        assert_eq!(written, known);
+    }
+}

@@ -440,6 +440,16 @@ impl Machine {
         }
     }
 
+    /// Whether a fault has a command carried out without an answer.
+    pub(super) fn swallows(&self, command: &str) -> bool {
+        let taken = take(&self.faults, |faults| {
+            let mut unanswered = faults.unanswered_once.iter();
+            let place = unanswered.position(|unanswered| unanswered == command)?;
+            Some(faults.unanswered_once.remove(place))
+        });
+        taken.is_some()
+    }
+
     pub(super) fn wake(&self) {
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));

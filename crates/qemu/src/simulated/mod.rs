@@ -135,6 +135,12 @@ impl SimulatedGuests {
         self.0.gate.set_permissions(Arc::new(permissions));
     }
 
+    /// Who is told from now on which host devices are open, each time that one is opened or closed. It must
+    /// not ask about guests.
+    pub fn set_open_listener(&self, listener: impl Fn(PciAddress, bool) + Send + Sync + 'static) {
+        self.0.gate.set_listener(Arc::new(listener));
+    }
+
     /// The guest with that identity, if it runs; of several the one that started last.
     #[must_use]
     pub fn guest(&self, uuid: Uuid) -> Option<SimulatedGuest> {
@@ -205,6 +211,13 @@ impl SimulatedGuest {
         self.0.set_faults(faults);
     }
 
+    /// Faults that happen once and have not yet: 0 tells a test that its fault did happen.
+    #[must_use]
+    pub fn waiting_faults(&self) -> usize {
+        let faults = self.0.faults();
+        faults.refused_once.len() + faults.delayed_once.len() + faults.unanswered_once.len()
+    }
+
     /// QEMU's own word for what it does.
     #[must_use]
     pub fn run_state(&self) -> RunState {
@@ -261,6 +274,12 @@ impl SimulatedGuest {
     #[must_use]
     pub fn own_group(&self) -> Option<GuestGroup> {
         self.0.own_group()
+    }
+
+    /// Whether the guest's driver of a failover pair's standby has negotiated failover since it started.
+    #[must_use]
+    pub fn has_negotiated(&self, standby: &str) -> bool {
+        self.0.has_negotiated(standby)
     }
 
     /// How much memory its process may lock; `None`: what any process may.

@@ -65,7 +65,11 @@ pub(super) async fn serve(
                     _ = machine.ended() => continue,
                 }
                 let fd = commands::TAKE_ONE.contains(&name).then(|| descriptors.take()).flatten();
-                commands::answer(&machine, &command, fd);
+                if machine.swallows(name) {
+                    commands::carry_out(&machine, &command, fd);
+                } else {
+                    commands::answer(&machine, &command, fd);
+                }
             }
             changed = changes.changed() => if changed.is_err() { return },
             () = due => {}

@@ -49,6 +49,7 @@ impl Owner {
                     Arc::make_mut(run).negotiated.insert(alias);
                 }
                 self.held_back.clear();
+                self.held.clear();
                 self.vf_may_be_free = true;
             }
             GuestEvent::UnplugRefused { alias } => {

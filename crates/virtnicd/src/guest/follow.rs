@@ -59,6 +59,10 @@ pub(super) async fn follow(
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
         clear(handle, &run, alias).await;
         let had = attachment::by_alias(&run.attachments, alias).cloned();
+        if had.as_ref().is_some_and(has_no_vf) {
+            // QEMU had brought an earlier one back by itself, and what is owed to the host is that.
+            continue;
+        }
         unplug::mark(
             &mut run.attachments,
             alias,
@@ -158,6 +162,15 @@ pub(super) async fn drop_reserved(
     }
 }
 
+/// Whether it is the VF half of a pair, without a VF.
+fn has_no_vf(one: &Attachment) -> bool {
+    one.role == Role::Primary
+        && matches!(
+            one.state,
+            AttachmentState::Demoted | AttachmentState::Owed(Creditor::Guest)
+        )
+}
+
 /// Whether the document keeps a device that QEMU has no more: the VF half of a pair that was not to leave
 /// it.
 fn stays(run: &Run, had: &Attachment) -> bool {
@@ -210,7 +223,12 @@ async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
         Some(DeviceRef::Disk(_)) => Plugged::Disk,
         _ => return,
     };
-    if let Err(error) = run.machine.clear_leftovers(alias, what).await {
+    let mut cleared = run.machine.clear_leftovers(alias, what).await;
+    if cleared.is_err() {
+        // The next device of that name would stumble over it.
+        cleared = run.machine.clear_leftovers(alias, what).await;
+    }
+    if let Err(error) = cleared {
         let error = fault::chain(&error);
         tracing::warn!(
             guest = handle.name,
@@ -224,6 +242,7 @@ async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
 /// Takes back all that is owed to the host, as far as QEMU has closed it.
 async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
     let mut kept = Vec::new();
+    let others = run.attachments.clone();
     for attachment in std::mem::take(&mut run.attachments) {
         if attachment.state != AttachmentState::Owed(Creditor::Host) {
             kept.push(attachment);
@@ -237,6 +256,7 @@ async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
                 error,
                 "a device that the guest let go is not given back yet"
             );
+            ask_once_more(handle, run, &others, &attachment).await;
             kept.push(attachment);
             continue;
         }
@@ -249,4 +269,32 @@ async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
         }
     }
     run.attachments = kept;
+}
+
+/// QEMU makes the first VF of a failover pair anew each time that its guest starts anew, asked or not: it
+/// has one then that it had let go, unless it came too late.
+async fn ask_once_more(handle: &GuestHandle, run: &Run, others: &[Attachment], owed: &Attachment) {
+    let its = others
+        .iter()
+        .find(|one| one.alias == owed.alias && one.id != owed.id);
+    if owed.role != Role::Primary || !its.is_some_and(has_no_vf) {
+        return;
+    }
+    match run.machine.unplug(&owed.alias).await {
+        Ok(qemu::Unplugging::NotThere) => {}
+        Ok(_) => tracing::warn!(
+            guest = handle.name,
+            device = owed.alias,
+            "QEMU has brought its VF back by itself, and is asked for it once more"
+        ),
+        Err(error) => {
+            let error = fault::chain(&error);
+            tracing::warn!(
+                guest = handle.name,
+                device = owed.alias,
+                error,
+                "it is not asked for"
+            );
+        }
+    }
 }

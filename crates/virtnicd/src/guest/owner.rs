@@ -6,7 +6,6 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use conf::HybridGuest;
 use lending::{Attachment, AttachmentState, Creditor, Role};
 use qemu::{Exit, ExitReason, GuestEvents};
 use rpc::flags::Affect;
@@ -19,6 +18,7 @@ use super::cancel::Cancel;
 use super::change::{self, Direction, LiveChange};
 use super::definition::{Unwritten, Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
+use super::held::Held;
 use super::hotplug::{self, Meant};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
 use super::pairs::{self, Turn};
@@ -62,12 +62,16 @@ pub(super) struct Owner {
     pub(super) filters: BTreeSet<String>,
     /// Devices that the guest refused to let go.
     pub(super) refused: BTreeSet<String>,
-    /// VFs of pairs that could not be plugged in: not tried again until something changes.
+    /// VFs of pairs of which none was free: not looked for again until something changes.
     pub(super) held_back: BTreeSet<String>,
+    /// VFs of pairs that could not be plugged in.
+    pub(super) held: Held,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
+    /// One got free since it was looked for last.
+    is_vf_freed: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -156,6 +160,7 @@ fn spawn(
         autostart: false,
         starting: None,
         run: run.map(Arc::new),
+        held: BTreeSet::new(),
         stopped: StopReason::default(),
     };
     let (sender, mailbox) = mpsc::channel(MAILBOX);
@@ -179,8 +184,10 @@ fn spawn(
         filters: BTreeSet::new(),
         refused: BTreeSet::new(),
         held_back: BTreeSet::new(),
+        held: Held::default(),
         vf_may_be_free: false,
         joins_by: None,
+        is_vf_freed: false,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -219,6 +226,10 @@ impl Owner {
                 },
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
                 () = until(self.joins_by) => self.had_time_to_join(),
+                () = until(self.held.next()) => {
+                    self.held.release();
+                    self.vf_may_be_free = true;
+                }
                 () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
                 () = &mut stopped => return self.handle.stop_asking(),
@@ -242,7 +253,7 @@ impl Owner {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::VfFree => {
                 self.held_back.clear();
-                self.vf_may_be_free = true;
+                (self.vf_may_be_free, self.is_vf_freed) = (true, true);
             }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
@@ -599,7 +610,8 @@ impl Owner {
             one.role == Role::Primary
                 && is_coming
                 && !self.held_back.contains(&one.alias)
-                && self.is_ready_for(run, one)
+                && !self.held.is_held(&one.alias)
+                && pairs::is_ready(run, one)
         };
         let due = run.attachments.iter().find(is_due);
         let due = due.map(|one| one.alias.clone());
@@ -609,20 +621,12 @@ impl Owner {
         due
     }
 
-    /// Whether the guest would see a VF that QEMU gets now.
-    fn is_ready_for(&self, run: &Run, primary: &Attachment) -> bool {
-        match pairs::guest_of(&run.domain, primary) {
-            HybridGuest::Bond => true,
-            HybridGuest::Failover => pairs::other_half(&run.attachments, primary)
-                .is_some_and(|standby| run.negotiated.contains(&standby.alias)),
-        }
-    }
-
     /// Plugs the VF half of a pair in.
     fn promote(&mut self, alias: String, reply: Option<Reply>) {
         let Some(run) = self.state.run.clone() else {
             return;
         };
+        self.is_vf_freed = false;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         self.begin(Job::Plug, reply, |cancel, progress| {
             tokio::spawn(async move {
@@ -653,7 +657,7 @@ impl Owner {
                 return self.answers.push((reply, Ok(())));
             }
             state if state.is_leaving() => Some(unplug::in_progress(&self.handle.name, &alias)),
-            _ if !self.is_ready_for(&run, primary) => {
+            _ if !pairs::is_ready(&run, primary) => {
                 let detail = format!(
                     "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
                      from it\nIts virtio driver has to offer VIRTIO_NET_F_STANDBY: Linux has it since \
@@ -728,6 +732,7 @@ impl Owner {
             config,
             result,
             is_unclear,
+            is_none_free,
         } = plugged;
         if let Some(run) = &mut self.state.run {
             let run = Arc::make_mut(run);
@@ -737,14 +742,23 @@ impl Owner {
             self.is_stocked = false;
         }
         self.give_time_to_join();
+        // A VF that got free before it was known who waits for it was nobody's.
+        self.vf_may_be_free = true;
         let is_defined = config.is_some();
         if let Some(config) = config {
             self.state.defined = Some(config);
         }
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
-            self.held_back.extend(primary);
+            match primary {
+                Some(_) if is_none_free && self.is_vf_freed => {}
+                Some(alias) if is_none_free => drop(self.held_back.insert(alias)),
+                Some(alias) => self.hold(alias),
+                None => {}
+            }
             self.promise_again();
+        } else if let Some(alias) = primary {
+            self.held.forget(&alias);
         }
         self.publish();
         if is_defined {
@@ -759,6 +773,19 @@ impl Owner {
             }
         });
         self.answers.extend(reply.map(|reply| (reply, result)));
+    }
+
+    /// A VF can't be plugged in now: meanwhile it is for who waits next.
+    fn hold(&mut self, alias: String) {
+        let its = self.state.run.clone().and_then(|run| {
+            let its = attachment::by_alias(&run.attachments, &alias)?;
+            pairs::pf_of(&self.daemon, &run, its)
+        });
+        self.held.hold(alias);
+        self.publish();
+        if let Some(pf) = its {
+            self.daemon.lender.look_again(pf.address);
+        }
     }
 
     /// VFs that the guest waits for are promised, in the order in which they first were.
@@ -1105,6 +1132,7 @@ impl Owner {
                 self.is_stocked = true;
                 self.is_told = resumed_here;
                 self.give_time_to_join();
+                self.vf_may_be_free = true;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
                 self.publish();
@@ -1185,6 +1213,7 @@ impl Owner {
             let run = Arc::make_mut(run);
             run.attachments = followed.attachments;
             run.domain = followed.domain;
+            self.vf_may_be_free = true;
         }
         self.publish();
         for alias in followed.removed {
@@ -1231,6 +1260,7 @@ impl Owner {
         self.filters.clear();
         self.refused.clear();
         self.held_back.clear();
+        self.held.clear();
         for waiting in std::mem::take(&mut self.unplugging) {
             let error = unplug::ended(&self.handle.name);
             let reply = waiting.reply;
@@ -1395,6 +1425,7 @@ impl Owner {
     }
 
     pub(super) fn publish(&mut self) {
+        self.state.held = self.held.aliases();
         self.state.busy = self.job.is_some() || self.ending.is_some();
         self.shown.send_replace(Arc::new(self.state.clone()));
     }

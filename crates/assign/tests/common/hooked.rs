@@ -211,6 +211,9 @@ impl Links for Hooked {
         }
         self.inner.set_up(ifindex, up)
     }
+    fn set_macvlan_mode(&self, netdev: &Netdev, mode: DirectMode) -> Answer<()> {
+        self.inner.set_macvlan_mode(netdev, mode)
+    }
     fn ipv6_autoconf(&self, ifindex: u32) -> Answer<Option<Ipv6Autoconf>> {
         self.inner.ipv6_autoconf(ifindex)
     }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use conf::{Bandwidth, MacAddress, NetdevName, PciAddress, UsbAddress};
+use conf::{Bandwidth, DirectMode, MacAddress, NetdevName, PciAddress, UsbAddress};
 use host::{
     BridgePort, Counters, Host, HostError, HostEvents, Inventory, IommuGroup, Ipv6Autoconf,
     LinkState, Links, MacvlanSpec, Netdev, NetdevNode, NicAbility, NodeAccess, NodePlace,

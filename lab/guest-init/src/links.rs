@@ -105,6 +105,11 @@ impl Links {
                 self.index(BOND)?
             }
         };
+        // What was told of it may be old by now.
+        let mut now = self.requests.links()?.into_iter();
+        if now.any(|one| one.index == link.index && one.enslaved) {
+            return Ok(());
+        }
         // Only a card that is down can be joined; joining brings it up.
         self.requests.set_up(link.index, false)?;
         self.requests.set_master(link.index, bond)?;

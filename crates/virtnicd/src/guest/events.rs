@@ -48,8 +48,7 @@ impl Owner {
                 if let Some(run) = &mut self.state.run {
                     Arc::make_mut(run).negotiated.insert(alias);
                 }
-                self.held_back.clear();
-                self.vf_may_be_free = true;
+                self.look_for_vf();
             }
             GuestEvent::UnplugRefused { alias } => {
                 self.refused.insert(alias);

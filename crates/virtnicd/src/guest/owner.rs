@@ -66,6 +66,8 @@ pub(super) struct Owner {
     pub(super) held_back: BTreeSet<String>,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
+    /// That was heard since the last try began, which may have come too early for it.
+    pub(super) is_news: bool,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
     /// Clients that wait for a guest to let a device go, in the order of asking.
@@ -180,6 +182,7 @@ fn spawn(
         refused: BTreeSet::new(),
         held_back: BTreeSet::new(),
         vf_may_be_free: false,
+        is_news: false,
         joins_by: None,
         unplugging: VecDeque::new(),
         retry: None,
@@ -241,8 +244,7 @@ impl Owner {
         match message {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::VfFree => {
-                self.held_back.clear();
-                self.vf_may_be_free = true;
+                self.look_for_vf();
             }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
@@ -618,8 +620,15 @@ impl Owner {
         }
     }
 
+    /// Something changed by which a VF may be had that could not be before.
+    pub(super) fn look_for_vf(&mut self) {
+        self.held_back.clear();
+        (self.vf_may_be_free, self.is_news) = (true, true);
+    }
+
     /// Plugs the VF half of a pair in.
     fn promote(&mut self, alias: String, reply: Option<Reply>) {
+        self.is_news = false;
         let Some(run) = self.state.run.clone() else {
             return;
         };
@@ -743,7 +752,7 @@ impl Owner {
         }
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
-            self.held_back.extend(primary);
+            self.held_back.extend(primary.filter(|_| !self.is_news));
             self.promise_again();
         }
         self.publish();

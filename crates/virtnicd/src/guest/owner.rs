@@ -68,6 +68,10 @@ pub(super) struct Owner {
     pub(super) vf_may_be_free: bool,
     /// That was heard since the last try began, which may have come too early for it.
     pub(super) is_news: bool,
+    /// Until when no VF is tried after one could not be plugged in, and how long the next pause is: giving
+    /// it back is news of a free VF, too, and would have it tried again without end.
+    pause: Option<Instant>,
+    next_pause: Duration,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
     /// Clients that wait for a guest to let a device go, in the order of asking.
@@ -183,6 +187,8 @@ fn spawn(
         held_back: BTreeSet::new(),
         vf_may_be_free: false,
         is_news: false,
+        pause: None,
+        next_pause: FIRST_RETRY,
         joins_by: None,
         unplugging: VecDeque::new(),
         retry: None,
@@ -221,6 +227,7 @@ impl Owner {
                     None => self.events = None,
                 },
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
+                () = until(self.pause) => self.pause = None,
                 () = until(self.joins_by) => self.had_time_to_join(),
                 () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
@@ -593,6 +600,9 @@ impl Owner {
 
     /// The VF half of a pair that can be plugged in now: the guest has it coming, and is ready for it.
     fn due(&mut self) -> Option<String> {
+        if self.pause.is_some() {
+            return None;
+        }
         let run = self.state.run.as_ref()?;
         let looks = self.vf_may_be_free;
         let is_due = |one: &&Attachment| {
@@ -752,7 +762,13 @@ impl Owner {
         }
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
-            self.held_back.extend(primary.filter(|_| !self.is_news));
+            if let Some(primary) = primary {
+                if !self.is_news {
+                    self.held_back.insert(primary);
+                }
+                self.pause = Some(Instant::now() + self.next_pause);
+                self.next_pause = (self.next_pause * 2).min(LAST_RETRY);
+            }
             self.promise_again();
         }
         self.publish();
@@ -760,6 +776,7 @@ impl Owner {
             self.tell(DomainChange::DefinedUpdated);
         }
         let result = result.map(|aliases| {
+            self.next_pause = FIRST_RETRY;
             for alias in aliases {
                 tracing::info!(guest = self.handle.name, device = alias, "plugged in");
                 // QEMU tells of a filter's change only after it was asked.
@@ -1235,7 +1252,8 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        (self.retry, self.joins_by) = (None, None);
+        (self.retry, self.joins_by, self.pause) = (None, None, None);
+        self.next_pause = FIRST_RETRY;
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();

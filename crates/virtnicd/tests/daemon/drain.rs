@@ -543,11 +543,15 @@ async fn a_vf_that_can_not_be_plugged_in_is_tried_again_with_pauses() {
     guest.set_faults(Faults::default().refuse("device_add"));
     guest.negotiate_failover(&standby(1));
     // The one that failed is given back, which is what the next try waits for.
-    until("it is tried again", async || {
-        state(&client, "g1", "primary").await == "lent"
+    until("it is tried again", async || has(&guest, &vf(1))).await;
+    until("it is known", async || {
+        let rows = client.who().await;
+        rows.iter().any(|row| {
+            let role = row.half.as_ref().map(|half| &*half.role);
+            role == Some("primary") && row.state == "lent"
+        })
     })
     .await;
-    assert!(has(&guest, &vf(1)));
     let report = client.ok(drain("sim0")).await;
     assert!(report.vfs.is_empty(), "{report:?}");
 }

@@ -42,8 +42,8 @@ pub use memory_lock::{MemoryLock, raise_memory_lock};
 pub use node::{Cpu, NodeInfo, NodeInfoError, NumaCell};
 pub use process::{RunAs, Spawn, SpawnError, SpawnStep, Spawned};
 pub use simulated::{
-    DeviceSnapshot, Effect, Fault, Held, NetdevSnapshot, ParseShapeError, PortAnswer, Quirks,
-    SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
+    DeviceSnapshot, Effect, Fault, Frozen, Held, NetdevSnapshot, ParseShapeError, PortAnswer,
+    Quirks, SimulatedCrash, SimulatedHost, SimulatedShape, Snapshot,
 };
 pub use usb::{NodeAccess, Usb, UsbDevice, UsbInterface};
 pub use vlan::{VlanId, VlanIdError, VlanSpec};

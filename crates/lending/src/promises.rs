@@ -47,6 +47,11 @@ impl Ledger {
         let _ = self.listener.set(Listener(Box::new(tell)));
     }
 
+    /// Has those who wait for a VF of that PF looked at anew.
+    pub fn look_again(&self, pf: PciAddress) {
+        self.is_free(pf);
+    }
+
     pub(crate) fn is_free(&self, pf: PciAddress) {
         if let Some(Listener(tell)) = self.listener.get() {
             tell(pf);
@@ -89,21 +94,21 @@ impl Ledger {
         }
     }
 
-    /// Who of those that wait for a VF of that PF may have one now: as many as are free, the oldest
-    /// first; nobody while it is drained. One that is not ready for its VF keeps no other from theirs.
+    /// Who of those that wait for a VF of that PF may have one now: as many of those that can use one as
+    /// are free, the oldest first; nobody while it is drained. `can_use` must not ask the ledger.
     #[must_use]
-    pub fn due(&self, pf: PciAddress) -> Vec<Promise> {
-        let state = lock(&self.state);
-        if state.pool.drained().contains(&pf) {
-            return Vec::new();
-        }
-        let waiting = state.promises.waiting.values();
-        let waiting: Vec<_> = waiting
-            .filter(|promise| promise.pf == pf)
-            .copied()
-            .collect();
-        let free = state.pool.free_vfs_of(pf, waiting.len());
-        waiting.into_iter().take(free).collect()
+    pub fn due(&self, pf: PciAddress, can_use: impl Fn(&Promise) -> bool) -> Vec<Promise> {
+        let (waiting, free): (Vec<_>, _) = {
+            let state = lock(&self.state);
+            if state.pool.drained().contains(&pf) {
+                return Vec::new();
+            }
+            let waiting = state.promises.waiting.values();
+            let waiting: Vec<_> = waiting.filter(|one| one.pf == pf).copied().collect();
+            let free = state.pool.free_vfs_of(pf, waiting.len());
+            (waiting, free)
+        };
+        waiting.into_iter().filter(can_use).take(free).collect()
     }
 
     /// Has a PF lend nothing, or lend again.

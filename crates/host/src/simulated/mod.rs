@@ -25,8 +25,8 @@ mod vlan;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Effect, Fault, SimulatedCrash};
-pub use pace::Held;
 use pace::Pace;
+pub use pace::{Frozen, Held};
 pub use qos::PortAnswer;
 pub use shape::{ParseShapeError, SimulatedShape};
 pub use snapshot::{DeviceSnapshot, NetdevSnapshot, Snapshot};
@@ -167,6 +167,7 @@ impl SimulatedHost {
             }
             Err(Stop::Crash) => {
                 drop(state);
+                self.pace.freeze();
                 std::panic::resume_unwind(Box::new(SimulatedCrash))
             }
         }

@@ -24,6 +24,10 @@ struct Waits {
     held: Vec<Operation>,
     /// Calls that wait for that.
     waiting: Vec<Operation>,
+    /// Calls after a crash don't even unwind.
+    is_frozen: bool,
+    /// How many of those there are.
+    frozen: usize,
 }
 
 /// Calls of an operation that don't return until this is dropped.
@@ -56,6 +60,18 @@ impl Pace {
         }
     }
 
+    /// Keeps a call after a crash where it is, if that is wanted.
+    pub(super) fn freeze(&self) {
+        let mut waits = self.lock();
+        waits.frozen += 1;
+        self.0.changed.notify_all();
+        while waits.is_frozen {
+            let woken = self.0.changed.wait(waits);
+            waits = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        waits.frozen -= 1;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waits> {
         self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,7 +98,36 @@ impl Drop for Held {
     }
 }
 
+/// A caller that stops, as one that is killed does: its calls don't return. Dropped, they unwind.
+#[derive(Debug)]
+#[must_use = "calls unwind when it is dropped"]
+pub struct Frozen(Pace);
+
+impl Frozen {
+    /// Whether the caller has come to where it stops.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        self.0.lock().frozen > 0
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.lock().is_frozen = false;
+        self.0.0.changed.notify_all();
+    }
+}
+
 impl SimulatedHost {
+    /// As [`SimulatedHost::crash_after`], and nothing of the caller goes on: the call that made the last
+    /// effect does not even unwind, nor does any later one, until what this gives is dropped. So what
+    /// waits for it can be taken away first, as the end of a process takes all of it at once.
+    pub fn freeze_after(&self, effects: u64) -> Frozen {
+        self.pace.lock().is_frozen = true;
+        self.crash_after(effects);
+        Frozen(self.pace.clone())
+    }
+
     /// Each call that changes something takes so long from now on.
     pub fn set_slowness(&self, slowness: Duration) {
         self.pace.lock().slowness = slowness;

@@ -23,6 +23,11 @@ pub(super) fn answer(machine: &Machine, command: &Value, fd: Option<OwnedFd>) {
     machine.write(&answer);
 }
 
+/// Does what it is told, and says nothing.
+pub(super) fn carry_out(machine: &Machine, command: &Value, fd: Option<OwnedFd>) {
+    let _ = obey(machine, command, fd);
+}
+
 fn obey(machine: &Machine, command: &Value, fd: Option<OwnedFd>) -> Result<Value, Refusal> {
     let name = command["execute"].as_str().unwrap_or_default();
     let arguments = &command["arguments"];

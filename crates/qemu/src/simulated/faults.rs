@@ -19,6 +19,9 @@ pub struct Faults {
     /// Commands that it carries out, and answers, only after that long: one entry for each time. What
     /// comes after them waits, too.
     pub delayed_once: Vec<(String, Duration)>,
+    /// Commands that it carries out once without an answer, one entry for each time; whether it hangs up
+    /// then.
+    pub unanswered_once: Vec<(String, bool)>,
     /// Commands that its QEMU, which is older, doesn't have.
     pub unknown_commands: Vec<String>,
     /// The kernel doesn't let its process lock more memory.
@@ -51,6 +54,20 @@ impl Faults {
     #[must_use]
     pub fn delay(mut self, command: &str, delay: Duration) -> Self {
         self.delayed_once.push((command.to_owned(), delay));
+        self
+    }
+
+    /// Its monitor carries that command out once, and never answers it.
+    #[must_use]
+    pub fn swallow(mut self, command: &str) -> Self {
+        self.unanswered_once.push((command.to_owned(), false));
+        self
+    }
+
+    /// Its monitor carries that command out once, and hangs up instead of answering.
+    #[must_use]
+    pub fn hang_up(mut self, command: &str) -> Self {
+        self.unanswered_once.push((command.to_owned(), true));
         self
     }
 }

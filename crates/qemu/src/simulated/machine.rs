@@ -440,6 +440,15 @@ impl Machine {
         }
     }
 
+    /// Whether a fault has a command carried out without an answer; whether the monitor hangs up then.
+    pub(super) fn swallows(&self, command: &str) -> Option<bool> {
+        take(&self.faults, |faults| {
+            let mut unanswered = faults.unanswered_once.iter();
+            let place = unanswered.position(|(unanswered, _)| unanswered == command)?;
+            Some(faults.unanswered_once.remove(place).1)
+        })
+    }
+
     pub(super) fn wake(&self) {
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));

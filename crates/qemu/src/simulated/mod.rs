@@ -263,6 +263,12 @@ impl SimulatedGuest {
         self.0.own_group()
     }
 
+    /// Whether the guest's driver of a failover pair's standby has negotiated failover since it started.
+    #[must_use]
+    pub fn has_negotiated(&self, standby: &str) -> bool {
+        self.0.has_negotiated(standby)
+    }
+
     /// How much memory its process may lock; `None`: what any process may.
     #[must_use]
     pub fn memory_lock(&self) -> Option<MemoryLock> {

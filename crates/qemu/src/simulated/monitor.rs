@@ -65,7 +65,15 @@ pub(super) async fn serve(
                     _ = machine.ended() => continue,
                 }
                 let fd = commands::TAKE_ONE.contains(&name).then(|| descriptors.take()).flatten();
-                commands::answer(&machine, &command, fd);
+                match machine.swallows(name) {
+                    None => commands::answer(&machine, &command, fd),
+                    Some(hangs_up) => {
+                        commands::carry_out(&machine, &command, fd);
+                        if hangs_up {
+                            return;
+                        }
+                    }
+                }
             }
             changed = changes.changed() => if changed.is_err() { return },
             () = due => {}

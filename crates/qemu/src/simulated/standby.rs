@@ -105,6 +105,12 @@ impl Machine {
         Ok(json!({ "name": "virtio-net", "guest-features": features }))
     }
 
+    pub(super) fn has_negotiated(&self, standby: &str) -> bool {
+        let state = lock(&self.state);
+        let standby = state.standbys.get(standby);
+        standby.is_some_and(|standby| standby.has_driver)
+    }
+
     /// The host's address of the primary that a standby remembers.
     pub(super) fn remembered_primary(&self, standby: &str) -> Option<conf::PciAddress> {
         let state = lock(&self.state);

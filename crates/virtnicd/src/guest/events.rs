@@ -48,6 +48,7 @@ impl Owner {
                 if let Some(run) = &mut self.state.run {
                     Arc::make_mut(run).negotiated.insert(alias);
                 }
+                self.held.clear();
                 self.look_for_vf();
             }
             GuestEvent::UnplugRefused { alias } => {

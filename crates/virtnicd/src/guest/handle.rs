@@ -49,6 +49,8 @@ pub(crate) struct View {
     pub(crate) starting: Option<Arc<conf::Domain>>,
     /// What runs.
     pub(crate) run: Option<Arc<Run>>,
+    /// VFs of pairs, by alias, that could not be plugged in just now.
+    pub(crate) held: BTreeSet<String>,
     /// Why it does not run.
     pub(crate) stopped: StopReason,
 }

@@ -17,6 +17,7 @@ mod follow;
 mod groups;
 mod halves;
 mod handle;
+mod held;
 mod hotplug;
 mod interface;
 mod life;

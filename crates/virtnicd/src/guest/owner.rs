@@ -6,7 +6,6 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use conf::HybridGuest;
 use lending::{Attachment, AttachmentState, Creditor, Role};
 use qemu::{Exit, ExitReason, GuestEvents};
 use rpc::flags::Affect;
@@ -19,6 +18,7 @@ use super::cancel::Cancel;
 use super::change::{self, Direction, LiveChange};
 use super::definition::{Unwritten, Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
+use super::held::Held;
 use super::hotplug::{self, Meant};
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
 use super::pairs::{self, Turn};
@@ -62,16 +62,14 @@ pub(super) struct Owner {
     pub(super) filters: BTreeSet<String>,
     /// Devices that the guest refused to let go.
     pub(super) refused: BTreeSet<String>,
-    /// VFs of pairs that could not be plugged in: not tried again until something changes.
+    /// VFs of pairs of which none was free: not looked for again until something changes.
     pub(super) held_back: BTreeSet<String>,
+    /// VFs of pairs that could not be plugged in.
+    pub(super) held: Held,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
-    /// That was heard since the last try began, which may have come too early for it.
+    /// That was heard since the last try began, for which it may have come too late.
     pub(super) is_news: bool,
-    /// Until when no VF is tried after one could not be plugged in, and how long the next pause is: giving
-    /// it back is news of a free VF, too, and would have it tried again without end.
-    pause: Option<Instant>,
-    next_pause: Duration,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
     /// Clients that wait for a guest to let a device go, in the order of asking.
@@ -162,6 +160,7 @@ fn spawn(
         autostart: false,
         starting: None,
         run: run.map(Arc::new),
+        held: BTreeSet::new(),
         stopped: StopReason::default(),
     };
     let (sender, mailbox) = mpsc::channel(MAILBOX);
@@ -185,10 +184,9 @@ fn spawn(
         filters: BTreeSet::new(),
         refused: BTreeSet::new(),
         held_back: BTreeSet::new(),
+        held: Held::default(),
         vf_may_be_free: false,
         is_news: false,
-        pause: None,
-        next_pause: FIRST_RETRY,
         joins_by: None,
         unplugging: VecDeque::new(),
         retry: None,
@@ -227,8 +225,11 @@ impl Owner {
                     None => self.events = None,
                 },
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
-                () = until(self.pause) => self.pause = None,
                 () = until(self.joins_by) => self.had_time_to_join(),
+                () = until(self.held.next()) => {
+                    self.held.release();
+                    self.vf_may_be_free = true;
+                }
                 () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
                 () = &mut stopped => return self.handle.stop_asking(),
@@ -600,9 +601,6 @@ impl Owner {
 
     /// The VF half of a pair that can be plugged in now: the guest has it coming, and is ready for it.
     fn due(&mut self) -> Option<String> {
-        if self.pause.is_some() {
-            return None;
-        }
         let run = self.state.run.as_ref()?;
         let looks = self.vf_may_be_free;
         let is_due = |one: &&Attachment| {
@@ -611,7 +609,8 @@ impl Owner {
             one.role == Role::Primary
                 && is_coming
                 && !self.held_back.contains(&one.alias)
-                && self.is_ready_for(run, one)
+                && !self.held.is_held(&one.alias)
+                && pairs::is_ready(run, one)
         };
         let due = run.attachments.iter().find(is_due);
         let due = due.map(|one| one.alias.clone());
@@ -619,15 +618,6 @@ impl Owner {
             self.vf_may_be_free = false;
         }
         due
-    }
-
-    /// Whether the guest would see a VF that QEMU gets now.
-    fn is_ready_for(&self, run: &Run, primary: &Attachment) -> bool {
-        match pairs::guest_of(&run.domain, primary) {
-            HybridGuest::Bond => true,
-            HybridGuest::Failover => pairs::other_half(&run.attachments, primary)
-                .is_some_and(|standby| run.negotiated.contains(&standby.alias)),
-        }
     }
 
     /// Something changed by which a VF may be had that could not be before.
@@ -672,7 +662,7 @@ impl Owner {
                 return self.answers.push((reply, Ok(())));
             }
             state if state.is_leaving() => Some(unplug::in_progress(&self.handle.name, &alias)),
-            _ if !self.is_ready_for(&run, primary) => {
+            _ if !pairs::is_ready(&run, primary) => {
                 let detail = format!(
                     "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
                      from it\nIts virtio driver has to offer VIRTIO_NET_F_STANDBY: Linux has it since \
@@ -747,6 +737,7 @@ impl Owner {
             config,
             result,
             is_unclear,
+            is_none_free,
         } = plugged;
         if let Some(run) = &mut self.state.run {
             let run = Arc::make_mut(run);
@@ -762,21 +753,22 @@ impl Owner {
         }
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
-            if let Some(primary) = primary {
-                if !self.is_news {
-                    self.held_back.insert(primary);
+            match primary {
+                Some(alias) if is_none_free && !self.is_news => {
+                    self.held_back.insert(alias);
                 }
-                self.pause = Some(Instant::now() + self.next_pause);
-                self.next_pause = (self.next_pause * 2).min(LAST_RETRY);
+                Some(alias) => self.hold(alias),
+                None => {}
             }
             self.promise_again();
+        } else if let Some(alias) = primary {
+            self.held.forget(&alias);
         }
         self.publish();
         if is_defined {
             self.tell(DomainChange::DefinedUpdated);
         }
         let result = result.map(|aliases| {
-            self.next_pause = FIRST_RETRY;
             for alias in aliases {
                 tracing::info!(guest = self.handle.name, device = alias, "plugged in");
                 // QEMU tells of a filter's change only after it was asked.
@@ -785,6 +777,33 @@ impl Owner {
             }
         });
         self.answers.extend(reply.map(|reply| (reply, result)));
+    }
+
+    /// A VF can't be plugged in now: meanwhile it is for who waits next.
+    fn hold(&mut self, alias: String) {
+        let its = self.state.run.clone().and_then(|run| {
+            let its = attachment::by_alias(&run.attachments, &alias)?;
+            pairs::pf_of(&self.daemon, &run, its)
+        });
+        self.held.hold(alias);
+        self.publish();
+        if let Some(pf) = its {
+            self.daemon.lender.look_again(pf.address);
+        }
+    }
+
+    /// Who serves those that wait was told of this guest before everybody could see that it does.
+    fn have_promises_kept(&self) {
+        let Some(run) = &self.state.run else {
+            return;
+        };
+        for one in &run.attachments {
+            if one.state == AttachmentState::Owed(Creditor::Guest)
+                && let Some(pf) = pairs::pf_of(&self.daemon, run, one)
+            {
+                self.daemon.lender.look_again(pf.address);
+            }
+        }
     }
 
     /// VFs that the guest waits for are promised, in the order in which they first were.
@@ -1149,6 +1168,7 @@ impl Owner {
                     );
                     self.tell_removed(alias);
                 }
+                self.have_promises_kept();
                 self.answers.extend(reply.map(|reply| (reply, Ok(()))));
                 let is_unwanted = !stops.is_empty() || is_orphan;
                 for stop in stops {
@@ -1213,6 +1233,7 @@ impl Owner {
             run.domain = followed.domain;
         }
         self.publish();
+        self.have_promises_kept();
         for alias in followed.removed {
             for waiting in self.waiting_for(&alias) {
                 self.let_go(waiting);
@@ -1252,12 +1273,12 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        (self.retry, self.joins_by, self.pause) = (None, None, None);
-        self.next_pause = FIRST_RETRY;
+        (self.retry, self.joins_by) = (None, None);
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();
         self.held_back.clear();
+        self.held.clear();
         for waiting in std::mem::take(&mut self.unplugging) {
             let error = unplug::ended(&self.handle.name);
             let reply = waiting.reply;
@@ -1422,6 +1443,7 @@ impl Owner {
     }
 
     pub(super) fn publish(&mut self) {
+        self.state.held = self.held.aliases();
         self.state.busy = self.job.is_some() || self.ending.is_some();
         self.shown.send_replace(Arc::new(self.state.clone()));
     }

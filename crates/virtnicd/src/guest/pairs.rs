@@ -140,6 +140,15 @@ pub(super) fn pf_of(daemon: &Daemon, run: &Run, primary: &Attachment) -> Option<
     Some(PfPlace { address, netdev })
 }
 
+/// Whether the guest would see a VF that QEMU gets now.
+pub(super) fn is_ready(run: &Run, primary: &Attachment) -> bool {
+    match guest_of(&run.domain, primary) {
+        HybridGuest::Bond => true,
+        HybridGuest::Failover => other_half(&run.attachments, primary)
+            .is_some_and(|standby| run.negotiated.contains(&standby.alias)),
+    }
+}
+
 /// Promises the guest a VF of the PF that its standby is on.
 pub(super) fn promise(daemon: &Daemon, handle: &GuestHandle, run: &Run, owed: &Attachment) {
     let Some(pf) = pf_of(daemon, run, owed) else {
@@ -204,7 +213,8 @@ pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
 }
 
 impl Daemon {
-    /// Has guests that were promised a VF look for one when one may be had, the oldest promise first.
+    /// Has guests that were promised a VF look for one when one may be had, the oldest promise of those
+    /// that can use one first.
     pub(crate) fn keep_promises(self: &Arc<Self>) {
         let (sender, mut free) = mpsc::unbounded_channel();
         self.lender.tell_free(move |pf| {
@@ -217,7 +227,11 @@ impl Daemon {
                 let Some(daemon) = daemon.upgrade() else {
                     return;
                 };
-                for promise in daemon.lender.due(pf) {
+                let can_use = |promise: &Promise| {
+                    let guest = daemon.guests.by_uuid(promise.guest);
+                    guest.is_some_and(|guest| can_use(&guest, promise.attachment))
+                };
+                for promise in daemon.lender.due(pf, can_use) {
                     if let Some(guest) = daemon.guests.by_uuid(promise.guest) {
                         guest.vf_free().await;
                     }
@@ -225,6 +239,16 @@ impl Daemon {
             }
         });
     }
+}
+
+/// Whether a guest that was promised a VF would be given one that is free now.
+fn can_use(guest: &GuestHandle, attachment: Uuid) -> bool {
+    let view = guest.view();
+    view.run.as_ref().is_some_and(|run| {
+        let mut all = run.attachments.iter();
+        let its = all.find(|one| one.id == attachment);
+        its.is_some_and(|one| is_ready(run, one) && !view.held.contains(&one.alias))
+    })
 }
 
 /// Is there no such pair?

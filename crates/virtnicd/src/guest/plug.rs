@@ -34,6 +34,8 @@ pub(super) struct Plugged {
     pub(super) result: Result<Vec<String>>,
     /// It is not known whether QEMU has one.
     pub(super) is_unclear: bool,
+    /// Nothing is wrong but that no VF is free.
+    pub(super) is_none_free: bool,
 }
 
 /// What is plugged in.
@@ -69,6 +71,7 @@ struct State {
     /// QEMU has these, or may have them in spite of an error.
     in_qemu: Vec<(DeviceRef, String)>,
     is_unclear: bool,
+    is_none_free: bool,
 }
 
 /// A device that is planned, and what is known of it.
@@ -112,6 +115,7 @@ impl Plug<'_> {
             config: None,
             in_qemu: Vec::new(),
             is_unclear: false,
+            is_none_free: false,
         };
         let result = match what {
             What::New { device, defined } => self.add(device, defined, &mut state).await,
@@ -127,6 +131,7 @@ impl Plug<'_> {
                     config: state.config,
                     result: Ok(aliases),
                     is_unclear: false,
+                    is_none_free: false,
                 }
             }
             Err(error) => self.undo(what, state, error).await,
@@ -209,11 +214,16 @@ impl Plug<'_> {
                     pf,
                     is_promised: attachment.state == AttachmentState::Owed(Creditor::Guest),
                 });
+                // It is to be heard of when that one lends again.
+                let lender = &self.daemon.lender;
+                state.is_none_free =
+                    (pf.as_ref()).is_some_and(|beside| lender.is_drained(beside.pf.address));
                 let plans = self
                     .plan(&domain, &[wanted], BTreeMap::new(), pf.clone())
                     .await?;
                 let plan = plans.first().ok_or_else(gone)?;
                 if let Outcome::Owed(owed) = &plan.outcome {
+                    state.is_none_free = true;
                     return Err(fault::lending::device(plan, &owed.refusal));
                 }
                 self.note(state, &plans, domain.clone());
@@ -649,6 +659,7 @@ impl Plug<'_> {
             config,
             result: Err(end::and_left_behind(error, &left)),
             is_unclear,
+            is_none_free: state.is_none_free,
         }
     }
 

@@ -33,6 +33,20 @@ impl Site {
             .await
             .unwrap()
     }
+
+    /// The next daemon, as soon as the last one's work is over.
+    pub(crate) async fn start_when_free(&self) -> Virtnicd {
+        let root = self.root.path("");
+        let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            match Virtnicd::start_on(&options, Some(self.simulation.clone())).await {
+                Ok(daemon) => return daemon,
+                Err(error) if std::time::Instant::now() > until => panic!("{error}"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
 }
 
 /// Waits until something is so that no event tells.

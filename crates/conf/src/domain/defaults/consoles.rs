@@ -1,6 +1,6 @@
 //! Serial ports and consoles: the first console of a PC is its first serial port.
 
-use crate::domain::{CharBackend, CharDevice, Domain};
+use crate::domain::{CharDevice, Domain};
 
 impl Domain {
     pub(super) fn fill_consoles(&mut self) {
@@ -65,18 +65,36 @@ fn number_ports(devices: &mut [CharDevice]) {
     }
 }
 
-/// The console that stands for a serial port.
+/// The console that stands for a serial port, with its terminal where the guest runs.
 fn mirror(serial: &CharDevice) -> CharDevice {
-    let backend = match &serial.backend {
-        CharBackend::Pty(_) => CharBackend::Pty(None),
-        other => other.clone(),
-    };
     CharDevice {
-        backend,
+        backend: serial.backend.clone(),
         target_type: Some("serial".to_owned()),
         target_port: serial.target_port,
         target_model: None,
         info: crate::DeviceInfo::default(),
         unused: serial.unused.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Domain;
+    use crate::domain::CharBackend;
+
+    #[test]
+    fn a_running_guests_console_keeps_its_terminal() {
+        let mut domain = Domain::parse(
+            "<domain type='kvm'><name>g1</name><memory>65536</memory>\
+             <os><type arch='x86_64' machine='q35'>hvm</type></os>\
+             <devices><serial type='pty'/></devices></domain>",
+        )
+        .unwrap();
+        domain.fill_defaults();
+        let there = CharBackend::Pty(Some("/dev/pts/7".to_owned()));
+        domain.devices.serials[0].backend = there.clone();
+        domain.devices.consoles[0].backend = there.clone();
+        domain.fill_defaults();
+        assert_eq!(domain.devices.consoles[0].backend, there);
     }
 }

@@ -364,3 +364,26 @@ async fn all_that_an_interface_says_is_plugged_in() {
     client.ok(detach(&dom, &user, LIVE)).await;
     assert_eq!(client.picture(&site.root).await, before.0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_else_of_a_guest_is_changed_by_a_plug() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let more = "<serial type='pty'/><channel type='unix'><target type='virtio' name='org.a'/>\
+                </channel></devices>";
+    let dom = client
+        .define_guest(&bare("g1").replace("</devices>", more))
+        .await;
+    let dom = client.start(&dom).await;
+    let before = client.guest_dump(&dom, 0).await;
+    let xml = vf_interface(VF, MANAGED, "");
+    client.ok(attach(&dom, &xml, LIVE)).await;
+    let with = client.guest_dump(&dom, 0).await;
+    let start = with.find("    <interface").unwrap();
+    let end = with.find("</interface>\n").unwrap() + "</interface>\n".len();
+    let without = format!("{}{}", &with[..start], &with[end..]);
+    assert_eq!(without, before);
+    client.ok(detach(&dom, &xml, LIVE)).await;
+    assert_eq!(client.guest_dump(&dom, 0).await, before);
+}

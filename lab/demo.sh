@@ -1,5 +1,6 @@
 #!/bin/bash
-# The main job, told step by step: a guest is lent a VF of an SR-IOV card, and gives it back as it was.
+# The main job, told step by step: a guest is lent a VF of an SR-IOV card, and gives it back as it was; and a pair of a VF
+# and virtio, whose VF comes and goes while the guest goes on.
 #
 # Runs as root in an emulated host (`cargo xtask demo`); the lab tier runs it as a test. Each line that begins with "$" is
 # the command that was run, with its own output below it; each "ok" is something that was checked. The last line is the
@@ -21,6 +22,7 @@ patience=200
 broken=()
 checks=0
 verdict=
+pings=
 dir=$(mktemp -d)
 chmod 755 "$dir" # QEMU, without root's rights, writes the console here
 cd "$dir" || exit 1
@@ -65,9 +67,21 @@ fails() {
     ! "$@" 2>&1 | sed '/^$/d'
 }
 
-# wait_for_line FILE TEXT: waits until a line of a growing file has it, and shows the line
+# wait_for_line FILE TEXT [NUMBER]: waits until so many lines of a growing file have it (1), and shows the last of them
 wait_for_line() {
-    grep -m1 -- "$2" < <(exec timeout "$patience" tail -n +1 -F "$1" 2>/dev/null)
+    grep -m"${3:-1}" -- "$2" < <(exec timeout "$patience" tail -n +1 -F "$1" 2>/dev/null) | sed -n "${3:-1}p"
+}
+
+# answered: how many pings of the station's were answered
+answered() { grep -c 'bytes from' pings; }
+
+# goes_on: waits until ten more are
+goes_on() {
+    local wanted=$(($(answered) + 10)) left=$((patience * 10))
+    until [ "$(answered)" -ge $wanted ]; do
+        [ $((left -= 1)) -gt 0 ] || return 1
+        read -rt 0.1 <> <(:) || :
+    done
 }
 
 # vf_state: all that a user of the host would notice of its VFs, two lines for each. The card's own note of a VF's MAC is
@@ -95,6 +109,7 @@ finish() {
     virsh -q net-destroy vfs >/dev/null 2>&1
     virsh -q net-undefine vfs >/dev/null 2>&1
     ip link delete vlan42 2>/dev/null
+    [ -z "$pings" ] || kill "$pings" 2>/dev/null
     echo
     if [ ${#broken[@]} -eq 0 ]; then
         echo "All held: $checks of $checks checks, in $SECONDS s."
@@ -147,6 +162,9 @@ document guest.xml <<END
     <initrd>$LAB_GUEST_INITRD</initrd>
     <cmdline>console=ttyS0 quiet ip.$mac=$guest_ip/24</cmdline>
   </os>
+  <features>
+    <acpi/>
+  </features>
   <devices>
     <controller type='usb' model='none'/>
     <interface type='network'>
@@ -214,3 +232,49 @@ check "records, kernel and guests agree" test "$(virtnic reconcile --json)" = "[
 after=$(vf_state)
 check "all VFs have the driver, netdev, MAC, VLAN, spoof check and trust that they had" \
     diff <(echo "$before") <(echo "$after")
+
+title "9. A pair: one element of the document, a VF and virtio for the guest, with one MAC"
+document pair.xml <<END
+<interface type='hostdev-hybrid'>
+  <mac address='$mac'/>
+  <source dev='$pf'/>
+</interface>
+END
+# In the place of the interface that the guest has, with a console of its own.
+{
+    sed '/<interface/,$d' guest.xml
+    cat pair.xml
+    sed '1,/<\/interface>/d' guest.xml
+} | sed "s|/console'|/console-of-pair'|" >guest-with-pair.xml
+run "virsh undefine guest"
+run "virsh define guest-with-pair.xml"
+run "virsh dumpxml guest | grep -E '<(/?interface|mac|teaming)'"
+check "they are two interfaces with one MAC" test "$(grep -c "$mac" <<<"$output")" = 2
+run "virsh start guest"
+echo "\$ tail -F console-of-pair"
+line=$(wait_for_line console-of-pair 'NET .* igbvf up')
+echo "$line"
+check "the guest's own driver has the VF up, once it had said that it can do with one that comes and goes" test -n "$line"
+run "virtnic who"
+
+title "10. The VF is taken away and given back, while a station outside of the host pings the guest every 50 ms"
+run "ip -n $LAB_STATION address add $host_ip/24 dev wire0"
+stdbuf -oL ip netns exec "$LAB_STATION" ping -i 0.05 $guest_ip >pings &
+pings=$!
+check "the guest answers, through the VF" goes_on
+run "virtnic demote guest"
+check "the guest answers, over virtio alone" goes_on
+check "the VF is the host's again" diff <(echo "$before") <(vf_state)
+run "virtnic promote guest"
+echo "\$ tail -F console-of-pair"
+line=$(wait_for_line console-of-pair 'NET .* igbvf up' 2)
+echo "$line"
+check "the guest answers, through the VF again" goes_on
+kill -INT $pings
+wait $pings
+pings=
+sed -n 's/.*bytes from .*icmp_seq=\([0-9]*\) .*/\1/p' pings | sort -nu |
+    awk 'NR == 1 { first = $1 } { last = $1 } END { print last - first + 1 - NR " of " last - first + 1 " pings were lost" }'
+run "virsh destroy guest"
+run "ip -n $LAB_STATION address del $host_ip/24 dev wire0"
+check "nothing is lent any more, and all VFs are as they were" diff <(echo "$before") <(vf_state)

@@ -1,5 +1,5 @@
 #!/bin/bash
-# lab: pfs=2 timeout=1200 group=hotplug
+# lab: pfs=2 timeout=1800 group=hotplug
 # Devices plugged into a running guest and taken out of it, by a real virsh and a real QEMU: what libvirt's own QE suite
 # asks of that (docs/tp-libvirt.md).
 . "$(dirname "$0")/lib.sh"
@@ -20,7 +20,7 @@ soon() {
 
 # sees LINE ANSWER: the guest answers that, be it slow
 sees() {
-    for _ in 1 2 3; do
+    for _ in 1 2 3 4 5 6; do
         on_console g1 "$1" "$2" && return
     done
     return 1
@@ -59,6 +59,17 @@ heard() {
     grep -q "'device-$1'.*$2\$" events
 }
 
+# listen: for events from now on
+listen() {
+    virsh event g1 --all --loop --timeout 1800 >events 2>&1 &
+    listener=$!
+    # The listener is there when it hears of something.
+    until grep -q Resumed events; do
+        virsh -q suspend g1
+        virsh -q resume g1
+    done
+}
+
 # forget: what was heard
 forget() {
     : >events
@@ -91,13 +102,7 @@ nothing_lent
 
 virsh -q start g1
 sees hello 'ERROR hello' || fail "the guest does not answer"
-virsh event g1 --all --loop --timeout 1200 >events 2>&1 &
-listener=$!
-# The listener is there when it hears of something.
-until grep -q Resumed events; do
-    virsh -q suspend g1
-    virsh -q resume g1
-done
+listen
 
 # What is needed is loaded when it is.
 modprobe -r vfio_pci vfio_iommu_type1 || fail "vfio's modules can't be taken out"
@@ -127,6 +132,8 @@ kill_daemon
 start_daemon
 [ "$(connections)" = 1 ] || fail "$(virsh net-dumpxml vfs)"
 soon virsh -q attach-interface g1 network vfs --mac $mac
+wait "$listener" || :
+listen
 virsh -q detach-interface g1 hostdev --mac $mac
 # By the only one of its kind, as there is no other.
 soon virsh -q detach-interface g1 hostdev

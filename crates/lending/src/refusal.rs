@@ -103,7 +103,7 @@ pub enum DeviceRefusal {
     #[error(transparent)]
     Host(#[from] HostError),
     /// An interface on a card that is no VF.
-    #[error("PCI device {address}{} is no SR-IOV Virtual Function, and no other card can be given the MAC of an interface", .name.as_ref().map_or_else(String::new, |name| format!(" ('{name}')")))]
+    #[error("PCI device {address}{} is not an SR-IOV Virtual Function, and no other card can be given the MAC of an interface", .name.as_ref().map_or_else(String::new, |name| format!(" ('{name}')")))]
     NoVf {
         /// Where it sits.
         address: PciAddress,

@@ -19,9 +19,8 @@ pub struct Faults {
     /// Commands that it carries out, and answers, only after that long: one entry for each time. What
     /// comes after them waits, too.
     pub delayed_once: Vec<(String, Duration)>,
-    /// Commands that it carries out once without an answer, one entry for each time; whether it hangs up
-    /// then.
-    pub unanswered_once: Vec<(String, bool)>,
+    /// Commands that it carries out without an answer: one entry for each time.
+    pub unanswered_once: Vec<String>,
     /// Commands that its QEMU, which is older, doesn't have.
     pub unknown_commands: Vec<String>,
     /// The kernel doesn't let its process lock more memory.
@@ -60,14 +59,7 @@ impl Faults {
     /// Its monitor carries that command out once, and never answers it.
     #[must_use]
     pub fn swallow(mut self, command: &str) -> Self {
-        self.unanswered_once.push((command.to_owned(), false));
-        self
-    }
-
-    /// Its monitor carries that command out once, and hangs up instead of answering.
-    #[must_use]
-    pub fn hang_up(mut self, command: &str) -> Self {
-        self.unanswered_once.push((command.to_owned(), true));
+        self.unanswered_once.push(command.to_owned());
         self
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Opener {
     pub(super) own_group: Option<GuestGroup>,
 }
 
+/// Is told of a device that is open now, or no longer.
+type Listener = Arc<dyn Fn(PciAddress, bool) + Send + Sync>;
+
 /// The host's side of all guests' host devices: the files that a QEMU opens for one.
 #[derive(Default)]
 pub(super) struct Gate(Mutex<Doors>);
@@ -31,6 +34,7 @@ pub(super) struct Gate(Mutex<Doors>);
 struct Doors {
     rule: Option<Rule>,
     permissions: Option<Permissions>,
+    listener: Option<Listener>,
     /// By process.
     open: BTreeSet<(u32, PciAddress)>,
     /// What a guest may not open, whatever the rule says.
@@ -55,6 +59,10 @@ impl Gate {
         lock(&self.0).permissions = Some(permissions);
     }
 
+    pub(super) fn set_listener(&self, listener: Listener) {
+        lock(&self.0).listener = Some(listener);
+    }
+
     pub(super) fn set_may_open(&self, pid: u32, device: PciAddress, may: bool) {
         let shut = &mut lock(&self.0).shut;
         if may {
@@ -70,6 +78,8 @@ impl Gate {
         let mut doors = lock(&self.0);
         doors.check_free(device)?;
         doors.open.insert((opener.pid, device));
+        // The host hears it before anybody can open or close it again.
+        doors.tell(device, true);
         Ok(())
     }
 
@@ -93,17 +103,30 @@ impl Gate {
     }
 
     pub(super) fn close(&self, pid: u32, device: PciAddress) {
-        lock(&self.0).open.remove(&(pid, device));
+        let mut doors = lock(&self.0);
+        if doors.open.remove(&(pid, device)) {
+            doors.tell(device, false);
+        }
     }
 
     pub(super) fn close_all(&self, pid: u32) {
-        lock(&self.0).open.retain(|(holder, _)| *holder != pid);
+        for device in self.open_of(pid) {
+            self.close(pid, device);
+        }
     }
 
     pub(super) fn open_of(&self, pid: u32) -> Vec<PciAddress> {
         let doors = lock(&self.0);
         let its = doors.open.iter().filter(|(holder, _)| *holder == pid);
         its.map(|(_, device)| *device).collect()
+    }
+}
+
+impl Doors {
+    fn tell(&self, device: PciAddress, is_open: bool) {
+        if let Some(listener) = &self.listener {
+            listener(device, is_open);
+        }
     }
 }
 

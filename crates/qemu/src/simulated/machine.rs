@@ -440,13 +440,14 @@ impl Machine {
         }
     }
 
-    /// Whether a fault has a command carried out without an answer; whether the monitor hangs up then.
-    pub(super) fn swallows(&self, command: &str) -> Option<bool> {
-        take(&self.faults, |faults| {
+    /// Whether a fault has a command carried out without an answer.
+    pub(super) fn swallows(&self, command: &str) -> bool {
+        let taken = take(&self.faults, |faults| {
             let mut unanswered = faults.unanswered_once.iter();
-            let place = unanswered.position(|(unanswered, _)| unanswered == command)?;
-            Some(faults.unanswered_once.remove(place).1)
-        })
+            let place = unanswered.position(|unanswered| unanswered == command)?;
+            Some(faults.unanswered_once.remove(place))
+        });
+        taken.is_some()
     }
 
     pub(super) fn wake(&self) {

@@ -135,6 +135,12 @@ impl SimulatedGuests {
         self.0.gate.set_permissions(Arc::new(permissions));
     }
 
+    /// Who is told from now on which host devices are open, each time that one is opened or closed. It must
+    /// not ask about guests.
+    pub fn set_open_listener(&self, listener: impl Fn(PciAddress, bool) + Send + Sync + 'static) {
+        self.0.gate.set_listener(Arc::new(listener));
+    }
+
     /// The guest with that identity, if it runs; of several the one that started last.
     #[must_use]
     pub fn guest(&self, uuid: Uuid) -> Option<SimulatedGuest> {
@@ -203,6 +209,13 @@ impl SimulatedGuest {
     /// What fails from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.0.set_faults(faults);
+    }
+
+    /// Faults that happen once and have not yet: 0 tells a test that its fault did happen.
+    #[must_use]
+    pub fn waiting_faults(&self) -> usize {
+        let faults = self.0.faults();
+        faults.refused_once.len() + faults.delayed_once.len() + faults.unanswered_once.len()
     }
 
     /// QEMU's own word for what it does.

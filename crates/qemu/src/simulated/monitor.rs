@@ -65,14 +65,10 @@ pub(super) async fn serve(
                     _ = machine.ended() => continue,
                 }
                 let fd = commands::TAKE_ONE.contains(&name).then(|| descriptors.take()).flatten();
-                match machine.swallows(name) {
-                    None => commands::answer(&machine, &command, fd),
-                    Some(hangs_up) => {
-                        commands::carry_out(&machine, &command, fd);
-                        if hangs_up {
-                            return;
-                        }
-                    }
+                if machine.swallows(name) {
+                    commands::carry_out(&machine, &command, fd);
+                } else {
+                    commands::answer(&machine, &command, fd);
                 }
             }
             changed = changes.changed() => if changed.is_err() { return },

@@ -48,8 +48,9 @@ impl Owner {
                 if let Some(run) = &mut self.state.run {
                     Arc::make_mut(run).negotiated.insert(alias);
                 }
+                self.held_back.clear();
                 self.held.clear();
-                self.look_for_vf();
+                self.vf_may_be_free = true;
             }
             GuestEvent::UnplugRefused { alias } => {
                 self.refused.insert(alias);

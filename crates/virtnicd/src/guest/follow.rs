@@ -56,9 +56,19 @@ pub(super) async fn follow(
         filters,
     } = news;
     let mut owed = Vec::new();
+    let mut uncleared = BTreeSet::new();
+    if deleted.contains(OWED) {
+        uncleared.extend(clear_owed(daemon, handle, &run).await);
+    }
     for alias in deleted.iter().filter(|alias| *alias != OWED) {
-        clear(handle, &run, alias).await;
+        if !clear(handle, &run, alias).await {
+            uncleared.insert(alias.clone());
+        }
         let had = attachment::by_alias(&run.attachments, alias).cloned();
+        if had.as_ref().is_some_and(has_no_vf) {
+            // QEMU had brought an earlier one back by itself, and what is owed to the host is that.
+            continue;
+        }
         unplug::mark(
             &mut run.attachments,
             alias,
@@ -91,7 +101,7 @@ pub(super) async fn follow(
     if !deleted.is_empty() {
         // First what the guest has lost, then what the host gets back.
         record::write_or_warn(daemon, handle, &run).await;
-        take_back(daemon, handle, &mut run).await;
+        take_back(daemon, handle, &mut run, &uncleared).await;
         record::write_or_warn(daemon, handle, &run).await;
     }
     for (half, was) in owed {
@@ -145,7 +155,7 @@ pub(super) async fn drop_reserved(
                 state: AttachmentState::Owed(Creditor::Host),
                 ..had
             });
-            take_back(daemon, handle, &mut run).await;
+            take_back(daemon, handle, &mut run, &BTreeSet::new()).await;
         }
         record::write_or_warn(daemon, handle, &run).await;
     }
@@ -155,6 +165,15 @@ pub(super) async fn drop_reserved(
         removed: Vec::new(),
         refused: BTreeSet::new(),
     }
+}
+
+/// Whether it is the VF half of a pair, without a VF.
+fn has_no_vf(one: &Attachment) -> bool {
+    one.role == Role::Primary
+        && matches!(
+            one.state,
+            AttachmentState::Demoted | AttachmentState::Owed(Creditor::Guest)
+        )
 }
 
 /// Whether the document keeps a device that QEMU has no more: the VF half of a pair that was not to leave
@@ -196,7 +215,8 @@ fn is_pluggable(place: DeviceRef) -> bool {
 }
 
 /// Takes away what QEMU has of the host for a device that is gone.
-async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
+/// Whether it has nothing more.
+async fn clear(handle: &GuestHandle, run: &Run, alias: &str) -> bool {
     let devices = &run.domain.devices;
     let what = match run.domain.find_alias(alias) {
         Some(DeviceRef::Interface(at)) if !devices.interfaces[at].is_hostdev() => {
@@ -207,9 +227,33 @@ async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
             }
         }
         Some(DeviceRef::Disk(_)) => Plugged::Disk,
-        _ => return,
+        _ => return true,
     };
-    if let Err(error) = run.machine.clear_leftovers(alias, what).await {
+    clear_of(handle, run, alias, what).await
+}
+
+/// The same for what is owed to the host and has a link, which QEMU may have kept its end of. Those that
+/// it still has.
+async fn clear_owed(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Vec<String> {
+    let mut kept = Vec::new();
+    for one in &run.attachments {
+        let line = one.claim.and_then(|claim| daemon.lender.find(claim));
+        let is_link = line.is_some_and(|line| line.netdev.is_some());
+        let what = Plugged::Interface { queues: 0 };
+        if one.state == AttachmentState::Owed(Creditor::Host)
+            && is_link
+            && !clear_of(handle, run, &one.alias, what).await
+        {
+            kept.push(one.alias.clone());
+        }
+    }
+    kept
+}
+
+async fn clear_of(handle: &GuestHandle, run: &Run, alias: &str, what: Plugged) -> bool {
+    // The next device of that name would stumble over it.
+    let cleared = run.machine.clear_leftovers(alias, what).await;
+    if let Err(error) = cleared {
         let error = fault::chain(&error);
         tracing::warn!(
             guest = handle.name,
@@ -217,14 +261,24 @@ async fn clear(handle: &GuestHandle, run: &Run, alias: &str) {
             error,
             "QEMU keeps its end of it"
         );
+        return false;
     }
+    true
 }
 
 /// Takes back all that is owed to the host, as far as QEMU has closed it.
-async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
+async fn take_back(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &mut Run,
+    uncleared: &BTreeSet<String>,
+) {
     let mut kept = Vec::new();
+    let others = run.attachments.clone();
     for attachment in std::mem::take(&mut run.attachments) {
-        if attachment.state != AttachmentState::Owed(Creditor::Host) {
+        if attachment.state != AttachmentState::Owed(Creditor::Host)
+            || uncleared.contains(&attachment.alias)
+        {
             kept.push(attachment);
             continue;
         }
@@ -236,6 +290,7 @@ async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
                 error,
                 "a device that the guest let go is not given back yet"
             );
+            ask_once_more(handle, run, &others, &attachment).await;
             kept.push(attachment);
             continue;
         }
@@ -248,4 +303,32 @@ async fn take_back(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &mut Run) {
         }
     }
     run.attachments = kept;
+}
+
+/// QEMU makes the first VF of a failover pair anew each time that its guest starts anew, asked or not: it
+/// has one then that it had let go, unless it came too late.
+async fn ask_once_more(handle: &GuestHandle, run: &Run, others: &[Attachment], owed: &Attachment) {
+    let its = others
+        .iter()
+        .find(|one| one.alias == owed.alias && one.id != owed.id);
+    if owed.role != Role::Primary || !its.is_some_and(has_no_vf) {
+        return;
+    }
+    match run.machine.unplug(&owed.alias).await {
+        Ok(qemu::Unplugging::NotThere) => {}
+        Ok(_) => tracing::warn!(
+            guest = handle.name,
+            device = owed.alias,
+            "QEMU has brought its VF back by itself, and is asked for it once more"
+        ),
+        Err(error) => {
+            let error = fault::chain(&error);
+            tracing::warn!(
+                guest = handle.name,
+                device = owed.alias,
+                error,
+                "it is not asked for"
+            );
+        }
+    }
 }

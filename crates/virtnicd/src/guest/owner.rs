@@ -68,10 +68,10 @@ pub(super) struct Owner {
     pub(super) held: Held,
     /// Whether it is worth looking for a VF that is owed to the guest.
     pub(super) vf_may_be_free: bool,
-    /// That was heard since the last try began, for which it may have come too late.
-    pub(super) is_news: bool,
     /// Until when its driver has time to join its pairs.
     pub(super) joins_by: Option<Instant>,
+    /// One got free since it was looked for last.
+    is_vf_freed: bool,
     /// Clients that wait for a guest to let a device go, in the order of asking.
     unplugging: VecDeque<unplug::Waiting>,
     retry: Option<(Instant, Duration)>,
@@ -186,8 +186,8 @@ fn spawn(
         held_back: BTreeSet::new(),
         held: Held::default(),
         vf_may_be_free: false,
-        is_news: false,
         joins_by: None,
+        is_vf_freed: false,
         unplugging: VecDeque::new(),
         retry: None,
         answers: Vec::new(),
@@ -252,7 +252,8 @@ impl Owner {
         match message {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::VfFree => {
-                self.look_for_vf();
+                self.held_back.clear();
+                (self.vf_may_be_free, self.is_vf_freed) = (true, true);
             }
             Message::ClientGone(connection) => {
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
@@ -620,18 +621,12 @@ impl Owner {
         due
     }
 
-    /// Something changed by which a VF may be had that could not be before.
-    pub(super) fn look_for_vf(&mut self) {
-        self.held_back.clear();
-        (self.vf_may_be_free, self.is_news) = (true, true);
-    }
-
     /// Plugs the VF half of a pair in.
     fn promote(&mut self, alias: String, reply: Option<Reply>) {
-        self.is_news = false;
         let Some(run) = self.state.run.clone() else {
             return;
         };
+        self.is_vf_freed = false;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
         self.begin(Job::Plug, reply, |cancel, progress| {
             tokio::spawn(async move {
@@ -747,6 +742,8 @@ impl Owner {
             self.is_stocked = false;
         }
         self.give_time_to_join();
+        // A VF that got free before it was known who waits for it was nobody's.
+        self.vf_may_be_free = true;
         let is_defined = config.is_some();
         if let Some(config) = config {
             self.state.defined = Some(config);
@@ -754,9 +751,8 @@ impl Owner {
         if let Err(error) = &result {
             tracing::info!(guest = self.handle.name, %error, "a device is not plugged in");
             match primary {
-                Some(alias) if is_none_free && !self.is_news => {
-                    self.held_back.insert(alias);
-                }
+                Some(_) if is_none_free && self.is_vf_freed => {}
+                Some(alias) if is_none_free => drop(self.held_back.insert(alias)),
                 Some(alias) => self.hold(alias),
                 None => {}
             }
@@ -789,20 +785,6 @@ impl Owner {
         self.publish();
         if let Some(pf) = its {
             self.daemon.lender.look_again(pf.address);
-        }
-    }
-
-    /// Who serves those that wait was told of this guest before everybody could see that it does.
-    fn have_promises_kept(&self) {
-        let Some(run) = &self.state.run else {
-            return;
-        };
-        for one in &run.attachments {
-            if one.state == AttachmentState::Owed(Creditor::Guest)
-                && let Some(pf) = pairs::pf_of(&self.daemon, run, one)
-            {
-                self.daemon.lender.look_again(pf.address);
-            }
         }
     }
 
@@ -1150,6 +1132,7 @@ impl Owner {
                 self.is_stocked = true;
                 self.is_told = resumed_here;
                 self.give_time_to_join();
+                self.vf_may_be_free = true;
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
                 self.publish();
@@ -1168,7 +1151,6 @@ impl Owner {
                     );
                     self.tell_removed(alias);
                 }
-                self.have_promises_kept();
                 self.answers.extend(reply.map(|reply| (reply, Ok(()))));
                 let is_unwanted = !stops.is_empty() || is_orphan;
                 for stop in stops {
@@ -1231,9 +1213,9 @@ impl Owner {
             let run = Arc::make_mut(run);
             run.attachments = followed.attachments;
             run.domain = followed.domain;
+            self.vf_may_be_free = true;
         }
         self.publish();
-        self.have_promises_kept();
         for alias in followed.removed {
             for waiting in self.waiting_for(&alias) {
                 self.let_go(waiting);

@@ -1,6 +1,9 @@
 //! Daemons in the test's own process, on a simulated host that the test can slow down, and on which
 //! one daemon follows another.
 
+use std::path::Path;
+use std::time::Instant;
+
 use clap::Parser as _;
 use host::Held;
 use virtnicd::{Options, Simulation, Virtnicd};
@@ -36,15 +39,19 @@ impl Site {
 
     /// The next daemon, as soon as the last one's work is over.
     pub(crate) async fn start_when_free(&self) -> Virtnicd {
-        let root = self.root.path("");
-        let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);
-        let until = std::time::Instant::now() + PATIENCE;
-        loop {
-            match Virtnicd::start_on(&options, Some(self.simulation.clone())).await {
-                Ok(daemon) => return daemon,
-                Err(error) if std::time::Instant::now() > until => panic!("{error}"),
-                Err(_) => tokio::task::yield_now().await,
-            }
+        start_when_free(&self.root.path(""), self.simulation.clone()).await
+    }
+}
+
+/// A daemon on that root, as soon as no other has it.
+pub(crate) async fn start_when_free(root: &Path, simulation: Simulation) -> Virtnicd {
+    let options = Options::parse_from(["virtnicd", "--root", root.to_str().unwrap()]);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Virtnicd::start_on(&options, Some(simulation.clone())).await {
+            Ok(daemon) => return daemon,
+            Err(error) if Instant::now() > until => panic!("{error}"),
+            Err(_) => tokio::task::yield_now().await,
         }
     }
 }

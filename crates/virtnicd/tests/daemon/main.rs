@@ -38,6 +38,7 @@ mod pairs;
 mod parameters;
 mod placement;
 mod plug_bench;
+mod plug_crash;
 mod plug_storm;
 mod plug_walk;
 mod ports;

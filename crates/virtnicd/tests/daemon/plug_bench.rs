@@ -126,6 +126,10 @@ impl Bench {
                 driver => Err(format!("no vfio group: its driver is {driver:?}")),
             }
         });
+        // And the kernel takes nothing away that is open.
+        let opened = host.clone();
+        let processes = &site.simulation.guests;
+        processes.set_open_listener(move |device, is_open| opened.hold_vfio(device, is_open));
         let daemon = site.start().await;
         let client = site.root.client().await;
         let mut nets = vec![client.running_network("vfs", "sim0").await];
@@ -143,13 +147,7 @@ impl Bench {
         }
         let mut doms = Vec::new();
         for number in 0..guests {
-            let port = |index: u32| {
-                format!("<controller type='pci' index='{index}' model='pcie-root-port'/>")
-            };
-            let ports: String = (1..12).map(port).collect();
-            let root = "<controller type='pci' index='0' model='pcie-root'/>";
-            let xml = guest_xml(&format!("g{number}"), &format!("{root}{ports}"));
-            let dom = client.define_guest(&xml).await;
+            let dom = client.define_guest(&bare(number)).await;
             doms.push(client.start(&dom).await);
         }
         Self {
@@ -243,7 +241,12 @@ impl Bench {
     /// Whether what QEMU has, what documents show, what is lent and what is bound are the same.
     pub(crate) async fn consistent(&self) -> Result<(), String> {
         let host = self.site.simulation.host.snapshot();
-        let who = self.client.who().await;
+        let mut who = self.client.who().await;
+        // Halves of pairs without a VF have nothing of the host; what is reserved is claimed for one.
+        who.retain(|row| !["owed", "parted"].contains(&&*row.state));
+        for row in who.iter_mut().filter(|row| row.state == "reserved") {
+            "claimed".clone_into(&mut row.state);
+        }
         let mut lent = BTreeMap::new();
         for row in &who {
             if !["lent", "claimed", "pending"].contains(&&*row.state) {
@@ -351,14 +354,17 @@ impl Bench {
         let devices = &document.devices;
         let mut shown = BTreeSet::new();
         let mut netdevs = BTreeSet::new();
-        let mut macs = BTreeMap::new();
+        let mut pairs = BTreeMap::new();
         for interface in &devices.interfaces {
             let alias = interface
                 .info
                 .alias
                 .clone()
                 .ok_or("a device has no alias")?;
-            macs.insert(alias.clone(), interface.mac.to_string());
+            pairs.insert(
+                alias.clone(),
+                (interface.mac.to_string(), interface.target.clone()),
+            );
             if !alias.starts_with("hostdev") && !alias.ends_with("-vf") {
                 netdevs.insert(format!("host{alias}"));
             }
@@ -402,7 +408,7 @@ impl Bench {
         if open != lent {
             return Err(format!("has {open:?} open, and lent is {lent:?}"));
         }
-        self.pairs_are_consistent(dom, guest, &in_qemu, &macs, (its, who))?;
+        self.pairs_are_consistent(dom, guest, &in_qemu, &pairs, (its, who))?;
         let record = self.record_of(dom);
         let attachments = record.as_array().ok_or("no record")?;
         if attachments.len() != shown.len() {
@@ -416,27 +422,36 @@ impl Bench {
         dom: &Dom,
         guest: &SimulatedGuest,
         in_qemu: &BTreeSet<String>,
-        macs: &BTreeMap<String, String>,
+        pairs: &BTreeMap<String, (String, Option<String>)>,
         (its, who): (&[&Lent], &[Lent]),
     ) -> Result<(), String> {
         let record = self.record_of(dom);
-        for (vf, mac) in macs {
+        for (vf, (mac, _)) in pairs {
             let Some(standby) = vf.strip_suffix("-vf") else {
                 continue;
             };
             if !in_qemu.contains(standby) {
                 return Err(format!("'{vf}' has no other half"));
             }
-            let of_pair = |kind: LentKind| {
-                its.iter()
-                    .find(|row| row.kind == kind && row.mac.as_ref() == Some(mac))
-            };
-            let on = of_pair(LentKind::Macvtap).and_then(|row| row.parent.as_deref());
+            let link = pairs.get(standby).and_then(|(_, link)| link.as_ref());
+            let row = its.iter().find(|row| row.host_netdev.as_ref() == link);
+            let on = row.and_then(|row| row.parent.as_deref());
             let on = on.ok_or_else(|| format!("'{standby}' has no link"))?;
-            let of = of_pair(LentKind::Hostdev);
-            // One that has vanished before the guest was ready has no PF any more.
-            if of.is_some_and(|row| !row.vanished && row.pf.as_deref() != Some(on)) {
-                return Err(format!("'{standby}' is on {on}, and its VF is {of:?}"));
+            // A guest may have two with one MAC, on two PFs. What has vanished has no PF any more.
+            let of_mac = |row: &&&Lent| row.mac.as_ref() == Some(mac) && !row.vanished;
+            for vf in its
+                .iter()
+                .filter(of_mac)
+                .filter(|row| row.kind == LentKind::Hostdev)
+            {
+                let links = its.iter().filter(of_mac).filter(|row| row.parent == vf.pf);
+                let vfs = its
+                    .iter()
+                    .filter(of_mac)
+                    .filter(|row| row.pf == vf.pf && row.pf.is_some());
+                if vfs.count() > links.count() {
+                    return Err(format!("'{standby}' is on {on}, and a VF is {vf:?}"));
+                }
             }
             if in_qemu.contains(vf) {
                 continue;
@@ -466,6 +481,23 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// The same, its guests ended, without what was plugged in, and started again.
+    pub(crate) async fn begun_anew(self, when: &str) -> Self {
+        for dom in &self.doms {
+            let dom = dom.clone();
+            self.client.ok(DomainDestroy { dom }).await;
+        }
+        self.client.ok(VirtnicReconcile { apply: true }).await;
+        assert!(self.client.who().await.is_empty(), "{when}");
+        for (number, dom) in self.doms.iter().enumerate() {
+            let identity = format!("</name><uuid>{}</uuid>", dom.uuid);
+            let xml = bare(number).replace("</name>", &identity);
+            let dom = self.client.define_guest(&xml).await;
+            self.client.start(&dom).await;
+        }
+        self
     }
 
     /// Ends all, and looks whether the host is as it was.
@@ -530,4 +562,13 @@ pub(crate) async fn call<P: Procedure>(client: &Client, args: P) -> Result<P::Re
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => panic!("{} gets no answer", P::INFO.api),
     }
+}
+
+/// A guest with nothing but free ports.
+fn bare(number: usize) -> String {
+    let port =
+        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
+    let ports: String = (1..12).map(port).collect();
+    let root = "<controller type='pci' index='0' model='pcie-root'/>";
+    guest_xml(&format!("g{number}"), &format!("{root}{ports}"))
 }

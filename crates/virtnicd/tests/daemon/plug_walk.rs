@@ -49,7 +49,7 @@ fn seeds() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match (number("PLUG_SEED"), number("PLUG_SEEDS")) {
         (Some(seed), _) => vec![seed],
-        (None, many) => (0..many.unwrap_or(12)).collect(),
+        (None, many) => (0..many.unwrap_or(8)).collect(),
     }
 }
 
@@ -128,7 +128,14 @@ impl Walk {
     }
 
     fn mac(guest: usize, slot: usize, what: What) -> String {
-        let kind = u8::from(what == What::Bond);
+        // One each, so that what is lent can be told apart.
+        let kind = match what {
+            What::PairOverPf => 0,
+            What::Bond => 1,
+            What::Pair => 2,
+            What::Vf => 3,
+            What::Macvtap | What::HostDevice(_) => 4,
+        };
         format!("52:54:0{kind}:00:{guest:02x}:{slot:02x}")
     }
 
@@ -265,11 +272,10 @@ impl Walk {
                 if let Some(guest) = guest {
                     let command = *self.dice.pick(&COMMANDS);
                     let delay = Duration::from_millis(5);
-                    let how = self.dice.roll(3);
+                    let how = self.dice.roll(2);
                     self.note(format!("{name} fails at {command}, {how}"));
                     guest.set_faults(match how {
                         0 => Faults::default().refuse(command),
-                        1 => Faults::default().hang_up(command),
                         _ => Faults::default().delay(command, delay),
                     });
                 }

@@ -97,7 +97,11 @@ class Bare:
     def __init__(self, command):
         own, console = "/tmp/plug-qmp", str(Console(self.name).path)
         words = [re.sub(r"^(socket,id=charmonitor),.*", rf"\1,path={own}", word) for word in command]
-        words = [word.replace("/tmp/guests/plug1", console) for word in words]
+        # virtnicd opens the console's file for it.
+        words = [word.replace("/dev/fdset/0", console) for word in words]
+        if "-add-fd" in words:
+            at = words.index("-add-fd")
+            del words[at : at + 2]
         if not any(own in word for word in words) or not any(console in word for word in words):
             sys.exit(f"virtnicd's QEMU has no monitor or no console that could be replaced: {command}")
         self.monitor = Monitor(own, words)

@@ -42,6 +42,9 @@ pub trait Links: Send + Sync + 'static {
     /// Sets `IFF_UP`.
     fn set_up(&self, ifindex: u32, up: bool) -> Result<(), HostError>;
 
+    /// Changes the mode of a macvtap or macvlan; nothing changes to or from passthrough.
+    fn set_macvlan_mode(&self, netdev: &Netdev, mode: DirectMode) -> Result<(), HostError>;
+
     /// How the kernel gives the device IPv6 addresses by itself; `None`: it has no IPv6, or not on
     /// that device.
     fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError>;

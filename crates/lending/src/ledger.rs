@@ -333,6 +333,14 @@ impl Ledger {
         self.assigner.set_link_state(generation, up)
     }
 
+    /// Whether the other macvtaps on the same device pass a guest's macvtap by: see [`Assigner::bypass`]. Blocks.
+    ///
+    /// # Errors
+    /// Nothing is lent under that generation, or the host refused.
+    pub fn bypass(&self, generation: Generation, bypassed: bool) -> Result<(), LinkError> {
+        self.assigner.bypass(generation, bypassed)
+    }
+
     /// Sets the link that the guest of a VF sees. Blocks.
     ///
     /// # Errors

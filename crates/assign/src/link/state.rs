@@ -2,6 +2,7 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use conf::DirectMode;
 use host::HostError;
 
 use super::find::{LowerNow, find_link, lower_now};
@@ -51,6 +52,38 @@ impl Assigner {
             return Ok(());
         }
         let set = host.set_up(netdev.index, up);
+        set.map_err(|source| lent.refused(source))
+    }
+
+    /// Whether the other macvtaps on the device below find that of a guest there, or out on its wire.
+    ///
+    /// The standby of a pair shares its MAC with a VF. Macvtaps in bridge mode hand each other's frames over without
+    /// the card, and take a frame from the card that has the MAC of one of them for one that they had already. While
+    /// the guest listens on its VF, the first ends at a standby that nobody reads, and the second keeps the VF's
+    /// broadcasts from the others. A macvtap in VEPA mode is passed by on both ways: the card's own switch knows the
+    /// VF. What is no macvtap in bridge mode by its record stays as it is. It ends with the macvtap, so there is nothing
+    /// to record.
+    ///
+    /// # Errors
+    /// Nothing is lent under it, the link is gone, or the kernel refused.
+    pub fn bypass(&self, generation: Generation, bypassed: bool) -> Result<(), LinkError> {
+        let lent = self.borrow_lent(generation)?;
+        let is_bridge = |link: &&LinkWork| link.mode == Some(DirectMode::Bridge);
+        let Some(link) = lent.record.link().filter(is_bridge).cloned() else {
+            return Ok(());
+        };
+        let host = &*self.host.0;
+        let found = find_link(host, &link, &self.tag_of(&lent.record));
+        let found = found.map_err(|source| lent.refused(source))?;
+        let netdev = found.ok_or_else(|| {
+            let gone = HostError::NoNetdev(link.name.to_string());
+            lent.refused(gone)
+        })?;
+        let mode = match bypassed {
+            true => DirectMode::Vepa,
+            false => DirectMode::Bridge,
+        };
+        let set = host.set_macvlan_mode(&netdev, mode);
         set.map_err(|source| lent.refused(source))
     }
 

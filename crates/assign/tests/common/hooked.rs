@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use conf::{Bandwidth, MacAddress, NetdevName, PciAddress, UsbAddress};
+use conf::{Bandwidth, DirectMode, MacAddress, NetdevName, PciAddress, UsbAddress};
 use host::{
     BridgePort, Counters, Host, HostError, HostEvents, Inventory, IommuGroup, Ipv6Autoconf,
     LinkState, Links, MacvlanSpec, Netdev, NetdevNode, NicAbility, NodeAccess, NodePlace,
@@ -210,6 +210,9 @@ impl Links for Hooked {
             return Ok(());
         }
         self.inner.set_up(ifindex, up)
+    }
+    fn set_macvlan_mode(&self, netdev: &Netdev, mode: DirectMode) -> Answer<()> {
+        self.inner.set_macvlan_mode(netdev, mode)
     }
     fn ipv6_autoconf(&self, ifindex: u32) -> Answer<Option<Ipv6Autoconf>> {
         self.inner.ipv6_autoconf(ifindex)

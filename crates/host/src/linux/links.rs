@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use conf::{Bandwidth, MacAddress, NetdevName, PciAddress};
+use conf::{Bandwidth, DirectMode, MacAddress, NetdevName, PciAddress};
 
 use super::LinuxHost;
 use super::netlink::{Device, Kind, PortFlags};
@@ -81,6 +81,14 @@ impl Links for LinuxHost {
 
     fn set_up(&self, ifindex: u32, up: bool) -> Result<(), HostError> {
         self.tell(Operation::SetUp, ifindex, self.netlink.set_up(ifindex, up))
+    }
+
+    fn set_macvlan_mode(&self, netdev: &Netdev, mode: DirectMode) -> Result<(), HostError> {
+        self.tell(
+            Operation::SetMacvlanMode,
+            netdev.index,
+            self.netlink.set_macvlan_mode(netdev.index, mode),
+        )
     }
 
     fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError> {

@@ -98,6 +98,21 @@ impl Links for SimulatedHost {
         })
     }
 
+    fn set_macvlan_mode(&self, netdev: &Netdev, mode: DirectMode) -> Result<(), HostError> {
+        let index = netdev.index;
+        self.on(Operation::SetMacvlanMode, index, |state, _, _| {
+            let is_whole = |mode: DirectMode| mode == DirectMode::Passthrough;
+            let now = state.made(index).and_then(|made| made.mode);
+            if now.is_none_or(|now| is_whole(now) != is_whole(mode)) {
+                return state.refused(Operation::SetMacvlanMode, index, EINVAL);
+            }
+            if let Some(made) = state.made_mut(index) {
+                made.mode = Some(mode);
+            }
+            Ok(())
+        })
+    }
+
     fn ipv6_autoconf(&self, ifindex: u32) -> Result<Option<Ipv6Autoconf>, HostError> {
         self.autoconf_of(ifindex)
     }

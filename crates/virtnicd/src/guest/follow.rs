@@ -99,6 +99,7 @@ pub(super) async fn follow(
         tracing::warn!(guest = handle.name, device = alias, "the guest keeps it");
     }
     if !deleted.is_empty() {
+        pairs::direct(daemon, &handle.name, &run.attachments).await;
         // First what the guest has lost, then what the host gets back.
         record::write_or_warn(daemon, handle, &run).await;
         take_back(daemon, handle, &mut run, &uncleared).await;

@@ -14,8 +14,9 @@ use tokio::sync::mpsc;
 
 use super::QEMU;
 use super::handle::{GuestHandle, Request, Run};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::fault::Result;
+use crate::fault::{self, Result};
 
 /// Whether the device is a VF that QEMU gets only when the guest has negotiated failover, or when there is
 /// one.
@@ -128,6 +129,42 @@ pub(super) fn other_half<'a>(
             && other.role != one.role
             && other.state != AttachmentState::Owed(Creditor::Host)
     })
+}
+
+/// Has the other macvtaps on a PF find a guest where it listens: over the card while it has its VF, on its standby
+/// otherwise. It is in other guests' way only, so that a failure is told and no more.
+pub(super) async fn direct(daemon: &Arc<Daemon>, guest: &str, attachments: &[Attachment]) {
+    let is_here =
+        |one: &Attachment| one.state == AttachmentState::Plugged || one.state.is_leaving();
+    let standbys = attachments
+        .iter()
+        .filter(|one| one.role == Role::Standby && is_here(one));
+    let wanted: Vec<_> = standbys
+        .filter_map(|standby| {
+            let has_vf = other_half(attachments, standby).is_some_and(is_here);
+            Some((standby.alias.clone(), standby.claim?, has_vf))
+        })
+        .collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let asked = Arc::clone(daemon);
+    let directed = blocking(QEMU, move || {
+        let each = wanted.into_iter().map(|(alias, claim, has_vf)| {
+            let done = asked.lender.bypass(claim, has_vf);
+            done.map_err(|error| (alias, fault::chain(&error)))
+        });
+        each.filter_map(std::result::Result::err)
+            .collect::<Vec<_>>()
+    });
+    for (alias, error) in directed.await.unwrap_or_default() {
+        tracing::warn!(
+            guest,
+            alias,
+            error,
+            "other guests on its PF may not reach it"
+        );
+    }
 }
 
 /// The PF that the standby of a VF half is on, which its VF has to be of.

@@ -124,6 +124,7 @@ impl Plug<'_> {
         match result {
             Ok(aliases) => {
                 let run = self.run_with(&state);
+                pairs::direct(self.daemon, &self.handle.name, &run.attachments).await;
                 record::write_or_warn(self.daemon, self.handle, &run).await;
                 Plugged {
                     attachments: run.attachments,

@@ -144,12 +144,15 @@ impl Start<'_> {
         } = launched;
         let finished = self.finish(&guest, &mut domain, &ptys, has_links).await;
         match finished {
-            Ok(run) => Ok(Started {
-                run,
-                events,
-                resumed_here: has_links && !self.paused,
-                paused: self.paused,
-            }),
+            Ok(run) => {
+                pairs::direct(self.daemon, &self.handle.name, &run.attachments).await;
+                Ok(Started {
+                    run,
+                    events,
+                    resumed_here: has_links && !self.paused,
+                    paused: self.paused,
+                })
+            }
             Err(error) => Err(match guest.destroy().await {
                 Ok(_) => error,
                 // Its devices can't be taken back while it has them.

@@ -101,6 +101,12 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             );
         }
     }
+    let standing: Vec<_> = attachments
+        .iter()
+        .filter(|one| !lost.contains(&one.alias))
+        .cloned()
+        .collect();
+    pairs::direct(daemon, &handle.name, &standing).await;
     let disks = run.domain.devices.disks.iter();
     let disks = disks.filter_map(|disk| disk.info.alias.clone());
     lost.extend(disks.filter(|alias| !held.contains(alias)));

@@ -1,5 +1,7 @@
 //! Pairs while their guests run: one interface, two devices, one MAC.
 
+use conf::DirectMode;
+use host::{Fault, Operation};
 use qemu::{Faults, SimulatedGuest, Unplug};
 use rpc::*;
 
@@ -142,6 +144,47 @@ async fn a_vf_is_reserved_at_start_and_plugged_in_when_the_guest_is_ready() {
         client.ok(DomainDestroy { dom }).await;
         assert_eq!(client.picture(&site.root).await, before, "{how}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_guests_on_the_pf_find_it_where_it_listens() {
+    let site = Site::new();
+    let daemon = site.start().await;
+    let client = site.root.client().await;
+    let host = &site.simulation.host;
+    let mode = || host.macvlan_mode("macvtap0");
+    let dom = started(&client, "g1", &over_pf("")).await;
+    let guest = simulated(&site, &dom);
+    assert_eq!(mode(), Some(DirectMode::Bridge));
+    guest.negotiate_failover(STANDBY);
+    plugged(&client, &guest, VF).await;
+    until("it is passed by", async || mode() == Some(DirectMode::Vepa)).await;
+    client.ok(demote("g1")).await;
+    assert_eq!(mode(), Some(DirectMode::Bridge));
+    // That this can't be done keeps no VF from a guest, and is made good by the next daemon.
+    host.fail(Fault::of(Operation::SetMacvlanMode, 95));
+    client.ok(promote("g1")).await;
+    assert!(has(&guest, VF));
+    assert_eq!(mode(), Some(DirectMode::Bridge));
+    daemon.stop().await;
+    let _daemon = site.start().await;
+    until("it is passed by", async || mode() == Some(DirectMode::Vepa)).await;
+    let client = site.root.client().await;
+    client.ok(DomainDestroy { dom }).await;
+
+    let dom = started(&client, "g2", &over_pf("guest='bond'")).await;
+    assert_eq!(mode(), Some(DirectMode::Vepa));
+    // Without its VF half it is an interface like any other.
+    let detach = DomainDetachDeviceAlias {
+        dom,
+        alias: VF.to_owned(),
+        flags: LIVE.into(),
+    };
+    client.ok(detach).await;
+    until("it is found again", async || {
+        mode() == Some(DirectMode::Bridge)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -357,6 +357,19 @@ impl Connections {
         )
     }
 
+    /// Changes the mode of a macvtap.
+    pub(crate) fn set_macvlan_mode(&self, ifindex: u32, mode: DirectMode) -> io::Result<()> {
+        let mut request = to_link(ifindex);
+        request.nest(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "macvtap")
+                .nest(IFLA_INFO_DATA, |data| {
+                    data.value(IFLA_MACVLAN_MODE, mode_number(mode).to_ne_bytes());
+                });
+        });
+        // Of the two messages that set something, only this one looks at what is particular to a kind.
+        self.exchange(raw(RTM_NEWLINK, 0, &request), ignore)
+    }
+
     /// Removes a device; gone already is fine.
     pub(crate) fn delete(&self, ifindex: u32) -> io::Result<()> {
         match self.exchange(raw(RTM_DELLINK, 0, &to_link(ifindex)), ignore) {

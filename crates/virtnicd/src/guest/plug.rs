@@ -215,6 +215,10 @@ impl Plug<'_> {
                     pf,
                     is_promised: attachment.state == AttachmentState::Owed(Creditor::Guest),
                 });
+                // It is to be heard of when that one lends again.
+                let lender = &self.daemon.lender;
+                state.is_none_free =
+                    (pf.as_ref()).is_some_and(|beside| lender.is_drained(beside.pf.address));
                 let plans = self
                     .plan(&domain, &[wanted], BTreeMap::new(), pf.clone())
                     .await?;

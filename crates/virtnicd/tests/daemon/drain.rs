@@ -328,7 +328,9 @@ async fn a_guest_that_keeps_its_vf_is_told_and_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_pf_can_not_be_drained() {
     let site = Site::new();
-    let _daemon = site.start().await;
+    let mut daemon = site.start().await;
+    // It writes down that it did.
+    daemon.autostarted().await;
     let client = site.root.client().await;
     for (name, part) in [
         ("sim9", "sim9"),
@@ -529,4 +531,27 @@ async fn a_guest_that_never_joins_its_halves_keeps_no_other_from_its_vf() {
     })
     .await;
     assert_eq!(state(&client, "g1", "primary").await, "owed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_that_can_not_be_plugged_in_is_tried_again_with_pauses() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = started(&client, "g1", &pair(1)).await;
+    let guest = simulated(&site, &dom);
+    guest.set_faults(Faults::default().refuse("device_add"));
+    guest.negotiate_failover(&standby(1));
+    // The one that failed is given back, which is what the next try waits for.
+    until("it is tried again", async || has(&guest, &vf(1))).await;
+    until("it is known", async || {
+        let rows = client.who().await;
+        rows.iter().any(|row| {
+            let role = row.half.as_ref().map(|half| &*half.role);
+            role == Some("primary") && row.state == "lent"
+        })
+    })
+    .await;
+    let report = client.ok(drain("sim0")).await;
+    assert!(report.vfs.is_empty(), "{report:?}");
 }

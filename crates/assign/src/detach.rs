@@ -97,13 +97,8 @@ impl Assigner {
                 })
             }
             Err(obstacle) => {
-                let restored = self.restore(&record);
-                if restored.is_clean() {
-                    in_hand.free();
-                    return Err(refused(obstacle, Vec::new()));
-                }
-                in_hand.dirty(restored.reasons());
-                Err(refused(obstacle, restored.faults))
+                let undo = self.restore_in_hand(in_hand, &record).faults;
+                Err(refused(obstacle, undo))
             }
         }
     }

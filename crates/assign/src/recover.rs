@@ -160,16 +160,14 @@ impl Assigner {
                 in_hand.lent();
                 continue;
             }
-            let restored = self.restore(&record);
+            let restored = self.restore_in_hand(in_hand, &record);
             if restored.is_clean() {
-                in_hand.free();
                 findings.push(match record.stage {
                     Stage::Preparing => Finding::Undone { item, guest },
                     Stage::Lent | Stage::Returning => Finding::GivenBack { item, guest },
                 });
                 continue;
             }
-            in_hand.dirty(restored.reasons());
             findings.extend(
                 (restored.faults.into_iter()).map(|fault| Finding::NotRestored {
                     item,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::assigner::Assigner;
 use crate::device::{Assignment, Generation, Holder, Item, Origin};
 use crate::error::{ReturnError, UndoFault};
+use crate::list::InHand;
 use crate::record::{Record, Stage, Work};
 use crate::vf::Faults;
 
@@ -106,9 +107,8 @@ impl Assigner {
             in_hand.untouched();
             return Err(refused(fault));
         }
-        let restored = self.restore(&record);
+        let restored = self.restore_in_hand(in_hand, &record);
         if restored.is_clean() {
-            in_hand.free();
             return Ok(Returned {
                 item,
                 holder,
@@ -116,7 +116,6 @@ impl Assigner {
                 vanished: restored.vanished,
             });
         }
-        in_hand.dirty(restored.reasons());
         Err(ReturnError::Dirty {
             item,
             guest: holder.name,
@@ -160,6 +159,16 @@ impl Assigner {
             && let Err(error) = self.journal.remove(record.item)
         {
             restored.faults.push(error.into());
+        }
+        restored
+    }
+
+    /// [`Assigner::restore`], and the list says what came of it: the item is nobody's again, or dirty.
+    pub(crate) fn restore_in_hand(&self, in_hand: InHand<'_>, record: &Record) -> Restored {
+        let restored = self.restore(record);
+        match restored.is_clean() {
+            true => in_hand.free(),
+            false => in_hand.dirty(restored.reasons()),
         }
         restored
     }

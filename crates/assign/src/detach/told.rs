@@ -24,11 +24,7 @@ impl Assigner {
             return;
         }
         if let Ok(Some((in_hand, record))) = self.take_detached(address) {
-            let restored = self.restore(&record);
-            match restored.is_clean() {
-                true => in_hand.free(),
-                false => in_hand.dirty(restored.reasons()),
-            }
+            self.restore_in_hand(in_hand, &record);
         }
     }
 

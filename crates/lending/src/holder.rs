@@ -1,7 +1,9 @@
 //! Who gets a device, as the list of lent devices says it.
 
 use assign::Holder;
-use conf::{Domain, HostDevice, Interface, Network, NetworkPort};
+use conf::{Network, NetworkPort, Uuid};
+
+use crate::attachment::Attachment;
 
 /// The holder of a network's port; without the network, if nobody knows which it is.
 #[must_use]
@@ -17,30 +19,16 @@ pub fn port_holder(network: Option<&Network>, port: &NetworkPort) -> Holder {
     }
 }
 
-/// The holder of what an interface names itself.
+/// The holder of what a guest's document names itself.
 #[must_use]
-pub fn interface_holder(domain: &Domain, interface: &Interface) -> Holder {
+pub fn attachment_holder(guest: Uuid, name: &str, attachment: &Attachment) -> Holder {
     Holder {
-        guest: domain.uuid,
-        name: domain.name.clone(),
+        guest,
+        name: name.to_owned(),
         network: None,
         port: None,
-        mac: Some(interface.mac),
-        alias: interface.info.alias.clone(),
-        attachment: None,
-    }
-}
-
-/// The holder of a plain host device.
-#[must_use]
-pub fn host_device_holder(domain: &Domain, hostdev: &HostDevice) -> Holder {
-    Holder {
-        guest: domain.uuid,
-        name: domain.name.clone(),
-        network: None,
-        port: None,
-        mac: None,
-        alias: hostdev.info.alias.clone(),
-        attachment: None,
+        mac: attachment.mac,
+        alias: Some(attachment.alias.clone()),
+        attachment: Some(attachment.id),
     }
 }

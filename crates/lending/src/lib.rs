@@ -35,7 +35,7 @@ pub use changes::Vanished;
 pub use claims::{Claims, Trial, TrialClaim};
 pub use devices::{Unusable, device_named};
 pub use error::{ChooseError, PrepareError, chain};
-pub use holder::{host_device_holder, interface_holder, port_holder};
+pub use holder::{attachment_holder, port_holder};
 pub use ledger::{Chosen, Ledger, PfPlace, PoolRequest};
 pub use members::OpenPoolError;
 pub use plan::{

@@ -11,7 +11,7 @@ use conf::{
     NetworkPort, PciAddress, Plug, UsbAddress, Uuid,
 };
 
-use crate::attachment::{Attachment, Role, Subject};
+use crate::attachment::{Attachment, Subject};
 use crate::claims::Claims;
 use crate::ledger::{Ledger, PfPlace};
 use crate::members::LonePf;
@@ -22,7 +22,7 @@ mod document;
 mod walk;
 
 pub(crate) use document::wanted_port;
-use walk::{Taken, Walk};
+use walk::Walk;
 
 /// What running networks say.
 pub trait Networks {
@@ -209,23 +209,9 @@ pub fn plan<C: Claims>(
         return plan;
     }
     plan.devices = document::devices(domain, &networks);
-    let mut walk = Walk {
-        domain,
-        claims,
-        networks: &networks,
-        context,
-        taken: Taken::default(),
-        pairs: BTreeMap::new(),
-    };
+    let mut walk = Walk::new(domain, claims, &networks, context);
     walk.note_named();
-    // The VF of a pair says on which PF the other half has to be.
-    let is_primary = |device: &&mut DevicePlan| device.attachment.role == Role::Primary;
-    for device in plan.devices.iter_mut().filter(is_primary) {
-        walk.step(device, BTreeMap::new());
-    }
-    for device in plan.devices.iter_mut().filter(|device| !is_primary(device)) {
-        walk.step(device, BTreeMap::new());
-    }
+    walk.each(&mut plan.devices, &BTreeMap::new());
     plan
 }
 
@@ -253,21 +239,8 @@ pub fn plan_devices<C: Claims>(
 ) -> Vec<DevicePlan> {
     let networks = Snapshot::of(domain, networks);
     let mut devices = document::devices_at(domain, wanted);
-    let mut walk = Walk {
-        domain,
-        claims,
-        networks: &networks,
-        context,
-        taken: Taken::default(),
-        pairs: BTreeMap::new(),
-    };
-    let is_primary = |device: &&mut DevicePlan| device.attachment.role == Role::Primary;
-    for device in devices.iter_mut().filter(is_primary) {
-        walk.step(device, excluded.clone());
-    }
-    for device in devices.iter_mut().filter(|device| !is_primary(device)) {
-        walk.step(device, excluded.clone());
-    }
+    let mut walk = Walk::new(domain, claims, &networks, context);
+    walk.each(&mut devices, excluded);
     devices
 }
 
@@ -284,14 +257,7 @@ pub fn plan_reserved(
 ) -> Result<Preparation, DeviceRefusal> {
     let networks = Snapshot::of(domain, networks);
     let mut claims = ledger;
-    let walk = Walk {
-        domain,
-        claims: &mut claims,
-        networks: &networks,
-        context,
-        taken: Taken::default(),
-        pairs: BTreeMap::new(),
-    };
+    let walk = Walk::new(domain, &mut claims, &networks, context);
     walk.reserved(attachment)
 }
 
@@ -307,21 +273,12 @@ impl GuestPlan {
         networks: &impl Networks,
         context: &PlanContext,
     ) {
-        let mut taken = Taken::default();
-        let others = self.devices.iter().enumerate();
-        for (_, other) in others.filter(|(place, _)| *place != at) {
-            taken.note(other);
-        }
-        let mut walk = Walk {
-            domain,
-            claims,
-            networks,
-            context,
-            taken,
-            pairs: BTreeMap::new(),
-        };
+        let mut walk = Walk::new(domain, claims, networks, context);
         walk.note_named();
-        for other in &self.devices {
+        for (place, other) in self.devices.iter().enumerate() {
+            if place != at {
+                walk.taken.note(other);
+            }
             walk.note_pair(other);
         }
         if let Some(device) = self.devices.get_mut(at) {

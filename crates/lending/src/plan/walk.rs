@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use assign::{Holder, Item, Obstacle, Origin, Preparation, Step, VfioPreparation};
 use conf::{
-    ActualDevice, DeviceId, DirectMode, Domain, ForwardMode, HostDevice, HostDriver, HostSource,
-    HybridFallback, Interface, InterfaceSource, MacAddress, NetdevName, Network, NetworkPort,
-    PciAddress, Plug, Uuid, VfSettings,
+    ActualDevice, DeviceId, DirectMode, Domain, ForwardMode, HostDevice, HostSource, Interface,
+    InterfaceSource, MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, Uuid,
+    VfSettings,
 };
 use host::{Host, HostError};
-use pool::{Place, Source};
+use pool::{Choice, Place, Source};
 
 use super::{
     DevicePlan, Networks, Note, Outcome, OwedDevice, PlanContext, PlannedDevice, PlannedPort,
@@ -20,13 +20,15 @@ use crate::attachment::{Attachment, AttachmentState, Creditor, PortId, Role, Sub
 use crate::claims::Claims;
 use crate::devices::device_named;
 use crate::error::ChooseError;
-use crate::holder::{host_device_holder, interface_holder, port_holder};
+use crate::holder::{attachment_holder, port_holder};
 use crate::ledger::{PfPlace, PoolRequest};
 use crate::members::lone_pf;
 use crate::refusal::{DeviceRefusal, Lendable};
 use crate::state::{Share, whole_or_part};
 use crate::usb::{UsbError, find_usb};
 use crate::wish::{PortSource, Settings, Target, Wish};
+
+mod pairs;
 
 /// What the guest's devices looked at so far take that no other of them can have.
 #[derive(Debug, Default)]
@@ -72,7 +74,23 @@ struct Applicant<'a> {
     holder: Holder,
 }
 
-impl<C: Claims, N: Networks> Walk<'_, C, N> {
+impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
+    pub(super) fn new(
+        domain: &'a Domain,
+        claims: &'a mut C,
+        networks: &'a N,
+        context: &'a PlanContext,
+    ) -> Self {
+        Self {
+            domain,
+            claims,
+            networks,
+            context,
+            taken: Taken::default(),
+            pairs: BTreeMap::new(),
+        }
+    }
+
     /// Minds what the document names, which a network must not choose before it is that one's turn.
     pub(super) fn note_named(&mut self) {
         let devices = &self.domain.devices;
@@ -104,6 +122,23 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             }
         }
         self.taken.named = named;
+    }
+
+    /// Every device; VFs of pairs first, each of which says on which PF the other half has to be. Those of
+    /// `excluded` are not chosen.
+    pub(super) fn each(
+        &mut self,
+        devices: &mut [DevicePlan],
+        excluded: &BTreeMap<DeviceId, String>,
+    ) {
+        for is_turn_of_primaries in [true, false] {
+            let its_turn = |device: &&mut DevicePlan| {
+                (device.attachment.role == Role::Primary) == is_turn_of_primaries
+            };
+            for device in devices.iter_mut().filter(its_turn) {
+                self.step(device, excluded.clone());
+            }
+        }
     }
 
     pub(super) fn step(&mut self, device: &mut DevicePlan, excluded: BTreeMap<DeviceId, String>) {
@@ -147,76 +182,6 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         self.note_pair(device);
     }
 
-    /// Minds where the VF of a pair is.
-    pub(super) fn note_pair(&mut self, device: &DevicePlan) {
-        let (Some(pair), Role::Primary) = (device.attachment.pair, device.attachment.role) else {
-            return;
-        };
-        let pf = match &device.outcome {
-            Outcome::Lend(planned) => {
-                let function = planned.function();
-                function.and_then(|function| self.claims.ledger().pf_of(function))
-            }
-            Outcome::Owed(owed) => Some(owed.pf.clone()),
-            Outcome::Alone | Outcome::Refused(_) => None,
-        };
-        let is_hoped_for = matches!(device.outcome, Outcome::Owed(_));
-        if let Some(pf) = pf {
-            self.pairs.insert(pair, (pf, is_hoped_for));
-        }
-    }
-
-    /// Where the other half of a standby's pair is.
-    fn pf_of_pair(&self, attachment: &Attachment) -> Option<&(PfPlace, bool)> {
-        let pair = attachment
-            .pair
-            .filter(|_| attachment.role == Role::Standby)?;
-        self.pairs.get(&pair)
-    }
-
-    /// The VF of a pair that a guest can do without for a while.
-    fn owed(
-        &mut self,
-        interface: &Interface,
-        attachment: &Attachment,
-        refusal: DeviceRefusal,
-    ) -> Result<Option<Got>, DeviceRefusal> {
-        let is_primary = attachment.role == Role::Primary && attachment.pair.is_some();
-        let none_is_free = matches!(
-            refusal,
-            DeviceRefusal::Choose(ChooseError::Refused(_) | ChooseError::Unmanaged(_))
-        );
-        if !is_primary || !none_is_free {
-            return Err(refusal);
-        }
-        let (settings, network) = match &interface.source {
-            InterfaceSource::Network { network, .. } => {
-                let network = self.networks.running(network)?;
-                (network.extension.hybrid.fallback, network.name.clone())
-            }
-            InterfaceSource::Hostdev {
-                source: HostSource::VfOf(pf),
-                ..
-            } => match self.claims.ledger().network_of_pf(pf) {
-                Ok(network) => (None, network.name),
-                Err(_) => return Err(refusal),
-            },
-            _ => return Err(refusal),
-        };
-        let own = interface.hybrid_half().and_then(|half| half.fallback);
-        if own.or(settings) != Some(HybridFallback::Virtio) {
-            return Err(refusal);
-        }
-        let pf = match &self.context.pf {
-            Some(pf) => Some(pf.clone()),
-            None => self.claims.likeliest_pf(&network),
-        };
-        match pf {
-            Some(pf) => Ok(Some(Got::Owed(OwedDevice { pf, refusal }))),
-            None => Err(refusal),
-        }
-    }
-
     fn interface(
         &mut self,
         interface: &Interface,
@@ -244,7 +209,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 driver,
                 managed,
             } => {
-                let holder = holder(interface_holder(self.domain, interface), attachment);
+                let holder = self.holder(attachment);
                 let (managed, driver) = (*managed, driver.clone());
                 return (self.vf_of(interface, pf, managed, driver, &holder, excluded)).map(Some);
             }
@@ -286,7 +251,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         self.check_not_drained(share)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
         planned.note_host_access();
-        let holder = holder(interface_holder(self.domain, interface), attachment);
+        let holder = self.holder(attachment);
         let claim = self.claims.claim(share, &holder, Origin::Interface)?;
         self.check(claim, planned, &holder).map(Some)
     }
@@ -312,7 +277,7 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         };
         self.check_not_drained(share)?;
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
-        let holder = holder(host_device_holder(self.domain, hostdev), attachment);
+        let holder = self.holder(attachment);
         let claim = self.claims.claim(share, &holder, Origin::HostDevice)?;
         self.check(claim, planned, &holder).map(Some)
     }
@@ -334,7 +299,11 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         Ok(Applicant {
             interface,
             settings: Settings::of_port(&port, vf),
-            holder: holder(port_holder(Some(&network), &port), attachment),
+            holder: Holder {
+                alias: Some(attachment.alias.clone()),
+                attachment: Some(attachment.id),
+                ..port_holder(Some(&network), &port)
+            },
             network,
             port,
         })
@@ -375,22 +344,39 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 excluded.insert(*device, "the guest names it itself".to_owned());
             }
         }
+        let plan = |walk: &Self, choice: &Choice, plug: Plug| {
+            let is_vf = matches!(choice.place, Place::Vf { .. });
+            let target = Target::of_plug(walk.host(), &plug, Some((choice.device, is_vf)))?;
+            walk.seated(&applicant, plug, &target, &choice.to_string())
+        };
+        let mut planned = self.chosen(&request, excluded, plan)?;
+        let lone = lone_pf(self.host(), network).and_then(Note::of_lone_pf);
+        planned.notes.extend(lone);
+        if let Some(port) = &mut planned.port {
+            port.is_of_pool = true;
+        }
+        Ok(planned)
+    }
+
+    /// The device that a pool chooses, as `plan` says; none of the excluded ones. One that is not in a
+    /// state to be lent is excluded, too, and the next is tried.
+    pub(super) fn chosen(
+        &mut self,
+        request: &PoolRequest<'_>,
+        mut excluded: BTreeMap<DeviceId, String>,
+        plan: impl Fn(&Self, &Choice, Plug) -> Result<PlannedDevice, DeviceRefusal>,
+    ) -> Result<PlannedDevice, DeviceRefusal> {
         let mut is_unmanaged = false;
         loop {
-            let chosen = match self.claims.choose(&request, &mut excluded) {
+            let chosen = match self.claims.choose(request, &mut excluded) {
                 Err(ChooseError::Refused(refusal)) if is_unmanaged => {
                     return Err(ChooseError::Unmanaged(refusal).into());
                 }
                 chosen => chosen?,
             };
             let device = chosen.choice.device;
-            let is_vf = matches!(chosen.choice.place, Place::Vf { .. });
-            let why = chosen.choice.to_string();
-            let planned = Target::of_plug(self.host(), &chosen.plug, Some((device, is_vf)))
-                .map_err(DeviceRefusal::from)
-                .and_then(|target| self.seated(&applicant, chosen.plug, &target, &why));
-            let planned = match planned {
-                Ok(planned) => self.check(chosen.claim, planned, &applicant.holder),
+            let planned = match plan(self, &chosen.choice, chosen.plug) {
+                Ok(planned) => self.check(chosen.claim, planned, request.holder),
                 Err(refusal) => {
                     self.claims.drop_claim(chosen.claim);
                     Err(refusal)
@@ -399,12 +385,6 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
             match planned {
                 Ok(mut planned) => {
                     planned.passed_over = excluded;
-                    planned
-                        .notes
-                        .extend(lone_pf(self.host(), network).and_then(Note::of_lone_pf));
-                    if let Some(port) = &mut planned.port {
-                        port.is_of_pool = true;
-                    }
                     return Ok(planned);
                 }
                 Err(refusal) => {
@@ -418,164 +398,6 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
                 }
             }
         }
-    }
-
-    /// Where a device has to come from.
-    fn from(&self, attachment: &Attachment) -> Source {
-        match &self.context.pf {
-            Some(pf) if attachment.role == Role::Primary => Source::Pf(pf.address),
-            _ => Source::Anywhere,
-        }
-    }
-
-    /// The virtio half of a pair that its network makes: a macvtap on the PF of the other half.
-    fn standby(
-        &mut self,
-        applicant: Applicant<'_>,
-        pf: &PfPlace,
-        is_hoped_for: bool,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        self.check_drained(pf.address, &pf.netdev)?;
-        let device = device_named(self.host(), &pf.netdev)?;
-        let plug = Plug::Direct {
-            dev: pf.netdev.clone(),
-            mode: DirectMode::Bridge,
-        };
-        let target = Target::of_plug(self.host(), &plug, Some((device, false)))?;
-        let why = format!("the PF of its VF, {}", pf.netdev);
-        let mut planned = self.seated(&applicant, plug, &target, &why)?;
-        if let Some(port) = &mut planned.port {
-            port.is_of_pool = true;
-        }
-        if is_hoped_for {
-            planned.why = format!("the PF of the VF that it is owed, {}", pf.netdev);
-            planned.notes.push(Note::Likeliest(pf.netdev.clone()));
-        }
-        let holder = &applicant.holder;
-        let claim = self.claims.claim(planned.share, holder, Origin::PoolPort)?;
-        self.check(claim, planned, holder)
-    }
-
-    /// The standby of a pair that its owner made: on the PF of its VF, if its network has that.
-    fn port_beside(
-        &mut self,
-        applicant: Applicant<'_>,
-        excluded: BTreeMap<DeviceId, String>,
-        pf: &PfPlace,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        let device = device_named(self.host(), &pf.netdev)?;
-        let (beside, elsewhere) = (applicant.clone(), applicant);
-        if let Ok(planned) = self.port(beside, excluded.clone(), Source::Device(device)) {
-            return Ok(planned);
-        }
-        let mut planned = self.port(elsewhere, excluded, Source::Anywhere)?;
-        if let Some(own) = planned.share.device().filter(|own| *own != device) {
-            let own = self.claims.ledger().name_of(own);
-            let other = pf.netdev.clone();
-            planned.notes.push(Note::OtherPf { own, other });
-        }
-        Ok(planned)
-    }
-
-    /// A VF of a PF that no network lends by this.
-    fn vf_of(
-        &mut self,
-        interface: &Interface,
-        pf: &str,
-        managed: bool,
-        driver: Option<HostDriver>,
-        holder: &Holder,
-        mut excluded: BTreeMap<DeviceId, String>,
-    ) -> Result<PlannedDevice, DeviceRefusal> {
-        check_setting(interface, None)?;
-        let network = self.claims.ledger().network_of_pf(pf);
-        let network = network.map_err(|error| DeviceRefusal::Pf(Box::new(error)))?;
-        let request = PoolRequest {
-            network: &network,
-            mode: None,
-            holder,
-            numa_nodes: &self.context.numa_nodes,
-            from: Source::Anywhere,
-            is_promised: self.context.is_promised,
-        };
-        for device in self.taken.named.keys() {
-            excluded.insert(*device, "the guest names it itself".to_owned());
-        }
-        loop {
-            let chosen = self.claims.choose(&request, &mut excluded)?;
-            let device = chosen.choice.device;
-            let Some(address) = device.pci() else {
-                self.claims.drop_claim(chosen.claim);
-                return Err(DeviceRefusal::NoPair);
-            };
-            let target = Target::HostDevice {
-                managed,
-                driver: driver.clone(),
-                address,
-            };
-            let settings = Settings::own(interface);
-            let wished = self.wish(interface, &settings).of(self.host(), &target);
-            let planned = match wished {
-                Ok((share, preparation)) => {
-                    let why = chosen.choice.to_string();
-                    let planned = PlannedDevice::new(share, preparation, &why);
-                    self.check(chosen.claim, planned, holder)
-                }
-                Err(error) => {
-                    self.claims.drop_claim(chosen.claim);
-                    Err(error.into())
-                }
-            };
-            match planned {
-                Ok(mut planned) => {
-                    planned.passed_over = excluded;
-                    return Ok(planned);
-                }
-                Err(refusal) => {
-                    let fault = refusal.own_fault().ok_or(refusal)?;
-                    excluded.insert(device, fault);
-                }
-            }
-        }
-    }
-
-    /// How what was reserved is prepared.
-    pub(super) fn reserved(&self, attachment: &Attachment) -> Result<Preparation, DeviceRefusal> {
-        let devices = &self.domain.devices;
-        let its = |alias: &Option<String>| alias.as_ref() == Some(&attachment.alias);
-        let function = attachment.reserved.and_then(DeviceId::pci);
-        let address = function.ok_or(DeviceRefusal::NoPair)?;
-        if let Some(hostdev) = devices.hostdevs.iter().find(|one| its(&one.info.alias)) {
-            return Ok(plain(hostdev));
-        }
-        let interface = devices.interfaces.iter().find(|one| its(&one.info.alias));
-        let interface = interface.ok_or(DeviceRefusal::NoPair)?;
-        let (settings, managed, driver) = match (&interface.source, &interface.actual) {
-            (InterfaceSource::Network { network, .. }, Some(actual)) => {
-                let applicant = self.applicant(interface, network, attachment)?;
-                let Plug::HostdevPci {
-                    managed, driver, ..
-                } = &actual.plug
-                else {
-                    return Err(DeviceRefusal::NoPair);
-                };
-                (applicant.settings, *managed, driver.clone())
-            }
-            (
-                InterfaceSource::Hostdev {
-                    managed, driver, ..
-                },
-                _,
-            ) => (Settings::own(interface), *managed, driver.clone()),
-            _ => return Err(DeviceRefusal::NoPair),
-        };
-        let target = Target::HostDevice {
-            managed,
-            driver,
-            address,
-        };
-        let (_, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
-        Ok(preparation)
     }
 
     /// What a guest names itself is not lent either while its PF is drained; nor is the PF, or a part
@@ -710,6 +532,10 @@ impl<C: Claims, N: Networks> Walk<'_, C, N> {
         }
     }
 
+    fn holder(&self, attachment: &Attachment) -> Holder {
+        attachment_holder(self.domain.uuid, &self.domain.name, attachment)
+    }
+
     fn host(&self) -> &dyn Host {
         &*self.claims.ledger().host
     }
@@ -752,15 +578,6 @@ fn plain(hostdev: &HostDevice) -> Preparation {
         network: None,
         profile: None,
     })
-}
-
-/// The holder of the attachment's device.
-fn holder(holder: Holder, attachment: &Attachment) -> Holder {
-    Holder {
-        alias: Some(attachment.alias.clone()),
-        attachment: Some(attachment.id),
-        ..holder
-    }
 }
 
 /// Refuses settings that what the interface was resolved to can't have.

@@ -76,25 +76,24 @@ impl Write {
     ) -> Self {
         // Until it is done no other daemon has the root.
         let (daemon, name) = (Arc::clone(daemon), handle.name.clone());
-        let text = |domain: &conf::Domain| domain.to_xml_with_secrets(Form::Inactive);
         let work = match &what {
             WriteWhat::Define {
                 domain,
                 is_new: true,
             } => {
                 let domain = Arc::clone(domain);
-                spawn(move || Ok(daemon.domain_store.write_new(&name, &text(&domain))?))
+                spawn(move || Ok(daemon.domain_store.write_new(&name, &text_of(&domain))?))
             }
             WriteWhat::Define { domain, .. } | WriteWhat::Keep(domain) => {
                 let domain = Arc::clone(domain);
-                spawn(move || Ok(daemon.domain_store.write(&name, &text(&domain))?))
+                spawn(move || Ok(keep(&daemon, &name, &domain)?))
             }
             WriteWhat::Attach { defined, device } => {
                 let (defined, device) = (Arc::clone(defined), Arc::clone(device));
                 tokio::task::spawn_blocking(move || {
                     let changed = daemon.definition_with(&defined, &device);
                     let changed = changed.map_err(Unwritten::Refused)?;
-                    daemon.domain_store.write(&name, &text(&changed))?;
+                    keep(&daemon, &name, &changed)?;
                     Ok(Some(Arc::new(changed)))
                 })
             }
@@ -109,13 +108,17 @@ impl Write {
                     let running = running.as_ref().map(|run| &run.domain);
                     let changed = daemon.definition_as(&defined, running, &device);
                     let changed = changed.map_err(Unwritten::Refused)?;
-                    daemon.domain_store.write(&name, &text(&changed))?;
+                    keep(&daemon, &name, &changed)?;
                     Ok(Some(Arc::new(changed)))
                 })
             }
             WriteWhat::TakeIn(found, domain) => {
                 let (found, domain) = (Arc::clone(found), Arc::clone(domain));
-                spawn(move || Ok(daemon.domain_store.take_in(&found, &name, &text(&domain))?))
+                spawn(move || {
+                    Ok(daemon
+                        .domain_store
+                        .take_in(&found, &name, &text_of(&domain))?)
+                })
             }
             WriteWhat::Undefine => spawn(move || Ok(daemon.domain_store.remove(&name)?)),
             &WriteWhat::Autostart(wanted) => {
@@ -140,15 +143,27 @@ impl Write {
             WriteWhat::Define { .. }
             | WriteWhat::Keep(_)
             | WriteWhat::Attach { .. }
-            | WriteWhat::Update { .. } => {
-                format!("can't keep guest '{name}'")
-            }
+            | WriteWhat::Update { .. } => return not_kept(name)(error),
             WriteWhat::TakeIn(..) => format!("the definition of guest '{name}' is not taken in"),
             WriteWhat::Undefine => format!("can't forget guest '{name}'"),
             WriteWhat::Autostart(_) => format!("can't mark guest '{name}'"),
         };
         fault::file(QEMU, what)(error)
     }
+}
+
+/// Writes a definition that was there before. Blocks.
+pub(super) fn keep(daemon: &Daemon, name: &str, domain: &conf::Domain) -> io::Result<()> {
+    daemon.domain_store.write(name, &text_of(domain))
+}
+
+fn text_of(domain: &conf::Domain) -> String {
+    domain.to_xml_with_secrets(Form::Inactive)
+}
+
+/// Why a definition is not kept, as its client is told.
+pub(super) fn not_kept(name: &str) -> impl FnOnce(io::Error) -> Error {
+    fault::file(QEMU, format!("can't keep guest '{name}'"))
 }
 
 /// Writes, and makes nothing new on the way.

@@ -50,7 +50,6 @@ impl Owner {
                 }
                 self.held_back.clear();
                 self.held.clear();
-                self.vf_may_be_free = true;
             }
             GuestEvent::UnplugRefused { alias } => {
                 self.refused.insert(alias);

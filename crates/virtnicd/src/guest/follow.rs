@@ -65,7 +65,7 @@ pub(super) async fn follow(
             uncleared.insert(alias.clone());
         }
         let had = attachment::by_alias(&run.attachments, alias).cloned();
-        if had.as_ref().is_some_and(has_no_vf) {
+        if had.as_ref().is_some_and(pairs::has_no_vf) {
             // QEMU had brought an earlier one back by itself, and what is owed to the host is that.
             continue;
         }
@@ -118,7 +118,7 @@ pub(super) async fn follow(
                  free"
             ),
         }
-        pairs::promise(daemon, handle, &run, &half);
+        pairs::promise(daemon, handle.uuid, &run, &half);
     }
     let all = filters.contains(ALL);
     rx_filter::follow(daemon, handle, &run, |alias| all || filters.contains(alias)).await;
@@ -146,7 +146,7 @@ pub(super) async fn drop_reserved(
         run.attachments.retain(|one| one.id != had.id);
         let half = pairs::without_vf(&had, state);
         if state == AttachmentState::Owed(Creditor::Guest) {
-            pairs::promise(daemon, handle, &run, &half);
+            pairs::promise(daemon, handle.uuid, &run, &half);
         }
         run.attachments.push(half);
         pairs::clear(&mut run.domain, alias);
@@ -166,15 +166,6 @@ pub(super) async fn drop_reserved(
         removed: Vec::new(),
         refused: BTreeSet::new(),
     }
-}
-
-/// Whether it is the VF half of a pair, without a VF.
-fn has_no_vf(one: &Attachment) -> bool {
-    one.role == Role::Primary
-        && matches!(
-            one.state,
-            AttachmentState::Demoted | AttachmentState::Owed(Creditor::Guest)
-        )
 }
 
 /// Whether the document keeps a device that QEMU has no more: the VF half of a pair that was not to leave
@@ -312,7 +303,7 @@ async fn ask_once_more(handle: &GuestHandle, run: &Run, others: &[Attachment], o
     let its = others
         .iter()
         .find(|one| one.alias == owed.alias && one.id != owed.id);
-    if owed.role != Role::Primary || !its.is_some_and(has_no_vf) {
+    if owed.role != Role::Primary || !its.is_some_and(pairs::has_no_vf) {
         return;
     }
     match run.machine.unplug(&owed.alias).await {

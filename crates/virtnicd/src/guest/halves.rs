@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conf::HybridGuest;
-use lending::{Attachment, AttachmentState, Creditor, PfPlace, Role};
+use lending::{Attachment, AttachmentState, Creditor, Role};
 use qemu::GuestState;
 use rpc::PairHalf;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::daemon::Daemon;
 pub(crate) const TIME_TO_JOIN: Duration = Duration::from_secs(60);
 
 /// What a guest's driver needs for that.
-const ADVICE: &str = "Its virtio driver has to take VIRTIO_NET_F_STANDBY: Linux does since 4.18, with \
+pub(super) const ADVICE: &str = "Its virtio driver has to take VIRTIO_NET_F_STANDBY: Linux does since 4.18, with \
                       CONFIG_NET_FAILOVER. A guest that bonds the halves itself needs a pair with \
                       <virtnic:hybrid guest='bond'/>.";
 
@@ -56,11 +56,6 @@ pub(crate) fn without_vf(one: &Attachment) -> Option<&'static str> {
     }
 }
 
-/// The PF of a pair that has no VF, as far as it is known.
-pub(crate) fn pf_of(daemon: &Daemon, run: &Run, primary: &Attachment) -> Option<PfPlace> {
-    pairs::pf_of(daemon, run, primary)
-}
-
 /// What the owner of a running guest should know of its pairs, a line each.
 pub(super) fn messages(daemon: &Daemon, run: &Run) -> Vec<String> {
     let mut messages = Vec::new();
@@ -71,7 +66,7 @@ pub(super) fn messages(daemon: &Daemon, run: &Run) -> Vec<String> {
         let (alias, guest) = (&one.alias, &run.domain.name);
         messages.push(match state {
             "owed" => {
-                let of = pf_of(daemon, run, one).map_or_else(String::new, |pf| {
+                let of = pairs::pf_of(daemon, run, one).map_or_else(String::new, |pf| {
                     let is_drained = daemon.lender.is_drained(pf.address);
                     let drained = if is_drained { ", which is drained" } else { "" };
                     format!(" of {}{drained}", pf.netdev)

@@ -52,10 +52,10 @@ use crate::store::{self, StoredDefinition};
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
 pub(crate) use groups::GuestGroups;
-pub(crate) use halves::{TIME_TO_JOIN, half_of, pf_of, without_vf};
+pub(crate) use halves::{TIME_TO_JOIN, half_of, without_vf};
 pub(crate) use handle::{GuestHandle, Request, Run};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
-pub(crate) use pairs::{Turn, recall, turn};
+pub(crate) use pairs::{Turn, pf_of, recall, turn};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
 

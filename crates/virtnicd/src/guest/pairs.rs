@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use assign::{Holder, Origin};
+use assign::Origin;
 use conf::{Domain, HybridGuest, Teaming, Uuid};
 use lending::{
     Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PfPlace, Promise, Role, Share,
-    Subject,
+    Subject, attachment_holder,
 };
 use rpc::{Code, Error};
 use tokio::sync::mpsc;
@@ -21,12 +21,18 @@ use crate::fault::{self, Result};
 /// Whether the device is a VF that QEMU gets only when the guest has negotiated failover, or when there is
 /// one.
 pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
-    let is_primary = attachment.role == Role::Primary && attachment.pair.is_some();
-    let is_owed = matches!(
-        attachment.state,
-        AttachmentState::Owed(Creditor::Guest) | AttachmentState::Demoted
-    );
-    is_primary && (is_owed || guest_of(domain, attachment) == HybridGuest::Failover)
+    attachment.role == Role::Primary
+        && attachment.pair.is_some()
+        && (has_no_vf(attachment) || guest_of(domain, attachment) == HybridGuest::Failover)
+}
+
+/// Whether it is the VF half of a pair, without a VF.
+pub(super) fn has_no_vf(one: &Attachment) -> bool {
+    one.role == Role::Primary
+        && matches!(
+            one.state,
+            AttachmentState::Demoted | AttachmentState::Owed(Creditor::Guest)
+        )
 }
 
 /// Who joins the halves of its pair.
@@ -131,8 +137,8 @@ pub(super) fn other_half<'a>(
     })
 }
 
-/// Has the other macvtaps on a PF find a guest where it listens: over the card while it has its VF, on its standby
-/// otherwise. It is in other guests' way only, so that a failure is told and no more.
+/// Has the other macvtaps on a PF find a guest where it listens: over the card while it has its VF, on its
+/// standby otherwise. It is in other guests' way only, so that a failure is told and no more.
 pub(super) async fn direct(daemon: &Arc<Daemon>, guest: &str, attachments: &[Attachment]) {
     let is_here =
         |one: &Attachment| one.state == AttachmentState::Plugged || one.state.is_leaving();
@@ -167,8 +173,8 @@ pub(super) async fn direct(daemon: &Arc<Daemon>, guest: &str, attachments: &[Att
     }
 }
 
-/// The PF that the standby of a VF half is on, which its VF has to be of.
-pub(super) fn pf_of(daemon: &Daemon, run: &Run, primary: &Attachment) -> Option<PfPlace> {
+/// The PF that the standby of a VF half is on, which its VF has to be of; none: it is not known.
+pub(crate) fn pf_of(daemon: &Daemon, run: &Run, primary: &Attachment) -> Option<PfPlace> {
     let standby = other_half(&run.attachments, primary)?;
     let line = daemon.lender.find(standby.claim?)?;
     let parent = line.parent.or(line.item.device())?;
@@ -187,13 +193,17 @@ pub(super) fn is_ready(run: &Run, primary: &Attachment) -> bool {
 }
 
 /// Promises the guest a VF of the PF that its standby is on.
-pub(super) fn promise(daemon: &Daemon, handle: &GuestHandle, run: &Run, owed: &Attachment) {
-    let Some(pf) = pf_of(daemon, run, owed) else {
-        return;
-    };
+pub(super) fn promise(daemon: &Daemon, guest: Uuid, run: &Run, owed: &Attachment) {
+    if let Some(pf) = pf_of(daemon, run, owed) {
+        promise_of(daemon, guest, &pf, owed);
+    }
+}
+
+/// Promises the guest a VF of that PF.
+pub(super) fn promise_of(daemon: &Daemon, guest: Uuid, pf: &PfPlace, owed: &Attachment) {
     daemon.lender.promise(Promise {
         attachment: owed.id,
-        guest: handle.uuid,
+        guest,
         pf: pf.address,
         since: owed.owed_since.unwrap_or(0),
     });
@@ -209,15 +219,7 @@ pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
         let of_port = attachment.port.and_then(|port| daemon.claim_of(port));
         let claim = of_port.map_or_else(
             || {
-                let holder = Holder {
-                    guest,
-                    name: name.to_owned(),
-                    network: None,
-                    port: None,
-                    mac: attachment.mac,
-                    alias: Some(attachment.alias.clone()),
-                    attachment: Some(attachment.id),
-                };
+                let holder = attachment_holder(guest, name, attachment);
                 let origin = match attachment.subject {
                     Subject::Interface => Origin::Interface,
                     Subject::HostDevice => Origin::HostDevice,
@@ -235,16 +237,14 @@ pub(super) fn take_up(daemon: &Daemon, name: &str, guest: Uuid, run: &mut Run) {
         }
     }
     run.attachments = attachments;
-    for owed in &run.attachments {
-        if owed.state == AttachmentState::Owed(Creditor::Guest)
-            && let Some(pf) = pf_of(daemon, run, owed)
-        {
-            daemon.lender.promise(Promise {
-                attachment: owed.id,
-                guest,
-                pf: pf.address,
-                since: owed.owed_since.unwrap_or(0),
-            });
+    promise_all(daemon, guest, run);
+}
+
+/// Promises all VFs that a guest waits for, in the order in which they first were.
+pub(super) fn promise_all(daemon: &Daemon, guest: Uuid, run: &Run) {
+    for one in &run.attachments {
+        if one.state == AttachmentState::Owed(Creditor::Guest) {
+            promise(daemon, guest, run, one);
         }
     }
 }
@@ -288,7 +288,7 @@ fn can_use(guest: &GuestHandle, attachment: Uuid) -> bool {
     })
 }
 
-/// Is there no such pair?
+/// There is no such pair.
 pub(super) fn no_pair(guest: &str, alias: &str) -> Error {
     let detail = format!("guest '{guest}' has no pair whose VF is '{alias}'");
     Error::new(Code::DeviceMissing, QEMU, detail)

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use assign::{LentKind, Preparation};
 use conf::{Device, DeviceId, DeviceRef, Uuid};
 use lending::{
-    Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PortId, Promise, Role, Share,
-    Subject, Wanted,
+    Attachment, AttachmentState, Creditor, DevicePlan, Outcome, PortId, Role, Share, Subject,
+    Wanted,
 };
 use qemu::{ControlError, GuestState, TapFds};
 use rpc::{Code, Error};
@@ -17,11 +17,13 @@ use super::cancel::Cancel;
 use super::control::control;
 use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
-use super::{QEMU, end, pairs, record};
+use super::{QEMU, definition, pairs, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 use crate::sync::lock;
+
+mod undo;
 
 /// What came of it.
 pub(super) struct Plugged {
@@ -68,9 +70,8 @@ struct State {
     /// What they take of the host.
     taken: Vec<Attachment>,
     config: Option<Arc<conf::Domain>>,
-    /// QEMU has these, or may have them in spite of an error.
-    in_qemu: Vec<(DeviceRef, String)>,
-    is_unclear: bool,
+    /// QEMU has these, or may have them in spite of an error, by alias.
+    in_qemu: Vec<String>,
     is_none_free: bool,
 }
 
@@ -114,7 +115,6 @@ impl Plug<'_> {
             taken: Vec::new(),
             config: None,
             in_qemu: Vec::new(),
-            is_unclear: false,
             is_none_free: false,
         };
         let result = match what {
@@ -325,19 +325,12 @@ impl Plug<'_> {
 
     /// A VF that the guest gets later: reserved for it, or promised.
     fn owe(&self, state: &mut State, plan: &DevicePlan) {
-        let mut since = 0;
         let its = state.taken.iter_mut();
         for attachment in its.filter(|one| one.id == plan.attachment.id) {
             pairs::reserve(attachment, plan);
-            since = attachment.owed_since.unwrap_or(0);
-        }
-        if let Outcome::Owed(owed) = &plan.outcome {
-            self.daemon.lender.promise(Promise {
-                attachment: plan.attachment.id,
-                guest: self.handle.uuid,
-                pf: owed.pf.address,
-                since,
-            });
+            if let Outcome::Owed(owed) = &plan.outcome {
+                pairs::promise_of(self.daemon, self.handle.uuid, &owed.pf, attachment);
+            }
         }
         lock(self.progress).clone_from(&state.taken);
     }
@@ -358,10 +351,7 @@ impl Plug<'_> {
         let (daemon, name) = (Arc::clone(self.daemon), self.handle.name.clone());
         let definition = Arc::clone(definition);
         blocking(QEMU, move || {
-            daemon
-                .domain_store
-                .write(&name, &definition.to_xml_with_secrets(conf::Form::Inactive))
-                .map_err(fault::file(QEMU, format!("can't keep guest '{name}'")))
+            definition::keep(&daemon, &name, &definition).map_err(definition::not_kept(&name))
         })
         .await?
     }
@@ -427,21 +417,13 @@ impl Plug<'_> {
             Ok(lent) => lent,
             Err(refused) => {
                 // The claim is over.
-                for one in state
-                    .taken
-                    .iter_mut()
-                    .filter(|one| one.claim == Some(claim))
-                {
+                for one in state.with_claim(claim) {
                     (one.claim, one.reserved) = (None, None);
                 }
                 return Ok(Err(refused));
             }
         };
-        for one in state
-            .taken
-            .iter_mut()
-            .filter(|one| one.claim == Some(claim))
-        {
+        for one in state.with_claim(claim) {
             one.state = AttachmentState::Lent;
             one.reserved = None;
         }
@@ -488,14 +470,14 @@ impl Plug<'_> {
         let alias = info.and_then(|info| info.alias.clone());
         let alias = alias
             .ok_or_else(|| Error::new(Code::InternalError, QEMU, "the device got no alias"))?;
-        if let Err(error) = self.plug(&state.domain, place, given).await {
-            if error.is_uncertain() {
-                state.is_unclear = true;
-                state.in_qemu.push((place, alias));
-            }
-            return Err(control(error));
+        let plugged = self.plug(&state.domain, place, given).await;
+        if plugged
+            .as_ref()
+            .map_or_else(ControlError::is_uncertain, |()| true)
+        {
+            state.in_qemu.push(alias.clone());
         }
-        state.in_qemu.push((place, alias.clone()));
+        plugged.map_err(control)?;
         for one in state.taken.iter_mut().filter(|one| one.alias == alias) {
             one.state = AttachmentState::Plugged;
         }
@@ -548,137 +530,17 @@ impl Plug<'_> {
                 let is_other = self.daemon.qemu_user.is_some();
                 let opened =
                     tokio::task::spawn_blocking(move || qemu::open_disk(&disk, is_other)).await;
-                let files = opened.map_err(|_| self.broke_off())?;
-                let files = files.map_err(|error| self.not_opened(&error))?;
+                let files = match opened {
+                    Ok(opened) => opened.map_err(|error| fault::chain(&error)),
+                    Err(_) => Err("opening it was broken off".to_owned()),
+                };
+                let files = files.map_err(|problem| ControlError::Device {
+                    name: self.handle.name.clone(),
+                    problem: qemu::Problem::Unsupported(problem),
+                })?;
                 machine.plug_disk(domain, &devices.disks[at], files).await
             }
             _ => Ok(()),
-        }
-    }
-
-    fn not_opened(&self, error: &qemu::LaunchError) -> ControlError {
-        ControlError::Device {
-            name: self.handle.name.clone(),
-            problem: qemu::Problem::Unsupported(fault::chain(error)),
-        }
-    }
-
-    fn broke_off(&self) -> ControlError {
-        ControlError::Device {
-            name: self.handle.name.clone(),
-            problem: qemu::Problem::Unsupported("opening it was broken off".to_owned()),
-        }
-    }
-
-    /// Undoes everything, in reverse. What QEMU has, or may have, is asked back, and stays until it
-    /// answers.
-    async fn undo(&self, what: &What, mut state: State, error: Error) -> Plugged {
-        let mut left = Vec::new();
-        let mut config = None;
-        if let (
-            Some(kept),
-            What::New {
-                defined: Some(defined),
-                ..
-            },
-        ) = (state.config.take(), what)
-            && let Err(failed) = self.keep(defined).await
-        {
-            left.push(format!(
-                "the definition has the device now ({})",
-                failed.detail()
-            ));
-            config = Some(kept);
-        }
-        let mut run = self.run.clone();
-        run.attachments = std::mem::take(&mut state.others);
-        let is_in_qemu = |alias: &str| state.in_qemu.iter().any(|(_, known)| known == alias);
-        let is_unclear = !state.in_qemu.is_empty();
-        if is_unclear {
-            left.push("QEMU has a part of it, or may have, and is asked to let it go".to_owned());
-            run.domain.clone_from(&state.domain);
-        }
-        for mut attachment in state.taken.into_iter().rev() {
-            if is_in_qemu(&attachment.alias) {
-                attachment.state = match what {
-                    What::New { .. } => AttachmentState::Unplugging,
-                    What::Primary(_) => self.asked_back(&attachment),
-                };
-                run.attachments.push(attachment);
-                continue;
-            }
-            let mut kept = None;
-            if let Some(claim) = attachment.claim
-                && let Err(failed) = end::give_back(self.daemon, claim).await
-            {
-                let error = &failed;
-                tracing::error!(
-                    guest = self.handle.name,
-                    error,
-                    "a device was not given back"
-                );
-                left.push(failed);
-                kept = Some(Attachment {
-                    id: Uuid::new_v4(),
-                    state: AttachmentState::Owed(Creditor::Host),
-                    ..attachment.clone()
-                });
-            } else if let Err(failed) = self.end_port(attachment.port).await {
-                tracing::error!(guest = self.handle.name, error = %failed, "its port stays");
-            }
-            if let What::Primary(alias) = what {
-                pairs::clear(&mut run.domain, alias);
-                // It waits on in its place.
-                run.attachments.push(Attachment {
-                    id: attachment.id,
-                    owed_since: attachment.owed_since,
-                    ..pairs::without_vf(&attachment, self.before(&attachment))
-                });
-            } else {
-                self.daemon.lender.end_promise(attachment.id);
-            }
-            run.attachments.extend(kept);
-        }
-        if is_unclear {
-            // The document keeps what QEMU may have, and nothing else of what was added.
-            let places = state.domain.devices.interfaces.iter().rev();
-            let added: Vec<_> = places
-                .filter_map(|one| one.info.alias.clone())
-                .filter(|alias| self.run.domain.find_alias(alias).is_none())
-                .filter(|alias| !is_in_qemu(alias))
-                .collect();
-            for alias in added {
-                if let Some(place) = run.domain.find_alias(&alias) {
-                    run.domain.remove_device(place);
-                }
-            }
-        }
-        record::write_or_warn(self.daemon, self.handle, &run).await;
-        Plugged {
-            attachments: run.attachments,
-            domain: run.domain,
-            config,
-            result: Err(end::and_left_behind(error, &left)),
-            is_unclear,
-            is_none_free: state.is_none_free,
-        }
-    }
-
-    /// How far the VF of a pair was before it was to be plugged in.
-    fn before(&self, attachment: &Attachment) -> AttachmentState {
-        let mut known = self.run.attachments.iter();
-        let its = known.find(|one| one.alias == attachment.alias && one.role == Role::Primary);
-        match its.map(|one| one.state) {
-            Some(AttachmentState::Demoted) => AttachmentState::Demoted,
-            _ => AttachmentState::Owed(Creditor::Guest),
-        }
-    }
-
-    /// How the VF of a pair is asked back that could not be plugged in: it is owed again if it was.
-    fn asked_back(&self, attachment: &Attachment) -> AttachmentState {
-        match self.before(attachment) {
-            AttachmentState::Demoted => AttachmentState::Demoting,
-            _ => AttachmentState::Recalled,
         }
     }
 
@@ -697,6 +559,17 @@ impl Plug<'_> {
         }
         let detail = format!("domain '{}' was destroyed meanwhile", self.handle.name);
         Err(Error::new(Code::OperationAborted, QEMU, detail))
+    }
+}
+
+impl State {
+    fn with_claim(&mut self, claim: assign::Generation) -> impl Iterator<Item = &mut Attachment> {
+        let taken = self.taken.iter_mut();
+        taken.filter(move |one| one.claim == Some(claim))
+    }
+
+    fn is_in_qemu(&self, alias: &str) -> bool {
+        self.in_qemu.iter().any(|known| known == alias)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use assign::{Lent, LentKind};
-use lending::{Attachment, AttachmentState, GuestPlan, Outcome, Promise, Subject};
+use lending::{Attachment, AttachmentState, GuestPlan, Outcome, Subject};
 use qemu::{Guest, GuestEvents, LaunchSpec, Launched, TapFds};
 use rpc::{Code, Error};
 
@@ -189,12 +189,7 @@ impl Start<'_> {
             let mut its = attachments.iter();
             let its = its.find(|one| one.id == device.attachment.id);
             if let (Outcome::Owed(owed), Some(its)) = (&device.outcome, its) {
-                self.daemon.lender.promise(Promise {
-                    attachment: its.id,
-                    guest: self.handle.uuid,
-                    pf: owed.pf.address,
-                    since: its.owed_since.unwrap_or(0),
-                });
+                pairs::promise_of(self.daemon, self.handle.uuid, &owed.pf, its);
             }
         }
         Ok((domain, plan))

@@ -9,7 +9,7 @@ use host::{BridgePort, Host, HostError, Netdev};
 use crate::assigner::Assigner;
 use crate::change::ChangeError;
 use crate::device::Generation;
-use crate::link::{Changing, find_link, name_of};
+use crate::link::{Changing, name_of};
 use crate::patience::insist;
 use crate::record::{LinkKind, LinkWork, Record};
 
@@ -77,12 +77,7 @@ impl Assigner {
             });
         };
         let host = &*self.host.0;
-        let found = find_link(host, &link, &self.tag_of(&lent.record));
-        let found = found.map_err(|source| lent.refused(source))?;
-        let tap = found.ok_or_else(|| {
-            let gone = HostError::NoNetdev(link.name.to_string());
-            lent.refused(gone)
-        })?;
+        let tap = lent.netdev_of(&link)?;
         let bridge = bridge(host, to.bridge).map_err(|source| lent.refused(source))?;
         let before = lent.record.clone();
         note_seat(&mut lent.record, to, bridge.index, owner);

@@ -3,7 +3,7 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use conf::DirectMode;
-use host::HostError;
+use host::{HostError, Netdev};
 
 use super::find::{LowerNow, find_link, lower_now};
 use super::lower::hush;
@@ -30,12 +30,7 @@ impl Assigner {
             return Ok(());
         };
         let host = &*self.host.0;
-        let found = find_link(host, &link, &self.tag_of(&lent.record));
-        let found = found.map_err(|source| lent.refused(source))?;
-        let netdev = found.ok_or_else(|| {
-            let gone = HostError::NoNetdev(link.name.to_string());
-            lent.refused(gone)
-        })?;
+        let netdev = lent.netdev_of(&link)?;
         if link.lower.is_none() {
             if !link.static_mac {
                 return Ok(());
@@ -57,12 +52,12 @@ impl Assigner {
 
     /// Whether the other macvtaps on the device below find that of a guest there, or out on its wire.
     ///
-    /// The standby of a pair shares its MAC with a VF. Macvtaps in bridge mode hand each other's frames over without
-    /// the card, and take a frame from the card that has the MAC of one of them for one that they had already. While
-    /// the guest listens on its VF, the first ends at a standby that nobody reads, and the second keeps the VF's
-    /// broadcasts from the others. A macvtap in VEPA mode is passed by on both ways: the card's own switch knows the
-    /// VF. What is no macvtap in bridge mode by its record stays as it is. It ends with the macvtap, so there is nothing
-    /// to record.
+    /// The standby of a pair shares its MAC with a VF. Macvtaps in bridge mode hand each other's frames over
+    /// without the card, and take a frame from the card that has the MAC of one of them for one that they had
+    /// already. While the guest listens on its VF, the first ends at a standby that nobody reads, and the
+    /// second keeps the VF's broadcasts from the others. A macvtap in VEPA mode is passed by on both ways: the
+    /// card's own switch knows the VF. What is no macvtap in bridge mode by its record stays as it is. It ends
+    /// with the macvtap, so there is nothing to record.
     ///
     /// # Errors
     /// Nothing is lent under it, the link is gone, or the kernel refused.
@@ -73,12 +68,7 @@ impl Assigner {
             return Ok(());
         };
         let host = &*self.host.0;
-        let found = find_link(host, &link, &self.tag_of(&lent.record));
-        let found = found.map_err(|source| lent.refused(source))?;
-        let netdev = found.ok_or_else(|| {
-            let gone = HostError::NoNetdev(link.name.to_string());
-            lent.refused(gone)
-        })?;
+        let netdev = lent.netdev_of(&link)?;
         let mode = match bypassed {
             true => DirectMode::Vepa,
             false => DirectMode::Bridge,
@@ -176,6 +166,14 @@ impl Changing<'_> {
         let record = self.record.clone();
         self.assigner.lock().set_record(self.item, record);
         Ok(self.assigner.journal.write(&self.record)?)
+    }
+
+    /// Its link as it is on the host, which has to be there.
+    pub(crate) fn netdev_of(&self, link: &LinkWork) -> Result<Netdev, LinkError> {
+        let tag = self.assigner.tag_of(&self.record);
+        let found = find_link(&*self.assigner.host.0, link, &tag);
+        let found = found.map_err(|source| self.refused(source))?;
+        found.ok_or_else(|| self.refused(HostError::NoNetdev(link.name.to_string())))
     }
 
     pub(crate) fn refused(&self, source: HostError) -> LinkError {

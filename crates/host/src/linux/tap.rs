@@ -42,21 +42,30 @@ impl LinuxHost {
             source,
         };
         self.netlink.make_macvlan(spec).map_err(refused)?;
-        // From here on there is something to undo.
-        let made = self.netlink.device_named(spec.name.as_str());
+        self.finish_made(spec.name, refused, |index| {
+            let device = self.tag_macvlan(spec, index).map_err(refused)?;
+            check_macvlan(spec, &device)?;
+            Ok(device)
+        })
+    }
+
+    /// Finishes a link that was just made, or removes it.
+    pub(super) fn finish_made(
+        &self,
+        name: NetdevName,
+        refused: impl FnOnce(io::Error) -> HostError,
+        finish: impl FnOnce(u32) -> Result<Device, HostError>,
+    ) -> Result<Netdev, HostError> {
+        let made = self.netlink.device_named(name.as_str());
         let made = made.and_then(|made| made.ok_or_else(|| errno(ENODEV)));
         let made = made.map_err(refused)?;
-        let finished = self.tag_macvlan(spec, made.index).map_err(refused);
-        let finished = finished.and_then(|device| check_macvlan(spec, &device).map(|()| device));
-        match finished.and_then(|device| self.netdev_of(device)) {
-            Ok(netdev) => Ok(netdev),
-            Err(error) => {
-                if let Err(left) = self.netlink.delete(made.index) {
-                    tracing::error!(netdev = %spec.name, error = %left, "left behind");
-                }
-                Err(error)
-            }
+        let finished = finish(made.index).and_then(|device| self.netdev_of(device));
+        if finished.is_err()
+            && let Err(left) = self.netlink.delete(made.index)
+        {
+            tracing::error!(netdev = %name, error = %left, "left behind");
         }
+        finished
     }
 
     fn on_lower(&self, spec: &MacvlanSpec) -> String {

@@ -2,10 +2,8 @@
 
 use super::LinuxHost;
 use super::netlink::{Device, Kind};
-use super::tap::{errno, not_kept};
+use super::tap::not_kept;
 use crate::{HostError, Netdev, Operation, VlanSpec};
-
-const ENODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
 
 impl LinuxHost {
     pub(super) fn vlan(&self, spec: &VlanSpec) -> Result<Netdev, HostError> {
@@ -18,23 +16,13 @@ impl LinuxHost {
             source,
         };
         self.netlink.make_vlan(spec).map_err(refused)?;
-        // From here on there is something to undo.
-        let made = self.netlink.device_named(spec.name.as_str());
-        let made = made.and_then(|made| made.ok_or_else(|| errno(ENODEV)));
-        let made = made.map_err(refused)?;
-        let tagged = self.netlink.set_alias(made.index, &spec.tag);
-        let finished = tagged.and_then(|()| self.netlink.device(made.index));
-        let finished = finished.map_err(refused);
-        let finished = finished.and_then(|device| check(spec, &device).map(|()| device));
-        match finished.and_then(|device| self.netdev_of(device)) {
-            Ok(netdev) => Ok(netdev),
-            Err(error) => {
-                if let Err(left) = self.netlink.delete(made.index) {
-                    tracing::error!(netdev = %spec.name, error = %left, "left behind");
-                }
-                Err(error)
-            }
-        }
+        self.finish_made(spec.name, refused, |index| {
+            let tagged = self.netlink.set_alias(index, &spec.tag);
+            let device = tagged.and_then(|()| self.netlink.device(index));
+            let device = device.map_err(refused)?;
+            check(spec, &device)?;
+            Ok(device)
+        })
     }
 }
 

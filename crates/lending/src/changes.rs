@@ -120,7 +120,7 @@ impl Ledger {
             match self.look_at(&pf) {
                 Ok(update) => {
                     self.tell_changes(&pf.netdev, update, tell);
-                    self.is_free(pf.address);
+                    self.look_again(pf.address);
                 }
                 Err(error) => {
                     tracing::debug!(pf = pf.netdev, error = chain(&error), "not looked at")

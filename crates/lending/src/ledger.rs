@@ -321,7 +321,7 @@ impl Ledger {
             vf.and_then(|vf| Some(state.vfs.get(&vf)?.pf_address))
         };
         if let Some(pf) = free {
-            self.is_free(pf);
+            self.look_again(pf);
         }
     }
 

@@ -1,6 +1,7 @@
 //! VFs that guests wait for, and PFs that lend nothing.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use conf::{Forward, ForwardMode, Network, PciAddress, PoolMembers, Uuid};
@@ -22,12 +23,41 @@ pub struct Promise {
     pub since: u64,
 }
 
-/// What was promised, oldest first.
+/// What was promised.
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     last: u64,
-    /// By age, and of equals in the order of asking.
-    waiting: BTreeMap<(u64, u64), Promise>,
+    /// Of each PF: by age, and of equals in the order of asking.
+    waiting: HashMap<PciAddress, BTreeMap<Age, Promise>>,
+    /// By attachment.
+    places: HashMap<Uuid, (PciAddress, Age)>,
+}
+
+type Age = (u64, u64);
+
+impl Promises {
+    /// False: it was promised before.
+    fn add(&mut self, promise: Promise) -> bool {
+        let Entry::Vacant(place) = self.places.entry(promise.attachment) else {
+            return false;
+        };
+        self.last += 1;
+        let age = (promise.since, self.last);
+        place.insert((promise.pf, age));
+        let waiting = self.waiting.entry(promise.pf).or_default();
+        waiting.insert(age, promise);
+        true
+    }
+
+    fn remove(&mut self, attachment: Uuid) -> Option<Promise> {
+        let (pf, age) = self.places.remove(&attachment)?;
+        let waiting = self.waiting.get_mut(&pf)?;
+        let promise = waiting.remove(&age);
+        if waiting.is_empty() {
+            self.waiting.remove(&pf);
+        }
+        promise
+    }
 }
 
 /// Who is told that a VF of a PF may be had.
@@ -49,10 +79,6 @@ impl Ledger {
 
     /// Has those who wait for a VF of that PF looked at anew.
     pub fn look_again(&self, pf: PciAddress) {
-        self.is_free(pf);
-    }
-
-    pub(crate) fn is_free(&self, pf: PciAddress) {
         if let Some(Listener(tell)) = self.listener.get() {
             tell(pf);
         }
@@ -62,35 +88,28 @@ impl Ledger {
     pub fn promise(&self, promise: Promise) {
         {
             let mut state = lock(&self.state);
-            let mut waiting = state.promises.waiting.values();
-            if waiting.any(|known| known.attachment == promise.attachment) {
+            if !state.promises.add(promise) {
                 return;
             }
-            state.promises.last += 1;
-            let place = (promise.since, state.promises.last);
-            state.promises.waiting.insert(place, promise);
             state.pool.promise(promise.pf);
         }
         // One may be free already.
-        self.is_free(promise.pf);
+        self.look_again(promise.pf);
     }
 
     /// A promise is kept, or over.
     pub fn end_promise(&self, attachment: Uuid) {
-        let its: Vec<_> = {
+        let its = {
             let mut state = lock(&self.state);
-            let waiting = state.promises.waiting.iter();
-            let its = waiting.filter(|(_, promise)| promise.attachment == attachment);
-            let its: Vec<_> = its.map(|(place, promise)| (*place, promise.pf)).collect();
-            for (place, pf) in &its {
-                state.promises.waiting.remove(place);
-                state.pool.end_promise(*pf);
+            let its = state.promises.remove(attachment);
+            if let Some(promise) = its {
+                state.pool.end_promise(promise.pf);
             }
             its
         };
         // The next one may have what this one does not need.
-        for (_, pf) in its {
-            self.is_free(pf);
+        if let Some(promise) = its {
+            self.look_again(promise.pf);
         }
     }
 
@@ -103,8 +122,10 @@ impl Ledger {
             if state.pool.drained().contains(&pf) {
                 return Vec::new();
             }
-            let waiting = state.promises.waiting.values();
-            let waiting: Vec<_> = waiting.filter(|one| one.pf == pf).copied().collect();
+            let Some(waiting) = state.promises.waiting.get(&pf) else {
+                return Vec::new();
+            };
+            let waiting: Vec<_> = waiting.values().copied().collect();
             let free = state.pool.free_vfs_of(pf, waiting.len());
             (waiting, free)
         };
@@ -115,7 +136,7 @@ impl Ledger {
     pub fn set_drained(&self, pf: PciAddress, drained: bool) {
         lock(&self.state).pool.set_drained(pf, drained);
         if !drained {
-            self.is_free(pf);
+            self.look_again(pf);
         }
     }
 

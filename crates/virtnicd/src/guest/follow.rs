@@ -206,8 +206,7 @@ fn is_pluggable(place: DeviceRef) -> bool {
     )
 }
 
-/// Takes away what QEMU has of the host for a device that is gone.
-/// Whether it has nothing more.
+/// Takes away what QEMU has of the host for a device that is gone. True: it has nothing more.
 async fn clear(handle: &GuestHandle, run: &Run, alias: &str) -> bool {
     let devices = &run.domain.devices;
     let what = match run.domain.find_alias(alias) {

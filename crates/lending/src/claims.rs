@@ -158,8 +158,14 @@ impl Claims for Trial<'_> {
         loop {
             let choice = self.pool.choose(&request.to_pool(excluded))?;
             let share = whole_or_part(Some(request.network), request.mode, choice.device);
-            let claim = self.claim(share, request.holder, Origin::PoolPort)?;
             let device = choice.device;
+            let claim = match self.claim(share, request.holder, Origin::PoolPort) {
+                Ok(claim) => claim,
+                Err(error) => {
+                    excluded.insert(device, error.to_string());
+                    continue;
+                }
+            };
             let is_own = self.own(share, request.holder).is_some();
             let plug = match host_device(request.network, share) {
                 Some(plug) if is_own => Ok(plug),

@@ -1,6 +1,6 @@
 //! What stands in the way of choosing and preparing.
 
-use assign::{ClaimError, Generation};
+use assign::Generation;
 use pool::Refusal;
 
 /// No device of a network was chosen.
@@ -13,9 +13,6 @@ pub enum ChooseError {
     /// the host's drivers.
     #[error(transparent)]
     Unmanaged(Box<Refusal>),
-    /// The pool gave one that the list does not.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
 }
 
 /// A claimed device was not prepared, and its claim is over.
@@ -42,7 +39,6 @@ impl ChooseError {
                 refusal.network,
                 conf::quoted(&refusal.network)
             )),
-            Self::Claim(_) => None,
         }
     }
 }

@@ -136,6 +136,13 @@ impl Ledger {
     ) -> Result<Chosen, ChooseError> {
         loop {
             let (choice, share, claim) = self.choose_any(request, excluded)?;
+            let claim = match claim {
+                Ok(claim) => claim,
+                Err(error) => {
+                    excluded.insert(choice.device, error.to_string());
+                    continue;
+                }
+            };
             match self.plug(request.network, request.mode, share, choice.device) {
                 Ok(plug) => {
                     return Ok(Chosen {
@@ -164,6 +171,9 @@ impl Ledger {
         excluded: &BTreeMap<DeviceId, String>,
     ) -> Result<Option<Chosen>, ChooseError> {
         let (choice, share, claim) = self.choose_any(request, excluded)?;
+        let Ok(claim) = claim else {
+            return Ok(None);
+        };
         let Some(plug) = self.plug_at_rest(request.network, share) else {
             self.drop_claim(claim);
             return Ok(None);
@@ -176,16 +186,17 @@ impl Ledger {
         }))
     }
 
-    /// The pool's choice, claimed; the host is not asked.
+    /// The pool's choice, claimed; the host is not asked. The pool does not know what is just being taken
+    /// from the host for nobody, or given back to it: that can't be claimed.
     fn choose_any(
         &self,
         request: &PoolRequest<'_>,
         excluded: &BTreeMap<DeviceId, String>,
-    ) -> Result<(Choice, Share, Generation), ChooseError> {
+    ) -> Result<(Choice, Share, Result<Generation, ClaimError>), ChooseError> {
         let mut state = lock(&self.state);
         let choice = state.pool.choose(&request.to_pool(excluded))?;
         let share = whole_or_part(Some(request.network), request.mode, choice.device);
-        let claim = self.claim_in(&mut state, share, request.holder, Origin::PoolPort)?;
+        let claim = self.claim_in(&mut state, share, request.holder, Origin::PoolPort);
         Ok((choice, share, claim))
     }
 

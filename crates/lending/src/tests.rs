@@ -199,6 +199,46 @@ fn weakness_03_what_the_host_uses_is_passed_over() {
 }
 
 #[test]
+fn what_is_just_being_detached_or_given_back_is_passed_over() {
+    let bench = Bench::new("pfs=1,vfs=2");
+    let net = network("n", "hostdev", "<pf dev='sim0'/>");
+    bench.open(&net);
+    let (busy, free) = (bench.vf("sim0", 0), bench.vf("sim0", 1));
+    let check = |held: host::Held| {
+        held.reached();
+        let chosen = bench.choose(&net, 1).unwrap();
+        assert_eq!(address(&chosen), free);
+        let refused = chain(&bench.choose(&net, 2).unwrap_err());
+        assert!(refused.contains("just being"), "{refused}");
+        bench.ledger.drop_claim(chosen.claim);
+        let own = holder(&net, 3);
+        let request = PoolRequest {
+            network: &net,
+            mode: None,
+            holder: &own,
+            numa_nodes: &[],
+            from: pool::Source::Anywhere,
+            is_promised: false,
+        };
+        let mut trial = bench.ledger.trial(own.guest);
+        let tried = trial.choose(&request, &mut BTreeMap::new()).unwrap();
+        assert_eq!(tried.choice.device, free.into());
+        let at_rest = (bench.ledger).choose_at_rest(&request, &BTreeMap::new());
+        assert!(at_rest.unwrap().is_none(), "it takes a second look");
+    };
+    std::thread::scope(|scope| {
+        let held = bench.host.hold(Operation::Bind);
+        scope.spawn(|| bench.ledger.detach(busy, None).unwrap());
+        check(held);
+    });
+    std::thread::scope(|scope| {
+        let held = bench.host.hold(Operation::Unbind);
+        scope.spawn(|| bench.ledger.reattach(busy).unwrap());
+        check(held);
+    });
+}
+
+#[test]
 fn a_vf_at_rest_is_chosen_at_once_and_another_leaves_no_claim() {
     let bench = Bench::new("pfs=1,vfs=2");
     let net = network("n", "hostdev", "<pf dev='sim0'/>");

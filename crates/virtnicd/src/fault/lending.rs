@@ -21,15 +21,10 @@ pub(crate) fn with_advice(error: &dyn std::error::Error, advice: Option<String>)
 
 /// Nothing was chosen.
 pub(crate) fn choose(error: &ChooseError) -> Error {
-    match error {
-        ChooseError::Claim(error) => claim(error),
-        ChooseError::Refused(_) | ChooseError::Unmanaged(_) => {
-            let detail = with_advice(error, error.advice());
-            // libvirt's code, and no failure of the daemon.
-            let (code, words) = (Code::InternalError, Code::OperationFailed);
-            Error::worded(code, words, Domain::Network, detail)
-        }
-    }
+    let detail = with_advice(error, error.advice());
+    // libvirt's code, and no failure of the daemon.
+    let (code, words) = (Code::InternalError, Code::OperationFailed);
+    Error::worded(code, words, Domain::Network, detail)
 }
 
 /// Somebody has it.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use assign::{Assignment, Generation, Item};
+use assign::{Assignment, Generation, Item, Phase};
 use conf::{DeviceId, PciAddress};
 use host::PhysicalFunction;
 use lending::{AttachmentState, Creditor, Role};
@@ -38,7 +38,7 @@ impl Daemon {
         let record = self.set_drained(pf, true).await?;
         let refused = self.recall(record.pf).await;
         let lines = self.lender.list();
-        let is_on = |line: &&Assignment| self.is_on(line, record.pf);
+        let is_on = |line: &&Assignment| self.is_on(line, record.pf) && self.is_with_guest(line);
         let (mut vfs, mut macvtaps) = (Vec::new(), Vec::new());
         for line in lines.iter().filter(is_on) {
             let stays = StaysOnPf {
@@ -107,8 +107,10 @@ impl Daemon {
                 false => records.remove(record.pf),
             };
             kept.map_err(|error| fault::record(Domain::Network, what())(error))?;
+            if daemon.lender.is_drained(record.pf) != drained {
+                tracing::info!(pf = record.netdev, drained, "lends, or not");
+            }
             daemon.lender.set_drained(record.pf, drained);
-            tracing::info!(pf = record.netdev, drained, "lends, or not");
             Ok(record)
         })
         .await?
@@ -198,6 +200,13 @@ impl Daemon {
     fn is_on_vf(&self, line: &Assignment) -> bool {
         let parent = line.parent.and_then(DeviceId::pci);
         parent.is_some_and(|parent| self.lender.pf_of(parent).is_some())
+    }
+
+    /// Whether a guest can still use it. What one that is off left behind is `virtnic reconcile`'s to tell.
+    fn is_with_guest(&self, line: &Assignment) -> bool {
+        let is_dirty = matches!(line.phase, Phase::Dirty(_));
+        let guest = self.guests.by_uuid(line.holder.guest);
+        !is_dirty || guest.is_some_and(|guest| guest.view().run.is_some())
     }
 
     fn is_leaving(&self, line: &Assignment) -> bool {

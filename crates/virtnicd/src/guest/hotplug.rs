@@ -12,6 +12,7 @@ use super::QEMU;
 use super::change::Edit;
 use super::handle::{GuestHandle, Request, Run};
 use super::pairs::Turn;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
@@ -49,13 +50,21 @@ impl Meant {
     }
 }
 
+/// A device as a client gives it. A large document takes its time, and keeps nobody else waiting.
+pub(super) async fn read_device(xml: &str) -> Result<Device> {
+    let xml = xml.to_owned();
+    blocking(QEMU, move || Device::parse(&xml))
+        .await?
+        .map_err(fault::document(QEMU))
+}
+
 /// Adds a device to what runs, the definition, or both.
 pub(crate) async fn attach_device(
     handle: &GuestHandle,
     xml: &str,
     flags: ModifyDevice,
 ) -> Result<()> {
-    let device = Arc::new(Device::parse(xml).map_err(fault::document(QEMU))?);
+    let device = Arc::new(read_device(xml).await?);
     let flags = flags.into();
     handle.request(Request::Attach { flags, device }).await
 }
@@ -66,7 +75,7 @@ pub(crate) async fn detach_device(
     xml: &str,
     flags: ModifyDevice,
 ) -> Result<()> {
-    let device = Device::parse(xml).map_err(fault::document(QEMU))?;
+    let device = read_device(xml).await?;
     if let Some(pair) = PairMeant::of(handle, &device)? {
         return pair.detach(handle, flags.into()).await;
     }
@@ -155,7 +164,8 @@ fn one_pair(domain: &conf::Domain, asked: &Interface) -> Result<Option<(String, 
         [pair] => pair,
         several => {
             let detail = format!(
-                "guest '{}': multiple devices matching: {} pairs are like that; say the MAC of one",
+                "guest '{}': multiple devices matching: {} pairs are like that\nSay the MAC of one, or, \
+                 where they have the same, take out one after the other: virsh detach-device-alias",
                 domain.name,
                 several.len()
             );
@@ -201,8 +211,22 @@ async fn detach(
 pub(super) fn removal(meant: Meant) -> Edit {
     Edit::new(move |domain, _, _| {
         let place = meant.find(domain)?;
+        let before = domain.pair_faults();
         domain.remove_device(place);
-        Ok(())
+        let faults = domain.pair_faults().into_iter();
+        let new: Vec<_> = (faults.filter(|fault| !before.contains(fault)))
+            .map(|fault| fault.to_string())
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let detail = format!(
+            "guest '{}' could not start any more: {}\nThe VF of a pair goes first; the one element, or \
+             its MAC, takes both out.",
+            domain.name,
+            new.join(", ")
+        );
+        Err(Error::new(Code::OperationFailed, QEMU, detail))
     })
 }
 

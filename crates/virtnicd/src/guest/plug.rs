@@ -625,10 +625,13 @@ impl Daemon {
         loop {
             let ledger = &mut &*self.lender;
             let plans = lending::plan_devices(domain, wanted, excluded, ledger, self, &context);
-            let refused = plans.iter().find_map(|plan| match &plan.outcome {
-                Outcome::Refused(refusal) => Some(fault::lending::device(plan, refusal)),
+            // Of a pair what the VF half lacks is the cause, and goes before what the other half says.
+            let refused = plans.iter().filter_map(|plan| match &plan.outcome {
+                Outcome::Refused(refusal) => Some((plan, refusal)),
                 _ => None,
             });
+            let refused = refused.min_by_key(|(plan, _)| plan.attachment.role != Role::Primary);
+            let refused = refused.map(|(plan, refusal)| fault::lending::device(plan, refusal));
             let kept = match refused {
                 Some(error) => Err(error),
                 None => self.keep_ports_of(plans.iter().filter_map(DevicePlan::planned)),

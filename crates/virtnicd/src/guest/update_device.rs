@@ -12,7 +12,7 @@ use rpc::{Code, DomainUpdateDeviceFlags, Error};
 use super::change::{self, Direction};
 use super::definition::WriteWhat;
 use super::handle::Run;
-use super::hotplug::Meant;
+use super::hotplug::{Meant, read_device};
 use super::owner::Done;
 use super::{GuestHandle, QEMU, Request};
 use crate::blocking::blocking;
@@ -24,7 +24,7 @@ pub(crate) async fn update_device(
     handle: &GuestHandle,
     args: &DomainUpdateDeviceFlags,
 ) -> Result<()> {
-    let device = Device::parse(&args.xml).map_err(fault::document(QEMU))?;
+    let device = read_device(&args.xml).await?;
     let is_changeable = device.interface().is_some() || device.disk().is_some();
     if !is_changeable {
         return Err(never(&device));

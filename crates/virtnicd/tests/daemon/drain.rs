@@ -3,11 +3,14 @@
 use std::fs;
 use std::time::Duration;
 
+use host::{Fault, Operation};
 use qemu::{Faults, SimulatedGuest, Unplug};
 use rpc::*;
 
 use crate::harness::*;
 use crate::in_process::{Site, until};
+
+const EIO: i32 = 5;
 
 /// A pair over `sim0`, with the last byte of its MAC.
 fn pair(mac: u8) -> String {
@@ -323,6 +326,24 @@ async fn a_guest_that_keeps_its_vf_is_told_and_waited_for() {
     })
     .await;
     assert_eq!(state(&client, "g1", "primary").await, "owed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_that_is_off_left_behind_keeps_no_pf_in_use() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    client.running_network("n1", "sim1").await;
+    let dom = client.running_guest("a", "n1").await;
+    let host = &site.simulation.host;
+    host.fail(Fault::of(Operation::SetMac, EIO).always());
+    let report = client.ok(drain("sim1")).await;
+    assert_eq!(report.vfs.len(), 1, "{report:?}");
+    client.ok(DomainDestroy { dom }).await;
+    assert!(client.who().await.iter().any(|row| row.state == "dirty"));
+    let report = client.ok(drain("sim1")).await;
+    assert!(report.vfs.is_empty(), "{report:?}");
+    host.heal();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -519,8 +519,12 @@ impl Client {
         lines.extend(who);
         let mut files = files_below(&root.path("etc"));
         files.extend(files_below(&root.path("run")));
-        // It counts the claims that were ever made, so that none is taken for another.
-        files.retain(|(name, _)| !name.ends_with("devices/starts"));
+        // One counts the claims that were ever made, so that none is taken for another; the other is
+        // written some time after the daemon is ready.
+        files.retain(|(name, _)| {
+            let changes = ["devices/starts", "virtnic/autostarted"];
+            !changes.iter().any(|own| name.ends_with(own))
+        });
         Some(Picture { lines, files })
     }
 
@@ -537,6 +541,14 @@ impl Client {
             Err(_) => panic!("{} gets no answer", P::INFO.api),
         }
     }
+}
+
+/// The root of a guest's PCI tree, with so many free ports below it.
+pub(crate) fn root_ports(count: u32) -> String {
+    let port =
+        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
+    let ports: String = (1..=count).map(port).collect();
+    format!("<controller type='pci' index='0' model='pcie-root'/>{ports}")
 }
 
 /// See [`Client::picture`].

@@ -46,13 +46,7 @@ pub(crate) fn on(network: &str) -> String {
 
 /// A guest with a free port or four, and nothing else.
 pub(crate) fn bare(name: &str) -> String {
-    let port =
-        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
-    let ports: String = (1..5).map(port).collect();
-    guest_xml(
-        name,
-        &format!("<controller type='pci' index='0' model='pcie-root'/>{ports}"),
-    )
+    guest_xml(name, &root_ports(4))
 }
 
 pub(crate) async fn started(client: &Client, name: &str) -> Dom {

@@ -310,6 +310,48 @@ async fn without_fallback_a_guest_needs_its_vf() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_can_not_be_plugged_in_says_what_its_vf_lacks() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    running(&client, &network("n1", &["sim0"], "")).await;
+    let dom = started(&client, "g1", &root_ports(6)).await;
+    let pf = "sim0".to_owned();
+    client.ok(VirtnicDrain { pf }).await;
+    let before = client.picture(&site.root).await;
+    let attach = DomainAttachDeviceFlags {
+        dom,
+        xml: on("n1"),
+        flags: LIVE.into(),
+    };
+    let error = client.refused(attach).await;
+    assert!(error.message().contains("undrain sim0"), "{error}");
+    assert_eq!(client.picture(&site.root).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_keeps_a_standby_as_long_as_its_vf() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = client.define_guest(&guest_xml("g1", &over_pf(""))).await;
+    let before = client.guest_dump(&dom, 0).await;
+    let detach = |alias: &str| DomainDetachDeviceAlias {
+        dom: dom.clone(),
+        alias: alias.to_owned(),
+        flags: CONFIG.into(),
+    };
+    let error = client.refused(detach(STANDBY)).await;
+    assert!(error.message().contains("goes first"), "{error}");
+    assert_eq!(client.guest_dump(&dom, 0).await, before);
+    client.ok(detach(VF)).await;
+    client.start(&dom).await;
+    client.ok(DomainDestroy { dom: dom.clone() }).await;
+    client.ok(detach(STANDBY)).await;
+    assert!(!client.guest_dump(&dom, 0).await.contains(MAC));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_vf_is_replaced_by_another_of_the_same_pf() {
     let site = Site::new();
     let _daemon = site.start().await;
@@ -337,11 +379,7 @@ async fn a_pair_is_plugged_in_and_out_as_one() {
     let site = Site::new();
     let _daemon = site.start().await;
     let client = site.root.client().await;
-    let port =
-        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
-    let ports: String = (1..7).map(port).collect();
-    let root = "<controller type='pci' index='0' model='pcie-root'/>";
-    let dom = started(&client, "g1", &format!("{root}{ports}")).await;
+    let dom = started(&client, "g1", &root_ports(6)).await;
     let before = client.picture(&site.root).await;
     let guest = simulated(&site, &dom);
     let attach = DomainAttachDeviceFlags {

@@ -566,9 +566,5 @@ pub(crate) async fn call<P: Procedure>(client: &Client, args: P) -> Result<P::Re
 
 /// A guest with nothing but free ports.
 fn bare(number: usize) -> String {
-    let port =
-        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
-    let ports: String = (1..12).map(port).collect();
-    let root = "<controller type='pci' index='0' model='pcie-root'/>";
-    guest_xml(&format!("g{number}"), &format!("{root}{ports}"))
+    guest_xml(&format!("g{number}"), &root_ports(11))
 }

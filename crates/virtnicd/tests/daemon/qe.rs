@@ -14,7 +14,7 @@ use host::Host as _;
 use rpc::*;
 
 use crate::harness::*;
-use crate::hotplug::{MAC, bare};
+use crate::hotplug::MAC;
 use crate::in_process::Site;
 
 /// The first VF of `sim0`, and its name among node devices.
@@ -64,10 +64,7 @@ fn driver(site: &Site, address: &str) -> Option<String> {
 
 /// A guest with nine free ports, less what it gets of itself.
 fn roomy(name: &str) -> String {
-    let port =
-        |index: u32| format!("<controller type='pci' index='{index}' model='pcie-root-port'/>");
-    let ports: String = (5..10).map(port).collect();
-    bare(name).replace("</devices>", &format!("{ports}</devices>"))
+    guest_xml(name, &root_ports(9))
 }
 
 /// The first element of that name in a document.

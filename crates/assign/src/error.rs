@@ -55,7 +55,7 @@ pub enum ClaimError {
         guests: Vec<String>,
     },
     /// It is not as it was found, or its record can't be read.
-    #[error("device {words} is kept back: {reason}", words = .item.words())]
+    #[error("device {words} is kept back: {reason}; virtnic reconcile tells what would mend it", words = .item.words())]
     Barred {
         /// The device, or the tap of one.
         item: Item,

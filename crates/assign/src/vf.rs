@@ -64,6 +64,8 @@ pub(crate) struct FunctionRestorer<'a> {
     pub(crate) address: PciAddress,
     /// The driver that it had.
     pub(crate) host_driver: Option<&'a str>,
+    /// It was not taken from that driver, and whoever gave it to another since meant it.
+    pub(crate) leaves_driver: bool,
     /// Where it is a VF: its settings.
     pub(crate) vf: Option<&'a VfWork>,
     pub(crate) faults: Faults,
@@ -82,6 +84,7 @@ impl<'a> FunctionRestorer<'a> {
             host,
             address,
             host_driver,
+            leaves_driver: false,
             vf,
             faults: Faults::default(),
             stand_in: None,
@@ -226,7 +229,12 @@ impl<'a> FunctionRestorer<'a> {
                 (describe(was), is)
             })
             .collect();
-        all.extend(self.driver_difference(found.driver.as_deref()));
+        let driver = self.driver_difference(found.driver.as_deref());
+        let is_elsewhere = driver.is_none() && found.driver.as_deref() != self.host_driver;
+        all.extend(driver);
+        if is_elsewhere {
+            return all;
+        }
         let netdev = |netdev: &Option<(String, MacAddress)>| match netdev {
             Some((_, mac)) => format!("a network device with MAC {mac}"),
             None => "no network device".to_owned(),
@@ -250,7 +258,7 @@ impl<'a> FunctionRestorer<'a> {
 
     fn driver_difference(&self, found: Option<&str>) -> Option<(String, String)> {
         let was = self.host_driver;
-        (was != found).then(|| (driver_name(was), driver_name(found)))
+        (was != found && !self.leaves_driver).then(|| (driver_name(was), driver_name(found)))
     }
 }
 

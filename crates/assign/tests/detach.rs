@@ -134,6 +134,34 @@ fn a_guest_takes_it_unmanaged_and_gives_it_back_detached() {
 }
 
 #[test]
+fn one_that_somebody_gave_back_while_a_guest_had_it_is_nobodys_after_a_restart() {
+    let machine = Machine::new("pfs=1,vfs=2");
+    let mut assigner = machine.start();
+    let vf = machine.vf(0);
+    for preparation in [unmanaged(), ordinary(1)] {
+        assert!(assigner.detach(vf, None).is_ok());
+        let claim = assigner
+            .claim(vf.into(), guest(1), Origin::HostDevice)
+            .unwrap();
+        assert!(assigner.prepare(claim, &preparation).is_ok());
+        let by_hand = Some(SimulatedHost::VF_DRIVER);
+        machine.host.bind_by_hand(vf, by_hand);
+        let findings;
+        (assigner, findings) = machine.restart(nobody_runs);
+        assert!(
+            matches!(
+                &findings[..],
+                [Finding::GivenBack { .. }, Finding::NotDetached { .. }]
+            ),
+            "{findings:?}"
+        );
+        assert_eq!(driver(&machine, vf).as_deref(), by_hand);
+        assert!(assigner.list().is_empty() && machine.records().is_empty());
+        assert_eq!(assigner.reconcile(nobody_runs), []);
+    }
+}
+
+#[test]
 fn a_guest_that_still_has_the_group_open_is_seen_in_its_own_right() {
     let machine = Machine::new("pfs=1,vfs=2");
     let assigner = machine.start();

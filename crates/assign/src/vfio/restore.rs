@@ -22,6 +22,7 @@ impl Assigner {
         }
         let driver = vfio.host_driver.as_deref();
         let mut work = FunctionRestorer::new(host, vfio.address, driver, vfio.vf.as_ref());
+        work.leaves_driver = !vfio.bind;
         if let Err(fault) = self.close_group(record.item, vfio, &mut work.faults) {
             restored.faults.push(fault);
             return restored;

@@ -75,22 +75,31 @@ pub(crate) async fn detach_device(
     xml: &str,
     flags: ModifyDevice,
 ) -> Result<()> {
-    let device = read_device(xml).await?;
+    let device = Arc::new(read_device(xml).await?);
     if let Some(pair) = PairMeant::of(handle, &device)? {
         return pair.detach(handle, flags.into()).await;
     }
-    detach(handle, Meant::Like(Arc::new(device)), flags, true).await
+    detach(handle, Meant::Like(device), flags.into(), true).await
 }
 
-/// A pair that one element means.
+/// A pair that one element means, in what runs, in the definition, or in both. Where one of them has a single
+/// interface by now, the element means that.
 struct PairMeant {
-    /// In what runs: the aliases of standby and VF.
-    live: Option<(String, String)>,
-    device: Interface,
+    /// In what runs.
+    live: Option<Halves>,
+    /// In the definition.
+    config: Option<Halves>,
+    device: Arc<Device>,
+}
+
+/// The aliases of a pair.
+struct Halves {
+    standby: String,
+    primary: String,
 }
 
 impl PairMeant {
-    fn of(handle: &GuestHandle, device: &Device) -> Result<Option<Self>> {
+    fn of(handle: &GuestHandle, device: &Arc<Device>) -> Result<Option<Self>> {
         let Some(interface) = device.interface() else {
             return Ok(None);
         };
@@ -103,61 +112,104 @@ impl PairMeant {
         let config = meant(view.defined.as_deref())?;
         Ok((live.is_some() || config.is_some()).then(|| Self {
             live,
-            device: interface.clone(),
+            config,
+            device: Arc::clone(device),
         }))
     }
 
     /// First the VF, then the other half, then both out of the definition. A guest that does not let its
     /// VF go in time keeps both: who asks again later takes the rest.
     async fn detach(self, handle: &GuestHandle, flags: Affect) -> Result<()> {
-        let affected = handle.view().subject(&handle.name).affected(flags)?;
+        let view = handle.view();
+        let affected = view.subject(&handle.name).affected(flags)?;
+        if affected.config
+            && self.config.is_none()
+            && let Some(defined) = &view.defined
+        {
+            self.single().find(defined)?;
+        }
         if affected.live {
-            let Some((standby, primary)) = self.live else {
-                let detail = format!("guest '{}' has no such pair now", handle.name);
-                return Err(Error::new(Code::DeviceMissing, QEMU, detail));
-            };
-            let demote = Request::Turn {
-                alias: primary.clone(),
-                turn: Turn::Demote,
-            };
-            handle.request(demote).await?;
-            let is_out =
-                |one: &Attachment| one.alias == primary && one.state == AttachmentState::Demoted;
-            let view = handle.view();
-            if !(view.run.iter()).any(|run| run.attachments.iter().any(is_out)) {
+            match &self.live {
+                Some(halves) => halves.detach(handle).await?,
+                None => detach(handle, self.single(), Affect::LIVE, true).await?,
+            }
+            if !self.is_out(handle) {
                 return Ok(()); // it was asked
             }
-            let rest = Request::Detach {
-                flags: Affect::LIVE,
-                meant: Meant::Alias(standby),
-                waits: true,
-                as_pair: true,
-            };
-            handle.request(rest).await?;
         }
         if !affected.config {
             return Ok(());
         }
-        let device = self.device;
-        let edit = Edit::new(move |domain, _, _| {
-            let Some((standby, primary)) = one_pair(domain, &device)? else {
-                let detail = format!("guest '{}' has no such pair", domain.name);
-                return Err(Error::new(Code::DeviceMissing, QEMU, detail));
-            };
-            for alias in [primary, standby] {
-                if let Some(place) = domain.find_alias(&alias) {
-                    domain.remove_device(place);
-                }
-            }
-            Ok(())
-        });
+        let edit = match self.config {
+            Some(_) => removal_of_pair(self.device),
+            None => removal(self.single()),
+        };
         let flags = Affect::CONFIG;
         handle.request(Request::Change { flags, edit }).await
     }
+
+    fn single(&self) -> Meant {
+        Meant::Like(Arc::clone(&self.device))
+    }
+
+    /// Whether what runs has nothing of it any more.
+    fn is_out(&self, handle: &GuestHandle) -> bool {
+        let view = handle.view();
+        let Some(run) = &view.run else {
+            return true;
+        };
+        match &self.live {
+            Some(halves) => run.domain.find_alias(&halves.standby).is_none(),
+            None => self.single().find(&run.domain).is_err(),
+        }
+    }
 }
 
-/// The aliases of standby and VF of the one pair that an element means.
-fn one_pair(domain: &conf::Domain, asked: &Interface) -> Result<Option<(String, String)>> {
+impl Halves {
+    /// Asks a running guest for one after the other.
+    async fn detach(&self, handle: &GuestHandle) -> Result<()> {
+        let demote = Request::Turn {
+            alias: self.primary.clone(),
+            turn: Turn::Demote,
+        };
+        handle.request(demote).await?;
+        let is_out =
+            |one: &Attachment| one.alias == self.primary && one.state == AttachmentState::Demoted;
+        let view = handle.view();
+        if !(view.run.iter()).any(|run| run.attachments.iter().any(is_out)) {
+            return Ok(()); // it was asked
+        }
+        let rest = Request::Detach {
+            flags: Affect::LIVE,
+            meant: Meant::Alias(self.standby.clone()),
+            waits: true,
+            as_pair: true,
+        };
+        handle.request(rest).await
+    }
+}
+
+/// Takes both halves of a pair out of a definition.
+fn removal_of_pair(device: Arc<Device>) -> Edit {
+    Edit::new(move |domain, _, _| {
+        let pair = device
+            .interface()
+            .map(|interface| one_pair(domain, interface));
+        let Some(Halves { standby, primary }) = pair.transpose()?.flatten() else {
+            let detail = format!("guest '{}' has no such pair", domain.name);
+            return Err(Error::new(Code::DeviceMissing, QEMU, detail));
+        };
+        for alias in [primary, standby] {
+            if let Some(place) = domain.find_alias(&alias) {
+                domain.remove_device(place);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The one pair that an element means.
+fn one_pair(domain: &conf::Domain, asked: &Interface) -> Result<Option<Halves>> {
     let pairs = domain.pairs_meant(asked);
     let pair = match pairs.as_slice() {
         [] => return Ok(None),
@@ -178,7 +230,8 @@ fn one_pair(domain: &conf::Domain, asked: &Interface) -> Result<Option<(String, 
         PairPrimary::Interface(place) => alias(place),
         PairPrimary::Hostdev(_) => None,
     };
-    Ok(alias(pair.standby).zip(primary))
+    let halves = alias(pair.standby).zip(primary);
+    Ok(halves.map(|(standby, primary)| Halves { standby, primary }))
 }
 
 /// The same by its alias; what runs is asked, and not waited for.
@@ -187,16 +240,10 @@ pub(crate) async fn detach_alias(
     alias: String,
     flags: ModifyDevice,
 ) -> Result<()> {
-    detach(handle, Meant::Alias(alias), flags, false).await
+    detach(handle, Meant::Alias(alias), flags.into(), false).await
 }
 
-async fn detach(
-    handle: &GuestHandle,
-    meant: Meant,
-    flags: ModifyDevice,
-    waits: bool,
-) -> Result<()> {
-    let flags = flags.into();
+async fn detach(handle: &GuestHandle, meant: Meant, flags: Affect, waits: bool) -> Result<()> {
     handle
         .request(Request::Detach {
             flags,

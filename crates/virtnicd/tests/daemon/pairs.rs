@@ -433,6 +433,48 @@ async fn a_pair_is_plugged_in_and_out_as_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_one_element_takes_what_is_left_of_a_pair() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = started(&client, "g1", &root_ports(6)).await;
+    let before = client.picture(&site.root).await;
+    let guest = simulated(&site, &dom);
+    // Its VF was taken from what runs, from the definition, from both.
+    for parted in [LIVE, CONFIG, LIVE | CONFIG] {
+        let attach = DomainAttachDeviceFlags {
+            dom: dom.clone(),
+            xml: over_pf(""),
+            flags: (LIVE | CONFIG).into(),
+        };
+        client.ok(attach).await;
+        guest.negotiate_failover(STANDBY);
+        plugged(&client, &guest, VF).await;
+        let vf = DomainDetachDeviceAlias {
+            dom: dom.clone(),
+            alias: VF.to_owned(),
+            flags: parted.into(),
+        };
+        client.ok(vf).await;
+        until("the guest has let it go", async || {
+            client.guest_dump(&dom, 0).await.contains(VF) == (parted == CONFIG)
+        })
+        .await;
+        let rest = DomainDetachDeviceFlags {
+            dom: dom.clone(),
+            xml: over_pf(""),
+            flags: (LIVE | CONFIG).into(),
+        };
+        client.ok(rest.clone()).await;
+        until("all is as before", async || {
+            client.picture(&site.root).await == before
+        })
+        .await;
+        client.refused(rest).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_daemon_knows_what_is_reserved_owed_and_parted() {
     let site = Site::on("pfs=1,vfs=2");
     let daemon = site.start().await;

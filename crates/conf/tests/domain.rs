@@ -1038,3 +1038,41 @@ fn a_topology_of_other_cpus_than_there_are_is_not_carried_out() {
         ["/domain/cpu/topology (of 3 CPUs, and <vcpu> is 2)"]
     );
 }
+
+/// From its name come a disk's place and what QEMU calls it.
+#[test]
+fn a_disk_has_a_name_that_says_which_one_it_is() {
+    let told = |kind: &str, target: &str, bus: &str| {
+        let disk = format!(
+            "<disk type='file' device='{kind}'><source file='/a'/><target dev='{target}' bus='{bus}'/></disk>"
+        );
+        let mut domain = Domain::parse(&guest("q35", "", &disk)).unwrap();
+        domain.fill_defaults();
+        let placed = domain.assign_addresses(&|_| true);
+        let checked = placed.and_then(|()| domain.validate());
+        checked.err().map(|error| error.to_string())
+    };
+    for (kind, target, bus) in [
+        ("disk", "vda", "virtio"),
+        ("disk", "xvdzz", "virtio"),
+        ("lun", "sdb", "scsi"),
+        ("cdrom", "hda1", "sata"),
+    ] {
+        assert_eq!(told(kind, target, bus), None);
+    }
+    for (kind, target, bus, says) in [
+        (
+            "disk",
+            "a,b=c",
+            "virtio",
+            "Invalid harddisk device name: a,b=c",
+        ),
+        ("disk", "fda", "virtio", "Invalid harddisk device name: fda"),
+        ("disk", "vda,b=c", "virtio", "Unknown disk name 'vda,b=c'"),
+        ("disk", "vd", "virtio", "Unknown disk name 'vd'"),
+        ("cdrom", "cdrom", "sata", "Unknown disk name 'cdrom'"),
+    ] {
+        let told = told(kind, target, bus).unwrap();
+        assert!(told.contains(says), "{told}");
+    }
+}

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Controller, Domain, GuestAddress, MAX_DEVICES};
+use super::defaults::number_of;
+use super::{Controller, Disk, Domain, GuestAddress, MAX_DEVICES};
 use crate::xml::Document;
 use crate::{
     Error, ErrorKind, Faults, Form, HostSource, Interface, InterfaceSource, PciAddress, Plug,
@@ -15,6 +16,26 @@ fn unsupported(message: impl Into<String>) -> Error {
 
 fn xml(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Xml, message)
+}
+
+/// A disk is called by its bus and a number in letters: from that come its place and its name in QEMU.
+fn check_disk_name(disk: &Disk) -> Result<(), Error> {
+    let target = &disk.target;
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|one| target.starts_with(one));
+    let (is_right, what) = match disk.device.as_str() {
+        "floppy" => (begins(&["fd"]), "floppy"),
+        "disk" | "lun" => (begins(&["hd", "sd", "vd", "xvd", "ubd"]), "harddisk"),
+        _ => (true, ""),
+    };
+    if !is_right {
+        return Err(xml(format!("Invalid {what} device name: {target}")));
+    }
+    if disk.drive().is_none() && number_of(target).is_none() {
+        return Err(xml(format!(
+            "Unknown disk name '{target}' and no address specified"
+        )));
+    }
+    Ok(())
 }
 
 impl Domain {
@@ -191,6 +212,7 @@ impl Domain {
         let mut seen = HashSet::new();
         let mut places = HashSet::new();
         for disk in &self.devices.disks {
+            check_disk_name(disk)?;
             if !seen.insert(&disk.target) {
                 return Err(xml(format!(
                     "target '{}' duplicated for disk sources",

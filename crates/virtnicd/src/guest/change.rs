@@ -10,7 +10,7 @@ use super::handle::{GuestHandle, Run, View};
 use super::interface::Carrier;
 use super::links::set_link;
 use super::seat::{self, Moves};
-use super::{QEMU, record, rx_filter};
+use super::{QEMU, medium, record, rx_filter};
 use crate::affect::{Affected, Read};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -38,8 +38,21 @@ impl fmt::Debug for Edit {
 /// Whether a change is made or taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
-    On,
+    On {
+        /// A drive's medium changes even where the guest holds its tray locked.
+        force: bool,
+    },
     Back,
+}
+
+/// A change of what runs that was begun: written with the intent, so that the next daemon can bring it to its
+/// end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Unfinished {
+    /// What is nobody's when it is made.
+    pub(super) ports: Vec<PortId>,
+    /// The drives whose media it changes, by target.
+    pub(super) media: Vec<String>,
 }
 
 /// A change of what runs that was carried out.
@@ -93,8 +106,7 @@ pub(super) async fn follow(
 ) -> Result<LiveChange> {
     let (moves, old, new) = plan_moves(daemon, run, old, new, direction).await?;
     let attachments = moves.apply_to(&run.attachments);
-    let pairs = || (old.devices.interfaces.iter()).zip(&new.devices.interfaces);
-    let differs = pairs().any(|(before, after)| !Part::of(before, after).is_empty());
+    let changes = Change::between(&old, &new);
     let before = |changing| Run {
         domain: old.clone(),
         changing,
@@ -106,9 +118,14 @@ pub(super) async fn follow(
         changing,
         ..run.clone()
     };
-    let intent = after(differs.then(|| moves.old_ports()));
+    let differs = !changes.is_empty();
+    let unfinished = |ports| Unfinished {
+        ports,
+        media: Change::media(&changes, &new),
+    };
+    let intent = after(differs.then(|| unfinished(moves.old_ports())));
     match direction {
-        Direction::On => {
+        Direction::On { .. } => {
             if let Err(error) = record::write(daemon, handle, &intent).await {
                 end_ports(daemon, handle, moves.new_ports()).await;
                 return Err(error);
@@ -117,33 +134,35 @@ pub(super) async fn follow(
         Direction::Back => record::write_or_warn(daemon, handle, &intent).await,
     }
     let mut done = Vec::new();
-    for (place, (before_it, after_it)) in pairs().enumerate() {
-        for part in Part::of(before_it, after_it) {
-            let step = Step {
-                daemon,
-                handle,
-                run,
-                moves: &moves,
-                place,
-                part,
-            };
-            let Err(error) = step.make(before_it, after_it, Direction::On).await else {
-                done.push((step, before_it, after_it));
-                continue;
-            };
-            let mut left = None;
-            for (step, before_it, after_it) in done.into_iter().rev() {
-                let undone = step.make(after_it, before_it, Direction::Back).await;
-                if let Err(error) = undone {
-                    tracing::error!(guest = handle.name, %error, "a change is not undone");
-                    // The next daemon tries once more.
-                    left = Some(moves.new_ports());
-                }
+    let step = |change| Step {
+        daemon,
+        handle,
+        run,
+        moves: &moves,
+        change,
+    };
+    // What is taken back is made, too, step by step.
+    let on = match direction {
+        Direction::On { .. } => direction,
+        Direction::Back => Direction::On { force: true },
+    };
+    for change in &changes {
+        let Err(error) = step(*change).make(&old, &new, on).await else {
+            done.push(*change);
+            continue;
+        };
+        let mut left = None;
+        for change in done.into_iter().rev() {
+            let undone = step(change).make(&new, &old, Direction::Back).await;
+            if let Err(error) = undone {
+                tracing::error!(guest = handle.name, %error, "a change is not undone");
+                // The next daemon tries once more.
+                left = Some(unfinished(moves.new_ports()));
             }
-            record::write_or_warn(daemon, handle, &before(left)).await;
-            end_ports(daemon, handle, moves.new_ports()).await;
-            return Err(error);
         }
+        record::write_or_warn(daemon, handle, &before(left)).await;
+        end_ports(daemon, handle, moves.new_ports()).await;
+        return Err(error);
     }
     end_ports(daemon, handle, moves.old_ports()).await;
     if differs {
@@ -183,8 +202,18 @@ async fn end_ports(daemon: &Arc<Daemon>, handle: &GuestHandle, ports: Vec<PortId
 }
 
 /// Makes all that a change could have changed as the document says, whatever it is now.
-pub(super) async fn put_right(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) -> Result<()> {
+pub(super) async fn put_right(
+    daemon: &Arc<Daemon>,
+    handle: &GuestHandle,
+    run: &Run,
+    unfinished: &Unfinished,
+) -> Result<()> {
     seat::put_right(daemon, run).await?;
+    for drive in &run.domain.devices.disks {
+        if unfinished.media.contains(&drive.target) {
+            medium::put_in(daemon, handle, run, drive, true).await?;
+        }
+    }
     for interface in &run.domain.devices.interfaces {
         match Carrier::of(interface, run, &daemon.lender) {
             // Not every driver has such a thing; those that have were asked for it.
@@ -223,29 +252,73 @@ impl Part {
     }
 }
 
-/// One change of one interface.
+/// What is changed by itself, at a place of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Interface(usize, Part),
+    Medium(usize),
+}
+
+impl Change {
+    /// Those that make one document of what runs another.
+    fn between(old: &conf::Domain, new: &conf::Domain) -> Vec<Self> {
+        let mut all = Vec::new();
+        let (old, new) = (&old.devices, &new.devices);
+        for (at, (old, new)) in old.interfaces.iter().zip(&new.interfaces).enumerate() {
+            let parts = Part::of(old, new).into_iter();
+            all.extend(parts.map(|part| Self::Interface(at, part)));
+        }
+        for (at, (old, new)) in old.disks.iter().zip(&new.disks).enumerate() {
+            all.extend(medium::is_other(old, new).then_some(Self::Medium(at)));
+        }
+        all
+    }
+
+    /// The drives whose media change.
+    fn media(changes: &[Self], domain: &conf::Domain) -> Vec<String> {
+        let media = changes.iter().filter_map(|change| match change {
+            Self::Medium(at) => domain.devices.disks.get(*at),
+            Self::Interface(..) => None,
+        });
+        media.map(|disk| disk.target.clone()).collect()
+    }
+}
+
+/// One change.
 struct Step<'a> {
     daemon: &'a Arc<Daemon>,
     handle: &'a GuestHandle,
     run: &'a Run,
     moves: &'a Moves,
-    place: usize,
-    part: Part,
+    change: Change,
 }
 
 impl Step<'_> {
     async fn make(
         &self,
-        old: &conf::Interface,
-        new: &conf::Interface,
+        old: &conf::Domain,
+        new: &conf::Domain,
         direction: Direction,
     ) -> Result<()> {
         let (daemon, handle, run) = (self.daemon, self.handle, self.run);
-        match self.part {
+        let (place, part) = match self.change {
+            Change::Interface(place, part) => (place, part),
+            Change::Medium(place) => {
+                // Who takes it back does so a moment later, whatever the guest began with it.
+                let force = direction != Direction::On { force: false };
+                let drive = &new.devices.disks[place];
+                return medium::put_in(daemon, handle, run, drive, force).await;
+            }
+        };
+        let (old, new) = (
+            &old.devices.interfaces[place],
+            &new.devices.interfaces[place],
+        );
+        match part {
             Part::Link => set_link(daemon, run, new).await,
             Part::Seat => {
                 let moves = self.moves;
-                moves.carry_out(daemon, run, self.place, direction).await
+                moves.carry_out(daemon, run, place, direction).await
             }
             Part::Bandwidth => shape_interface(daemon, handle, run, old, new).await,
             Part::Trust => rx_filter::set_trust(daemon, handle, run, new).await,
@@ -279,6 +352,15 @@ impl LiveChange {
             }
             if bandwidth_of(interface) == bandwidth_of(new) {
                 put_bandwidth(interface, bandwidth_of(old).cloned());
+            }
+        }
+        let disks = (self.old.devices.disks.iter()).zip(&self.new.devices.disks);
+        for (old, new) in disks.filter(|(old, new)| medium::is_other(old, new)) {
+            let mut disks = reverted.devices.disks.iter_mut();
+            if let Some(disk) = disks.find(|one| one.target == new.target)
+                && !medium::is_other(disk, new)
+            {
+                disk.clone_from(old);
             }
         }
         if reverted.title == self.new.title {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use conf::Uuid;
-use lending::{Attachment, PortId};
+use lending::Attachment;
 use rpc::flags::Affect;
 use rpc::{Dom, DomainState, Error};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::change::Edit;
+use super::change::{Edit, Unfinished};
 use super::console::Consoles;
 use super::groups::OwnGroup;
 use super::hotplug::Meant;
@@ -74,9 +74,8 @@ pub(crate) struct Run {
     pub(crate) autodestroy: Option<u64>,
     /// The group that its process has; this keeps it from others.
     pub(super) own_group: Option<Arc<OwnGroup>>,
-    /// What runs is being made like its document, and these ports are nobody's when it is: written with
-    /// the intent, so that the next daemon can bring it to its end.
-    pub(crate) changing: Option<Vec<PortId>>,
+    /// What runs is being made like its document.
+    pub(crate) changing: Option<Unfinished>,
 }
 
 /// Why a guest is off; the numbers are libvirt's.
@@ -128,6 +127,8 @@ pub(crate) enum Request {
     Update {
         flags: Affect,
         device: Arc<conf::Device>,
+        /// Also where the guest holds on to what is to change.
+        force: bool,
     },
     /// Add a device to what runs, the definition, or both.
     Attach {

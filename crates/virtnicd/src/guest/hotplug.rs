@@ -307,7 +307,6 @@ impl Daemon {
         device: &Device,
     ) -> Result<(conf::Domain, Vec<DeviceRef>)> {
         let mut domain = run.domain.clone();
-        let before = domain.unsupported();
         let network = |name: &str| self.networks.by_name(name)?.pairs();
         let halves = match device.interface() {
             Some(interface) => domain.expand_hybrid(interface, &network),
@@ -337,17 +336,7 @@ impl Daemon {
             return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
         }
         domain.validate().map_err(fault::document(QEMU))?;
-        let unsupported = domain.unsupported().into_iter();
-        let unsupported = unsupported.filter(|one| !before.contains(one));
-        let mut unsupported: Vec<_> = unsupported.map(|one| one.to_string()).collect();
-        let old_faults = run.domain.pair_faults();
-        let faults = domain.pair_faults().into_iter();
-        let faults = faults.filter(|fault| !old_faults.contains(fault));
-        unsupported.extend(faults.map(|fault| fault.to_string()));
-        if !unsupported.is_empty() {
-            let detail = format!("not carried out: {}", unsupported.join(", "));
-            return Err(Error::new(Code::ConfigUnsupported, QEMU, detail));
-        }
+        check_carried_out(&run.domain, &domain)?;
         let attachments = &run.attachments;
         let is_taken = |alias: &str| attachments.iter().any(|one| one.alias == alias);
         for &place in &places {
@@ -391,6 +380,22 @@ impl Daemon {
             fault::document(QEMU)(error).preceded_by(&name)
         })
     }
+}
+
+/// What the new document of what runs says more is all carried out.
+pub(super) fn check_carried_out(old: &conf::Domain, new: &conf::Domain) -> Result<()> {
+    let (before, old_faults) = (old.unsupported(), old.pair_faults());
+    let unsupported = new.unsupported().into_iter();
+    let unsupported = unsupported.filter(|one| !before.contains(one));
+    let faults = new.pair_faults().into_iter();
+    let faults = faults.filter(|fault| !old_faults.contains(fault));
+    let all = unsupported.map(|one| one.to_string());
+    let all: Vec<_> = all.chain(faults.map(|fault| fault.to_string())).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let detail = format!("not carried out: {}", all.join(", "));
+    Err(Error::new(Code::ConfigUnsupported, QEMU, detail))
 }
 
 fn add(domain: &mut conf::Domain, device: &Device) -> Result<DeviceRef> {

@@ -22,6 +22,7 @@ mod hotplug;
 mod interface;
 mod life;
 mod links;
+mod medium;
 mod metadata;
 mod numa;
 mod owner;

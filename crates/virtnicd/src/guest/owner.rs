@@ -385,8 +385,12 @@ impl Owner {
                 Ok(affected) => self.change(affected, &edit, reply),
                 Err(error) => self.answers.push((reply, Err(error))),
             },
-            Request::Update { flags, device } => match self.affected(flags) {
-                Ok(affected) => self.update(affected, device, reply),
+            Request::Update {
+                flags,
+                device,
+                force,
+            } => match self.affected(flags) {
+                Ok(affected) => self.update(affected, device, force, reply),
                 Err(error) => self.answers.push((reply, Err(error))),
             },
             Request::Attach { flags, device } => match self.affected(flags) {
@@ -524,8 +528,8 @@ impl Owner {
                 let will_write = config.is_some();
                 self.begin(Job::Control, Some(reply), |_, _| {
                     tokio::spawn(async move {
-                        let changed =
-                            change::follow(&daemon, &handle, &run, old, new, Direction::On).await;
+                        let on = Direction::On { force: false };
+                        let changed = change::follow(&daemon, &handle, &run, old, new, on).await;
                         Done::Changed(changed.map(Box::new), config.map(WriteWhat::Keep))
                     })
                 });
@@ -538,7 +542,7 @@ impl Owner {
         }
     }
 
-    fn update(&mut self, affected: Affected, device: Arc<conf::Device>, reply: Reply) {
+    fn update(&mut self, affected: Affected, device: Arc<conf::Device>, force: bool, reply: Reply) {
         let defined = (self.state.defined.clone()).filter(|_| affected.config);
         match (self.state.run.clone().filter(|_| affected.live), defined) {
             (Some(run), defined) => {
@@ -546,7 +550,8 @@ impl Owner {
                 let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
                 self.begin(Job::Control, Some(reply), |_, _| {
                     tokio::spawn(async move {
-                        update_device::carry_out(&daemon, &handle, &run, defined, device).await
+                        let wanted = (device, Direction::On { force });
+                        update_device::carry_out(&daemon, &handle, &run, defined, wanted).await
                     })
                 });
                 if let Some(job) = &mut self.job {

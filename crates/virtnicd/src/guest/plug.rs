@@ -17,7 +17,7 @@ use super::cancel::Cancel;
 use super::control::control;
 use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
-use super::{QEMU, definition, pairs, record};
+use super::{QEMU, definition, medium, pairs, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -526,19 +526,9 @@ impl Plug<'_> {
                 machine.plug_interface(domain, interface, at, taps).await
             }
             (DeviceRef::Disk(at), _) => {
-                let disk = devices.disks[at].clone();
-                let is_other = self.daemon.qemu_user.is_some();
-                let opened =
-                    tokio::task::spawn_blocking(move || qemu::open_disk(&disk, is_other)).await;
-                let files = match opened {
-                    Ok(opened) => opened.map_err(|error| fault::chain(&error)),
-                    Err(_) => Err("opening it was broken off".to_owned()),
-                };
-                let files = files.map_err(|problem| ControlError::Device {
-                    name: self.handle.name.clone(),
-                    problem: qemu::Problem::Unsupported(problem),
-                })?;
-                machine.plug_disk(domain, &devices.disks[at], files).await
+                let disk = &devices.disks[at];
+                let files = medium::open(self.daemon, &self.handle.name, disk).await?;
+                machine.plug_disk(domain, disk, files).await
             }
             _ => Ok(()),
         }

@@ -11,6 +11,7 @@ use rpc::Error;
 use serde::{Deserialize, Serialize};
 
 use super::QEMU;
+use super::change::Unfinished;
 use super::groups::GuestGroups;
 use super::handle::{GuestHandle, Run};
 use crate::blocking::blocking;
@@ -41,6 +42,9 @@ pub(crate) struct DomainRecord {
     /// It was being made like this document, and these ports were to go then; see [`Run::changing`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changing: Option<Vec<PortId>>,
+    /// Drives whose media were being changed then, by target.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    media: Vec<String>,
     /// The running document, with all that was resolved.
     xml: String,
     /// The process, once there is one.
@@ -72,6 +76,7 @@ impl DomainRecord {
             resumed: false,
             autodestroy,
             changing: None,
+            media: Vec::new(),
             xml: domain.to_status_xml(),
             guest: None,
         }
@@ -82,7 +87,9 @@ impl DomainRecord {
         Self {
             id: run.id,
             resumed: run.resumed,
-            changing: run.changing.clone(),
+            changing: (run.changing.as_ref()).map(|unfinished| unfinished.ports.clone()),
+            media: (run.changing.as_ref())
+                .map_or_else(Vec::new, |unfinished| unfinished.media.clone()),
             guest: Some(run.machine.record().clone()),
             ..Self::of_start(handle, &run.domain, attachments, run.autodestroy.is_some())
         }
@@ -110,7 +117,10 @@ impl DomainRecord {
             is_unjoined: false,
             resumed: self.resumed,
             autodestroy: self.autodestroy.then_some(NOBODY),
-            changing: self.changing,
+            changing: self.changing.map(|ports| Unfinished {
+                ports,
+                media: self.media,
+            }),
         })
     }
 }

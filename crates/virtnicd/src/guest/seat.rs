@@ -116,7 +116,7 @@ impl Moves {
             return Ok(());
         };
         let (from, to) = match direction {
-            Direction::On => (&one.from, &one.to),
+            Direction::On { .. } => (&one.from, &one.to),
             Direction::Back => (&one.to, &one.from),
         };
         let (from, to, claim) = (from.seat.clone(), to.clone(), one.claim);
@@ -261,10 +261,12 @@ fn kept_bandwidth(
     let of = |interface: &Interface| Some(interface.actual.as_ref()?.bandwidth.clone());
     match direction {
         Direction::Back => of(wanted),
-        Direction::On if before.source == wanted.source && before.bandwidth == wanted.bandwidth => {
+        Direction::On { .. }
+            if before.source == wanted.source && before.bandwidth == wanted.bandwidth =>
+        {
             of(before)
         }
-        Direction::On => None,
+        Direction::On { .. } => None,
     }
 }
 

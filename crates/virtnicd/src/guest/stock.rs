@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conf::Teaming;
-use lending::{Attachment, AttachmentState, PortId};
+use lending::{Attachment, AttachmentState};
 use qemu::GuestState;
 
+use super::change::Unfinished;
 use super::handle::{GuestHandle, Run};
 use super::{QEMU, attachment, change, links, pairs, record, seat};
 use crate::blocking::blocking;
@@ -23,7 +24,7 @@ pub(super) struct Stock {
     /// Standbys that the guest's driver has joined with a VF.
     pub(super) negotiated: BTreeSet<String>,
     /// A change that was cut short, and can't be brought to its end.
-    pub(super) changing: Option<Vec<PortId>>,
+    pub(super) changing: Option<Unfinished>,
 }
 
 /// Brings the host's links to what the guest does and its document says, and asks QEMU what it has.
@@ -49,7 +50,7 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
         }
     }
     let changing = match &run.changing {
-        Some(ports) => end_change(daemon, handle, run, ports).await,
+        Some(unfinished) => end_change(daemon, handle, run, unfinished).await,
         None => None,
     };
     let held = match run.machine.device_aliases().await {
@@ -168,13 +169,13 @@ async fn end_change(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
     run: &Run,
-    ports: &[PortId],
-) -> Option<Vec<PortId>> {
-    if let Err(error) = change::put_right(daemon, handle, run).await {
+    unfinished: &Unfinished,
+) -> Option<Unfinished> {
+    if let Err(error) = change::put_right(daemon, handle, run, unfinished).await {
         tracing::warn!(guest = handle.name, %error, "a change that was cut short is not made");
-        return Some(ports.to_vec());
+        return Some(unfinished.clone());
     }
-    let (on_networks, ports) = (Arc::clone(daemon), ports.to_vec());
+    let (on_networks, ports) = (Arc::clone(daemon), unfinished.ports.clone());
     let ended = blocking(QEMU, move || seat::end_ports(&on_networks, &ports)).await;
     if let Err(error) = ended {
         tracing::warn!(guest = handle.name, %error, "its old ports stay");

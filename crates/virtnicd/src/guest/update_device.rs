@@ -7,14 +7,15 @@ use std::sync::Arc;
 use conf::xml::{Document, Element};
 use conf::{Device, DeviceRef, Form, Interface, InterfaceSource, Plug};
 use lending::PortSource;
+use rpc::flags::ModifyDevice;
 use rpc::{Code, DomainUpdateDeviceFlags, Error};
 
 use super::change::{self, Direction};
 use super::definition::WriteWhat;
 use super::handle::Run;
-use super::hotplug::{Meant, read_device};
+use super::hotplug::{Meant, check_carried_out, read_device};
 use super::owner::Done;
-use super::{GuestHandle, QEMU, Request};
+use super::{GuestHandle, QEMU, Request, medium};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -29,8 +30,12 @@ pub(crate) async fn update_device(
     if !is_changeable {
         return Err(never(&device));
     }
-    let (flags, device) = (args.flags.into(), Arc::new(device));
-    handle.request(Request::Update { flags, device }).await
+    let update = Request::Update {
+        flags: args.flags.into(),
+        device: Arc::new(device),
+        force: args.flags.contains(ModifyDevice::FORCE),
+    };
+    handle.request(update).await
 }
 
 /// Changes what runs, and says what its definition becomes, if that is changed, too.
@@ -39,7 +44,7 @@ pub(super) async fn carry_out(
     handle: &GuestHandle,
     run: &Run,
     defined: Option<Arc<conf::Domain>>,
-    device: Arc<Device>,
+    (device, direction): (Arc<Device>, Direction),
 ) -> Done {
     let (on_host, now) = (Arc::clone(daemon), run.domain.clone());
     let documents = blocking(QEMU, move || {
@@ -52,7 +57,7 @@ pub(super) async fn carry_out(
         Ok(Err(error)) | Err(error) => return Done::Changed(Err(error), None),
     };
     let old = run.domain.clone();
-    let changed = change::follow(daemon, handle, run, old, new, Direction::On).await;
+    let changed = change::follow(daemon, handle, run, old, new, direction).await;
     // Clients are told of it as of any other definition.
     let what = config.map(|config| WriteWhat::Define {
         domain: Arc::new(config),
@@ -88,19 +93,7 @@ impl Daemon {
             }
             (DeviceRef::Disk(at), _, Some(given)) => {
                 let own = &mut domain.devices.disks[at];
-                if [&own.device, &given.device]
-                    .iter()
-                    .any(|kind| *kind != "cdrom")
-                {
-                    let detail = format!(
-                        "of a guest's disks the medium of a cdrom alone can be changed, and disk \
-                         '{}' is none",
-                        own.target
-                    );
-                    return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
-                }
-                own.source.clone_from(&given.source);
-                own.format.clone_from(&given.format);
+                *own = medium::with_medium(own, given)?;
             }
             _ => return Err(never(device)),
         }
@@ -112,19 +105,16 @@ impl Daemon {
     /// The same of what runs; refused, if it has to be started anew for that.
     fn running_as(&self, running: &conf::Domain, device: &Arc<Device>) -> Result<conf::Domain> {
         let mut domain = running.clone();
-        match Meant::Like(Arc::clone(device)).find(&domain)? {
-            DeviceRef::Interface(at) if device.interface().is_some() => {
+        let place = Meant::Like(Arc::clone(device)).find(&domain)?;
+        match (place, device.disk()) {
+            (DeviceRef::Interface(at), _) if device.interface().is_some() => {
                 let own = &running.devices.interfaces[at];
                 domain.devices.interfaces[at] = self.running_interface(running, own, device)?;
             }
-            // The place for a change of the medium.
-            DeviceRef::Disk(at) => {
-                let detail = format!(
-                    "disk '{}' can't be changed while its guest runs\nWith --config a cdrom has \
-                     another medium from the next start on.",
-                    running.devices.disks[at].target
-                );
-                return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
+            (DeviceRef::Disk(at), Some(given)) => {
+                let own = &mut domain.devices.disks[at];
+                *own = medium::with_medium_alone(own, given)?;
+                check_carried_out(running, &domain)?;
             }
             _ => return Err(never(device)),
         }

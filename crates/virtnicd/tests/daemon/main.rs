@@ -28,6 +28,7 @@ mod hotplug;
 mod hybrid;
 mod in_process;
 mod leftovers;
+mod media;
 mod metadata;
 mod modes;
 mod networks;

@@ -343,34 +343,6 @@ async fn what_a_network_says_is_not_defined_by_handing_back_what_runs() {
     assert_eq!(port_of(&site).0, [9]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_medium_of_a_cdrom_changes_in_the_definition() {
-    let site = site();
-    let _daemon = site.start().await;
-    let client = site.root.client().await;
-    let disk = |device: &str, target: &str, file: &str| {
-        format!(
-            "<disk type='file' device='{device}'><driver name='qemu' type='raw'/>\
-             <source file='{file}'/><target dev='{target}' bus='sata'/></disk>"
-        )
-    };
-    let both = disk("cdrom", "sda", "/a.iso") + &disk("disk", "sdb", "/b.img");
-    let dom = client.define_guest(&guest_xml("g1", &both)).await;
-    client
-        .ok(change(&dom, &disk("cdrom", "sda", "/c.iso"), CONFIG))
-        .await;
-    let kept = client.guest_dump(&dom, 0).await;
-    assert!(
-        kept.contains("/c.iso") && !kept.contains("/a.iso"),
-        "{kept}"
-    );
-    let error = client
-        .refused(change(&dom, &disk("disk", "sdb", "/d.img"), CONFIG))
-        .await;
-    assert_eq!(error.code(), Code::OperationUnsupported);
-    assert!(error.message().contains("'sdb'"), "{error}");
-}
-
 /// All that can be changed of a tap, at once.
 fn everything() -> String {
     let more = "<link state='down'/><vlan><tag id='7'/></vlan><port isolated='yes'/>\

@@ -83,6 +83,7 @@ ip link set p1 up
 start_network vfs "$pf"
 guest_xml g1 52:54:00:aa:ee:ff vfs "" "<serial type='pty'/>" |
     sed "/<interface/,/<\/interface>/d
+         s|</devices>|<disk type='file' device='cdrom'><target dev='sda' bus='sata'/><readonly/></disk>&|
          s|</os>|&<features><acpi/></features>|
          s|<devices>|&<controller type='pci' index='0' model='pcie-root'/>$(
         for port in 1 2 3 4 5 6; do echo -n "<controller type='pci' index='$port' model='pcie-root-port'/>"; done)|" >g1.xml
@@ -111,6 +112,21 @@ done
 exec 6>&-
 sees hello 'ERROR hello' || fail "the guest does not answer"
 listen
+
+echo "A medium is put into the running guest's drive, changed and taken out"
+# medium FORM: what the drive has
+medium() {
+    virsh -q domblklist g1 ${1:-} | sed -n 's/^ *sda *//p'
+}
+truncate -s 1M a.iso b.iso
+refused "No such file" virsh change-media g1 sda "$work/none.iso" --insert --live
+virsh -q change-media g1 sda "$work/a.iso" --insert --live --config
+[ "$(medium) $(medium --inactive)" = "$work/a.iso $work/a.iso" ] || fail "live $(medium), defined $(medium --inactive)"
+virsh -q change-media g1 sda "$work/b.iso" --update --live
+[ "$(medium) $(medium --inactive)" = "$work/b.iso $work/a.iso" ] || fail "live $(medium), defined $(medium --inactive)"
+virsh -q qemu-monitor-command g1 --hmp info block | grep -q "sata0-0-0" || fail "$(virsh qemu-monitor-command g1 --hmp info block)"
+virsh -q change-media g1 sda --eject --live --config
+[ "$(medium) $(medium --inactive)" = "- -" ] || fail "live $(medium), defined $(medium --inactive)"
 
 # What is needed is loaded when it is.
 modprobe -r vfio_pci vfio_iommu_type1 || fail "vfio's modules can't be taken out"

@@ -1076,3 +1076,13 @@ fn a_disk_has_a_name_that_says_which_one_it_is() {
         assert!(told.contains(says), "{told}");
     }
 }
+
+/// What is read and not carried out is told, so that no guest starts without it.
+#[test]
+fn interrupts_that_are_to_be_coalesced_are_told_as_not_carried_out() {
+    let interface = "<interface type='bridge'><source bridge='br0'/>\
+                     <coalesce><rx><frames max='7'/></rx></coalesce></interface>";
+    let told = defined(&guest("q35", "", interface)).unsupported();
+    let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["/domain/devices/interface[1]/coalesce"]);
+}

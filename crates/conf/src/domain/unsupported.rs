@@ -116,8 +116,13 @@ impl Domain {
                     found.push(Unsupported::at(&path, name));
                 }
             }
-            if interface.backend.is_some() {
-                found.push(Unsupported::at(&path, "backend"));
+            for (name, is_given) in [
+                ("backend", interface.backend.is_some()),
+                ("coalesce", interface.coalesce_rx_frames.is_some()),
+            ] {
+                if is_given {
+                    found.push(Unsupported::at(&path, name));
+                }
             }
             interface.unused.report(&path, &INTERFACE, &mut found);
         }

@@ -31,10 +31,10 @@ pub(crate) struct NetworkMembers {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenPoolError {
     /// It names no device.
-    #[error("network '{0}' names no device to lend")]
+    #[error("{} names no device to lend", pool::called(.0))]
     NamesNone(String),
     /// None of its PFs has VFs.
-    #[error("network '{network}': {} has no VFs", .pfs.iter().map(|pf| format!("'{pf}'")).collect::<Vec<_>>().join(" and "))]
+    #[error("{}: {} has no VFs", pool::called(.network), .pfs.iter().map(|pf| format!("'{pf}'")).collect::<Vec<_>>().join(" and "))]
     NoVfs {
         /// Its name.
         network: String,
@@ -48,7 +48,7 @@ pub enum OpenPoolError {
     #[error(transparent)]
     Device(#[from] HostError),
     /// The host does not tell what it has to lend.
-    #[error("network '{network}'")]
+    #[error("{}", pool::called(.network))]
     Host {
         /// Its name.
         network: String,

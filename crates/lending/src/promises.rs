@@ -152,7 +152,7 @@ impl Ledger {
     /// # Errors
     /// It is no PF, has no VFs, or the host does not tell.
     pub(crate) fn network_of_pf(&self, pf: &str) -> Result<Network, OpenPoolError> {
-        let network = synthetic(pf)?;
+        let network = network_for(pf)?;
         let is_known = lock(&self.state).networks.contains_key(&network.name);
         if !is_known && let Some(forward) = &network.forward {
             self.open_pool(&network, forward)?;
@@ -161,12 +161,11 @@ impl Ledger {
     }
 }
 
-fn synthetic(pf: &str) -> Result<Network, OpenPoolError> {
+fn network_for(pf: &str) -> Result<Network, OpenPoolError> {
     let names_none = || OpenPoolError::NamesNone(pf.to_owned());
     let mut network =
         Network::parse("<network><name>vfs</name></network>").map_err(|_| names_none())?;
-    // No network's name has a slash.
-    network.name = format!("VFs of {pf}/");
+    network.name = pool::synthetic(pf);
     network.uuid = Uuid::nil();
     network.forward = Some(Forward {
         mode: ForwardMode::Hostdev,

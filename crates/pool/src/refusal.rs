@@ -69,8 +69,17 @@ impl Refusal {
         let down = pfs.iter().find(is(Verdict::Down));
         let raise = down.and_then(|row| row.remedy());
         advice.extend(raise.or_else(|| nics.iter().find_map(|row| row.remedy())));
-        let drained = pfs.iter().find(is(Verdict::Drained));
-        advice.extend(drained.and_then(|row| row.remedy()));
+        let drained: Vec<_> = pfs.iter().filter(is(Verdict::Drained)).collect();
+        if let [first, ..] = drained[..] {
+            let all_its = some(&drained, |row| row.pf.clone());
+            advice.extend(match drained.len() {
+                1 => first.remedy(),
+                _ => Some(format!(
+                    "let one of {all_its} lend again: virtnic undrain {}",
+                    first.pf
+                )),
+            });
+        }
         let bare = pfs.iter().find(is(Verdict::NoVfs));
         advice.extend(bare.and_then(|row| row.remedy()));
         let is_dead = |row: &Row| match row {
@@ -130,6 +139,8 @@ impl Refusal {
             None if pfs.is_empty() && !(nics.is_empty() && missing.is_empty()) => {
                 advice.push("add a device to the network".to_owned());
             }
+            // Its guests name the PF itself.
+            None if pf_of_synthetic(&self.network).is_some() => {}
             None => advice.push("add a PF to the network".to_owned()),
         }
         advice.join("; or ")
@@ -139,6 +150,9 @@ impl Refusal {
 impl Row {
     /// Who has something that this network could lend otherwise.
     fn keepers(&self) -> Vec<&Holder> {
+        if *self.verdict() == Verdict::Drained {
+            return Vec::new(); // who gives something back gives it to nobody
+        }
         let (sharing, mut lent, shared): (_, Vec<_>, Vec<_>) = match self {
             Self::Pf(row) => (
                 row.sharing,
@@ -161,11 +175,11 @@ impl Row {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(explanation) = &self.explanation else {
-            return write!(f, "network '{}' lends no devices now", self.network);
+            return write!(f, "{} lends no devices now", called(&self.network));
         };
         match explanation.sharing {
-            Sharing::Exclusive => write!(f, "network '{}' has no free device: ", self.network)?,
-            Sharing::Shared => write!(f, "network '{}' has no usable parent: ", self.network)?,
+            Sharing::Exclusive => write!(f, "{} has no free device: ", called(&self.network))?,
+            Sharing::Shared => write!(f, "{} has no usable parent: ", called(&self.network))?,
         }
         let rows = &explanation.rows;
         if rows.is_empty() && explanation.missing.is_empty() {
@@ -181,6 +195,27 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+/// The name of the pool of a PF's VFs where no network lends them by it; no network can have it.
+#[must_use]
+pub fn synthetic(pf: &str) -> String {
+    format!("{SYNTHETIC}{pf}/")
+}
+
+const SYNTHETIC: &str = "VFs of ";
+
+fn pf_of_synthetic(network: &str) -> Option<&str> {
+    network.strip_prefix(SYNTHETIC)?.strip_suffix('/')
+}
+
+/// A network in words, or the PF that stands for one.
+#[must_use]
+pub fn called(network: &str) -> String {
+    match pf_of_synthetic(network) {
+        Some(pf) => format!("PF '{pf}'"),
+        None => format!("network '{network}'"),
+    }
+}
 
 /// Sums of the rows that there is no room for: those of VFs, and others.
 fn further(rows: &[Row]) -> Vec<String> {

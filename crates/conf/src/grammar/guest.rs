@@ -312,7 +312,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/coalesce",
-        "`<rx><frames max='…'/></rx>`; network and bridge",
+        "`<rx><frames max='…'/></rx>`; network and bridge; it is kept, and can't be started",
         "",
     ),
     (

@@ -600,15 +600,16 @@ fn malformed(error: &roxmltree::Error, limits: Limits) -> Error {
     let text = error.to_string();
     let place = format!(" at {position}");
     let message = match error {
-        roxmltree::Error::NodesLimitReached => {
-            format!("the document has more than {} nodes", limits.nodes)
-        }
-        roxmltree::Error::NoRootNode => "the document is empty".to_owned(),
-        _ => text.replace(&place, ""),
+        roxmltree::Error::NodesLimitReached => format!(
+            "the document has more than {} nodes, which is the most that is read",
+            limits.nodes
+        ),
+        roxmltree::Error::NoRootNode => "not well-formed: the document is empty".to_owned(),
+        _ => format!("not well-formed: {}", text.replace(&place, "")),
     };
     Error {
         position: placed(error).then_some((position.row, position.col)),
-        ..Error::new(ErrorKind::Xml, format!("not well-formed: {message}"))
+        ..Error::new(ErrorKind::Xml, message)
     }
 }
 

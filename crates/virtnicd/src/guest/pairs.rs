@@ -313,7 +313,10 @@ pub(crate) async fn turn(
     turn: Turn,
 ) -> Result<Vec<String>> {
     let view = handle.view();
-    let run = view.run.as_ref().ok_or_else(|| handle.not_running())?;
+    let run = view.run.as_ref().ok_or_else(|| {
+        let detail = format!("guest '{}' is not running", handle.name);
+        fault::invalid(QEMU, detail)
+    })?;
     let primaries = run.attachments.iter().filter(|one| {
         one.role == Role::Primary
             && one.state != AttachmentState::Owed(Creditor::Host)

@@ -197,12 +197,14 @@ pub enum Obstacle {
         master: String,
     },
     /// A device that can't have a macvtap.
-    #[error("'{netdev}' is {}, and a macvtap needs an Ethernet card, a bond or a VLAN below it", if *.is_loopback { "the loopback device" } else { "no Ethernet device" })]
-    NotEthernet {
+    #[error(
+        "'{netdev}' is {what}, and a macvtap needs an Ethernet card, a bond or a VLAN below it"
+    )]
+    NoLower {
         /// The device.
         netdev: NetdevName,
-        /// It is `lo`.
-        is_loopback: bool,
+        /// What it is, in words.
+        what: &'static str,
     },
     /// A MAC is another's on the same device.
     #[error("the MAC {mac} on '{parent}' {holder}")]
@@ -509,7 +511,7 @@ impl Obstacle {
             | Self::UsbHub { .. }
             | Self::NoVf { .. }
             | Self::NoBridge { .. }
-            | Self::NotEthernet { .. }
+            | Self::NoLower { .. }
             | Self::MtuAboveParent { .. }
             | Self::MtuOutOfRange(_)
             | Self::NoName
@@ -559,7 +561,7 @@ impl Obstacle {
                 | Self::VlanNameTaken { .. }
                 | Self::VlanElsewhere { .. }
                 | Self::VlanDown { .. }
-                | Self::NotEthernet { .. }
+                | Self::NoLower { .. }
                 | Self::OtherDevice { .. }
                 | Self::Host(
                     HostError::NotTaken { .. }
@@ -625,7 +627,7 @@ impl Obstacle {
             Self::MacTaken { .. } => {
                 Some("give the guest another MAC: devices on one card have one each".to_owned())
             }
-            Self::NotEthernet { .. } => Some("name the card that the guest is to use".to_owned()),
+            Self::NoLower { .. } => Some("name the card that the guest is to use".to_owned()),
             Self::VlanNameTaken { name, .. } => Some(format!(
                 "give that device another name (ip link set {name} name …): these are for VLANs of \
                  guests"

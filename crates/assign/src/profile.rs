@@ -64,9 +64,10 @@ pub(crate) fn leave(host: &dyn Host, work: Option<&ProfileWork>, faults: &mut Fa
     match host.port_profile(&request(work, PortAction::Disassociate)) {
         // Without an agent, or without the card, nobody holds an association.
         Err(HostError::Unsupported { .. } | HostError::NoNetdev(_)) | Ok(()) => {}
-        left if told => faults.certain(left),
         // It never agreed, so that this is a courtesy.
-        left => faults.doubtful(left),
+        left @ Err(HostError::PortProfile { .. }) if !told => faults.doubtful(left),
+        // Nor does it know of this: what it was asked first it may have done.
+        left => faults.certain(left),
     }
 }
 

@@ -313,6 +313,31 @@ fn the_loopback_device_carries_no_macvtap() {
 }
 
 #[test]
+fn a_guests_own_link_carries_no_other_guests() {
+    let machine = Machine::with_links("vfs=1");
+    let assigner = machine.start();
+    let eth0 = assigner
+        .claim_link(Some(machine.device("eth0")), guest(1), Origin::Interface)
+        .unwrap();
+    let first = Preparation::Macvtap(macvtap("eth0", DirectMode::Bridge, 1));
+    assert!(assigner.prepare(eth0, &first).is_ok());
+    for mode in [DirectMode::Bridge, DirectMode::Passthrough] {
+        let tap = DeviceId::Netdev(name("macvtap0"));
+        let claim = match mode {
+            DirectMode::Passthrough => assigner.claim(tap, guest(2), Origin::Interface),
+            _ => assigner.claim_link(Some(tap), guest(2), Origin::Interface),
+        };
+        let above = Preparation::Macvtap(macvtap("macvtap0", mode, 2));
+        let refused = assigner.prepare(claim.unwrap(), &above).unwrap_err();
+        let told = refused.obstacle.to_string();
+        assert!(
+            told.starts_with("'macvtap0' is a guest's own link"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
 fn an_mtu_that_no_link_has_is_refused_before_one_is_made() {
     for mtu in [9, 65_522] {
         let machine = Machine::with_links("vfs=1");

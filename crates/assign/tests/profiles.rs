@@ -7,7 +7,7 @@ use assign::{ErrorKind, MacvtapPreparation, Phase, Preparation};
 use common::scenes::{Scene, macvtap, qbg, qbh};
 use common::{Machine, chain, guest, lend, mac};
 use conf::DirectMode;
-use host::Effect;
+use host::{Effect, Fault, Operation};
 
 #[test]
 fn a_port_profile_is_asked_for_and_given_up() {
@@ -61,6 +61,26 @@ fn a_switch_that_refuses_is_told_and_all_is_undone() {
     assert!(error.undo.is_empty());
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
     assert!(assigner.list().is_empty() && machine.records().is_empty());
+}
+
+/// The first question was carried out all the same, and the second did not reach the switch.
+#[test]
+fn an_association_that_may_have_been_made_is_owed_until_it_is_given_up() {
+    let machine = Machine::with_links("vfs=1");
+    let assigner = machine.start();
+    let found = machine.host.snapshot();
+    let fault = || Fault::of(Operation::PortProfile, 5);
+    machine.host.fail(fault().partial());
+    machine.host.fail(fault().nth(2));
+    let scene = Scene::Shared(DirectMode::Vepa);
+    let claim = scene.claim(&assigner, &machine, 1).unwrap();
+    let error = assigner.prepare(claim, &scene.preparation(1)).unwrap_err();
+    assert!(!error.undo.is_empty());
+    assert!(machine.host.port_profiles().contains_key(&mac(1)));
+    let list = assigner.list();
+    assert!(matches!(list[0].phase, Phase::Dirty(_)), "{list:?}");
+    assigner.give_back(list[0].generation).unwrap();
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
 }
 
 #[test]

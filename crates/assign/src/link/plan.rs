@@ -33,6 +33,18 @@ pub(crate) const MACVTAP: &str = "macvtap";
 pub(crate) const TAP: &str = "vnet";
 
 impl Assigner {
+    /// Why no macvtap can stand on a device, in words.
+    fn carries_none(&self, lower: &Netdev) -> Option<&'static str> {
+        match lower.link_type {
+            LinkType::Ethernet => {}
+            LinkType::Loopback => return Some("the loopback device"),
+            _ => return Some("no Ethernet device"),
+        }
+        // The kernel would put it on what is below that one.
+        let is_tap = matches!(lower.kind.as_deref(), Some("macvtap" | "tun"));
+        (is_tap || self.read_tag(lower).is_some()).then_some("a guest's own link")
+    }
+
     pub(crate) fn plan_macvtap(
         &self,
         item: Item,
@@ -69,11 +81,9 @@ impl Assigner {
             });
         }
         check_mtu(macvtap.mtu)?;
-        if lower.link_type != LinkType::Ethernet {
-            return Err(Obstacle::NotEthernet {
-                netdev: lower.name,
-                is_loopback: lower.link_type == LinkType::Loopback,
-            });
+        if let Some(what) = self.carries_none(&lower) {
+            let netdev = lower.name;
+            return Err(Obstacle::NoLower { netdev, what });
         }
         if is_whole && macvtap.vlan.is_some() {
             return Err(Obstacle::NoVf { netdev: lower.name });

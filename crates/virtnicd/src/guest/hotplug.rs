@@ -8,10 +8,10 @@ use lending::{Attachment, AttachmentState};
 use rpc::flags::{Affect, ModifyDevice};
 use rpc::{Code, Error};
 
-use super::QEMU;
 use super::change::Edit;
 use super::handle::{GuestHandle, Request, Run};
 use super::pairs::Turn;
+use super::{QEMU, medium};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -321,6 +321,9 @@ impl Daemon {
         };
         for &place in &places {
             self.check_new_device(&domain, place)?;
+            if let DeviceRef::Disk(at) = place {
+                medium::check_pluggable(&domain.devices.disks[at])?;
+            }
         }
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
         let controllers = domain.devices.controllers.len();

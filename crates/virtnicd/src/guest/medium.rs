@@ -16,6 +16,28 @@ use crate::fault::{self, Result};
 /// The only disk whose source changes while it is there.
 const DRIVE: &str = "cdrom";
 
+/// Buses whose disks come and go while a guest runs.
+const PLUGGABLE: [&str; 2] = ["virtio", "scsi"];
+
+/// A disk's bus lets it come and go.
+pub(super) fn check_pluggable(disk: &Disk) -> Result<()> {
+    if PLUGGABLE.contains(&disk.bus.as_str()) {
+        return Ok(());
+    }
+    let instead = match disk.device.as_str() {
+        DRIVE => "The medium of a drive that it has can be changed: virsh change-media.",
+        _ => "With --config it is so from the next start on.",
+    };
+    let detail = format!(
+        "disk '{}' can't be plugged into or out of a running guest: it is on bus {}, and disks on {} \
+         alone can\n{instead}",
+        disk.target,
+        disk.bus,
+        PLUGGABLE.join(" and ")
+    );
+    Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+}
+
 /// Whether two documents of a drive have different media.
 pub(super) fn is_other(old: &Disk, new: &Disk) -> bool {
     (&old.source, &old.format) != (&new.source, &new.format)

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::control::control;
 use super::handle::{GuestHandle, Reply, Run};
 use super::hotplug::Meant;
-use super::{QEMU, attachment, pairs, record};
+use super::{QEMU, attachment, medium, pairs, record};
 use crate::daemon::Daemon;
 use crate::fault::Result;
 
@@ -110,6 +110,11 @@ pub(super) fn alias_of(run: &Run, place: DeviceRef, as_pair: bool) -> Result<Str
         let detail = "only interfaces, host devices and disks leave a running guest; with --config \
                       another device is gone at its next start";
         return Err(unsupported(detail.to_owned()));
+    }
+    if let DeviceRef::Disk(at) = place
+        && let Some(disk) = devices.disks.get(at)
+    {
+        medium::check_pluggable(disk)?;
     }
     let info = place.info(devices);
     let failed = |detail: String| Err(Error::new(Code::OperationFailed, QEMU, detail));

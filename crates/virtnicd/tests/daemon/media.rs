@@ -224,3 +224,29 @@ async fn the_next_daemon_puts_a_medium_in_that_was_on_its_way() {
     assert_ne!(guest.medium(DRIVE), before);
     assert_eq!(shown(&client, &dom).await[0].as_deref(), Some("b.iso"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_its_bus_holds_neither_comes_nor_goes() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let (dom, _) = running(&site, &client, "a.iso").await;
+    for (device, advice) in [("disk", "--config"), ("cdrom", "change-media")] {
+        let attach = DomainAttachDeviceFlags {
+            dom: dom.clone(),
+            xml: disk(device, "sdb", "/b.iso"),
+            flags: LIVE.into(),
+        };
+        let parts = &["'sdb'", "sata", advice];
+        let code = Code::OperationUnsupported;
+        client.refuses(&site.root, attach, code, parts).await;
+    }
+    let detach = DomainDetachDeviceFlags {
+        dom: dom.clone(),
+        xml: drive(&site, "a.iso"),
+        flags: LIVE.into(),
+    };
+    let parts = &["'sda'", "change-media"];
+    let code = Code::OperationUnsupported;
+    client.refuses(&site.root, detach, code, parts).await;
+}

@@ -1086,3 +1086,36 @@ fn interrupts_that_are_to_be_coalesced_are_told_as_not_carried_out() {
     let told: Vec<_> = told.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["/domain/devices/interface[1]/coalesce"]);
 }
+
+/// As virt-install writes them.
+#[test]
+fn companions_of_a_usb_2_controller_have_its_index() {
+    let usb = |model: &str, more: &str| format!("<controller type='usb' model='{model}' {more}/>");
+    let one = ["ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3"];
+    let one: String = one.iter().map(|model| usb(model, "")).collect();
+    let indexes = |controllers: &str| {
+        let domain = defined(&guest("q35", "", controllers));
+        let all = domain.devices.controllers.iter();
+        let usb = all.filter(|one| one.kind == "usb");
+        usb.map(|one| (one.model.clone().unwrap(), one.index))
+            .collect::<Vec<_>>()
+    };
+    let told: Vec<_> = indexes(&one).into_iter().map(|(_, index)| index).collect();
+    assert_eq!(told, [0, 0, 0, 0]);
+    // Another EHCI begins another one.
+    let two = indexes(&format!("{one}{one}"));
+    let of = |index: u32| two.iter().filter(|(_, its)| *its == index).count();
+    assert_eq!((of(0), of(1)), (4, 4));
+    let mixed = usb("nec-xhci", "") + &usb("ich9-ehci1", "") + &usb("ich9-uhci1", "");
+    let told: Vec<_> = indexes(&mixed)
+        .into_iter()
+        .map(|(_, index)| index)
+        .collect();
+    assert_eq!(told, [0, 1, 1]);
+    let given = usb("ich9-ehci1", "index='2'") + &usb("ich9-uhci1", "");
+    let told: Vec<_> = indexes(&given)
+        .into_iter()
+        .map(|(_, index)| index)
+        .collect();
+    assert_eq!(told, [2, 2]);
+}

@@ -239,6 +239,13 @@ impl Controller {
     pub fn is_pci_root(&self) -> bool {
         self.kind == "pci" && matches!(self.model.as_deref(), Some("pci-root" | "pcie-root"))
     }
+
+    /// The model of one of the USB controllers that are one USB 2 controller, EHCI and its companions: they have
+    /// one index.
+    pub(super) fn usb_2(&self) -> Option<&str> {
+        let model = self.model.as_deref().filter(|_| self.kind == "usb")?;
+        model.starts_with("ich9-").then_some(model)
+    }
 }
 
 impl OtherDevice {

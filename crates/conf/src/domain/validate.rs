@@ -136,10 +136,8 @@ impl Domain {
         let mut seen: HashSet<(&str, u32)> = HashSet::new();
         for controller in &self.devices.controllers {
             self.check_controller(controller)?;
-            let model = controller.model.as_deref().unwrap_or_default();
-            let companion = controller.kind == "usb" && model.starts_with("ich9-");
             let new = seen.insert((&controller.kind, controller.index));
-            if !new && !companion {
+            if !new && controller.usb_2().is_none() {
                 return Err(xml(format!(
                     "Multiple '{}' controllers with index '{}'",
                     controller.kind, controller.index

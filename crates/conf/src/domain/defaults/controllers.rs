@@ -81,21 +81,39 @@ impl Domain {
         }
     }
 
-    /// Controllers without an index get the first of their kind that is free.
+    /// Controllers without an index get the first of their kind that is free. USB 2 needs several that are one:
+    /// each is a companion of the one before it, as long as that has none of its model.
     fn number_controllers(&mut self) {
         let mut taken: HashSet<(String, u32)> = HashSet::new();
+        let mut companions: HashSet<(u32, String)> = HashSet::new();
         for controller in &self.devices.controllers {
             taken.insert((controller.kind.clone(), controller.index));
+            let model = controller.usb_2().map(str::to_owned);
+            companions.extend(model.map(|model| (controller.index, model)));
         }
         let mut next: HashMap<String, u32> = HashMap::new();
+        // The index of the USB controller before this one, if that is one of several.
+        let mut before: Option<u32> = None;
         for controller in &mut self.devices.controllers {
+            let model = controller.usb_2().map(str::to_owned);
+            let joined = before.zip(model.clone());
             if controller.index == NO_INDEX {
-                let next = next.entry(controller.kind.clone()).or_default();
-                while taken.contains(&(controller.kind.clone(), *next)) {
-                    *next += 1;
-                }
-                controller.index = *next;
-                *next += 1;
+                controller.index = match joined.filter(|joined| !companions.contains(joined)) {
+                    Some((index, _)) => index,
+                    None => {
+                        let next = next.entry(controller.kind.clone()).or_default();
+                        while taken.contains(&(controller.kind.clone(), *next)) {
+                            *next += 1;
+                        }
+                        *next += 1;
+                        *next - 1
+                    }
+                };
+            }
+            if controller.kind == "usb" {
+                let index = controller.index;
+                before = model.is_some().then_some(index);
+                companions.extend(model.map(|model| (index, model)));
             }
         }
         // Into the order in which they will be read again.

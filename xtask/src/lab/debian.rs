@@ -31,6 +31,7 @@ const HOST_PACKAGES: &[&str] = &[
     "strace",
     "tcpdump",
     "usbutils",
+    "virtinst",
 ];
 
 /// What builds a kernel.

@@ -489,8 +489,9 @@ impl Bench {
             let dom = dom.clone();
             self.client.ok(DomainDestroy { dom }).await;
         }
-        self.client.ok(VirtnicReconcile { apply: true }).await;
-        assert!(self.client.who().await.is_empty(), "{when}");
+        let mended = self.client.ok(VirtnicReconcile { apply: true }).await;
+        let left = self.client.who().await;
+        assert!(left.is_empty(), "{when}: {left:#?} after {mended:#?}");
         for (number, dom) in self.doms.iter().enumerate() {
             let identity = format!("</name><uuid>{}</uuid>", dom.uuid);
             let xml = bare(number).replace("</name>", &identity);
@@ -515,8 +516,9 @@ impl Bench {
         for pf in PFS {
             self.client.ok(VirtnicUndrain { pf: pf.to_owned() }).await;
         }
-        self.client.ok(VirtnicReconcile { apply: true }).await;
-        assert!(self.client.who().await.is_empty(), "{when}");
+        let mended = self.client.ok(VirtnicReconcile { apply: true }).await;
+        let left = self.client.who().await;
+        assert!(left.is_empty(), "{when}: {left:#?} after {mended:#?}");
         assert!(self.ports().await.is_empty(), "{when}");
         for net in std::mem::take(&mut self.nets) {
             self.client.ok(NetworkDestroy { net: net.clone() }).await;

@@ -39,6 +39,8 @@ struct Doors {
     open: BTreeSet<(u32, PciAddress)>,
     /// What a guest may not open, whatever the rule says.
     shut: BTreeSet<(u32, PciAddress)>,
+    /// Processes that open nothing any more.
+    ended: BTreeSet<u32>,
 }
 
 impl Doors {
@@ -76,6 +78,9 @@ impl Gate {
     pub(super) fn open(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
         self.check(opener, device)?;
         let mut doors = lock(&self.0);
+        if doors.ended.contains(&opener.pid) {
+            return Err("its process has ended".to_owned());
+        }
         doors.check_free(device)?;
         doors.open.insert((opener.pid, device));
         // The host hears it before anybody can open or close it again.
@@ -109,7 +114,9 @@ impl Gate {
         }
     }
 
+    /// A process has ended: what it has open is closed, also what it was just about to open.
     pub(super) fn close_all(&self, pid: u32) {
+        lock(&self.0).ended.insert(pid);
         for device in self.open_of(pid) {
             self.close(pid, device);
         }

@@ -27,6 +27,11 @@ impl Assigner {
         if device.is_hub {
             return Err(Obstacle::UsbHub { address });
         }
+        // QEMU would take its interfaces from the drivers, whatever is mounted.
+        let usages = host.usb_usage(address.bus().into(), address.device().into())?;
+        if !usages.is_empty() {
+            return Err(Obstacle::InUse(usages));
+        }
         let found = host.usb_access(address)?;
         let granted = self.access_for(group);
         let steps = granted.map(|_| Step::GrantUsb { address });

@@ -5,11 +5,11 @@ mod common;
 
 use std::sync::Arc;
 
-use assign::{Assigner, Kind, LentKind, Origin, Phase, Preparation, PrepareError};
+use assign::{Assigner, ErrorKind, Kind, LentKind, Origin, Phase, Preparation, PrepareError};
 use common::hooked::Hooked;
 use common::{GRANTED, Machine, chain, guest};
 use conf::UsbAddress;
-use host::{NodeAccess, Operation, Usb};
+use host::{BlockUse, NodeAccess, Operation, Usage, Usb};
 
 fn machine() -> (Machine, UsbAddress) {
     let machine = Machine::with_links("vfs=1");
@@ -44,6 +44,26 @@ fn its_guests_user_alone_opens_it_until_it_is_back() {
     let returned = assigner.give_back(lent.generation).unwrap();
     assert!(!returned.vanished);
     assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+}
+
+#[test]
+fn one_that_the_host_uses_stays_with_the_host() {
+    let (machine, address) = machine();
+    let assigner = machine.start();
+    let mounted = Usage::Block {
+        device: "sdb".to_owned(),
+        by: BlockUse::Mounted("/media".to_owned()),
+    };
+    let place = (address.bus().into(), address.device().into());
+    machine.host.set_usb_usage(place.0, place.1, vec![mounted]);
+    let found = machine.host.snapshot();
+    let refused = lend(&assigner, address, 1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::OperationInvalid);
+    assert!(chain(&refused).contains("/media"), "{}", chain(&refused));
+    assert_eq!(found.differences(&machine.host.snapshot()), [""; 0]);
+    assert!(assigner.list().is_empty() && machine.records().is_empty());
+    machine.host.set_usb_usage(place.0, place.1, Vec::new());
+    assert!(lend(&assigner, address, 1).is_ok());
 }
 
 #[test]

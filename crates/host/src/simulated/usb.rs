@@ -36,6 +36,12 @@ impl UsbPlugs {
         });
         told.collect()
     }
+
+    /// Whether there is a device of that number.
+    pub(super) fn has(&self, bus: u32, device: u32) -> bool {
+        let mut all = self.devices.keys();
+        all.any(|one| (u32::from(one.bus()), u32::from(one.device())) == (bus, device))
+    }
 }
 
 impl SimulatedHost {

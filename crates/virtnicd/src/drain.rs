@@ -1,12 +1,12 @@
 //! PFs that are taken out of service: nothing of them is lent any more, and guests part with what they
 //! can.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use assign::{Assignment, Generation, Item, Phase};
-use conf::{DeviceId, PciAddress};
-use host::PhysicalFunction;
+use conf::{DeviceId, NetdevName, PciAddress};
+use host::{Netdev, PhysicalFunction};
 use lending::{AttachmentState, Creditor, Role};
 use records::Loaded;
 use rpc::{Code, Domain, DrainReport, Error, StaysOnPf};
@@ -37,14 +37,24 @@ impl Daemon {
     pub(crate) async fn drain(self: &Arc<Self>, pf: &str) -> Result<DrainReport> {
         let record = self.set_drained(pf, true).await?;
         let refused = self.recall(record.pf).await;
+        let above = self.above(record.pf).await?;
         let lines = self.lender.list();
-        let is_on = |line: &&Assignment| self.is_on(line, record.pf) && self.is_with_guest(line);
+        let is_on = |line: &&Assignment| {
+            (self.is_on(line, record.pf) || is_above(line, &above).is_some())
+                && self.is_with_guest(line)
+        };
         let (mut vfs, mut macvtaps) = (Vec::new(), Vec::new());
         for line in lines.iter().filter(is_on) {
             let stays = StaysOnPf {
                 what: self.name_of_line(line),
                 guest: line.holder.name.clone(),
-                why: self.why_it_stays(line, &refused),
+                why: match is_above(line, &above) {
+                    Some(netdev) => format!(
+                        "it is on {netdev}, which is on the PF: it loses its connection unless {netdev} \
+                         has another card"
+                    ),
+                    None => self.why_it_stays(line, &refused),
+                },
             };
             match line.item {
                 Item::Link(_) if !self.is_on_vf(line) => macvtaps.push(stays),
@@ -57,6 +67,16 @@ impl Daemon {
             vfs,
             macvtaps,
         })
+    }
+
+    /// The network devices that stand on a PF's: VLAN devices, bonds and bridges, however far up.
+    async fn above(self: &Arc<Self>, pf: PciAddress) -> Result<BTreeSet<NetdevName>> {
+        let host = self.host.clone();
+        let all = blocking(Domain::Network, move || host.netdevs()).await?;
+        Ok(above(
+            &all.map_err(fault::host(Domain::Network))?,
+            |netdev| netdev.pci == Some(pf),
+        ))
     }
 
     /// Asks all pairs on a PF for their VFs, at once; those that could not be asked, and why.
@@ -237,6 +257,39 @@ impl Daemon {
             Some(number) => format!("VF {number} ({device})"),
             None => device.to_string(),
         }
+    }
+}
+
+/// Those that stand on some device, but not that one.
+fn above(all: &[Netdev], is_lowest: impl Fn(&Netdev) -> bool) -> BTreeSet<NetdevName> {
+    let mut reached: BTreeSet<u32> = (all.iter().filter(|one| is_lowest(one)))
+        .map(|one| one.index)
+        .collect();
+    let mut found = BTreeSet::new();
+    loop {
+        let masters: BTreeSet<u32> = (all.iter())
+            .filter(|one| reached.contains(&one.index))
+            .filter_map(|one| one.master)
+            .collect();
+        let next: Vec<_> = (all.iter())
+            .filter(|one| !reached.contains(&one.index))
+            .filter(|one| {
+                masters.contains(&one.index) || one.lower.is_some_and(|on| reached.contains(&on))
+            })
+            .collect();
+        if next.is_empty() {
+            return found;
+        }
+        found.extend(next.iter().map(|one| one.name));
+        reached.extend(next.iter().map(|one| one.index));
+    }
+}
+
+/// Which of those devices something lent stands on.
+fn is_above(line: &Assignment, above: &BTreeSet<NetdevName>) -> Option<NetdevName> {
+    match line.item.device().or(line.parent) {
+        Some(DeviceId::Netdev(name)) => above.get(&name).copied(),
+        _ => None,
     }
 }
 

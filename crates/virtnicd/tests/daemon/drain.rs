@@ -303,6 +303,33 @@ async fn pairs_part_with_their_vfs_and_get_them_back_and_others_are_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_on_a_pf_through_other_devices_is_listed() {
+    let site = Site::on("pfs=3,vfs=1");
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let host = &site.simulation.host;
+    host.add_vlan("sim0.5", "sim0", 5.try_into().unwrap())
+        .unwrap();
+    host.add_bond("bond0", &["sim1", "sim2"]).unwrap();
+    for (guest, lower) in [("g1", "sim0.5"), ("g2", "bond0")] {
+        let macvtap = format!(
+            "<interface type='direct'><source dev='{lower}' mode='bridge'/>\
+             <model type='virtio'/></interface>"
+        );
+        started(&client, guest, &macvtap).await;
+    }
+    for (pf, guest, lower) in [("sim0", "g1", "sim0.5"), ("sim2", "g2", "bond0")] {
+        let report = client.ok(drain(pf)).await;
+        assert!(report.vfs.is_empty());
+        let [one] = &report.macvtaps[..] else {
+            panic!("{report:?}")
+        };
+        assert_eq!(one.guest, guest);
+        assert!(one.why.contains(&format!("on {lower}")), "{}", one.why);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_keeps_its_vf_is_told_and_waited_for() {
     let site = Site::new();
     let _daemon = site.start().await;

@@ -2,6 +2,7 @@
 //! can.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
 
 use assign::{Assignment, Generation, Item, Phase};
@@ -161,14 +162,9 @@ impl Daemon {
     }
 
     /// PFs that an earlier daemon was told not to lend of. Blocks.
-    pub(crate) fn restore_drained(&self) {
-        let loaded = match self.records.drained.load::<DrainedRecord>() {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                return tracing::error!(%error, "which PFs are drained is not known");
-            }
-        };
-        for loaded in loaded {
+    pub(crate) fn restore_drained(&self) -> io::Result<()> {
+        let loaded = self.records.drained.load::<DrainedRecord>();
+        for loaded in loaded.map_err(io::Error::other)? {
             match loaded {
                 Loaded::Good { record, .. } => self.lender.set_drained(record.pf, true),
                 Loaded::OtherBoot { .. } => {}
@@ -181,6 +177,7 @@ impl Daemon {
                 }
             }
         }
+        Ok(())
     }
 
     /// VFs of that PF that are halves of running guests' pairs, by alias, and the claims on them.

@@ -38,7 +38,7 @@ impl Daemon {
         // What a guest has of which nobody knows stays with it: it may run.
         let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
         tokio::task::block_in_place(|| self.lender.recover(may_run));
-        tokio::task::block_in_place(|| self.restore_drained());
+        tokio::task::block_in_place(|| self.restore_drained())?;
         // What runs comes before what a file says of it by now.
         self.restore_networks(may_run).await?;
         self.load_networks().await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qemu::{ControlError, GuestState, PauseReason};
+use qemu::{ControlError, GuestState, PauseReason, QmpError};
 use rpc::{Code, DomainState, Error};
 
 use super::handle::{GuestHandle, Run};
@@ -140,8 +140,14 @@ impl GuestHandle {
 pub(super) fn control(error: ControlError) -> Error {
     match &error {
         ControlError::Ended { .. } => fault::invalid(DOMAIN, "domain is not running"),
-        ControlError::StillThere { .. } | ControlError::Silent { .. } => {
+        ControlError::StillThere { .. }
+        | ControlError::Silent { .. }
+        | ControlError::TrayLocked { .. }
+        | ControlError::Qmp(QmpError::Closed { .. }) => {
             Error::new(Code::OperationFailed, QEMU, error.to_string())
+        }
+        ControlError::Device { .. } => {
+            Error::new(Code::ConfigUnsupported, QEMU, error.to_string())
         }
         _ => Error::new(Code::InternalError, QEMU, fault::chain(&error)),
     }

@@ -322,12 +322,25 @@ virtnic who | grep -q macvtap || fail "who: $(virtnic who)"
 virsh -q detach-device g1 pair.xml
 soon is_back
 
-echo "Ten times in and out"
-for _ in $(seq 10); do
+echo "Fifty times in and out, and nothing is left of it"
+# there_is: descriptors of daemon and QEMU, links, records
+there_is() {
+    echo "$(ls "/proc/$(pgrep -nx virtnicd)/fd" | wc -l) $(ls "/proc/$(pgrep -f guest=g1)/fd" | wc -l)" \
+        "$(ip -o link | wc -l) $(find /run/virtnic -type f | wc -l)"
+}
+# kilobytes: of the daemon's memory
+kilobytes() {
+    sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pgrep -nx virtnicd)/status"
+}
+for round in $(seq 51); do
     virsh -q attach-device g1 second.xml
     virsh -q detach-device g1 second.xml
     soon is_back
+    [ "$round" -gt 1 ] || had=$(there_is) took=$(kilobytes)
 done
+has_again() { [ "$(there_is)" = "$had" ]; }
+soon has_again || fail "there was $had, and is $(there_is)"
+[ "$(kilobytes)" -lt $((took + 4096)) ] || fail "the daemon had $took kB, and has $(kilobytes)"
 
 echo "No place left"
 for number in 1 2 3 4 5 6 7; do

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use conf::{DeviceId, Uuid};
+use conf::{DeviceId, PciAddress, Uuid};
 use host::SharedHost;
 
 use crate::device::{Assignment, Generation, Holder, Item, Origin, Phase};
@@ -187,6 +187,22 @@ impl Assigner {
     #[must_use]
     pub fn find(&self, item: Item) -> Option<Assignment> {
         (self.lock().entries.get(&item)).map(|entry| entry.line(item))
+    }
+
+    /// The function whose network device was called that when it was lent, or taken from the host. Looks at all
+    /// that is: for names that no network device has now.
+    #[must_use]
+    pub fn named_before(&self, netdev: &str) -> Option<PciAddress> {
+        let list = self.lock();
+        let mut records = list
+            .entries
+            .values()
+            .filter_map(|entry| entry.record.as_ref());
+        records.find_map(|record| {
+            let vfio = record.vfio()?;
+            let (name, _) = vfio.vf.as_ref()?.original.netdev.as_ref()?;
+            (name == netdev).then_some(vfio.address)
+        })
     }
 
     /// Whether that claim's item is with its guest, or on its way there or back. Nothing is copied:

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use assign::{Assignment, ClaimError, Generation, Holder, Item, Origin, Phase};
-use conf::{DeviceId, Uuid};
+use conf::{DeviceId, Domain, HostSource, InterfaceSource, Uuid};
 use pool::{Pool, ShareId, Taken, Uses};
 
 use crate::devices::host_device;
@@ -115,6 +115,23 @@ pub enum TrialClaim {
 }
 
 impl Ledger {
+    /// A trial of a guest's start. What its document names is in the pool then, as it would be at the start.
+    /// Blocks.
+    #[must_use]
+    pub fn trial_of(&self, domain: &Domain) -> Trial<'_> {
+        for interface in &domain.devices.interfaces {
+            if let InterfaceSource::Hostdev {
+                source: HostSource::VfOf(pf),
+                ..
+            } = &interface.source
+            {
+                // What is wrong with it the plan says.
+                let _ = self.network_of_pf(pf);
+            }
+        }
+        self.trial(domain.uuid)
+    }
+
     /// A copy of the pool, to try choices on, as it will be when that guest has given back what it has
     /// now.
     #[must_use]
@@ -122,8 +139,8 @@ impl Ledger {
         let state = lock(&self.state);
         let mut pool = state.pool.clone();
         let mut own = self.assigner.of_guest(guest);
-        // What could not be given back is nobody's to have.
-        own.retain(|line| line.phase == Phase::Lent);
+        // What could not be given back is nobody's to have; what is reserved for it is its own.
+        own.retain(|line| !matches!(line.phase, Phase::Dirty(_)));
         for line in &own {
             match line.item {
                 Item::Device(device) => drop(pool.release(device)),

@@ -110,6 +110,9 @@ pub enum DeviceRefusal {
         /// Its network device, if the document named that.
         name: Option<String>,
     },
+    /// Two of the guest's devices are that one.
+    #[error("the guest names device {0} twice")]
+    Twice(DeviceId),
     /// Its PF lends nothing.
     #[error("'{0}' is drained: nothing of it is lent")]
     Drained(String),
@@ -186,6 +189,7 @@ impl DeviceRefusal {
             Self::Drained(pf) => Some(format!("let it lend again: virtnic undrain {pf}")),
             Self::Pf(error) => error.advice(),
             Self::NoPair => None,
+            Self::Twice(_) => Some("take one of the two out of its definition".to_owned()),
             Self::NoVf { name, .. } => {
                 let pf = name.as_deref().unwrap_or("PF");
                 Some(format!(

@@ -35,6 +35,8 @@ mod pairs;
 pub(super) struct Taken {
     /// Devices that the document names; false: for a macvtap beside others.
     named: BTreeMap<DeviceId, bool>,
+    /// Those that it names twice, to have them whole.
+    twice: BTreeSet<DeviceId>,
     names: BTreeSet<NetdevName>,
     macs: BTreeSet<(DeviceId, MacAddress)>,
 }
@@ -94,14 +96,18 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
     /// Minds what the document names, which a network must not choose before it is that one's turn.
     pub(super) fn note_named(&mut self) {
         let devices = &self.domain.devices;
-        let mut named = BTreeMap::new();
+        let (mut named, mut twice) = (BTreeMap::new(), BTreeSet::new());
         let mut note = |device: DeviceId, whole: bool| {
-            *named.entry(device).or_insert(false) |= whole;
+            let known = named.entry(device).or_insert(false);
+            if *known && whole {
+                twice.insert(device);
+            }
+            *known |= whole;
         };
         for hostdev in &devices.hostdevs {
             // No network lends a USB device.
             if !matches!(hostdev.source, HostSource::Usb(_))
-                && let Ok(address) = resolve(self.host(), &hostdev.source)
+                && let Ok(address) = self.resolve(&hostdev.source)
             {
                 note(address.into(), true);
             }
@@ -109,7 +115,7 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
         for interface in &devices.interfaces {
             match &interface.source {
                 InterfaceSource::Hostdev { source, .. } => {
-                    if let Ok(address) = resolve(self.host(), source) {
+                    if let Ok(address) = self.resolve(source) {
                         note(address.into(), true);
                     }
                 }
@@ -121,7 +127,7 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
                 _ => {}
             }
         }
-        self.taken.named = named;
+        (self.taken.named, self.taken.twice) = (named, twice);
     }
 
     /// Every device; VFs of pairs first, each of which says on which PF the other half has to be. Those of
@@ -223,7 +229,7 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
                 driver,
                 source,
             } => {
-                let address = resolve(self.host(), source)?;
+                let address = self.resolve(source)?;
                 // Only a VF can be given its MAC.
                 self.host()
                     .virtual_function(address)
@@ -248,12 +254,40 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
         };
         let settings = Settings::own(interface);
         let (share, preparation) = self.wish(interface, &settings).of(self.host(), &target)?;
+        self.check_named_once(share)?;
         self.check_not_drained(share)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
         planned.note_host_access();
         let holder = self.holder(attachment);
         let claim = self.claims.claim(share, &holder, Origin::Interface)?;
         self.check(claim, planned, &holder).map(Some)
+    }
+
+    /// The PCI function that a document means. One that is with a guest has no network device now, and is known
+    /// by that which it had.
+    fn resolve(&self, source: &HostSource) -> Result<PciAddress, DeviceRefusal> {
+        let host = self.host();
+        match source {
+            HostSource::Pci(address) => {
+                host.pci_device(*address)?;
+                Ok(*address)
+            }
+            HostSource::NetDevice(name) => host.pci_address_of(name).or_else(|error| {
+                let before = matches!(error, HostError::NoNetdev(_))
+                    .then(|| self.claims.ledger().assigner.named_before(name));
+                before.flatten().ok_or_else(|| error.into())
+            }),
+            HostSource::VfOf(_) => Err(DeviceRefusal::NoPair),
+            HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
+        }
+    }
+
+    /// A guest can't have a device whole twice.
+    fn check_named_once(&self, share: Share) -> Result<(), DeviceRefusal> {
+        let device = share
+            .device()
+            .filter(|device| self.taken.twice.contains(device));
+        device.map_or(Ok(()), |device| Err(DeviceRefusal::Twice(device)))
     }
 
     fn host_device(
@@ -271,10 +305,11 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
                 Err(error) => return Err(error.into()),
             },
             source => {
-                let address = resolve(self.host(), source)?;
+                let address = self.resolve(source)?;
                 (Share::Whole(address.into()), plain(hostdev))
             }
         };
+        self.check_named_once(share)?;
         self.check_not_drained(share)?;
         let planned = PlannedDevice::new(share, preparation, "the guest names it");
         let holder = self.holder(attachment);
@@ -587,17 +622,4 @@ fn check_setting(interface: &Interface, actual: Option<ActualDevice>) -> Result<
         ..interface.clone()
     };
     resolved.check_resolved().map_err(DeviceRefusal::Setting)
-}
-
-/// The PCI function that a document means.
-fn resolve(host: &dyn Host, source: &HostSource) -> Result<PciAddress, DeviceRefusal> {
-    match source {
-        HostSource::Pci(address) => {
-            host.pci_device(*address)?;
-            Ok(*address)
-        }
-        HostSource::NetDevice(name) => Ok(host.pci_address_of(name)?),
-        HostSource::VfOf(_) => Err(DeviceRefusal::NoPair),
-        HostSource::Usb(_) => Err(DeviceRefusal::UsbInterface),
-    }
 }

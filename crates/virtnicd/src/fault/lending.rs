@@ -118,7 +118,7 @@ pub(crate) fn device_alone(refusal: &DeviceRefusal) -> Error {
         R::Wish(error) => return wish(error),
         R::Setting(error) => return document(Domain::Qemu)(error.clone()),
         R::Host(error) => return host_error(Domain::Qemu, error),
-        R::Drained(_) => Code::OperationInvalid,
+        R::Drained(_) | R::Twice(_) => Code::OperationInvalid,
         R::Pf(_) | R::NoVf { .. } => Code::ConfigUnsupported,
         R::NoPair => Code::OperationFailed,
         R::Usb(UsbError::Host(error)) => return host_error(Domain::Qemu, error),

@@ -146,9 +146,7 @@ pub(super) fn control(error: ControlError) -> Error {
         | ControlError::Qmp(QmpError::Closed { .. }) => {
             Error::new(Code::OperationFailed, QEMU, error.to_string())
         }
-        ControlError::Device { .. } => {
-            Error::new(Code::ConfigUnsupported, QEMU, error.to_string())
-        }
+        ControlError::Device { .. } => Error::new(Code::ConfigUnsupported, QEMU, error.to_string()),
         _ => Error::new(Code::InternalError, QEMU, fault::chain(&error)),
     }
 }

@@ -21,7 +21,7 @@ impl Daemon {
         // Another guest that has its name or identity: it could be neither defined nor created.
         let clash = self.guests.clash(&domain.name, domain.uuid);
         let clash = clash.map(|clash| clash.words("domain", &domain.name, domain.uuid));
-        let mut trial = self.lender.trial(domain.uuid);
+        let mut trial = self.lender.trial_of(&domain);
         let context = self.plan_context(&domain);
         let plan = lending::plan(&domain, &mut trial, self, &context);
         let mut obstacles: Vec<_> = plan.obstacles.iter().map(ToString::to_string).collect();

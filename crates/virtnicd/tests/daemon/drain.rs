@@ -555,6 +555,74 @@ async fn a_plan_shows_both_halves_with_the_pf_that_they_share() {
     assert_eq!((report.rows[0].promised, report.rows[0].free), (1, 0));
 }
 
+/// What a guest has itself it will have given back by its next start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_names_what_it_takes_can_be_planned_before_and_while_it_runs() {
+    for (devices, number) in [
+        (
+            "<interface type='hostdev-hybrid'><source dev='sim0'/></interface>",
+            2,
+        ),
+        (
+            "<interface type='hostdev' managed='yes'><source dev='sim0v1'/></interface>",
+            1,
+        ),
+        (
+            "<interface type='direct'><source dev='sim0' mode='bridge'/><model type='virtio'/></interface>",
+            1,
+        ),
+        (
+            "<interface type='direct'><source dev='sim0v1' mode='passthrough'/><model type='virtio'/></interface>",
+            1,
+        ),
+    ] {
+        let site = Site::new();
+        let _daemon = site.start().await;
+        let client = site.root.client().await;
+        let dom = client.define_guest(&guest_xml("g1", devices)).await;
+        let planned = async |when: &str| {
+            let of = PlanOf::Guest("g1".to_owned());
+            let plan = client.ok(VirtnicPlan { of }).await;
+            assert!(plan.would_start, "{when}: {plan:#?}");
+            assert_eq!(plan.devices.len(), number);
+        };
+        planned("off").await;
+        client.start(&dom).await;
+        planned("running").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_that_somebody_has_is_known_by_the_name_that_it_had() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let by_name = "<interface type='hostdev' managed='yes'><source dev='sim0v1'/></interface>";
+    let address = address_of(&client, "sim0v1").await;
+    let by_address = format!(
+        "<hostdev mode='subsystem' type='pci' managed='yes'><source>{}</source></hostdev>",
+        address_xml(&address)
+    );
+    // The guest's own is no other's.
+    for devices in [by_name.repeat(2), format!("{by_name}{by_address}")] {
+        let start = start_of(&client, "g0", &devices).await;
+        let error = client.refused(start.clone()).await;
+        assert!(error.message().contains("twice"), "{error}");
+        client.ok(DomainUndefine { dom: start.dom }).await;
+    }
+    started(&client, "g1", by_name).await;
+    for devices in [by_name, &by_address] {
+        let start = start_of(&client, "g2", devices).await;
+        let error = client.refused(start.clone()).await;
+        let parts = [&*address, "lent to guest 'g1'"];
+        assert!(
+            parts.iter().all(|part| error.message().contains(part)),
+            "{error}"
+        );
+        client.ok(DomainUndefine { dom: start.dom }).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_never_joins_its_halves_keeps_no_other_from_its_vf() {
     let site = Site::on("pfs=1,vfs=2");

@@ -93,8 +93,8 @@ pub(super) const RULES: &[ElementRule] = &[
             ),
             attribute(
                 "managed",
-                "`yes`, `no`; `yes`: devices are bound and given back by us (hostdev)",
-                "no",
+                "`yes`, `no`; `yes`: devices are bound and given back by us (hostdev, hostdev-hybrid)",
+                "`no`; in hostdev-hybrid `yes`",
             ),
         ],
     ),

@@ -34,7 +34,11 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Option<Forward>, Vec<PfVfs>
     let (members, vfs) = faults.or_default(members(element, mode));
     let forward = Forward {
         mode: mode.unwrap_or(ForwardMode::Nat),
-        managed: faults.or_default(super::read::lenient_yes_no(element, "managed")),
+        // A pair's VF comes and goes while its guest runs: nobody else could bind it each time.
+        managed: match (mode, element.attribute("managed")) {
+            (Some(ForwardMode::HostdevHybrid), None) => true,
+            _ => faults.or_default(super::read::lenient_yes_no(element, "managed")),
+        },
         driver: (faults.or_default(element.parse_child("driver")))
             .filter(|driver| *driver != crate::HostDriver::default()),
         nat,

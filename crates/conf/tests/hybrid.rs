@@ -116,6 +116,40 @@ fn the_vf_of_a_pair_is_some_vf_of_the_pf() {
     assert_eq!(source, HostSource::NetDevice("eth1".to_owned()));
 }
 
+/// Who writes libvirt's form beside a pair that virtnic made names a standby that has its VF.
+#[test]
+fn a_standby_of_a_made_pair_has_no_second_vf() {
+    let mut domain = defined(PF);
+    let alias = domain.devices.interfaces[0].info.alias.clone().unwrap();
+    assert_eq!(domain.pair_faults(), []);
+    let teaming = format!("<teaming type='transient' persistent='{alias}'/>");
+    let hostdev = format!(
+        "<hostdev mode='subsystem' type='pci' managed='yes'><source><address bus='4' function='1'/>\
+         </source>{teaming}</hostdev>"
+    );
+    let interface = format!(
+        "<interface type='hostdev'><mac address='{}'/><source><address type='pci' bus='4' \
+         function='2'/></source>{teaming}</interface>",
+        domain.devices.interfaces[0].mac
+    );
+    for second in [hostdev, interface] {
+        let before = domain.clone();
+        domain
+            .add_device(&conf::Device::parse(&second).unwrap())
+            .unwrap();
+        let faults: Vec<_> = domain
+            .pair_faults()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let [fault] = &faults[..] else {
+            panic!("{faults:?}")
+        };
+        assert!(fault.contains("is a second VF to the standby"), "{fault}");
+        domain = before;
+    }
+}
+
 #[test]
 fn both_halves_have_a_root_port_from_the_start() {
     let libvirts_own = "<interface type='direct'><mac address='52:54:00:00:00:02'/>\

@@ -7,6 +7,7 @@ pub(crate) mod defaults;
 mod device;
 mod devices;
 pub(crate) mod info;
+mod medium;
 mod number_set;
 mod placement;
 mod read;

@@ -138,7 +138,15 @@ impl Domain {
         let mut faults = Vec::new();
         let made = self.halves();
         let aliases = self.standbys();
-        let mut taken: HashSet<&str> = HashSet::new();
+        // Those of pairs that virtnic made first, wherever they stand.
+        let ours = self.devices.interfaces.iter();
+        let ours = ours.filter(|interface| interface.is_part(HybridPart::Primary));
+        let mut taken: HashSet<&str> = ours
+            .filter_map(|interface| match &interface.teaming {
+                Some(Teaming::Transient { persistent }) => Some(persistent.as_str()),
+                _ => None,
+            })
+            .collect();
         for (place, interface) in self.devices.interfaces.iter().enumerate() {
             let device = || named(interface);
             if interface.is_hybrid() {

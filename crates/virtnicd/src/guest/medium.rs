@@ -43,48 +43,49 @@ pub(super) fn is_other(old: &Disk, new: &Disk) -> bool {
     (&old.source, &old.format) != (&new.source, &new.format)
 }
 
-/// A disk of a guest as a client gives it: a drive with another medium, or none.
+/// A drive of a definition as a client gives it. What names it stays.
 ///
 /// # Errors
-/// It is no drive, or something else is to change, too.
-pub(super) fn with_medium(own: &Disk, given: &Disk) -> Result<Disk> {
-    let refused = |detail: String| Err(Error::new(Code::OperationUnsupported, QEMU, detail));
-    if own.device != DRIVE || given.device != DRIVE {
-        return refused(format!(
-            "of a guest's disks the medium of a cdrom alone can be changed, and disk '{}' is none",
-            own.target
-        ));
-    }
-    let mut new = own.clone();
-    new.source.clone_from(&given.source);
-    new.format.clone_from(&given.format);
+/// It is no drive.
+pub(super) fn defined_as(own: &Disk, given: &Disk) -> Result<Disk> {
+    check_drive(own, given)?;
+    let mut new = given.clone();
+    let info = &mut new.info;
+    info.address = info.address.take().or_else(|| own.info.address.clone());
+    info.alias = info.alias.take().or_else(|| own.info.alias.clone());
     Ok(new)
 }
 
-/// The same of what runs, where nothing else can change.
-pub(super) fn with_medium_alone(own: &Disk, given: &Disk) -> Result<Disk> {
-    let mut new = with_medium(own, given)?;
+/// A drive that runs with the medium that a client gives it, or with none.
+///
+/// # Errors
+/// It is no drive, or something else is to change, too.
+pub(super) fn running_with(own: &Disk, given: &Disk) -> Result<Disk> {
+    check_drive(own, given)?;
+    let other = own.changes_beside_medium(given);
+    if !other.is_empty() {
+        let detail = format!(
+            "of disk '{}' these can't be changed while its guest runs: {}\nIts medium alone can; with \
+             --config that, too, is so from the next start on.",
+            own.target,
+            other.join(", ")
+        );
+        return Err(Error::new(Code::OperationUnsupported, QEMU, detail));
+    }
+    let mut new = own.with_medium_of(given);
     if new.format.is_empty() {
         "raw".clone_into(&mut new.format);
     }
-    // What is not said stays.
-    let differs = |given: bool, what: &'static str| given.then_some(what);
-    let is_new = |attribute| !own.driver_attributes.contains(attribute);
-    let order = given.info.boot_order;
-    let other = [
-        differs(given.bus != own.bus, "<target bus=…>"),
-        differs(given.driver_attributes.iter().any(is_new), "<driver>"),
-        differs(order.is_some() && order != own.info.boot_order, "<boot>"),
-    ];
-    let other: Vec<_> = other.into_iter().flatten().collect();
-    if other.is_empty() {
-        return Ok(new);
+    Ok(new)
+}
+
+fn check_drive(own: &Disk, given: &Disk) -> Result<()> {
+    if own.device == DRIVE && given.device == DRIVE {
+        return Ok(());
     }
     let detail = format!(
-        "of disk '{}' these can't be changed while its guest runs: {}\nIts medium alone can; with \
-         --config that, too, is so from the next start on.",
-        own.target,
-        other.join(", ")
+        "of a guest's disks the medium of a cdrom alone can be changed, and disk '{}' is none",
+        own.target
     );
     Err(Error::new(Code::OperationUnsupported, QEMU, detail))
 }

@@ -93,7 +93,7 @@ impl Daemon {
             }
             (DeviceRef::Disk(at), _, Some(given)) => {
                 let own = &mut domain.devices.disks[at];
-                *own = medium::with_medium(own, given)?;
+                *own = medium::defined_as(own, given)?;
             }
             _ => return Err(never(device)),
         }
@@ -113,7 +113,7 @@ impl Daemon {
             }
             (DeviceRef::Disk(at), Some(given)) => {
                 let own = &mut domain.devices.disks[at];
-                *own = medium::with_medium_alone(own, given)?;
+                *own = medium::running_with(own, given)?;
                 check_carried_out(running, &domain)?;
             }
             _ => return Err(never(device)),

@@ -86,6 +86,40 @@ async fn the_medium_of_a_cdrom_changes_in_the_definition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_definition_has_the_drive_as_it_is_given() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let old = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>\
+               <source file='/a.iso' startupPolicy='optional'/><target dev='sda' bus='sata'/></disk>";
+    let dom = client.define_guest(&guest_xml("g1", old)).await;
+    for (given, parts, not) in [
+        (
+            "<disk type='network' device='cdrom'><source protocol='http' name='x'>\
+             <host name='h' port='80'/></source><target dev='sda' bus='sata'/></disk>",
+            &["protocol=", "<host "][..],
+            &["startupPolicy", "/a.iso"][..],
+        ),
+        (
+            "<disk type='file' device='cdrom'><driver name='qemu' type='raw' cache='none'/>\
+             <source file='/b.iso' startupPolicy='requisite'/><target dev='sda' bus='sata'/>\
+             <serial>ABC</serial></disk>",
+            &["/b.iso", "requisite", "cache=", "<serial>ABC"],
+            &["protocol="],
+        ),
+        (old, &["/a.iso", "optional"], &["/b.iso", "cache=", "ABC"]),
+    ] {
+        client.ok(change(&dom, given, CONFIG)).await;
+        let kept = client.guest_dump(&dom, 0).await;
+        assert_eq!(kept.matches("<source").count(), 1, "{kept}");
+        assert!(parts.iter().all(|part| kept.contains(part)), "{kept}");
+        assert!(!not.iter().any(|part| kept.contains(part)), "{kept}");
+        // It stays in its place.
+        assert!(kept.contains("<address type='drive'"), "{kept}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_medium_comes_and_goes_while_the_guest_runs() {
     let site = Site::new();
     let _daemon = site.start().await;
@@ -164,6 +198,14 @@ async fn a_medium_that_can_not_be_had_leaves_the_old_one_in() {
         (
             drive(&site, "b.iso").replace("type='raw'", "type='vmdk'"),
             "vmdk",
+        ),
+        (
+            drive(&site, "b.iso").replace("</disk>", "<serial>A</serial></disk>"),
+            "<serial>",
+        ),
+        (
+            drive(&site, "b.iso").replace("b.iso'/>", "b.iso' startupPolicy='optional'/>"),
+            "startupPolicy",
         ),
     ] {
         let error = client.refused(change(&dom, &given, LIVE | CONFIG)).await;

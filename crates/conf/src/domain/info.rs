@@ -65,6 +65,9 @@ pub enum GuestAddress {
     Other(RawXml),
 }
 
+/// The longest alias, in bytes: QEMU says it in its events, twice.
+const ALIAS_MAX: usize = 255;
+
 /// Whether an alias is a user's own: `ua-`, then letters, digits, `_` and `-`.
 pub(crate) fn is_user_alias(alias: &str) -> bool {
     alias.starts_with("ua-")
@@ -93,6 +96,10 @@ impl DeviceInfo {
         let alias = element.child("alias").and_then(|c| c.attribute("name"));
         let alias = alias.filter(|name| origin == Origin::Status || is_user_alias(name));
         let mut faults = Faults::default();
+        if origin != Origin::Status && alias.is_some_and(|alias| alias.len() > ALIAS_MAX) {
+            let message = format!("an alias has at most {ALIAS_MAX} characters");
+            faults.push(element.error(ErrorKind::Xml, message));
+        }
         let child = |name: &str| element.child(name);
         let info = Self {
             alias: alias.map(str::to_owned),

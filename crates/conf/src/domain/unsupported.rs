@@ -5,7 +5,7 @@ use std::fmt;
 use super::shapes::{
     CHARACTER_DEVICE, CONTROLLER, CPU, DISK, DOMAIN, HOSTDEV, INTERFACE, MEMBALLOON, RNG,
 };
-use super::{CharBackend, DiskSource, Domain, NumaMode, OtherDevice};
+use super::{CharBackend, DeviceInfo, DiskSource, Domain, GuestAddress, NumaMode, OtherDevice};
 use crate::InterfaceSource;
 
 /// Attributes of a disk's `<driver>` that QEMU is told.
@@ -40,6 +40,18 @@ impl Unsupported {
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.path, self.name)
+    }
+}
+
+/// A device whose guest address is of another kind than it can have.
+fn misplaced(
+    path: &str,
+    info: &DeviceInfo,
+    fits: impl Fn(&GuestAddress) -> bool,
+    found: &mut Vec<Unsupported>,
+) {
+    if info.address.as_ref().is_some_and(|address| !fits(address)) {
+        found.push(Unsupported::at(path, "address/@type"));
     }
 }
 
@@ -116,6 +128,14 @@ impl Domain {
                     found.push(Unsupported::at(&path, name));
                 }
             }
+            // Cards are on PCI, but for those that are USB devices.
+            let on_usb = interface.model.as_deref() == Some("usb-net");
+            let fits = |address: &GuestAddress| match address {
+                GuestAddress::Usb { .. } => on_usb,
+                GuestAddress::Drive { .. } | GuestAddress::Other(_) => false,
+                GuestAddress::Pci { .. } | GuestAddress::Unassigned => true,
+            };
+            misplaced(&path, &interface.info, fits, &mut found);
             for (name, is_given) in [
                 ("backend", interface.backend.is_some()),
                 ("coalesce", interface.coalesce_rx_frames.is_some()),
@@ -176,6 +196,12 @@ impl Domain {
                     found.push(Unsupported::at(&path, &format!("driver/@{name}")));
                 }
             }
+            let fits = |address: &GuestAddress| match disk.bus.as_str() {
+                "virtio" => matches!(address, GuestAddress::Pci { .. }),
+                "scsi" | "sata" | "ide" => matches!(address, GuestAddress::Drive { .. }),
+                _ => true,
+            };
+            misplaced(&path, &disk.info, fits, found);
             disk.unused.report(&path, &DISK, found);
         }
     }

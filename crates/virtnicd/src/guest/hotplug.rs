@@ -256,25 +256,28 @@ async fn detach(handle: &GuestHandle, meant: Meant, flags: Affect, waits: bool) 
 
 /// Takes a device out of a definition.
 pub(super) fn removal(meant: Meant) -> Edit {
-    Edit::new(move |domain, _, _| {
-        let place = meant.find(domain)?;
-        let before = domain.pair_faults();
-        domain.remove_device(place);
-        let faults = domain.pair_faults().into_iter();
-        let new: Vec<_> = (faults.filter(|fault| !before.contains(fault)))
-            .map(|fault| fault.to_string())
-            .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let detail = format!(
-            "guest '{}' could not start any more: {}\nThe VF of a pair goes first; the one element, or \
-             its MAC, takes both out.",
-            domain.name,
-            new.join(", ")
-        );
-        Err(Error::new(Code::OperationFailed, QEMU, detail))
-    })
+    Edit::new(move |domain, _, _| take_out(domain, &meant))
+}
+
+/// A definition without a device, with which its guest could still start.
+pub(super) fn take_out(domain: &mut conf::Domain, meant: &Meant) -> Result<()> {
+    let place = meant.find(domain)?;
+    let before = domain.pair_faults();
+    domain.remove_device(place);
+    let faults = domain.pair_faults().into_iter();
+    let new: Vec<_> = (faults.filter(|fault| !before.contains(fault)))
+        .map(|fault| fault.to_string())
+        .collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "guest '{}' could not start any more: {}\nThe VF of a pair goes first; the one element, or \
+         its MAC, takes both out.",
+        domain.name,
+        new.join(", ")
+    );
+    Err(Error::new(Code::OperationFailed, QEMU, detail))
 }
 
 /// The request that takes a device out of the definition alone.
@@ -326,11 +329,13 @@ impl Daemon {
             }
         }
         let lends = |network: &str| Some(self.networks.by_name(network)?.lends_host_devices());
-        let controllers = domain.devices.controllers.len();
         domain.fill_defaults_with(&lends);
-        if let Some(added) = domain.devices.controllers.get(controllers..)
-            && let Some(controller) = added.first()
-        {
+        let has = |wanted: &&conf::Controller| {
+            let mut own = run.domain.devices.controllers.iter();
+            own.any(|one| one.kind == wanted.kind && one.index == wanted.index)
+        };
+        // Of several of a kind the one that it sits on is the last.
+        if let Some(controller) = (domain.devices.controllers.iter().rev()).find(|one| !has(one)) {
             let detail = format!(
                 "the running guest has no {} controller with index {} for that device\nAdd one to \
                  its definition, and start it anew.",

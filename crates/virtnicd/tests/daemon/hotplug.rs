@@ -492,3 +492,59 @@ async fn an_end_is_heard_while_a_device_is_plugged_in() {
     plugging.await.unwrap();
     assert_eq!(client.picture(&site.root).await, before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_start_is_not_plugged_in_either() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = client.define_guest(&guest_xml("g1", &root_ports(6))).await;
+    let dom = client.start(&dom).await;
+    let interface = |address: &str| {
+        format!(
+            "<interface type='direct'><mac address='52:54:00:00:00:55'/><source dev='sim0' mode='bridge'/>\
+             <model type='virtio'/>{address}</interface>"
+        )
+    };
+    let disk = |bus: &str, target: &str, address: &str| {
+        format!(
+            "<disk type='file' device='disk'><source file='/a.img'/><target dev='{target}' bus='{bus}'/>\
+             {address}</disk>"
+        )
+    };
+    let long = format!("<alias name='ua-{}'/>", "x".repeat(300));
+    for (xml, part) in [
+        (
+            interface("<address type='usb' bus='0' port='1'/>"),
+            "address",
+        ),
+        (interface("<address type='drive'/>"), "address"),
+        (
+            interface("<address type='ccw' cssid='0xfe' ssid='0' devno='1'/>"),
+            "address",
+        ),
+        (interface(&long), "alias"),
+        (
+            disk("virtio", "vda", "<address type='usb' bus='0' port='1'/>"),
+            "address",
+        ),
+        (
+            disk("scsi", "sda", "<address type='pci' bus='1'/>"),
+            "address",
+        ),
+        (
+            disk("scsi", "sda", "<address type='drive' controller='2'/>"),
+            "no scsi controller with index 2",
+        ),
+    ] {
+        let before = client.picture(&site.root).await;
+        let attach = DomainAttachDeviceFlags {
+            dom: dom.clone(),
+            xml,
+            flags: (LIVE | CONFIG).into(),
+        };
+        let error = client.refused(attach).await;
+        assert!(error.message().contains(part), "{error}");
+        assert_eq!(client.picture(&site.root).await, before);
+    }
+}

@@ -475,6 +475,32 @@ async fn the_one_element_takes_what_is_left_of_a_pair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_the_definition_can_not_lose_stays_in_the_guest() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = started(&client, "g1", &over_pf("guest='bond'")).await;
+    let guest = simulated(&site, &dom);
+    plugged(&client, &guest, VF).await;
+    let detach = |alias: &str, flags: u32| DomainDetachDeviceAlias {
+        dom: dom.clone(),
+        alias: alias.to_owned(),
+        flags: flags.into(),
+    };
+    client.ok(detach(VF, LIVE)).await;
+    until("the guest has let it go", async || {
+        !client.guest_dump(&dom, 0).await.contains(VF)
+    })
+    .await;
+    let before = client.picture(&site.root).await;
+    let error = client.refused(detach(STANDBY, LIVE | CONFIG)).await;
+    assert!(error.message().contains("goes first"), "{error}");
+    assert!(has(&guest, STANDBY));
+    assert_eq!(client.picture(&site.root).await, before);
+    client.ok(detach(STANDBY, LIVE)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_daemon_knows_what_is_reserved_owed_and_parted() {
     let site = Site::on("pfs=1,vfs=2");
     let daemon = site.start().await;

@@ -148,7 +148,7 @@ impl Owner {
         if affected.config
             && let Some(defined) = &self.state.defined
         {
-            meant.find(defined)?;
+            hotplug::take_out(&mut conf::Domain::clone(defined), meant)?;
         }
         Ok((run, alias))
     }

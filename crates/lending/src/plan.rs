@@ -161,7 +161,10 @@ pub struct PlannedPort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// The host can't reach its guests.
-    NoHostAccess,
+    NoHostAccess {
+        /// Its network could change that.
+        of_network: bool,
+    },
     /// A passthrough network that lists a PF by its name, and nothing else, lends the PF itself.
     LonePf(String),
     /// One that does so lends the PF's VFs, one a guest.
@@ -433,11 +436,18 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoHostAccess => f.write_str(
-                "this host and its own guests on macvtap can't reach each other (others can); \
-                 <virtnic:direct host-access='yes'/> in the network gives the host a macvlan of \
-                 its own",
-            ),
+            Self::NoHostAccess { of_network } => {
+                f.write_str(
+                    "this host and its own guests on macvtap can't reach each other (others can)",
+                )?;
+                if *of_network {
+                    f.write_str(
+                        "; <virtnic:direct host-access='yes'/> in the network gives the host a \
+                         macvlan of its own",
+                    )?;
+                }
+                Ok(())
+            }
             Self::OtherPf { own, other } => write!(
                 f,
                 "it is on {own}, and the other half of its pair on {other}: what fails or is \

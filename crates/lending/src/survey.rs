@@ -69,6 +69,7 @@ impl Ledger {
             by_itself || as_vf || netdev.pci.is_some_and(has)
         };
         let networks = state.networks.iter().filter(|(_, members)| lends(members));
+        let networks = networks.filter(|(name, _)| !pool::is_synthetic(name));
         let mut names: Vec<_> = networks.map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names

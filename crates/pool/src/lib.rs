@@ -27,5 +27,5 @@ pub use choose::{Choice, Closeness, Place, Request, Source};
 pub use inventory::{Health, NicInfo, PfInfo, Pool, Update, VfInfo};
 pub use loans::{Holder, ShareId, Taken, Uses};
 pub use network::{Members, NetworkSpec, Sharing};
-pub use refusal::{Refusal, RefusalCause, called, synthetic};
+pub use refusal::{Refusal, RefusalCause, called, is_synthetic, synthetic};
 pub use table::{Explanation, NicRow, Note, PfRow, Row, Verdict};

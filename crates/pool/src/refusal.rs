@@ -204,6 +204,12 @@ pub fn synthetic(pf: &str) -> String {
 
 const SYNTHETIC: &str = "VFs of ";
 
+/// Whether that is such a name.
+#[must_use]
+pub fn is_synthetic(network: &str) -> bool {
+    pf_of_synthetic(network).is_some()
+}
+
 fn pf_of_synthetic(network: &str) -> Option<&str> {
     network.strip_prefix(SYNTHETIC)?.strip_suffix('/')
 }

@@ -423,6 +423,8 @@ wire_choice! {
         1 Mended,
         /// It could not be mended, for this reason.
         2 Failed(reason: String),
+        /// Nothing: somebody asked for it to be so.
+        3 Meant,
     }
 
     /// Whose plan is asked for.

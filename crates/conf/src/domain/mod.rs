@@ -143,13 +143,17 @@ impl Domain {
     }
 
     /// The same of a document that is only asked about: it has at most
-    /// [`crate::xml::MAX_ASKED_NODES`] elements, texts and comments.
+    /// [`crate::xml::MAX_ASKED_NODES`] elements, texts and comments. Also whether the document says its
+    /// UUID; otherwise one was made up.
     ///
     /// # Errors
     /// As [`Domain::parse`].
-    pub fn parse_asked(text: &str) -> Result<Self, Error> {
+    pub fn parse_asked(text: &str) -> Result<(Self, bool), Error> {
         let document = Document::parse_asked(text)?;
-        document.read_definition("domain", |element| Self::read(element, Origin::Definition))
+        document.read_definition("domain", |element| {
+            let domain = Self::read(element, Origin::Definition)?;
+            Ok((domain, element.child("uuid").is_some()))
+        })
     }
 
     /// The same of one that was kept: what an earlier release kept though it was in no place of its

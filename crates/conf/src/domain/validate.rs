@@ -168,10 +168,15 @@ impl Domain {
         let (express, conventional) = (self.is_q35(), self.is_i440fx());
         let root = if express { "pcie-root" } else { "pci-root" };
         if index == 0 && model != root {
-            return Err(xml(format!(
+            let mut error = xml(format!(
                 "The PCI controller with index='0' must be model='{root}' for this machine type, \
                  but model='{model}' was found instead"
-            )));
+            ));
+            error.advice = Some(format!(
+                "give yours an index from 1 on, or put <controller type='pci' index='0' \
+                 model='{root}'/> before it"
+            ));
+            return Err(error);
         }
         // That no bus takes another kind is found when it is given its place.
         let fits = match model {

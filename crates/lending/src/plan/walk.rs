@@ -257,7 +257,7 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
         self.check_named_once(share)?;
         self.check_not_drained(share)?;
         let mut planned = PlannedDevice::new(share, preparation, "the interface names it");
-        planned.note_host_access();
+        planned.note_host_access(false);
         let holder = self.holder(attachment);
         let claim = self.claims.claim(share, &holder, Origin::Interface)?;
         self.check(claim, planned, &holder).map(Some)
@@ -479,7 +479,7 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
         let (share, preparation) = wish.of(self.host(), target)?;
         let mut planned = PlannedDevice::new(share, preparation, why);
         if !applicant.network.extension.host_access {
-            planned.note_host_access();
+            planned.note_host_access(true);
         }
         planned.port = Some(PlannedPort {
             network: Arc::clone(&applicant.network),
@@ -577,9 +577,9 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
 }
 
 impl PlannedDevice {
-    fn note_host_access(&mut self) {
+    fn note_host_access(&mut self, of_network: bool) {
         if mode(&self.preparation).is_some_and(|mode| mode != DirectMode::Passthrough) {
-            self.notes.push(Note::NoHostAccess);
+            self.notes.push(Note::NoHostAccess { of_network });
         }
     }
 }

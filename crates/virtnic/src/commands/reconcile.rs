@@ -27,7 +27,7 @@ pub(crate) struct Reconcile {
 
 const HELP: &str = "\
 Exit status:
-  0  there are no differences, or all are mended
+  0  there are no differences, or all are mended or meant
   1  the daemon refused, in the words on standard error
   2  the command line is wrong
   3  no daemon answers
@@ -40,7 +40,7 @@ Fields of each object of --json, null where there is no value:
   cause    how that came about, as far as can be told
   remedy   what would mend it; what was done, where outcome is mended
   safe     whether --apply mends it
-  outcome  left, mended or failed
+  outcome  left, mended, failed, or meant: somebody asked for it to be so, by nodedev-detach
   failure  why it could not be mended";
 
 impl Reconcile {
@@ -59,7 +59,7 @@ impl Reconcile {
             output::write(texts.join("\n").as_bytes())?;
             output::remark(verdict(&differences, self.apply));
         }
-        let is_left = |one: &Difference| one.outcome != Outcome::Mended;
+        let is_left = |one: &Difference| !matches!(one.outcome, Outcome::Mended | Outcome::Meant);
         Ok(match differences.iter().any(is_left) {
             true => failure::answer_is_no(),
             false => ExitCode::SUCCESS,
@@ -75,6 +75,7 @@ fn for_people(one: &Difference) -> String {
     }
     let label = match (&one.outcome, one.safe) {
         (Outcome::Mended, _) => "mended",
+        (Outcome::Meant, _) => "undo",
         (_, true) => "remedy",
         (_, false) => "by hand",
     };
@@ -88,8 +89,11 @@ fn for_people(one: &Difference) -> String {
 /// All of it in a line.
 fn verdict(differences: &[Difference], applied: bool) -> String {
     let count = |fits: fn(&Difference) -> bool| differences.iter().filter(|one| fits(one)).count();
-    let all = match differences.len() {
-        0 => return "no differences: records, kernel and guests agree".to_owned(),
+    let all = match differences.len() - count(|one| one.outcome == Outcome::Meant) {
+        0 if differences.is_empty() => {
+            return "no differences: records, kernel and guests agree".to_owned();
+        }
+        0 => return "no differences beside what somebody asked for".to_owned(),
         1 => "1 difference".to_owned(),
         many => format!("{many} differences"),
     };
@@ -123,6 +127,7 @@ impl<'a> From<&'a Difference> for Row<'a> {
         let (outcome, failure) = match &one.outcome {
             Outcome::Left => ("left", None),
             Outcome::Mended => ("mended", None),
+            Outcome::Meant => ("meant", None),
             Outcome::Failed(reason) => ("failed", Some(reason.as_str())),
         };
         Self {

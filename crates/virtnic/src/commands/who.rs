@@ -281,7 +281,7 @@ struct Row<'a> {
     state: &'a str,
     vanished: bool,
     since: Option<i64>,
-    port: String,
+    port: Option<String>,
     stats: Option<Stats>,
 }
 
@@ -325,7 +325,9 @@ impl<'a> From<&'a Lent> for Row<'a> {
             state: &lent.state,
             vanished: lent.vanished,
             since: since(lent),
-            port: lent.port.to_string(),
+            port: Some(lent.port)
+                .filter(|port| !port.is_nil())
+                .map(|port| port.to_string()),
             stats: lent.counters.as_ref().map(Stats::from),
         }
     }

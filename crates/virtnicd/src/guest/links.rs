@@ -104,10 +104,13 @@ impl Daemon {
             return Vec::new();
         }
         let view = object.view();
-        let mut interfaces = view.live_interfaces().iter();
+        let interfaces = view.live_interfaces().iter();
+        let hidden = interfaces.filter(|interface| self.hides_from_host(interface));
+        let of_network =
+            |interface: &Interface| matches!(interface.source, InterfaceSource::Network { .. });
         let mut messages = Vec::new();
-        if interfaces.any(|interface| self.hides_from_host(interface)) {
-            messages.push(format!("note: {}", Note::NoHostAccess));
+        if let Some(of_network) = hidden.map(of_network).reduce(|one, other| one || other) {
+            messages.push(format!("note: {}", Note::NoHostAccess { of_network }));
         }
         if let Some(run) = &view.run {
             messages.extend(halves::messages(self, run));

@@ -343,7 +343,12 @@ impl Daemon {
 
     /// The same of one that is only asked about.
     fn read_asked_domain(&self, xml: &str) -> Result<conf::Domain> {
-        let domain = conf::Domain::parse_asked(xml).map_err(fault::document(QEMU))?;
+        let (mut domain, has_uuid) =
+            conf::Domain::parse_asked(xml).map_err(fault::document(QEMU))?;
+        // What would become of a guest that there is if it were so.
+        if !has_uuid && let Ok(known) = self.guest_by_name(&domain.name) {
+            domain.uuid = known.uuid;
+        }
         self.with_pairs(domain)
     }
 

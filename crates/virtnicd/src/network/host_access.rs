@@ -19,7 +19,11 @@ impl Daemon {
         let mode = network.default_direct_mode();
         let is_shared = mode.is_some_and(|mode| mode != DirectMode::Passthrough);
         if is_shared && !network.extension.host_access {
-            tracing::info!(network = network.name, "{}", Note::NoHostAccess);
+            tracing::info!(
+                network = network.name,
+                "{}",
+                Note::NoHostAccess { of_network: true }
+            );
         }
     }
 

@@ -171,7 +171,11 @@ impl Daemon {
                                 taken back";
                     (Outcome::Mended, done.to_owned())
                 }
-                Err(reason) => (Outcome::Failed(reason), remedy),
+                Err(reason) => {
+                    let by_hand = "see to what is in the way, by hand if need be, and ask again: what it \
+                                   had is given back as far as that went";
+                    (Outcome::Failed(reason), by_hand.to_owned())
+                }
             }
         } else {
             (Outcome::Left, remedy)
@@ -214,6 +218,10 @@ impl Daemon {
     }
 
     fn difference(&self, difference: &assign::Difference, outcome: Outcome) -> Difference {
+        let outcome = match difference {
+            assign::Difference::Detached { .. } => Outcome::Meant,
+            _ => outcome,
+        };
         Difference {
             device: device_of(difference),
             guest: self.guest_of(difference),
@@ -221,7 +229,7 @@ impl Daemon {
             cause: difference.cause().to_owned(),
             remedy: match outcome {
                 Outcome::Mended => difference.done().to_owned(),
-                Outcome::Left | Outcome::Failed(_) => difference.remedy(),
+                Outcome::Left | Outcome::Failed(_) | Outcome::Meant => difference.remedy(),
             },
             safe: difference.is_safe(),
             outcome,

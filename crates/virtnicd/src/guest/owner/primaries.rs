@@ -50,9 +50,16 @@ impl Owner {
             }
             state if state.is_leaving() => Some(unplug::in_progress(&self.handle.name, &alias)),
             _ if !pairs::is_ready(&run, &primary) => {
+                let then = match primary.state {
+                    AttachmentState::Demoted => {
+                        "If it is just starting up ask again when it has; its VF was taken by hand, and \
+                         comes by hand."
+                    }
+                    _ => "If it is just starting up the VF comes by itself.",
+                };
                 let detail = format!(
                     "guest '{}' has not negotiated failover, so that QEMU would keep the VF of '{alias}' \
-                     from it\n{} If it is just starting up the VF comes by itself.",
+                     from it\n{} {then}",
                     self.handle.name,
                     halves::ADVICE
                 );

@@ -77,15 +77,19 @@ impl Gate {
     /// Opens a device; `Err`: what the kernel says.
     pub(super) fn open(&self, opener: &Opener, device: PciAddress) -> Result<(), String> {
         self.check(opener, device)?;
-        let mut doors = lock(&self.0);
-        if doors.ended.contains(&opener.pid) {
-            return Err("its process has ended".to_owned());
+        {
+            let mut doors = lock(&self.0);
+            if doors.ended.contains(&opener.pid) {
+                return Err("its process has ended".to_owned());
+            }
+            doors.check_free(device)?;
+            doors.open.insert((opener.pid, device));
+            // The host hears it before anybody can open or close it again.
+            doors.tell(device, true);
         }
-        doors.check_free(device)?;
-        doors.open.insert((opener.pid, device));
-        // The host hears it before anybody can open or close it again.
-        doors.tell(device, true);
-        Ok(())
+        // The kernel checks and opens at once: what was forbidden between the two here is not opened.
+        self.check(opener, device)
+            .inspect_err(|_| self.close(opener.pid, device))
     }
 
     /// Whether it could be opened, by permissions and rule, whoever has it open.

@@ -407,7 +407,11 @@ fn refuse_lent_vfs(list: &crate::list::List, pci: &PciDevice) -> Result<(), Clai
         return Ok(());
     };
     for vf in vfs {
-        list.check_claim((*vf).into(), true)?;
+        list.check_claim((*vf).into(), true)
+            .map_err(|source| ClaimError::OfVf {
+                pf: pci.address,
+                source: Box::new(source),
+            })?;
     }
     Ok(())
 }

@@ -62,6 +62,15 @@ pub enum ClaimError {
         /// What stands in the way, in words.
         reason: String,
     },
+    /// A VF of it is a guest's, and would be gone with it.
+    #[error("{pf} has a VF that would be gone")]
+    OfVf {
+        /// The PF.
+        pf: PciAddress,
+        /// Who has the VF.
+        #[source]
+        source: Box<ClaimError>,
+    },
     /// It is just being taken from the host, or given back to it.
     #[error("device {device} is just being {doing}")]
     InHand {

@@ -66,7 +66,8 @@ fn pf_row(row: &PfRow) -> PoolRow {
         }),
         numa_node: row.numa_node.map(u32::from),
         total: count(row.total),
-        free: count(row.free),
+        // What is free of one that lends nothing can't be had.
+        free: if row.is_drained { 0 } else { count(row.free) },
         connections: count(row.lent.len() + row.shared.len()),
         promised: count(row.promised),
         drained: row.is_drained,

@@ -1,6 +1,6 @@
 //! Who has which device.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -19,7 +19,13 @@ impl Daemon {
     /// Every device that is lent, with who has it; the filter is a part of any of its texts.
     pub(in crate::dispatch) async fn who(self: &Arc<Self>, question: VirtnicWho) -> Vec<Lent> {
         let filter = question.filter.as_deref();
-        let rows = (self.lender.list().into_iter()).map(|line| (self.lent_row(&line), Some(line)));
+        let lines = self.lender.list();
+        let on_their_way: HashSet<_> = (lines.iter())
+            .filter_map(|line| line.holder.attachment)
+            .collect();
+        let rows = lines
+            .into_iter()
+            .map(|line| (self.lent_row(&line), Some(line)));
         // What a guest has is told of the guest.
         let is_lent = |line: &Assignment| {
             let device = line
@@ -30,6 +36,7 @@ impl Daemon {
         };
         let rows = rows.filter(|(_, line)| !line.as_ref().is_some_and(is_lent));
         let bare = self.halves_without_vf().into_iter();
+        let bare = bare.filter(|(_, _, half)| !on_their_way.contains(&half.id));
         let bare = bare.map(|(guest, run, half)| (self.row_of_half(&guest, &run, &half), None));
         let mut rows: Vec<(Lent, Option<Assignment>)> = rows
             .chain(bare)
@@ -63,6 +70,10 @@ impl Daemon {
     fn lent_row(&self, line: &Assignment) -> Lent {
         let attached = self.attachment_of(line);
         let is_leaving = || (attached.as_ref()).is_some_and(|(_, one)| one.state.is_leaving());
+        let is_on_its_way = || {
+            let waits = |one: &Attachment| guest::without_vf(one).is_some();
+            (attached.as_ref()).is_some_and(|(_, one)| waits(one))
+        };
         let is_reserved = || (attached.as_ref()).is_some_and(|(_, one)| one.reserved.is_some());
         let state = match &line.phase {
             Phase::Lent if line.origin == Origin::Detached => "detached",
@@ -70,6 +81,7 @@ impl Daemon {
             Phase::Claimed => "claimed",
             Phase::Preparing => "preparing",
             Phase::Lent if is_leaving() => "pending",
+            Phase::Lent if is_on_its_way() => "preparing",
             Phase::Lent => "lent",
             Phase::Returning => "returning",
             Phase::Dirty(_) => "dirty",
@@ -161,9 +173,15 @@ impl Daemon {
             .view()
             .run
             .clone()?;
-        let mut attachments = run.attachments.iter();
-        let its = attachments.find(|one| one.claim == Some(line.generation))?;
-        let its = its.clone();
+        let find = |is_its: &dyn Fn(&Attachment) -> bool| {
+            let mut attachments = run.attachments.iter();
+            attachments.find(|one| is_its(one)).cloned()
+        };
+        let its = find(&|one| one.claim == Some(line.generation)).or_else(|| {
+            // It is just being lent: the guest does not know of its claim yet.
+            find(&|one| line.holder.attachment == Some(one.id))
+        });
+        let its = its?;
         Some((run, its))
     }
 

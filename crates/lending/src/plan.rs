@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use assign::{Generation, Preparation, Step};
 use conf::{
-    ActualDevice, DeviceId, Domain, HostSource, Interface, InterfaceSource, NetdevName, Network,
-    NetworkPort, PciAddress, Plug, UsbAddress, Uuid,
+    ActualDevice, DeviceId, Domain, HostSource, Interface, InterfaceSource, MacAddress, NetdevName,
+    Network, NetworkPort, PciAddress, Plug, UsbAddress, Uuid,
 };
 
 use crate::attachment::{Attachment, Subject};
@@ -178,6 +178,8 @@ pub enum Note {
     },
     /// The PF of a pair whose VF is owed, and how it was chosen.
     Likeliest(String),
+    /// Another interface of the guest, not the other half of its pair, has that MAC, too.
+    SharedMac(MacAddress),
     /// The guest has it now, so that it can't be told what making it ready again takes.
     HasIt,
 }
@@ -457,6 +459,12 @@ impl fmt::Display for Note {
                 f,
                 "no VF is free; of the network's PFs {pf} is the most likely to have one for this \
                  guest, so that the other half is on it"
+            ),
+            Self::SharedMac(mac) => write!(
+                f,
+                "another interface of the guest has the MAC {mac}, too: on one network a switch sends \
+                 what is for it to either; halves of a pair are made by <interface \
+                 type='hostdev-hybrid'>"
             ),
             Self::HasIt => f.write_str(
                 "the guest has it now; what its next start would do is told when it is given back",

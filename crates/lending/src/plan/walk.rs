@@ -6,8 +6,8 @@ use std::sync::Arc;
 use assign::{Holder, Item, Obstacle, Origin, Preparation, Step, VfioPreparation};
 use conf::{
     ActualDevice, DeviceId, DirectMode, Domain, ForwardMode, HostDevice, HostSource, Interface,
-    InterfaceSource, MacAddress, NetdevName, Network, NetworkPort, PciAddress, Plug, Uuid,
-    VfSettings,
+    InterfaceSource, MacAddress, NetdevName, Network, NetworkPort, PairPrimary, PciAddress, Plug,
+    Uuid, VfSettings,
 };
 use host::{Host, HostError};
 use pool::{Choice, Place, Source};
@@ -37,6 +37,8 @@ pub(super) struct Taken {
     named: BTreeMap<DeviceId, bool>,
     /// Those that it names twice, to have them whole.
     twice: BTreeSet<DeviceId>,
+    /// MACs that several interfaces have, halves of a pair apart.
+    shared_macs: BTreeSet<MacAddress>,
     names: BTreeSet<NetdevName>,
     macs: BTreeSet<(DeviceId, MacAddress)>,
 }
@@ -128,6 +130,24 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
             }
         }
         (self.taken.named, self.taken.twice) = (named, twice);
+        self.taken.shared_macs = self.shared_macs();
+    }
+
+    fn shared_macs(&self) -> BTreeSet<MacAddress> {
+        let pairs = self.domain.pairs().into_iter();
+        let primaries: BTreeSet<usize> = pairs
+            .filter_map(|pair| match pair.primary {
+                PairPrimary::Interface(at) => Some(at),
+                PairPrimary::Hostdev(_) => None,
+            })
+            .collect();
+        let mut seen = BTreeSet::new();
+        let interfaces = self.domain.devices.interfaces.iter().enumerate();
+        let others = interfaces.filter(|(at, _)| !primaries.contains(at));
+        others
+            .map(|(_, interface)| interface.mac)
+            .filter(|mac| !seen.insert(*mac))
+            .collect()
     }
 
     /// Every device; VFs of pairs first, each of which says on which PF the other half has to be. Those of
@@ -173,7 +193,10 @@ impl<'a, C: Claims, N: Networks> Walk<'a, C, N> {
                 attachment.state = AttachmentState::Owed(Creditor::Guest);
                 Outcome::Owed(Box::new(owed))
             }
-            Ok(Some(Got::Planned(planned))) => {
+            Ok(Some(Got::Planned(mut planned))) => {
+                let mac = attachment.mac;
+                let shared = mac.filter(|mac| self.taken.shared_macs.contains(mac));
+                planned.notes.extend(shared.map(Note::SharedMac));
                 attachment.claim = planned.claim;
                 attachment.port = planned.port.as_ref().map(|port| PortId {
                     network: port.network.uuid,

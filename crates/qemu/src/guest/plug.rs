@@ -10,7 +10,7 @@ use super::{ControlError, Life};
 use crate::command::{NodeNames, disk_device, disk_nodes, usb_device};
 use crate::launch::memory_lock_with_device;
 use crate::qmp::DescriptorSet;
-use crate::{Problem, TapFds, hostdev_device, netdev_id, nic_device, nic_netdev};
+use crate::{Problem, RefusalKind, TapFds, hostdev_device, netdev_id, nic_device, nic_netdev};
 
 /// What a tap and a vhost of a card are called that are handed over for it.
 pub(super) fn descriptor_names(alias: &str, queue: usize) -> [String; 2] {
@@ -67,7 +67,18 @@ pub(super) async fn host_device(
     let alias = alias_of(info, "hostdev").map_err(cannot)?;
     let device = hostdev_device(domain, info, teaming, host).map_err(cannot)?;
     life.raise_memory_lock(memory_lock_with_device(domain))?;
-    add_device(Steps::new(life, qmp), alias, device).await
+    let added = add_device(Steps::new(life, qmp), alias, device).await;
+    match (&added, teaming) {
+        // QEMU makes a primary that it remembers by itself when the guest negotiates, as soon as it may open
+        // it: that can be just before.
+        (Err(error), Some(Teaming::Transient { .. }))
+            if error.refusal() == Some(RefusalKind::NameTaken)
+                && qmp.host_of(alias).await.ok().flatten() == Some(host) =>
+        {
+            Ok(())
+        }
+        _ => added,
+    }
 }
 
 pub(super) async fn usb(

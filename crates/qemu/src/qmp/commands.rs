@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use conf::PciAddress;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -204,6 +205,15 @@ impl Qmp {
             .into_iter()
             .filter(|member| member.kind.starts_with("child<"));
         Ok(devices.map(|member| member.name).collect())
+    }
+
+    /// The function of the host that a vfio device is, by the property of its device; `None`: it has none that
+    /// is an address.
+    pub(crate) async fn host_of(&self, alias: &str) -> Result<Option<PciAddress>, QmpError> {
+        let path = format!("/machine/peripheral/{alias}");
+        let property = json!({ "path": path, "property": "host" });
+        let host: String = self.typed("qom-get", property).await?;
+        Ok(host.parse().ok())
     }
 
     /// Whether a virtio card's driver in the guest has taken up a feature, by QEMU's name for it;

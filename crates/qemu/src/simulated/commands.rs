@@ -12,7 +12,7 @@ use crate::RunState;
 pub(super) const TAKE_ONE: [&str; 2] = ["getfd", "add-fd"];
 
 /// Does what it is told, and says so.
-pub(super) fn answer(machine: &Machine, command: &Value, fd: Option<OwnedFd>) {
+pub(super) fn answer(machine: &Machine, connection: u64, command: &Value, fd: Option<OwnedFd>) {
     let mut answer = match obey(machine, command, fd) {
         Ok(value) => json!({ "return": value }),
         Err((class, text)) => json!({ "error": { "class": class, "desc": text } }),
@@ -20,7 +20,7 @@ pub(super) fn answer(machine: &Machine, command: &Value, fd: Option<OwnedFd>) {
     if let Some(id) = command.get("id") {
         answer["id"] = id.clone();
     }
-    machine.write(&answer);
+    machine.answer(connection, &answer);
 }
 
 /// Does what it is told, and says nothing.
@@ -72,6 +72,7 @@ fn obey(machine: &Machine, command: &Value, fd: Option<OwnedFd>) -> Result<Value
             members.extend(devices.iter().map(|alias| member(alias, "child<device>")));
             return Ok(members.into());
         }
+        "qom-get" => return machine.property(text("path"), text("property")),
         "x-query-virtio-status" => return machine.virtio_status(text("path")),
         "cont" => machine.run(),
         "stop" => machine.halt(RunState::Paused),

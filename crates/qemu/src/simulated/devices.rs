@@ -181,6 +181,20 @@ impl Machine {
         Ok(())
     }
 
+    /// `qom-get`, of which function of the host's a device is.
+    pub(super) fn property(&self, path: &str, property: &str) -> Result<Value, Refusal> {
+        let state = lock(&self.state);
+        let device = path.strip_prefix("/machine/peripheral/");
+        let device = device.and_then(|alias| state.devices.get(alias));
+        match device
+            .and_then(|device| device.host)
+            .filter(|_| property == "host")
+        {
+            Some(host) => Ok(host.to_string().into()),
+            None => Err(("GenericError", format!("Property '{property}' not found"))),
+        }
+    }
+
     /// `device_del`: asks the guest to let a device go.
     pub(super) fn unplug(&self, alias: &str) -> Result<(), Refusal> {
         {

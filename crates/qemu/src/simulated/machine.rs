@@ -39,6 +39,8 @@ pub(crate) struct Machine {
     changed: watch::Sender<u64>,
     /// When its monitor greets.
     ready_at: Instant,
+    /// Held for one command: the next is not begun before, whoever sent it.
+    turn: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,7 @@ impl Machine {
             exit: watch::Sender::new(exit),
             changed: watch::Sender::new(0),
             ready_at,
+            turn: Mutex::new(()),
         }
     }
 
@@ -391,6 +394,27 @@ impl Machine {
     pub(super) fn fail_disk(&self) {
         self.say("BLOCK_IO_ERROR", json!({ "action": "stop" }));
         self.halt(RunState::IoError);
+    }
+
+    /// Carries a command of that connection out, if it still serves that: as QEMU does, which forgets those
+    /// that it has not begun when a connection is closed.
+    pub(super) fn in_turn(&self, connection: u64, command: impl FnOnce()) {
+        let _turn = lock(&self.turn);
+        if lock(&self.state).connection == connection {
+            command();
+        }
+    }
+
+    /// An answer, for whoever asked; nobody else hears it.
+    pub(super) fn answer(&self, connection: u64, answer: &Value) {
+        {
+            let mut state = lock(&self.state);
+            if state.connection != connection {
+                return;
+            }
+            state.outbox.push_back(format!("{answer}\r\n"));
+        }
+        self.wake();
     }
 
     /// The next thing that this connection is to hear; `Err`: it is over.

@@ -65,11 +65,13 @@ pub(super) async fn serve(
                     _ = machine.ended() => continue,
                 }
                 let fd = commands::TAKE_ONE.contains(&name).then(|| descriptors.take()).flatten();
-                if machine.swallows(name) {
-                    commands::carry_out(&machine, &command, fd);
-                } else {
-                    commands::answer(&machine, &command, fd);
-                }
+                machine.in_turn(number, || {
+                    if machine.swallows(name) {
+                        commands::carry_out(&machine, &command, fd);
+                    } else {
+                        commands::answer(&machine, number, &command, fd);
+                    }
+                });
             }
             changed = changes.changed() => if changed.is_err() { return },
             () = due => {}

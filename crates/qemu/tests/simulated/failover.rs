@@ -279,3 +279,22 @@ async fn what_qemu_says_of_pairs_is_told_by_alias() {
     say("FAILOVER_NEGOTIATED", &"x".repeat(300));
     assert_eq!(next(&mut web.events).await, GuestEvent::DevicesChanged);
 }
+
+/// The guest started anew between the grant and the plug: QEMU was quicker.
+#[tokio::test]
+async fn a_primary_that_qemu_made_by_itself_is_the_one_that_was_to_be_plugged_in() {
+    let bench = Bench::new();
+    let mut web = withheld(&bench).await;
+    web.beside.negotiate_failover(STANDBY);
+    assert_eq!(next(&mut web.events).await, negotiated());
+    web.plug_primary("ua-vf", vf(1)).await.unwrap();
+    web.unplugged("ua-vf").await;
+    web.beside.reboot();
+    assert_eq!(web.beside.open_devices(), [vf(1)]);
+    web.plug_primary("ua-vf", vf(1)).await.unwrap();
+    assert!(has(&web.beside, "ua-vf"));
+    // Another one is not.
+    let error = web.plug_primary("ua-vf", vf(2)).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalKind::NameTaken), "{error}");
+    assert_eq!(web.beside.open_devices(), [vf(1)]);
+}

@@ -593,6 +593,31 @@ async fn a_guest_that_names_what_it_takes_can_be_planned_before_and_while_it_run
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mac_that_two_interfaces_have_is_told_and_that_of_a_pair_is_not() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let on = |pf: &str| {
+        format!(
+            "<interface type='direct'><mac address='52:54:00:00:00:31'/><source dev='{pf}' mode='bridge'/>\
+             <model type='virtio'/></interface>"
+        )
+    };
+    let devices = format!("{}{}{}", on("sim0"), on("sim1"), pair(0x32));
+    client.define_guest(&guest_xml("g1", &devices)).await;
+    let of = PlanOf::Guest("g1".to_owned());
+    let plan = client.ok(VirtnicPlan { of }).await;
+    assert!(plan.would_start, "{plan:#?}");
+    let told = |at: usize| {
+        plan.devices[at]
+            .notes
+            .iter()
+            .any(|note| note.contains("52:54:00:00:00:31"))
+    };
+    assert_eq!([0, 1, 2, 3].map(told), [true, true, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_vf_that_somebody_has_is_known_by_the_name_that_it_had() {
     let site = Site::new();
     let _daemon = site.start().await;

@@ -138,6 +138,9 @@ virsh -q attach-interface g1 network vfs --mac $mac
 [ "$(connections)" = 1 ] || fail "$(virsh net-dumpxml vfs)"
 [ "$(count_of "" $mac)$(count_of --inactive $mac)" = 10 ] || fail "$(virsh dumpxml g1)"
 virsh -q domiflist g1 | grep -q "hostdev .*$mac" || fail "$(virsh domiflist g1)"
+# By this the daemon knows a VF that QEMU has plugged in by itself.
+host='{"execute":"qom-get","arguments":{"path":"/machine/peripheral/hostdev0","property":"host"}}'
+virsh qemu-monitor-command g1 "$host" | grep -qF "\"$vf\"" || fail "$(virsh qemu-monitor-command g1 "$host")"
 soon heard added hostdev0
 sees net "NET .* $mac igbvf up" || fail "the guest does not have its VF up"
 virsh -q suspend g1

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -24,7 +24,6 @@ use crate::drain::DrainedRecord;
 use crate::events::Events;
 use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle};
 use crate::listen::{self, ListenError, Socket};
-use crate::migration::Arrivals;
 use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
@@ -65,10 +64,6 @@ pub(crate) struct Daemon {
     pub(crate) guest_groups: GuestGroups,
     /// Where QEMU's processes go, under systemd.
     pub(crate) scopes: Option<qemu::Scopes>,
-    /// Guests that are just being moved here.
-    pub(crate) arrivals: Arrivals,
-    /// Tells this daemon from others, as long as the host runs.
-    identity: String,
     /// How long a guest may take until its driver has joined its pairs.
     pub(crate) time_to_join: Duration,
     pub(crate) emulator: OnceCell<u64>,
@@ -165,10 +160,6 @@ impl Daemon {
             None => Arc::new(LinuxHost::new(host::Paths::default()).noting_rest()),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
-        let identity = lock.metadata().map_or_else(
-            |_| boot.clone(),
-            |root| format!("{boot}-{:x}-{:x}", root.dev(), root.ino()),
-        );
         let node = match &simulation {
             Some(_) => NodeInfo::simulated(),
             None => NodeInfo::read(&host::Paths::default())?,
@@ -238,8 +229,6 @@ impl Daemon {
             last_id: AtomicI32::new(0),
             since: Instant::now(),
             stopping: watch::Sender::new(false),
-            arrivals: Arrivals::default(),
-            identity,
             _lock: lock,
             _ended: ends,
             host,
@@ -264,11 +253,6 @@ impl Daemon {
         )?)
     }
 
-    /// Tells this daemon from others: its root, on this boot.
-    pub(crate) fn identity(&self) -> &str {
-        &self.identity
-    }
-
     /// A client has come.
     pub(crate) fn connected(&self, connection: &Arc<Connection>) {
         lock(&self.connections).insert(connection.id(), Arc::downgrade(connection));
@@ -277,7 +261,6 @@ impl Daemon {
     /// A client is gone: what was to end with it does.
     pub(crate) fn disconnected(self: &Arc<Self>, connection: u64) {
         lock(&self.connections).remove(&connection);
-        self.arrivals.forget(connection);
         self.end_guests_of(connection);
     }
 

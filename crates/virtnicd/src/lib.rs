@@ -16,7 +16,6 @@ mod inventory;
 mod listen;
 mod logging;
 mod metadata;
-mod migration;
 mod network;
 mod options;
 mod paths;

@@ -255,11 +255,6 @@ impl Service for Api {
             DomainSuspend(args) => daemon.guest(&args.dom)?.request(GuestRequest::Suspend).await?,
             DomainResume(args) => daemon.guest(&args.dom)?.request(GuestRequest::Resume).await?,
             DomainUndefine(args) => daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?,
-            DomainMigrateBegin3Params(args) => daemon.begin_migration(&args)?,
-            DomainMigratePrepare3Params(args) => daemon.prepare_migration(args, call.conn.id()).await?,
-            DomainMigratePerform3Params(args) => Daemon::perform_migration(&args)?,
-            DomainMigrateFinish3Params(args) => daemon.finish_migration(args, call.conn.id()).await?,
-            DomainMigrateConfirm3Params(args) => daemon.confirm_migration(&args).await?,
             DomainUndefineFlags(args) => {
                 daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?;
             },

@@ -1,6 +1,5 @@
 //! A guest's definition on its way to the disk. One at a time, and beside whatever runs.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::sync::Arc;
 
@@ -11,10 +10,8 @@ use tokio::task::JoinHandle;
 use super::QEMU;
 use super::change::LiveChange;
 use super::handle::{GuestHandle, Reply, Run};
-use super::life::Life;
-use super::owner::Owner;
 use crate::daemon::Daemon;
-use crate::fault::{self, Result};
+use crate::fault;
 use crate::store::StoredDefinition;
 
 /// A definition that is being written or removed.
@@ -174,31 +171,4 @@ fn spawn(
     write: impl FnOnce() -> std::result::Result<(), Unwritten> + Send + 'static,
 ) -> JoinHandle<std::result::Result<Option<Arc<conf::Domain>>, Unwritten>> {
     tokio::task::spawn_blocking(move || write().map(|()| None))
-}
-
-/// Tells a definition from others of the same guest, as long as this daemon runs.
-pub(crate) fn same_definition(domain: &conf::Domain) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    domain
-        .to_xml_with_secrets(conf::Form::Inactive)
-        .hash(&mut hasher);
-    hasher.finish()
-}
-
-impl Owner {
-    /// The definition is the one that was moved, and the guest was not started meanwhile.
-    pub(super) fn check_moved(&self, moved: u64) -> Result<()> {
-        let name = &self.handle.name;
-        let stays = |why: &str| {
-            let detail =
-                format!("guest '{name}' stays defined here, and is on the other host, too: {why}");
-            Err(fault::invalid(QEMU, detail))
-        };
-        match &self.state.defined {
-            _ if self.state.life != Life::Off => stays("it was started meanwhile"),
-            Some(defined) if same_definition(defined) == moved => Ok(()),
-            Some(_) => stays("its definition was changed meanwhile"),
-            None => Err(fault::invalid(QEMU, "cannot undefine transient domain")),
-        }
-    }
 }

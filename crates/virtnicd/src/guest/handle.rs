@@ -152,8 +152,6 @@ pub(crate) enum Request {
     TakeIn(Arc<StoredDefinition>, Arc<conf::Domain>),
     /// Forget the definition.
     Undefine,
-    /// The same, where the definition that was moved to another host is still the one that there is.
-    UndefineMoved { moved: u64 },
     /// Start it with the host, or not.
     Autostart(bool),
 }
@@ -328,11 +326,11 @@ impl GuestHandle {
         }
     }
 
-    pub(crate) fn not_running(&self) -> Error {
+    pub(super) fn not_running(&self) -> Error {
         fault::invalid(DOMAIN, "domain is not running")
     }
 
-    pub(crate) fn already_active(&self) -> Error {
+    pub(super) fn already_active(&self) -> Error {
         fault::invalid(QEMU, format!("domain '{}' is already active", self.name))
     }
 }

@@ -52,7 +52,6 @@ use crate::store::{self, StoredDefinition};
 
 pub(crate) use bandwidth::interface_bandwidth;
 pub(crate) use barred::{Barred, BarredGuest, RecordSubject, UnreadRecord};
-pub(crate) use definition::same_definition;
 pub(crate) use groups::GuestGroups;
 pub(crate) use halves::{TIME_TO_JOIN, half_of, without_vf};
 pub(crate) use handle::{GuestHandle, Request, Run};
@@ -172,11 +171,7 @@ impl Daemon {
     /// what no schema knows is refused.
     pub(crate) async fn define_guest(self: &Arc<Self>, xml: String, strict: bool) -> Result<Dom> {
         let domain = self.read_document(xml, strict).await?;
-        self.define_read(Arc::new(domain)).await
-    }
-
-    /// Keeps a definition that was read, in place of one that is known.
-    pub(crate) async fn define_read(self: &Arc<Self>, domain: Arc<conf::Domain>) -> Result<Dom> {
+        let domain = Arc::new(domain);
         let handle = self
             .ask_guest(&domain, || Request::Define(Arc::clone(&domain)))
             .await?;
@@ -318,12 +313,7 @@ impl Daemon {
         }
     }
 
-    /// A document as a user gave it, filled in as libvirt would; strict: all of it is known.
-    pub(crate) async fn read_document(
-        self: &Arc<Self>,
-        xml: String,
-        strict: bool,
-    ) -> Result<conf::Domain> {
+    async fn read_document(self: &Arc<Self>, xml: String, strict: bool) -> Result<conf::Domain> {
         let daemon = Arc::clone(self);
         blocking(QEMU, move || {
             let domain = daemon.read_domain(&xml)?;

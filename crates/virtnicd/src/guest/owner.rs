@@ -346,7 +346,6 @@ impl Owner {
             Request::Define(_)
             | Request::TakeIn(..)
             | Request::Undefine
-            | Request::UndefineMoved { .. }
             | Request::Autostart(_) => Kind::Write,
         }
     }
@@ -426,10 +425,6 @@ impl Owner {
                 let error = fault::invalid(QEMU, "cannot undefine transient domain");
                 self.answers.push((reply, Err(error)));
             }
-            Request::UndefineMoved { moved } => match self.check_moved(moved) {
-                Ok(()) => self.write(WriteWhat::Undefine, Some(reply)),
-                Err(error) => self.answers.push((reply, Err(error))),
-            },
             Request::Undefine => self.write(WriteWhat::Undefine, Some(reply)),
             Request::Autostart(_) if self.state.defined.is_none() => {
                 let error = fault::invalid(QEMU, "cannot set autostart for transient domain");

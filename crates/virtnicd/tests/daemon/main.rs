@@ -30,7 +30,6 @@ mod in_process;
 mod leftovers;
 mod media;
 mod metadata;
-mod migration;
 mod modes;
 mod networks;
 mod node_devices;

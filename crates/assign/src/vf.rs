@@ -229,12 +229,10 @@ impl<'a> FunctionRestorer<'a> {
                 (describe(was), is)
             })
             .collect();
-        let driver = self.driver_difference(found.driver.as_deref());
-        let is_elsewhere = driver.is_none() && found.driver.as_deref() != self.host_driver;
-        all.extend(driver);
-        if is_elsewhere {
-            return all;
+        if self.leaves_driver && found.driver.as_deref() != self.host_driver {
+            return all; // its network device is that driver's
         }
+        all.extend(self.driver_difference(found.driver.as_deref()));
         let netdev = |netdev: &Option<(String, MacAddress)>| match netdev {
             Some((_, mac)) => format!("a network device with MAC {mac}"),
             None => "no network device".to_owned(),

@@ -198,6 +198,35 @@ impl Kept {
         self.inside.retain(|(sibling, _)| sibling.name != name);
     }
 
+    /// Has of the children of that name what another one has.
+    pub(crate) fn replace(&mut self, name: &str, other: &Self) {
+        self.remove(name);
+        let children = other.children.iter();
+        let children = children.filter(|child| child.xml.name() == name);
+        self.children.extend(children.cloned());
+        let inside = other.inside.iter();
+        let inside = inside.filter(|(sibling, _)| sibling.name == name);
+        self.inside.extend(inside.cloned());
+    }
+
+    /// What another one has and this one has not, or otherwise, by name; children of these names apart.
+    pub(crate) fn lacks(&self, other: &Self, apart: &[&str]) -> Vec<String> {
+        let attributes = other.attributes.iter();
+        let attributes = attributes.filter(|attribute| !self.attributes.contains(attribute));
+        let attributes = attributes.map(|(name, _)| format!("'{name}'"));
+        let children = other.children.iter().map(|child| &child.xml);
+        let children = children.filter(|xml| !self.children.iter().any(|own| own.xml == **xml));
+        let children = children.map(RawXml::name);
+        let inside = other.inside.iter();
+        let inside = inside
+            .filter(|(sibling, rest)| self.inside(&sibling.name).is_none_or(|own| own != rest));
+        let inside = inside.map(|(sibling, _)| sibling.name.as_str());
+        let named = children.chain(inside).filter(|name| !apart.contains(name));
+        attributes
+            .chain(named.map(|name| format!("<{name}>")))
+            .collect()
+    }
+
     /// Forgets an attribute of the children at that path if it says just what is the case anyway.
     pub(crate) fn forget(&mut self, path: &[&str], name: &str, value: &str) {
         let Some((child, rest)) = path.split_first() else {

@@ -26,6 +26,6 @@ mod table;
 pub use choose::{Choice, Closeness, Place, Request, Source};
 pub use inventory::{Health, NicInfo, PfInfo, Pool, Update, VfInfo};
 pub use loans::{Holder, ShareId, Taken, Uses};
-pub use network::{Members, NetworkSpec, Sharing};
-pub use refusal::{Refusal, RefusalCause, called, is_synthetic, synthetic};
+pub use network::{Members, NetworkSpec, Sharing, called, is_synthetic, synthetic};
+pub use refusal::{Refusal, RefusalCause};
 pub use table::{Explanation, NicRow, Note, PfRow, Row, Verdict};

@@ -82,6 +82,33 @@ pub(crate) struct Queue {
     pub(crate) by_position: BTreeSet<usize>,
 }
 
+/// The name of the pool of a PF's VFs where no network lends them by it; no network can have it.
+#[must_use]
+pub fn synthetic(pf: &str) -> String {
+    format!("{SYNTHETIC}{pf}/")
+}
+
+const SYNTHETIC: &str = "VFs of ";
+
+/// Whether that is such a name.
+#[must_use]
+pub fn is_synthetic(network: &str) -> bool {
+    pf_of_synthetic(network).is_some()
+}
+
+pub(crate) fn pf_of_synthetic(network: &str) -> Option<&str> {
+    network.strip_prefix(SYNTHETIC)?.strip_suffix('/')
+}
+
+/// A network in words, or the PF that stands for one.
+#[must_use]
+pub fn called(network: &str) -> String {
+    match pf_of_synthetic(network) {
+        Some(pf) => format!("PF '{pf}'"),
+        None => format!("network '{network}'"),
+    }
+}
+
 impl Pool {
     /// Adds a network, or replaces the one of that name. Loans are not touched.
     pub fn set_network(&mut self, name: &str, spec: NetworkSpec) {

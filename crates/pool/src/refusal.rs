@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::loans::Holder;
-use crate::network::Sharing;
+use crate::network::{Sharing, called, pf_of_synthetic};
 use crate::table::{Explanation, PfRow, Row, Verdict, some};
 
 /// Why there is no device. [`fmt::Display`] is one line of bounded length;
@@ -195,33 +195,6 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
-
-/// The name of the pool of a PF's VFs where no network lends them by it; no network can have it.
-#[must_use]
-pub fn synthetic(pf: &str) -> String {
-    format!("{SYNTHETIC}{pf}/")
-}
-
-const SYNTHETIC: &str = "VFs of ";
-
-/// Whether that is such a name.
-#[must_use]
-pub fn is_synthetic(network: &str) -> bool {
-    pf_of_synthetic(network).is_some()
-}
-
-fn pf_of_synthetic(network: &str) -> Option<&str> {
-    network.strip_prefix(SYNTHETIC)?.strip_suffix('/')
-}
-
-/// A network in words, or the PF that stands for one.
-#[must_use]
-pub fn called(network: &str) -> String {
-    match pf_of_synthetic(network) {
-        Some(pf) => format!("PF '{pf}'"),
-        None => format!("network '{network}'"),
-    }
-}
 
 /// Sums of the rows that there is no room for: those of VFs, and others.
 fn further(rows: &[Row]) -> Vec<String> {

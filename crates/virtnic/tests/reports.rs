@@ -247,6 +247,26 @@ fn differences_are_told_with_cause_and_remedy_and_are_status_4() {
     );
 }
 
+#[test]
+fn what_somebody_asked_for_is_told_and_is_status_0() {
+    let mut meant = differences();
+    meant.truncate(1);
+    meant[0].outcome = Outcome::Meant;
+    let ran = Host::with(Answers::Differences(meant.clone())).virtnic(&["reconcile"]);
+    insta::assert_snapshot!(ran.out, @r"
+    macvtap3 on eth2 was made for guest 'web', which does not run
+      cause    virtnicd ended before it could remove it
+      undo     remove macvtap3
+    ");
+    assert_eq!(
+        (ran.status, ran.err.as_str()),
+        (0, "no differences beside what somebody asked for\n")
+    );
+    let ran = Host::with(Answers::Differences(meant)).virtnic(&["reconcile", "--json"]);
+    assert_eq!(ran.status, 0);
+    assert!(ran.out.contains("\"outcome\": \"meant\""), "{}", ran.out);
+}
+
 /// Only through the socket on which something may be changed.
 #[test]
 fn what_is_mended_is_no_difference_any_more() {

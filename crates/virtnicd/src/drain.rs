@@ -36,12 +36,16 @@ impl DrainedRecord {
 impl Daemon {
     /// Has a PF lend nothing from now on, and takes the VFs of all pairs on it back; what stays.
     pub(crate) async fn drain(self: &Arc<Self>, pf: &str) -> Result<DrainReport> {
+        // What can fail comes first.
+        let host = self.host.clone();
+        let netdevs = blocking(Domain::Network, move || host.netdevs()).await?;
+        let netdevs = netdevs.map_err(fault::host(Domain::Network))?;
         let record = self.set_drained(pf, true).await?;
         let refused = self.recall(record.pf).await;
-        let above = self.above(record.pf).await?;
+        let above = above(&netdevs, record.pf);
         let lines = self.lender.list();
         let is_on = |line: &&Assignment| {
-            (self.is_on(line, record.pf) || is_above(line, &above).is_some())
+            (self.is_on(line, record.pf) || stands_on(line, &above).is_some())
                 && self.is_with_guest(line)
         };
         let (mut vfs, mut macvtaps) = (Vec::new(), Vec::new());
@@ -49,7 +53,7 @@ impl Daemon {
             let stays = StaysOnPf {
                 what: self.name_of_line(line),
                 guest: line.holder.name.clone(),
-                why: match is_above(line, &above) {
+                why: match stands_on(line, &above) {
                     Some(netdev) => format!(
                         "it is on {netdev}, which is on the PF: it loses its connection unless {netdev} \
                          has another card"
@@ -68,16 +72,6 @@ impl Daemon {
             vfs,
             macvtaps,
         })
-    }
-
-    /// The network devices that stand on a PF's: VLAN devices, bonds and bridges, however far up.
-    async fn above(self: &Arc<Self>, pf: PciAddress) -> Result<BTreeSet<NetdevName>> {
-        let host = self.host.clone();
-        let all = blocking(Domain::Network, move || host.netdevs()).await?;
-        Ok(above(
-            &all.map_err(fault::host(Domain::Network))?,
-            |netdev| netdev.pci == Some(pf),
-        ))
     }
 
     /// Asks all pairs on a PF for their VFs, at once; those that could not be asked, and why.
@@ -257,9 +251,9 @@ impl Daemon {
     }
 }
 
-/// Those that stand on some device, but not that one.
-fn above(all: &[Netdev], is_lowest: impl Fn(&Netdev) -> bool) -> BTreeSet<NetdevName> {
-    let mut reached: BTreeSet<u32> = (all.iter().filter(|one| is_lowest(one)))
+/// The network devices that stand on a PF's: VLAN devices, bonds and bridges, however far up.
+fn above(all: &[Netdev], pf: PciAddress) -> BTreeSet<NetdevName> {
+    let mut reached: BTreeSet<u32> = (all.iter().filter(|one| one.pci == Some(pf)))
         .map(|one| one.index)
         .collect();
     let mut found = BTreeSet::new();
@@ -283,7 +277,7 @@ fn above(all: &[Netdev], is_lowest: impl Fn(&Netdev) -> bool) -> BTreeSet<Netdev
 }
 
 /// Which of those devices something lent stands on.
-fn is_above(line: &Assignment, above: &BTreeSet<NetdevName>) -> Option<NetdevName> {
+fn stands_on(line: &Assignment, above: &BTreeSet<NetdevName>) -> Option<NetdevName> {
     match line.item.device().or(line.parent) {
         Some(DeviceId::Netdev(name)) => above.get(&name).copied(),
         _ => None,

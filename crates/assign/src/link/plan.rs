@@ -33,18 +33,6 @@ pub(crate) const MACVTAP: &str = "macvtap";
 pub(crate) const TAP: &str = "vnet";
 
 impl Assigner {
-    /// Why no macvtap can stand on a device, in words.
-    fn carries_none(&self, lower: &Netdev) -> Option<&'static str> {
-        match lower.link_type {
-            LinkType::Ethernet => {}
-            LinkType::Loopback => return Some("the loopback device"),
-            _ => return Some("no Ethernet device"),
-        }
-        // The kernel would put it on what is below that one.
-        let is_tap = matches!(lower.kind.as_deref(), Some("macvtap" | "tun"));
-        (is_tap || self.read_tag(lower).is_some()).then_some("a guest's own link")
-    }
-
     pub(crate) fn plan_macvtap(
         &self,
         item: Item,
@@ -171,6 +159,18 @@ impl Assigner {
                 profile,
             }),
         })
+    }
+
+    /// Why no macvtap can stand on a device, in words.
+    fn carries_none(&self, lower: &Netdev) -> Option<&'static str> {
+        match lower.link_type {
+            LinkType::Ethernet => {}
+            LinkType::Loopback => return Some("the loopback device"),
+            _ => return Some("no Ethernet device"),
+        }
+        // The kernel would put it on what is below that one.
+        let is_tap = matches!(lower.kind.as_deref(), Some("macvtap" | "tun"));
+        (is_tap || self.read_tag(lower).is_some()).then_some("a guest's own link")
     }
 
     /// Devices that share one, and that one, have a MAC each: the kernel would let this one be made,

@@ -1,8 +1,6 @@
 //! A drive and its medium, told apart.
 
 use super::Disk;
-use crate::kept::Kept;
-use crate::xml::RawXml;
 
 /// Children that say of a disk what its medium is.
 const OF_MEDIUM: [&str; 5] = ["source", "backingStore", "mirror", "auth", "encryption"];
@@ -41,36 +39,5 @@ impl Disk {
         );
         changes.extend(self.unused.lacks(&given.unused, &OF_MEDIUM));
         changes
-    }
-}
-
-impl Kept {
-    /// Has of the children of that name what another one has.
-    fn replace(&mut self, name: &str, other: &Self) {
-        self.remove(name);
-        let children = other.children.iter();
-        let children = children.filter(|child| child.xml.name() == name);
-        self.children.extend(children.cloned());
-        let inside = other.inside.iter();
-        let inside = inside.filter(|(sibling, _)| sibling.name == name);
-        self.inside.extend(inside.cloned());
-    }
-
-    /// What another one has and this one has not, or otherwise, by name; children of these names apart.
-    fn lacks(&self, other: &Self, apart: &[&str]) -> Vec<String> {
-        let attributes = other.attributes.iter();
-        let attributes = attributes.filter(|attribute| !self.attributes.contains(attribute));
-        let attributes = attributes.map(|(name, _)| format!("'{name}'"));
-        let children = other.children.iter().map(|child| &child.xml);
-        let children = children.filter(|xml| !self.children.iter().any(|own| own.xml == **xml));
-        let children = children.map(RawXml::name);
-        let inside = other.inside.iter();
-        let inside = inside
-            .filter(|(sibling, rest)| self.inside(&sibling.name).is_none_or(|own| own != rest));
-        let inside = inside.map(|(sibling, _)| sibling.name.as_str());
-        let named = children.chain(inside).filter(|name| !apart.contains(name));
-        attributes
-            .chain(named.map(|name| format!("<{name}>")))
-            .collect()
     }
 }

@@ -342,7 +342,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     (
         "/domain/devices/interface/alias/@name",
-        "`ua-` and letters, digits, `_`, `-`; others are forgotten",
+        "`ua-` and letters, digits, `_`, `-`, at most 255 in all; others are forgotten",
         "",
     ),
     (

@@ -500,6 +500,31 @@ async fn a_standby_that_the_definition_can_not_lose_stays_in_the_guest() {
     client.ok(detach(STANDBY, LIVE)).await;
 }
 
+/// The VF that could not be restored is told, and that its half of the pair has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_whose_vf_is_dirty_is_told_beside_it() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    let dom = started(&client, "g1", &over_pf("")).await;
+    let guest = simulated(&site, &dom);
+    guest.negotiate_failover(STANDBY);
+    plugged(&client, &guest, VF).await;
+    for nth in 1..20 {
+        site.simulation
+            .host
+            .fail(Fault::of(Operation::Unbind, 16).nth(nth));
+    }
+    client.ok(demote("g1")).await;
+    until("both are told", async || {
+        let who = client.who().await;
+        let has = |state: &str| who.iter().any(|row| row.state == state);
+        has("dirty") && has("parted")
+    })
+    .await;
+    site.simulation.host.heal();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_daemon_knows_what_is_reserved_owed_and_parted() {
     let site = Site::on("pfs=1,vfs=2");

@@ -20,9 +20,7 @@ impl Daemon {
     pub(in crate::dispatch) async fn who(self: &Arc<Self>, question: VirtnicWho) -> Vec<Lent> {
         let filter = question.filter.as_deref();
         let lines = self.lender.list();
-        let on_their_way: HashSet<_> = (lines.iter())
-            .filter_map(|line| line.holder.attachment)
-            .collect();
+        let on_their_way: HashSet<_> = lines.iter().filter_map(on_its_way).collect();
         let rows = lines
             .into_iter()
             .map(|line| (self.lent_row(&line), Some(line)));
@@ -179,7 +177,7 @@ impl Daemon {
         };
         let its = find(&|one| one.claim == Some(line.generation)).or_else(|| {
             // It is just being lent: the guest does not know of its claim yet.
-            find(&|one| line.holder.attachment == Some(one.id))
+            find(&|one| on_its_way(line) == Some(one.id))
         });
         let its = its?;
         Some((run, its))
@@ -189,6 +187,13 @@ impl Daemon {
         let network = self.networks.by_name(holder.network.as_deref()?)?;
         self.port(&network, holder.port?).ok()
     }
+}
+
+/// The attachment that a device was claimed for, unless it is on its way back: then it is that one's no more,
+/// whose half of a pair may wait for another.
+fn on_its_way(line: &Assignment) -> Option<conf::Uuid> {
+    let is_to_be_had = matches!(line.phase, Phase::Claimed | Phase::Preparing | Phase::Lent);
+    line.holder.attachment.filter(|_| is_to_be_had)
 }
 
 /// The rows in their order, but for the halves of a pair, which stand together: first the one that stays.

@@ -7,7 +7,7 @@ use rpc::*;
 
 use crate::guest_links::{CONFIG, LIVE};
 use crate::harness::*;
-use crate::in_process::{Site, until};
+use crate::in_process::{Site, reached, until};
 
 const MAC: &str = "52:54:00:00:00:99";
 const STANDBY: &str = "ua-hybrid-525400000099";
@@ -498,6 +498,36 @@ async fn a_standby_that_the_definition_can_not_lose_stays_in_the_guest() {
     assert!(has(&guest, STANDBY));
     assert_eq!(client.picture(&site.root).await, before);
     client.ok(detach(STANDBY, LIVE)).await;
+}
+
+/// While it is plugged in a VF is told once, as its half of the pair.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vf_on_its_way_is_told_once() {
+    let site = Site::new();
+    let _daemon = site.start().await;
+    let client = site.root.client().await;
+    started(&client, "g1", &over_pf("guest='bond'")).await;
+    client.ok(demote("g1")).await;
+    until("it is parted", async || {
+        client.who().await.iter().any(|row| row.state == "parted")
+    })
+    .await;
+    let held = site.simulation.host.hold(Operation::Bind);
+    let promoting = tokio::spawn({
+        let other = site.root.client().await;
+        async move { other.rpc.call(&promote("g1")).await }
+    });
+    let held = reached(held).await;
+    let who = client.who().await;
+    drop(held);
+    promoting.await.unwrap().unwrap();
+    let vfs: Vec<_> = who
+        .iter()
+        .filter(|row| row.kind == LentKind::Hostdev)
+        .collect();
+    let [vf] = vfs[..] else { panic!("{who:#?}") };
+    assert_eq!(vf.state, "preparing");
+    assert_eq!(vf.half.as_ref().unwrap().role, "primary");
 }
 
 /// The VF that could not be restored is told, and that its half of the pair has none.

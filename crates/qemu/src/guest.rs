@@ -4,6 +4,7 @@ mod control;
 mod leftovers;
 mod life;
 mod media;
+mod migration;
 mod plug;
 mod undo;
 

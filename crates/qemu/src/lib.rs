@@ -69,7 +69,8 @@ pub use launch::{
 pub use launcher::Launcher;
 pub use lifecycle::{Action, Lifecycle};
 pub use qmp::{
-    BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RefusalKind,
+    BalloonInfo, CharDeviceInfo, Compression, CpuWord, Event, GuestRxFilter, LINE_LIMIT,
+    MigrationInfo, MigrationSettings, MigrationStatus, Qmp, QmpError, RamInfo, RefusalKind,
     RunState, Timestamp,
 };
 pub use record::{GuestRecord, ReconnectError};

@@ -16,7 +16,7 @@ use crate::qmp::QmpEvents;
 use crate::run_dir;
 use crate::{
     Action, Event, Exit, ExitReason, ExitStatus, GuestEvent, GuestEvents, GuestRecord, GuestState,
-    PauseReason, Problem, Qmp, QmpError, RunState,
+    MigrationStatus, PauseReason, Problem, Qmp, QmpError, RunState,
 };
 
 /// For the last events of a QEMU that is gone: they are in the socket already.
@@ -253,11 +253,29 @@ impl Life {
             "STOP" => {
                 let now = self.observed.state();
                 if !matches!(now, GuestState::ShuttingDown | GuestState::Crashed) {
-                    let reason = self.causes().pause.take().unwrap_or(PauseReason::User);
+                    let reason = match self.causes().pause.take() {
+                        Some(reason) => reason,
+                        None if self.observed.migration().halts() => PauseReason::Migration,
+                        None => PauseReason::User,
+                    };
                     self.observed.become_(GuestState::Paused(reason));
                 }
             }
-            "RESUME" | "WAKEUP" => self.observed.become_(GuestState::Running),
+            "RESUME" | "WAKEUP" => {
+                self.observed.forget_migration();
+                self.observed.become_(GuestState::Running);
+            }
+            "MIGRATION" => {
+                let status = event.text("status").unwrap_or_default();
+                let status = MigrationStatus::from(status.to_owned());
+                self.observed.migration_is(status);
+            }
+            "MIGRATION_PASS" => {
+                let pass = event.data.get("pass").and_then(serde_json::Value::as_u64);
+                if let Some(pass) = pass.and_then(|pass| i32::try_from(pass).ok()) {
+                    self.observed.tell(GuestEvent::MigrationPass(pass));
+                }
+            }
             "SUSPEND" => self.observed.become_(GuestState::Asleep),
             "RESET" => {
                 let by_guest = event.flag("guest").unwrap_or(false);

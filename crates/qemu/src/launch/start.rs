@@ -221,6 +221,7 @@ fn resources(spec: &LaunchSpec) -> Resources {
         pci_devices: spec.pci_devices.clone(),
         usb_devices: spec.usb_devices.clone(),
         withheld: spec.withheld.clone(),
+        incoming: spec.incoming,
         ..Resources::default()
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::devices::{Device, id_of};
 use super::drives::Drives;
 use super::gate::{Gate, Opener};
+use super::migration::Migration;
 use super::standby::Standby;
 use super::{Answers, Faults, Refusal, Start, lock, monitor};
 use crate::qmp::{Descriptors, Wire};
@@ -45,7 +46,7 @@ pub(crate) struct Machine {
 
 #[derive(Debug)]
 pub(super) struct State {
-    status: RunState,
+    pub(super) status: RunState,
     pub(super) devices: BTreeMap<String, Device>,
     /// The host's sides of network cards, with their taps, which go with them.
     pub(super) netdevs: BTreeMap<String, Vec<OwnedFd>>,
@@ -54,6 +55,9 @@ pub(super) struct State {
     /// Virtio cards that are the standby of a failover pair.
     pub(super) standbys: BTreeMap<String, Standby>,
     pub(super) drives: Drives,
+    pub(super) migration: Migration,
+    /// What its memory holds: something that a test has put there.
+    pub(super) memory: Value,
     /// How much its process may lock; `None`: what any process may, which is not enough.
     memory_lock: Option<MemoryLock>,
     /// What it has said and nobody has heard.
@@ -86,13 +90,20 @@ impl Machine {
             uuid,
             own_group,
         };
+        let is_incoming = texts("-incoming").next().is_some();
         let mut state = State {
-            status: RunState::PreLaunch,
+            status: if is_incoming {
+                RunState::InMigrate
+            } else {
+                RunState::PreLaunch
+            },
             devices: BTreeMap::new(),
             netdevs: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             standbys: BTreeMap::new(),
             drives: Drives::default(),
+            migration: Migration::default(),
+            memory: Value::Null,
             memory_lock,
             outbox: VecDeque::new(),
             connection: 0,
@@ -261,6 +272,13 @@ impl Machine {
 
     pub(super) fn faults(&self) -> Faults {
         self.faults.borrow().clone()
+    }
+
+    /// Waits until its faults are so.
+    pub(super) async fn faults_are(&self, so: impl Fn(&Faults) -> bool) {
+        let mut faults = self.faults.subscribe();
+        // The sender is ours.
+        let _ = faults.wait_for(|faults| so(faults)).await;
     }
 
     /// Why a command is refused, if a fault has it so.

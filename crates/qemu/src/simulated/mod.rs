@@ -12,6 +12,7 @@ mod faults;
 mod gate;
 mod machine;
 mod media;
+mod migration;
 mod monitor;
 mod standby;
 
@@ -310,6 +311,29 @@ impl SimulatedGuest {
     #[must_use]
     pub fn link(&self, alias: &str) -> Option<bool> {
         self.0.link(alias)
+    }
+
+    /// Writes something into the guest's memory, which goes with the guest wherever that goes.
+    pub fn remember(&self, what: &str) {
+        lock(&self.0.state).memory = what.into();
+    }
+
+    /// What [`Self::remember`] wrote.
+    #[must_use]
+    pub fn remembered(&self) -> Option<String> {
+        lock(&self.0.state).memory.as_str().map(str::to_owned)
+    }
+
+    /// How often its network cards told the network where they are.
+    #[must_use]
+    pub fn announcements(&self) -> u32 {
+        lock(&self.0.state).migration.announced
+    }
+
+    /// Bytes a second that its migration may send; 0: no limit.
+    #[must_use]
+    pub fn migration_bandwidth(&self) -> u64 {
+        self.0.migration_bandwidth()
     }
 
     /// It switches itself off.

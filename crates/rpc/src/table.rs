@@ -380,5 +380,6 @@ procedures! {
             { guest: String, mac: Option<String> } -> Vec<String> [PLANNED_MAX];
         9 VirtnicDrain "virtnicDrain" rw slow { pf: String } -> DrainReport;
         10 VirtnicUndrain "virtnicUndrain" rw slow { pf: String } -> ();
+        11 VirtnicMigrateResolve "virtnicMigrateResolve" rw slow { guest: String, here: bool } -> ();
     }
 }

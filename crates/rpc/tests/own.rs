@@ -10,8 +10,8 @@ use rpc::{
     ChosenDevice, DeviceNote, Difference, DrainReport, GuestCounters, Holding, LINES_MAX, Lent,
     LentKind, NetworkReport, Nic, NicAbility, Outcome, PairHalf, PlanOf, PlanRefusal, PlanReport,
     PlannedChoice, PlannedDevice, PlannedHalf, PoolRow, Procedure, StaysOnPf, VfCount,
-    VirtnicDemote, VirtnicDrain, VirtnicNetwork, VirtnicNics, VirtnicPlan, VirtnicPromote,
-    VirtnicReconcile, VirtnicUndrain, VirtnicWho,
+    VirtnicDemote, VirtnicDrain, VirtnicMigrateResolve, VirtnicNetwork, VirtnicNics, VirtnicPlan,
+    VirtnicPromote, VirtnicReconcile, VirtnicUndrain, VirtnicWho,
 };
 use uuid::Uuid;
 
@@ -343,6 +343,8 @@ proptest! {
         assert_call(&VirtnicReconcile { apply: flag }, &differences);
         assert_call(&VirtnicDrain { pf: word.clone() }, &drained);
         assert_call(&VirtnicUndrain { pf: word.clone() }, &());
+        let (guest, here) = (word.clone(), true);
+        assert_call(&VirtnicMigrateResolve { guest, here }, &());
         let (guest, mac, aliases) = (word.clone(), filter.clone(), vec![word.clone()]);
         assert_call(&VirtnicPromote { guest: guest.clone(), mac: mac.clone() }, &aliases);
         assert_call(&VirtnicDemote { guest, mac }, &aliases);

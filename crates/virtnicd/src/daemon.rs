@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -22,8 +22,9 @@ use crate::Simulation;
 use crate::accounts;
 use crate::drain::DrainedRecord;
 use crate::events::Events;
-use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle};
+use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle, MoveRecord};
 use crate::listen::{self, ListenError, Socket};
+use crate::migration::Patience;
 use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
@@ -66,6 +67,10 @@ pub(crate) struct Daemon {
     pub(crate) scopes: Option<qemu::Scopes>,
     /// How long a guest may take until its driver has joined its pairs.
     pub(crate) time_to_join: Duration,
+    /// How long who takes part in a move may take.
+    pub(crate) patience: Patience,
+    /// Tells this daemon from others, as long as the host runs.
+    identity: String,
     pub(crate) emulator: OnceCell<u64>,
     /// What short names of machines stand for.
     machines: OnceLock<HashMap<String, String>>,
@@ -97,6 +102,8 @@ pub(crate) struct AllRecords {
     pub(crate) networks: Records,
     pub(crate) ports: Records,
     pub(crate) domains: Records,
+    /// How far guests are on their way from one host to another.
+    pub(crate) moves: Records,
     /// PFs that lend nothing.
     pub(crate) drained: Records,
 }
@@ -160,6 +167,10 @@ impl Daemon {
             None => Arc::new(LinuxHost::new(host::Paths::default()).noting_rest()),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
+        let identity = lock.metadata().map_or_else(
+            |_| boot.clone(),
+            |root| format!("{boot}-{:x}-{:x}", root.dev(), root.ino()),
+        );
         let node = match &simulation {
             Some(_) => NodeInfo::simulated(),
             None => NodeInfo::read(&host::Paths::default())?,
@@ -197,6 +208,8 @@ impl Daemon {
         let daemon = Arc::new(Self {
             node,
             simulated: simulation.is_some(),
+            patience: Patience::of(options),
+            identity,
             time_to_join: (simulation.as_ref()).map_or(crate::guest::TIME_TO_JOIN, |simulation| {
                 simulation.time_to_join
             }),
@@ -213,6 +226,7 @@ impl Daemon {
                 networks: records("networks", NetworkRecord::FORMAT)?,
                 ports: records("ports", PortRecord::FORMAT)?,
                 domains: records("domains", DomainRecord::FORMAT)?,
+                moves: records("moves", MoveRecord::FORMAT)?,
                 drained: records("drained", DrainedRecord::FORMAT)?,
             },
             lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
@@ -251,6 +265,11 @@ impl Daemon {
             options.libvirt_sockets.as_deref(),
             group,
         )?)
+    }
+
+    /// Tells this daemon from others: its root, on this boot.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// A client has come.

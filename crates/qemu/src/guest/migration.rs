@@ -45,6 +45,20 @@ impl Guest {
         }
     }
 
+    /// Brings a migration of the guest from here to its end that somebody else began, whoever listened; what
+    /// it came to. What is under way is ended.
+    pub async fn end_migration(&self) -> Result<MigrationStatus, ControlError> {
+        // What ends from here on is told.
+        self.0.observed.begin_migration();
+        let info = self.migration().await?;
+        if info.status == MigrationStatus::None || info.status.is_final() {
+            self.0.observed.migration_is(info.status);
+            return Ok(info.status);
+        }
+        self.cancel_migration().await?;
+        Ok(self.migrated().await)
+    }
+
     /// Asks QEMU to end the migration. Returns when QEMU has heard it; it may take its time.
     pub async fn cancel_migration(&self) -> Result<(), ControlError> {
         self.0.command(self.qmp()?.migrate_cancel()).await

@@ -108,7 +108,10 @@ impl Owner {
     }
 
     pub(super) fn cleaned_up(&mut self, exit: Exit) {
+        self.state.arriving = None;
+        let left = self.has_left();
         let (reason, change) = match exit.reason {
+            _ if left => (StopReason::Migrated, DomainChange::StoppedMigrated),
             ExitReason::Shutdown { .. } => (StopReason::Shutdown, DomainChange::StoppedShutdown),
             ExitReason::Destroyed => (StopReason::Destroyed, DomainChange::StoppedDestroyed),
             ExitReason::Crashed => (StopReason::Crashed, DomainChange::StoppedCrashed),
@@ -143,6 +146,9 @@ impl Owner {
             .map_or_else(Vec::new, |ending| ending.replies);
         self.publish();
         self.tell(change);
+        if let Some(moved) = self.state.moved.clone().filter(|_| left) {
+            self.tell_moved(&moved);
+        }
         (self.answers).extend(replies.into_iter().map(|reply| (reply, Ok(()))));
     }
 }

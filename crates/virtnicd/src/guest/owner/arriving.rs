@@ -1,0 +1,129 @@
+//! The guest's way from another host, in the owner's hands.
+
+use std::sync::Arc;
+
+use rpc::{Code, DomainChange, Error};
+
+use super::{Done, Owner};
+use crate::fault::Result;
+use crate::guest::arrive::{self, Arrived};
+use crate::guest::handle::Reply;
+use crate::guest::life::{Job, Life};
+use crate::guest::moving::{Arrival, FinishWish};
+use crate::guest::{QEMU, follow};
+
+impl Owner {
+    /// Its QEMU waits for it.
+    pub(super) fn awaited(&mut self, arrival: Arrival) {
+        self.state.life = Life::Arriving;
+        let guest = &self.handle.name;
+        tracing::info!(
+            guest,
+            at = arrival.uri,
+            "waits for it to come from another host"
+        );
+        let is_there = self.daemon.is_connected(arrival.connection);
+        self.state.arriving = Some(arrival);
+        if !is_there {
+            self.comes_not();
+        }
+    }
+
+    /// The client that moves the guest is gone: it won't come, unless it is here already.
+    pub(super) fn bringer_gone(&mut self, connection: u64) {
+        let its = (self.state.arriving.as_ref()).filter(|arrival| arrival.connection == connection);
+        let is_finished = self.job.as_ref().is_some_and(|job| job.kind == Job::Arrive);
+        if its.is_some() && !is_finished && self.state.life == Life::Arriving {
+            self.comes_not();
+        }
+    }
+
+    /// Its client says that it does not come.
+    pub(super) fn hear_comes_not(&mut self, connection: u64, reply: Reply) {
+        let its = (self.state.arriving.as_ref()).filter(|arrival| arrival.connection == connection);
+        if its.is_some() && self.state.life == Life::Arriving {
+            tracing::info!(
+                guest = self.handle.name,
+                "its client says that it does not come"
+            );
+            self.end(false, Some(reply));
+        } else {
+            self.answers.push((reply, Ok(())));
+        }
+    }
+
+    fn comes_not(&mut self) {
+        let guest = &self.handle.name;
+        tracing::warn!(guest, "who was moving it here is gone: it does not come");
+        self.end(false, None);
+    }
+
+    /// Lets it run here.
+    pub(super) fn finish(&mut self, wish: FinishWish, reply: Reply) {
+        let arrival = self.state.arriving.clone();
+        let its = arrival
+            .filter(|arrival| (arrival.connection, arrival.id) == (wish.connection, wish.id));
+        let (Some(arrival), Some(run)) = (its, self.state.run.clone()) else {
+            let detail = format!(
+                "guest '{}' is being moved here by another client",
+                self.handle.name
+            );
+            let error = Error::new(Code::OperationFailed, QEMU, detail);
+            return self.answers.push((reply, Err(error)));
+        };
+        let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let before = self.state.defined.clone();
+        self.state.moved.clone_from(&wish.moved);
+        let will_write = wish.definition.is_some();
+        self.begin(Job::Arrive, Some(reply), |_, _| {
+            tokio::spawn(async move {
+                let finished = arrive::finish(&daemon, &handle, &run, before, wish, arrival.id);
+                Done::Arrived(Box::new(finished.await))
+            })
+        });
+        if let Some(job) = &mut self.job {
+            job.will_write = will_write;
+        }
+    }
+
+    pub(super) fn arrived(&mut self, arrived: Result<Arrived>, reply: Option<Reply>) {
+        let Arrived { run, definition } = match arrived {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                tracing::warn!(guest = self.handle.name, %error, "it does not come");
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+                return self.end(false, None);
+            }
+        };
+        tracing::info!(
+            guest = self.handle.name,
+            id = run.id,
+            "came from another host"
+        );
+        self.state.arriving = None;
+        if self.state.life == Life::Arriving {
+            self.state.life = Life::Running;
+        }
+        if let Some(now) = &mut self.state.run {
+            Arc::make_mut(now).arrived = true;
+        }
+        let defined = definition.map(|definition| {
+            let before = self.state.defined.replace(definition);
+            match before {
+                Some(_) => DomainChange::DefinedUpdated,
+                None => DomainChange::DefinedAdded,
+            }
+        });
+        self.give_time_to_join();
+        // All of them, once: QEMU tells of changes only after it was asked.
+        self.filters.insert(follow::ALL.to_owned());
+        self.publish();
+        if let Some(defined) = defined {
+            self.tell(defined);
+        }
+        self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+        let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
+        // Its client knows: nothing is left to be told by a later daemon.
+        tokio::spawn(async move { daemon.forget_move(guest).await });
+    }
+}

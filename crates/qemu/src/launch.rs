@@ -142,6 +142,7 @@ pub(crate) async fn launch(
     let (spec, begun) = begun?;
     let Begun {
         unfinished,
+        leash,
         output,
         monitor,
         boot_id,
@@ -193,6 +194,7 @@ pub(crate) async fn launch(
         _ => GuestState::Running,
     };
     let (life, events) = Life::watch(record, process, output, monitor_of_it, state);
+    life.have_leash(leash);
     Ok(Launched {
         guest: Guest::of(life),
         events,

@@ -62,7 +62,7 @@ pub use command::{
 };
 pub use console::{Console, ConsoleError, open_console};
 pub use events::{GuestEvent, GuestEvents};
-pub use guest::{ControlError, Guest, Leftovers, Plugged, Unplugging};
+pub use guest::{ControlError, Guest, Leftovers, Plugged, StopsWithUs, Unplugging};
 pub use launch::{
     LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock, open_disk,
 };

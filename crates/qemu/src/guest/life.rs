@@ -43,6 +43,8 @@ pub(crate) struct Life {
     monitor: OnceLock<Qmp>,
     pub(super) process: Arc<Process>,
     causes: Mutex<Causes>,
+    /// Of one that comes in from another host.
+    leash: OnceLock<host::Leash>,
 }
 
 /// What happened that may explain an end.
@@ -95,8 +97,29 @@ impl Life {
             monitor: OnceLock::new(),
             process,
             causes: Mutex::default(),
+            leash: OnceLock::new(),
         };
         (Arc::new(life), events)
+    }
+
+    pub(crate) fn have_leash(&self, leash: Option<host::Leash>) {
+        if let Some(leash) = leash {
+            // It is empty until here.
+            let _ = self.leash.set(leash);
+        }
+    }
+
+    /// Has its process stop when ours ends, or not.
+    pub(super) fn fasten(&self, fastened: bool) -> std::io::Result<()> {
+        match (&*self.process, self.leash.get()) {
+            (Process::Simulated(machine), _) => {
+                machine.fasten(fastened);
+                Ok(())
+            }
+            (Process::Qemu(_), Some(leash)) if fastened => leash.fasten(self.record.pid),
+            (Process::Qemu(_), Some(leash)) => leash.let_off(),
+            (Process::Qemu(_), None) => Ok(()),
+        }
     }
 
     /// Its process, if the kernel knows it.

@@ -1,6 +1,9 @@
 //! A guest on its way to another host, or from one.
 
+use std::io;
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::{ControlError, Guest};
 use crate::{CpuWord, MigrationInfo, MigrationSettings, MigrationStatus};
@@ -76,6 +79,19 @@ impl Guest {
         self.0.command(set).await
     }
 
+    /// Has the guest's process stop where it is, as by SIGSTOP, if ours ends while what this gives is held: the
+    /// kernel sees to it. Only of a guest that came in ([`LaunchSpec::incoming`](crate::LaunchSpec::incoming))
+    /// through this very `Guest`.
+    pub fn stop_with_us(&self) -> io::Result<StopsWithUs> {
+        self.0.fasten(true)?;
+        Ok(StopsWithUs(Some(self.clone())))
+    }
+
+    /// Lets a process go on that [was stopped](Self::stop_with_us).
+    pub fn thaw(&self) -> io::Result<()> {
+        self.0.process.signal(Signal::CONT)
+    }
+
     /// Has the network told where the guest is: its cards' links have to be on.
     pub async fn announce(&self) -> Result<(), ControlError> {
         self.0.command(self.qmp()?.announce_self()).await
@@ -84,5 +100,31 @@ impl Guest {
     /// The CPU features that the guest really has; `None`: this QEMU can't tell.
     pub async fn cpu_features(&self) -> Result<Option<Vec<CpuWord>>, ControlError> {
         self.0.command(self.qmp()?.cpu_features()).await
+    }
+}
+
+/// A guest whose process stops if ours ends now; see [`Guest::stop_with_us`]. Dropped, a simulated one stops,
+/// whose daemon may have ended without a process of its own.
+#[derive(Debug)]
+pub struct StopsWithUs(Option<Guest>);
+
+impl StopsWithUs {
+    /// It goes on without us from now on.
+    pub fn let_off(mut self) -> io::Result<()> {
+        match self.0.take() {
+            Some(guest) => guest.0.fasten(false),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for StopsWithUs {
+    fn drop(&mut self) {
+        // Of a real one the kernel sees to that, and only when we end.
+        if let Some(guest) = self.0.take()
+            && guest.pid().is_none()
+        {
+            let _ = guest.0.process.signal(Signal::STOP);
+        }
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) memory: Value,
     /// How much its process may lock; `None`: what any process may, which is not enough.
     memory_lock: Option<MemoryLock>,
+    /// Its process is stopped, as by SIGSTOP.
+    pub(super) is_stopped: bool,
     /// What it has said and nobody has heard.
     outbox: VecDeque<String>,
     /// The number of the connection that it serves; an older one is over.
@@ -105,6 +107,7 @@ impl Machine {
             migration: Migration::default(),
             memory: Value::Null,
             memory_lock,
+            is_stopped: false,
             outbox: VecDeque::new(),
             connection: 0,
         };
@@ -218,12 +221,17 @@ impl Machine {
     pub(crate) fn signal(&self, signal: Signal) {
         let faults = self.faults.borrow().clone();
         match signal {
+            Signal::TERM if lock(&self.state).is_stopped => {}
             Signal::TERM if !faults.ignores_sigterm => {
                 self.say(
                     "SHUTDOWN",
                     json!({ "guest": false, "reason": "host-signal" }),
                 );
                 self.end(ExitStatus::Code(0));
+            }
+            Signal::STOP | Signal::CONT => {
+                lock(&self.state).is_stopped = signal == Signal::STOP;
+                self.wake();
             }
             Signal::KILL if !faults.ignores_sigkill => {
                 self.end(ExitStatus::Signal(signal.as_raw()))
@@ -458,13 +466,18 @@ impl Machine {
     pub(super) async fn is_talking(&self) {
         let mut faults = self.faults.subscribe();
         let talks = faults.wait_for(|faults| faults.monitor != Answers::Never);
-        // The sender is ours.
+        // The senders are ours.
         let _ = talks.await;
+        let mut changes = self.changes();
+        while lock(&self.state).is_stopped && changes.changed().await.is_ok() {}
     }
 
     pub(super) fn is_mute(&self) -> bool {
-        self.faults.borrow().monitor == Answers::Never
+        self.faults.borrow().monitor == Answers::Never || lock(&self.state).is_stopped
     }
+
+    /// A simulated process is held by what is dropped when its daemon ends.
+    pub(crate) fn fasten(&self, _fastened: bool) {}
 
     /// Waits as long as it takes to answer.
     pub(super) async fn think(&self, command: &str) {

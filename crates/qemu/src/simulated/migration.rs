@@ -3,13 +3,14 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 use super::machine::Machine;
@@ -80,12 +81,14 @@ impl Listening {
     fn bind(place: &Place) -> io::Result<Self> {
         match place {
             Place::Tcp(address) => {
+                let _runtime = beside().enter();
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
                 TcpListener::from_std(listener).map(Self::Tcp)
             }
             Place::Unix(path) => {
                 let _ = std::fs::remove_file(path);
+                let _runtime = beside().enter();
                 UnixListener::bind(path).map(Self::Unix)
             }
         }
@@ -103,6 +106,22 @@ async fn connect(place: &Place) -> io::Result<Box<dyn Stream>> {
     Ok(match place {
         Place::Tcp(address) => Box::new(TcpStream::connect(address).await?),
         Place::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    })
+}
+
+/// Where what a process does by itself goes on, whoever talks with it.
+fn beside() -> &'static Runtime {
+    static BESIDE: OnceLock<Runtime> = OnceLock::new();
+    BESIDE.get_or_init(|| {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        #[expect(
+            clippy::expect_used,
+            reason = "without threads there are no simulated guests"
+        )]
+        runtime.expect("a thread for simulated guests")
     })
 }
 
@@ -209,7 +228,7 @@ impl Machine {
         }
         self.migration_is("setup");
         let machine = Arc::clone(self);
-        tokio::spawn(async move {
+        beside().spawn(async move {
             tokio::select! {
                 _ = machine.ended() => {}
                 () = machine.send(&place) => {}
@@ -347,7 +366,7 @@ impl Machine {
         })?;
         self.migration_is("setup");
         let machine = Arc::clone(self);
-        tokio::spawn(async move {
+        beside().spawn(async move {
             let received = tokio::select! {
                 _ = machine.ended() => return,
                 received = machine.receive(listening) => received,

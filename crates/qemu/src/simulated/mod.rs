@@ -225,6 +225,13 @@ impl SimulatedGuest {
         self.0.status()
     }
 
+    /// Whether its virtual CPUs run, and its process is not stopped.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        let state = lock(&self.0.state);
+        state.status == RunState::Running && !state.is_stopped
+    }
+
     /// The aliases of the devices that it has.
     #[must_use]
     pub fn devices(&self) -> Vec<String> {

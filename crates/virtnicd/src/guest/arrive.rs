@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use qemu::{CpuWord, Guest, MigrationStatus};
+use qemu::{CpuWord, Guest, MigrationStatus, StopsWithUs};
 use rpc::{Code, Error};
 
 use super::control::control;
@@ -74,6 +74,8 @@ pub(super) struct Arrived {
     pub(super) run: Run,
     /// What was kept of it.
     pub(super) definition: Option<Arc<conf::Domain>>,
+    /// It stops if we end before its client knows that it is here.
+    pub(super) stops_with_us: Option<StopsWithUs>,
 }
 
 /// Lets a guest run that has come in. What fails leaves it halted, and its definition as it was.
@@ -111,9 +113,10 @@ pub(super) async fn finish(
     }
     let finished = let_run(daemon, handle, &run, wish.paused, record).await;
     match finished {
-        Ok(()) => Ok(Arrived {
+        Ok(stops_with_us) => Ok(Arrived {
             run,
             definition: wish.definition,
+            stops_with_us,
         }),
         Err(error) => {
             if wish.definition.is_some()
@@ -132,15 +135,51 @@ async fn let_run(
     run: &Run,
     paused: bool,
     record: MoveRecord,
-) -> Result<()> {
-    if !paused {
+) -> Result<Option<StopsWithUs>> {
+    if paused {
+        note_arrived(daemon, handle, run, record).await?;
+        return Ok(None);
+    }
+    // Until its client knows that it runs here it may be let run where it came from.
+    let stops_with_us = run.machine.stop_with_us().map_err(|error| {
+        let detail = format!(
+            "guest '{}' can't be let run in safety: {error}",
+            handle.name
+        );
+        Error::new(Code::OperationFailed, QEMU, detail)
+    })?;
+    let runs = async {
         // The network learns from its first frames where it is: they have to get out.
         links::switch(daemon, &run.attachments, true).await?;
         run.machine.resume().await.map_err(control)?;
         if let Err(error) = run.machine.announce().await {
             tracing::warn!(guest = handle.name, %error, "the network is not told where it is");
         }
+        note_arrived(daemon, handle, run, record).await
+    };
+    match runs.await {
+        Ok(()) => Ok(Some(stops_with_us)),
+        Err(error) => {
+            let_off(stops_with_us, &handle.name);
+            Err(error)
+        }
     }
+}
+
+/// A process that stopped could not be asked to end.
+pub(super) fn let_off(stops_with_us: StopsWithUs, guest: &str) {
+    if let Err(error) = stops_with_us.let_off() {
+        tracing::error!(guest, %error, "its process will stop when this daemon ends");
+    }
+}
+
+/// It runs here, and its client may know that from now on.
+async fn note_arrived(
+    daemon: &Arc<Daemon>,
+    handle: &Arc<GuestHandle>,
+    run: &Run,
+    record: MoveRecord,
+) -> Result<()> {
     record::write_or_warn(daemon, handle, run).await;
     let arrived = MoveRecord {
         step: Step::Arrived,

@@ -113,6 +113,11 @@ pub(super) enum Message {
     Ask(Request, Reply),
     /// It is on its way out: heard whatever is done.
     Departing(Departing, Reply),
+    /// The client that moved it here knows that it runs here, or is gone and never will.
+    ToldArrived {
+        connection: u64,
+        is_known: bool,
+    },
     /// It won't come after all; its client says so.
     ComesNot {
         connection: u64,
@@ -297,6 +302,16 @@ impl GuestHandle {
     pub(crate) async fn departing(&self, what: Departing) -> Result<()> {
         let said = self.send(|reply| Message::Departing(what, reply)).await;
         said.unwrap_or_else(|Gone| Err(super::no_guest(self.uuid, &self.name)))
+    }
+
+    /// Says whether the client that moved it here got to know that it runs here.
+    pub(crate) async fn told_arrived(&self, connection: u64, is_known: bool) {
+        let message = Message::ToldArrived {
+            connection,
+            is_known,
+        };
+        // One that has ended meanwhile runs nowhere.
+        let _ = self.mailbox.send(message).await;
     }
 
     /// Says that it does not come, and waits until nothing is left of that.

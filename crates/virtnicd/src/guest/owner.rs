@@ -38,6 +38,7 @@ mod ending;
 mod leaving;
 mod primaries;
 
+use arriving::UnknownHere;
 use leaving::{Leaving, stepped};
 
 /// Requests that wait in a mailbox; whoever sends one more waits with it.
@@ -57,6 +58,8 @@ pub(super) struct Owner {
     writing: Option<Write>,
     ending: Option<Ending>,
     leaving: Leaving,
+    /// It came from another host, and its client does not know that yet.
+    unknown_here: Option<UnknownHere>,
     /// An earlier daemon was moving it.
     aftermath: Option<Aftermath>,
     /// What waits for its turn, in the order of asking.
@@ -199,6 +202,7 @@ fn spawn(
         writing: None,
         ending: None,
         leaving: Leaving::default(),
+        unknown_here: None,
         aftermath,
         waiting: VecDeque::new(),
         reverts: VecDeque::new(),
@@ -276,6 +280,10 @@ impl Owner {
         match message {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
             Message::Departing(what, reply) => self.hear_departing(what, reply),
+            Message::ToldArrived {
+                connection,
+                is_known,
+            } => self.told_arrived(connection, is_known),
             Message::ComesNot { connection, reply } => self.hear_comes_not(connection, reply),
             Message::VfFree => {
                 self.held_back.clear();

@@ -23,11 +23,13 @@ pub(crate) mod movable;
 mod params;
 mod place;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use conf::{Form, Uuid};
 use rpc::flags::MigrateParams as Flags;
+use rpc::server::Call;
 use rpc::{
     Code, Dom, DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
     DomainMigratePerform3Params, DomainMigratePrepare3Params, Error, MigrateBegin, MigrateFinish,
@@ -158,8 +160,10 @@ impl Daemon {
             .await?;
         let hostname = self.node.hostname.clone();
         let (uri, listen) = (params.uri, params.listen);
+        // A simulated host has no other network.
+        let reached = self.simulated.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let places = blocking(QEMU, move || {
-            Places::find(uri.as_deref(), listen.as_deref(), None, &hostname)
+            Places::find(uri.as_deref(), listen.as_deref(), reached, &hostname)
         });
         let places = places.await??;
         let wish = ArrivalWish {
@@ -259,8 +263,9 @@ impl Daemon {
     pub(crate) async fn finish_migration(
         self: &Arc<Self>,
         args: DomainMigrateFinish3Params,
-        connection: u64,
+        call: &Call,
     ) -> Result<MigrateFinish> {
+        let connection = call.conn.id();
         let params = Params::read(&args.params, args.flags)?;
         let name = params.name.unwrap_or_default();
         let guest = self.guest_by_name(&name);
@@ -273,9 +278,16 @@ impl Daemon {
         }
         let guest = guest?;
         let finished = self.finish(&guest, &args, connection).await;
-        if finished.is_err() {
+        match &finished {
+            Ok(_) => {
+                let answered = call.answered();
+                tokio::spawn(async move {
+                    let is_known = answered.await;
+                    guest.told_arrived(connection, is_known).await;
+                });
+            }
             // Its client takes it that it is not here.
-            guest.comes_not(connection).await;
+            Err(_) => guest.comes_not(connection).await,
         }
         finished
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use qemu::StopsWithUs;
 use rpc::{Code, DomainChange, Error};
 
 use super::{Done, Owner};
@@ -87,7 +88,11 @@ impl Owner {
     }
 
     pub(super) fn arrived(&mut self, arrived: Result<Arrived>, reply: Option<Reply>) {
-        let Arrived { run, definition } = match arrived {
+        let Arrived {
+            run,
+            definition,
+            stops_with_us,
+        } = match arrived {
             Ok(arrived) => arrived,
             Err(error) => {
                 tracing::warn!(guest = self.handle.name, %error, "it does not come");
@@ -100,7 +105,10 @@ impl Owner {
             id = run.id,
             "came from another host"
         );
-        self.state.arriving = None;
+        self.unknown_here = Some(UnknownHere {
+            connection: self.state.arriving.take().map(|arrival| arrival.connection),
+            stops_with_us,
+        });
         if self.state.life == Life::Arriving {
             self.state.life = Life::Running;
         }
@@ -122,8 +130,34 @@ impl Owner {
             self.tell(defined);
         }
         self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+    }
+
+    /// Its client knows that it is here, or is gone and never will.
+    pub(super) fn told_arrived(&mut self, connection: u64, is_known: bool) {
+        let its = self
+            .unknown_here
+            .take_if(|here| here.connection == Some(connection));
+        let Some(UnknownHere { stops_with_us, .. }) = its else {
+            return;
+        };
+        let guest = &self.handle.name;
+        if let Some(stops_with_us) = stops_with_us {
+            arrive::let_off(stops_with_us, guest);
+        }
+        if !is_known {
+            tracing::warn!(
+                guest,
+                "who moved it here is gone, and does not know that it came: it ends here"
+            );
+            return self.end(false, None);
+        }
         let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
-        // Its client knows: nothing is left to be told by a later daemon.
         tokio::spawn(async move { daemon.forget_move(guest).await });
     }
+}
+
+/// A guest that runs here, and nobody but us knows it.
+pub(super) struct UnknownHere {
+    connection: Option<u64>,
+    stops_with_us: Option<StopsWithUs>,
 }

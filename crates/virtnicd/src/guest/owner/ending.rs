@@ -109,6 +109,7 @@ impl Owner {
 
     pub(super) fn cleaned_up(&mut self, exit: Exit) {
         self.state.arriving = None;
+        self.unknown_here = None;
         let left = self.has_left();
         let (reason, change) = match exit.reason {
             _ if left => (StopReason::Migrated, DomainChange::StoppedMigrated),

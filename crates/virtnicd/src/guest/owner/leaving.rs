@@ -162,6 +162,10 @@ impl Owner {
                         self.answers
                             .push((reply, Err(fault::invalid(QEMU, detail))));
                     }
+                    (true, true) if self.state.life == Life::Found => {
+                        let answer = self.stays_as_found();
+                        self.answers.push((reply, answer));
+                    }
                     (true, true) => self.call_off(Some(reply)),
                     (true, false) => self.leave(false, reply),
                 }
@@ -241,6 +245,22 @@ impl Owner {
                 return Err(fault::invalid(QEMU, detail));
             }
         }
+        Ok(())
+    }
+
+    /// A person says that a guest is here whose process stopped as the daemon did that had let it run.
+    fn stays_as_found(&mut self) -> Result<()> {
+        let Some(run) = &self.state.run else {
+            return Err(self.handle.not_running());
+        };
+        run.machine.thaw().map_err(|error| {
+            let detail = format!("guest '{}' does not go on: {error}", self.handle.name);
+            Error::new(Code::OperationFailed, QEMU, detail)
+        })?;
+        self.aftermath = None;
+        self.stays();
+        let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
+        tokio::spawn(async move { daemon.forget_move(guest).await });
         Ok(())
     }
 

@@ -54,7 +54,7 @@ impl Hosts {
     pub(crate) fn runs(&self) -> (bool, bool) {
         let runs = |bench: &Bench| {
             let guest = bench.site.simulation.guests.guest(self.dom.uuid);
-            guest.is_some_and(|guest| guest.run_state() == qemu::RunState::Running)
+            guest.is_some_and(|guest| guest.runs())
         };
         (runs(&self.here), runs(&self.there))
     }

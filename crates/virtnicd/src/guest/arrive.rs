@@ -5,6 +5,7 @@ use std::sync::Arc;
 use qemu::{CpuWord, Guest, MigrationStatus, StopsWithUs};
 use rpc::{Code, Error};
 
+use super::cancel::Cancel;
 use super::control::control;
 use super::handle::{GuestHandle, Run};
 use super::moving::{ArrivalWish, FINISH_PATIENCE, FinishWish, MoveRecord, Step};
@@ -85,10 +86,13 @@ pub(super) async fn finish(
     run: &Run,
     before: Option<Arc<conf::Domain>>,
     wish: FinishWish,
-    id: conf::Uuid,
+    cancel: &Cancel,
 ) -> Result<Arrived> {
     let name = &handle.name;
-    let arrived = tokio::time::timeout(FINISH_PATIENCE, run.machine.migrated()).await;
+    let arrived = tokio::select! {
+        arrived = tokio::time::timeout(FINISH_PATIENCE, run.machine.migrated()) => arrived,
+        () = cancel.cancelled() => return Err(client_gone(name)),
+    };
     let failed = |why: &str| {
         let detail = format!("guest '{name}' did not come in: {why}");
         Err(Error::new(Code::OperationFailed, QEMU, detail))
@@ -103,7 +107,7 @@ pub(super) async fn finish(
     let record = MoveRecord {
         guest: handle.uuid,
         name: name.clone(),
-        id,
+        id: wish.id,
         step: Step::Arriving,
         made_definition: wish.definition.is_some() && before.is_none(),
     };
@@ -111,7 +115,11 @@ pub(super) async fn finish(
         daemon.note_move(record.clone()).await?;
         keep_definition(daemon, name, Some(Arc::clone(definition))).await?;
     }
-    let finished = let_run(daemon, handle, &run, wish.paused, record).await;
+    let finished = if cancel.is_cancelled() {
+        Err(client_gone(name))
+    } else {
+        let_run(daemon, handle, &run, wish.paused, record).await
+    };
     match finished {
         Ok(stops_with_us) => Ok(Arrived {
             run,
@@ -127,6 +135,11 @@ pub(super) async fn finish(
             Err(error)
         }
     }
+}
+
+fn client_gone(name: &str) -> Error {
+    let detail = format!("guest '{name}' does not come: who was moving it is gone");
+    Error::new(Code::OperationAborted, QEMU, detail)
 }
 
 async fn let_run(

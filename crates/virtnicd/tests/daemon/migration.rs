@@ -1,5 +1,6 @@
 //! Guests that move from one host to another.
 
+mod faults;
 mod journey;
 
 use qemu::Faults;

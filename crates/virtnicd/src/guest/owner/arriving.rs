@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use qemu::StopsWithUs;
 use rpc::{Code, DomainChange, Error};
+use tokio::sync::oneshot;
 
 use super::{Done, Owner};
 use crate::fault::Result;
 use crate::guest::arrive::{self, Arrived};
-use crate::guest::handle::Reply;
+use crate::guest::handle::{Reply, Request};
 use crate::guest::life::{Job, Life};
 use crate::guest::moving::{Arrival, FinishWish};
 use crate::guest::{QEMU, follow};
@@ -33,9 +34,13 @@ impl Owner {
     /// The client that moves the guest is gone: it won't come, unless it is here already.
     pub(super) fn bringer_gone(&mut self, connection: u64) {
         let its = (self.state.arriving.as_ref()).filter(|arrival| arrival.connection == connection);
-        let is_finished = self.job.as_ref().is_some_and(|job| job.kind == Job::Arrive);
-        if its.is_some() && !is_finished && self.state.life == Life::Arriving {
-            self.comes_not();
+        if its.is_none() || self.state.life != Life::Arriving {
+            return;
+        }
+        match &self.job {
+            // If it is not too late for that.
+            Some(job) if job.kind == Job::Arrive => job.cancel.cancel(),
+            _ => self.comes_not(),
         }
     }
 
@@ -64,7 +69,7 @@ impl Owner {
         let arrival = self.state.arriving.clone();
         let its = arrival
             .filter(|arrival| (arrival.connection, arrival.id) == (wish.connection, wish.id));
-        let (Some(arrival), Some(run)) = (its, self.state.run.clone()) else {
+        let (Some(_), Some(run)) = (its, self.state.run.clone()) else {
             let detail = format!(
                 "guest '{}' is being moved here by another client",
                 self.handle.name
@@ -76,9 +81,9 @@ impl Owner {
         let before = self.state.defined.clone();
         self.state.moved.clone_from(&wish.moved);
         let will_write = wish.definition.is_some();
-        self.begin(Job::Arrive, Some(reply), |_, _| {
+        self.begin(Job::Arrive, Some(reply), |cancel, _| {
             tokio::spawn(async move {
-                let finished = arrive::finish(&daemon, &handle, &run, before, wish, arrival.id);
+                let finished = arrive::finish(&daemon, &handle, &run, before, wish, &cancel);
                 Done::Arrived(Box::new(finished.await))
             })
         });
@@ -105,8 +110,18 @@ impl Owner {
             id = run.id,
             "came from another host"
         );
+        let before = self.state.defined.clone();
+        let defined = definition.map(|definition| {
+            self.state.defined = Some(definition);
+            match &before {
+                Some(_) => DomainChange::DefinedUpdated,
+                None => DomainChange::DefinedAdded,
+            }
+        });
+        let arrival = self.state.arriving.take();
         self.unknown_here = Some(UnknownHere {
-            connection: self.state.arriving.take().map(|arrival| arrival.connection),
+            connection: arrival.map(|arrival| arrival.connection),
+            was_defined: defined.is_some().then_some(before),
             stops_with_us,
         });
         if self.state.life == Life::Arriving {
@@ -115,13 +130,6 @@ impl Owner {
         if let Some(now) = &mut self.state.run {
             Arc::make_mut(now).arrived = true;
         }
-        let defined = definition.map(|definition| {
-            let before = self.state.defined.replace(definition);
-            match before {
-                Some(_) => DomainChange::DefinedUpdated,
-                None => DomainChange::DefinedAdded,
-            }
-        });
         self.give_time_to_join();
         // All of them, once: QEMU tells of changes only after it was asked.
         self.filters.insert(follow::ALL.to_owned());
@@ -137,9 +145,14 @@ impl Owner {
         let its = self
             .unknown_here
             .take_if(|here| here.connection == Some(connection));
-        let Some(UnknownHere { stops_with_us, .. }) = its else {
+        let Some(here) = its else {
             return;
         };
+        let UnknownHere {
+            was_defined,
+            stops_with_us,
+            ..
+        } = here;
         let guest = &self.handle.name;
         if let Some(stops_with_us) = stops_with_us {
             arrive::let_off(stops_with_us, guest);
@@ -149,6 +162,13 @@ impl Owner {
                 guest,
                 "who moved it here is gone, and does not know that it came: it ends here"
             );
+            // Nobody waits for that; what fails is told by the owner.
+            let (reply, _) = oneshot::channel();
+            match was_defined {
+                Some(Some(before)) => self.waiting.push_back((Request::Define(before), reply)),
+                Some(None) => self.waiting.push_back((Request::Undefine, reply)),
+                None => {}
+            }
             return self.end(false, None);
         }
         let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
@@ -159,5 +179,7 @@ impl Owner {
 /// A guest that runs here, and nobody but us knows it.
 pub(super) struct UnknownHere {
     connection: Option<u64>,
+    /// Its definition was written, in place of that one.
+    was_defined: Option<Option<Arc<conf::Domain>>>,
     stops_with_us: Option<StopsWithUs>,
 }

@@ -59,6 +59,12 @@ impl Hosts {
         (runs(&self.here), runs(&self.there))
     }
 
+    /// What the first host says of it.
+    pub(crate) async fn state_here(&self) -> DomainState {
+        let (dom, flags) = (self.dom.clone(), Default::default());
+        self.here.client.ok(DomainGetState { dom, flags }).await
+    }
+
     /// Nothing of the guest is on that host, but what was there before.
     pub(crate) async fn nothing_there(&mut self, when: &str) {
         self.there.doms.clear();

@@ -23,6 +23,8 @@ pub(crate) struct Departure {
     /// The connection of the client that moves it; `None`: that is gone.
     pub(crate) connection: Option<u64>,
     pub(crate) since: Instant,
+    /// A daemon that came meanwhile halted it.
+    pub(super) is_halted: bool,
     /// How it was sent, once it was.
     pub(crate) sent: Option<Arc<MigrationInfo>>,
 }
@@ -236,6 +238,7 @@ impl Departure {
             phase: Phase::Sent,
             connection: None,
             since: Instant::now(),
+            is_halted: true,
             sent: None,
         }
     }

@@ -83,6 +83,7 @@ impl Owner {
                 phase: Phase::Held,
                 connection: Some(wish.connection),
                 since: std::time::Instant::now(),
+                is_halted: false,
                 sent: None,
             });
             self.leaving = Leaving {
@@ -489,9 +490,11 @@ impl Owner {
             return;
         };
         let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
-        let was_paused = run.machine.state() != GuestState::Paused(qemu::PauseReason::Migration);
+        let is_halted = (self.state.leaving.as_ref()).is_some_and(|leaving| leaving.is_halted);
+        let goes_on =
+            is_halted || run.machine.state() == GuestState::Paused(qemu::PauseReason::Migration);
         self.leaving.work = Some(tokio::spawn(async move {
-            if !was_paused && let Err(error) = leave::go_on(&daemon, &run).await {
+            if goes_on && let Err(error) = leave::go_on(&daemon, &run).await {
                 return Outcome::Back(Err(error));
             }
             daemon.forget_move(guest).await;

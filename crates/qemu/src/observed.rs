@@ -50,21 +50,6 @@ impl Observed {
         self.migration.send_replace(status);
     }
 
-    pub(crate) fn migration(&self) -> MigrationStatus {
-        *self.migration.borrow()
-    }
-
-    /// The guest runs: a migration that has ended explains no halt any more.
-    pub(crate) fn forget_migration(&self) {
-        self.migration.send_if_modified(|status| {
-            let is_over = status.is_final();
-            if is_over {
-                *status = MigrationStatus::None;
-            }
-            is_over
-        });
-    }
-
     /// Waits until one has come to its end.
     pub(crate) async fn migrated(&self) -> MigrationStatus {
         let mut status = self.migration.subscribe();

@@ -54,6 +54,8 @@ pub(super) struct Causes {
     panicked: bool,
     /// `Some`: it was switched off, by itself or not.
     shutdown: Option<bool>,
+    /// It is migrated, and the next STOP may come from that.
+    migrates: bool,
     /// Why the next STOP comes.
     pause: Option<PauseReason>,
 }
@@ -276,21 +278,24 @@ impl Life {
             "STOP" => {
                 let now = self.observed.state();
                 if !matches!(now, GuestState::ShuttingDown | GuestState::Crashed) {
-                    let reason = match self.causes().pause.take() {
+                    let mut causes = self.causes();
+                    let reason = match causes.pause.take() {
                         Some(reason) => reason,
-                        None if self.observed.migration().halts() => PauseReason::Migration,
+                        None if causes.migrates => PauseReason::Migration,
                         None => PauseReason::User,
                     };
+                    drop(causes);
                     self.observed.become_(GuestState::Paused(reason));
                 }
             }
             "RESUME" | "WAKEUP" => {
-                self.observed.forget_migration();
+                self.causes().migrates = false;
                 self.observed.become_(GuestState::Running);
             }
             "MIGRATION" => {
                 let status = event.text("status").unwrap_or_default();
                 let status = MigrationStatus::from(status.to_owned());
+                self.causes().migrates = status.may_halt();
                 self.observed.migration_is(status);
             }
             "MIGRATION_PASS" => {

@@ -84,7 +84,7 @@ impl Guest {
     /// through this very `Guest`.
     pub fn stop_with_us(&self) -> io::Result<StopsWithUs> {
         self.0.fasten(true)?;
-        Ok(StopsWithUs(Some(self.clone())))
+        Ok(StopsWithUs(self.clone()))
     }
 
     /// Lets a process go on that [was stopped](Self::stop_with_us).
@@ -103,28 +103,13 @@ impl Guest {
     }
 }
 
-/// A guest whose process stops if ours ends now; see [`Guest::stop_with_us`]. Dropped, a simulated one stops,
-/// whose daemon may have ended without a process of its own.
+/// A guest whose process stops if ours ends now; see [`Guest::stop_with_us`]. Dropped, it stays so.
 #[derive(Debug)]
-pub struct StopsWithUs(Option<Guest>);
+pub struct StopsWithUs(Guest);
 
 impl StopsWithUs {
     /// It goes on without us from now on.
-    pub fn let_off(mut self) -> io::Result<()> {
-        match self.0.take() {
-            Some(guest) => guest.0.fasten(false),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for StopsWithUs {
-    fn drop(&mut self) {
-        // Of a real one the kernel sees to that, and only when we end.
-        if let Some(guest) = self.0.take()
-            && guest.pid().is_none()
-        {
-            let _ = guest.0.process.signal(Signal::STOP);
-        }
+    pub fn let_off(self) -> io::Result<()> {
+        self.0.0.fasten(false)
     }
 }

@@ -57,7 +57,7 @@ impl MigrationStatus {
     }
 
     /// Whether the guest may be halted for it now.
-    pub(crate) fn halts(self) -> bool {
+    pub(crate) fn may_halt(self) -> bool {
         matches!(self, Self::Active | Self::Switching | Self::Completed)
     }
 }

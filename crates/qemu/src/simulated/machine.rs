@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) memory: Value,
     /// How much its process may lock; `None`: what any process may, which is not enough.
     memory_lock: Option<MemoryLock>,
+    /// Its process stops when its daemon ends.
+    is_fastened: bool,
     /// Its process is stopped, as by SIGSTOP.
     pub(super) is_stopped: bool,
     /// What it has said and nobody has heard.
@@ -107,6 +109,7 @@ impl Machine {
             migration: Migration::default(),
             memory: Value::Null,
             memory_lock,
+            is_fastened: false,
             is_stopped: false,
             outbox: VecDeque::new(),
             connection: 0,
@@ -476,8 +479,17 @@ impl Machine {
         self.faults.borrow().monitor == Answers::Never || lock(&self.state).is_stopped
     }
 
-    /// A simulated process is held by what is dropped when its daemon ends.
-    pub(crate) fn fasten(&self, _fastened: bool) {}
+    /// It stops when its daemon is said to have ended, or no longer does.
+    pub(crate) fn fasten(&self, fastened: bool) {
+        lock(&self.state).is_fastened = fastened;
+    }
+
+    /// Its daemon has ended.
+    pub(super) fn stop_if_fastened(&self) {
+        if std::mem::take(&mut lock(&self.state).is_fastened) {
+            self.signal(Signal::STOP);
+        }
+    }
 
     /// Waits as long as it takes to answer.
     pub(super) async fn think(&self, command: &str) {

@@ -240,14 +240,13 @@ impl Machine {
     /// `migrate_cancel`.
     pub(super) fn cancel_migration(&self) {
         let is_under_way = {
-            let mut state = lock(&self.state);
-            let migration = &mut state.migration;
-            let is_under_way = migration.began.is_some() && migration.halted.is_none();
-            migration.is_cancelled |= is_under_way;
-            is_under_way
+            let state = lock(&self.state);
+            state.migration.began.is_some() && state.migration.halted.is_none()
         };
         if is_under_way {
             self.migration_is("cancelling");
+            // It is told to have ended only after that.
+            lock(&self.state).migration.is_cancelled = true;
             self.wake();
         }
     }

@@ -152,6 +152,14 @@ impl SimulatedGuests {
             .map(|machine| SimulatedGuest(Arc::clone(machine)))
     }
 
+    /// Their daemon is killed, which shares a process with others: what the kernel does then to a guest that
+    /// [stops with it](crate::Guest::stop_with_us) is done.
+    pub fn daemon_ends(&self) {
+        for machine in lock(&self.0.machines).values() {
+            machine.stop_if_fastened();
+        }
+    }
+
     /// Those that run, with the numbers of their processes.
     pub(crate) fn all(&self) -> Vec<(Uuid, u32)> {
         let machines = lock(&self.0.machines);

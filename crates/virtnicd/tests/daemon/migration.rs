@@ -248,6 +248,6 @@ async fn a_job_is_seen_limited_and_aborted() {
     assert!(error.contains("canceled by client"), "{error}");
     guest.set_faults(Faults::default());
     hosts.is_here("aborted").await;
-    assert_eq!(guest.open_devices().len(), 2, "its VFs are back");
+    until("its VFs are back", async || guest.open_devices().len() == 2).await;
     hosts.nothing_there("aborted").await;
 }

@@ -459,6 +459,10 @@ impl Owner {
         };
         self.leaving.undefine = undefine;
         self.leaving.confirm = Some(reply);
+        if self.ending.is_some() {
+            // It is on its way out by itself.
+            return;
+        }
         let daemon = Arc::clone(&self.daemon);
         self.leaving.work = Some(tokio::spawn(async move {
             if let Err(error) = daemon.note_move(record).await {
@@ -505,6 +509,14 @@ impl Owner {
     /// What ended has left for another host, if it has: what is to follow, and who waits for that.
     pub(super) fn has_left(&mut self) -> bool {
         let leaving = self.state.leaving.take();
+        if let Some(work) = self.leaving.work.take() {
+            let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
+            tokio::spawn(async move {
+                // What it still notes is over already.
+                let _ = work.await;
+                daemon.forget_move(guest).await;
+            });
+        }
         let Leaving {
             reply,
             back,

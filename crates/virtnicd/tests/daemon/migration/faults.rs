@@ -276,7 +276,9 @@ async fn bring_to(
 }
 
 async fn killed(bench: &mut Bench, runtime: &mut Option<Runtime>) {
+    bench.site.simulation.guests.daemon_ends();
     kill(bench, runtime.take().unwrap()).await;
+    bench.site.simulation.guests.daemon_ends();
 }
 
 async fn try_out(step: Step, wrong: Wrong) {
@@ -411,7 +413,11 @@ async fn came_to(fate: Fate, hosts: &mut Hosts, when: &str) {
                 guest: hosts.dom.name.clone(),
                 here: !is_there,
             };
-            hosts.here.client.ok(resolve).await;
+            // Until its client is known to be gone it is the client's.
+            until(&format!("{when}: a person is heard"), async || {
+                call(&hosts.here.client, resolve.clone()).await.is_ok()
+            })
+            .await;
             if is_there {
                 let dom = hosts.dom.clone();
                 hosts.is_there(dom, when).await;

@@ -345,18 +345,26 @@ fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
             format!("pcie-root-port,id=port{number},bus=pcie.0,chassis={number}"),
         );
         // A wire without a way out; its other end is the station's.
-        let (netdev, wire) = match member {
-            Member::First => (
-                format!("net{number}"),
-                format!("hubport,id=net{number},hubid={number}"),
-            ),
-            Member::Second => (far_wire(pf), member.end_of_wire(&far_wire(pf))),
-        };
-        add("-netdev", wire);
+        add("-netdev", format!("hubport,id=net{number},hubid={number}"));
+        if spec.member.is_some() {
+            // An end that nobody holds takes every frame. So a card that takes none for a moment holds up no wire, which
+            // would stay so if nobody told it to go on; and the next frame brings with it what waits for the card.
+            let id = format!("idle{number}");
+            add("-netdev", format!("hubport,id={id},hubid={number}"));
+        }
+        if member == Member::Second {
+            let far = far_wire(pf);
+            add("-netdev", member.end_of_wire(&far));
+            let id = format!("uplink{number}");
+            add(
+                "-netdev",
+                format!("hubport,id={id},hubid={number},netdev={far}"),
+            );
+        }
         let mac = member.pf_mac(pf);
         add(
             "-device",
-            format!("igb,bus=port{number},netdev={netdev},mac={mac}"),
+            format!("igb,bus=port{number},netdev=net{number},mac={mac}"),
         );
     }
     // After all cards, whose places stay what they would be without it.

@@ -109,6 +109,7 @@ mod socket;
 mod table;
 mod types;
 mod unserved;
+pub mod uri;
 mod virtnic;
 pub mod xdr;
 

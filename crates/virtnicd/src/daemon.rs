@@ -38,6 +38,9 @@ pub(crate) const SIMULATED_USER: VfioUser = VfioUser {
     gid: 64055,
 };
 
+/// Stands for the connection of a client where the daemon is its own; no connection has this number.
+pub(crate) const ITSELF: u64 = u64::MAX - 1;
+
 /// What one running daemon has.
 pub(crate) struct Daemon {
     pub(crate) paths: Paths,
@@ -300,7 +303,7 @@ impl Daemon {
 
     /// Whether a client is still there.
     pub(crate) fn is_connected(&self, connection: u64) -> bool {
-        lock(&self.connections).contains_key(&connection)
+        connection == ITSELF || lock(&self.connections).contains_key(&connection)
     }
 
     /// The number of the next guest to start.

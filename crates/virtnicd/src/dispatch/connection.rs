@@ -34,6 +34,7 @@ pub(super) fn supports(feature: i32) -> bool {
     const TYPED_STRINGS: i32 = 9;
     const KEEPALIVE: i32 = 10;
     const MIGRATABLE_XML: i32 = 11;
+    const PEER_TO_PEER: i32 = 4;
     const CHANGE_PROTECTION: i32 = 7;
     const MIGRATION_PARAMS: i32 = 13;
     const EVENT_CALLBACKS: i32 = 14;
@@ -42,6 +43,7 @@ pub(super) fn supports(feature: i32) -> bool {
     matches!(
         feature,
         TYPED_STRINGS
+            | PEER_TO_PEER
             | CHANGE_PROTECTION
             | MIGRATION_PARAMS
             | KEEPALIVE

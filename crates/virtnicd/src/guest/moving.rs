@@ -124,6 +124,8 @@ pub(crate) enum Departing {
     Confirm { id: Uuid, undefine: bool },
     /// It does not run there: it goes on here.
     CallOff { id: Option<Uuid> },
+    /// Who moves it does not know where it is: that is up to a person.
+    Unknown,
     /// A person says where it is: nobody else can any more.
     Resolve { here: bool },
 }

@@ -21,6 +21,7 @@ mod cookie;
 mod job;
 pub(crate) mod movable;
 mod params;
+mod peer;
 mod place;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -58,12 +59,15 @@ const QEMU: rpc::Domain = rpc::Domain::Qemu;
 pub(crate) struct Patience {
     /// A guest that is asked for its VFs.
     pub(crate) unplug: Duration,
+    /// Another daemon, to say where a guest is.
+    pub(crate) peer: Duration,
 }
 
 impl Patience {
     pub(crate) fn of(options: &Options) -> Self {
         Self {
             unplug: Duration::from_secs(options.unplug_patience.into()),
+            peer: peer::asking(),
         }
     }
 }
@@ -75,9 +79,20 @@ impl Daemon {
         args: DomainMigrateBegin3Params,
         connection: u64,
     ) -> Result<MigrateBegin> {
+        if args.flags.contains(Flags::PEER2PEER) {
+            let detail = "a move from peer to peer begins, and ends, with Perform";
+            return Err(fault::invalid(QEMU, detail));
+        }
+        self.begin_for(args, connection).await
+    }
+
+    async fn begin_for(
+        self: &Arc<Self>,
+        args: DomainMigrateBegin3Params,
+        connection: u64,
+    ) -> Result<MigrateBegin> {
         let guest = self.guest(&args.dom)?;
         params::check_flags(args.flags)?;
-        refuse_peer_to_peer(args.flags)?;
         let params = Params::read(&args.params, args.flags)?;
         let run = guest.run()?;
         if !args.flags.contains(Flags::UNSAFE) {
@@ -232,8 +247,19 @@ impl Daemon {
         args: DomainMigratePerform3Params,
         connection: u64,
     ) -> Result<Vec<u8>> {
+        if args.flags.contains(Flags::PEER2PEER) {
+            self.move_to_peer(args).await?;
+            return Ok(Vec::new());
+        }
+        self.perform_for(args, connection).await
+    }
+
+    async fn perform_for(
+        self: &Arc<Self>,
+        args: DomainMigratePerform3Params,
+        connection: u64,
+    ) -> Result<Vec<u8>> {
         params::check_flags(args.flags)?;
-        refuse_peer_to_peer(args.flags)?;
         let guest = self.guest(&args.dom)?;
         let cookie = self.own_cookie(&guest, &args.cookie_in)?;
         let params = Params::read(&args.params, args.flags)?;
@@ -445,14 +471,6 @@ fn same_guest(domain: &conf::Domain, xml: String) -> Result<String> {
         return Err(wrong(detail));
     }
     Ok(xml)
-}
-
-fn refuse_peer_to_peer(flags: Flags) -> Result<()> {
-    if flags.contains(Flags::PEER2PEER) {
-        let detail = "--p2p: the daemons have no connection of their own yet";
-        return Err(Error::new(Code::ArgumentUnsupported, QEMU, detail));
-    }
-    Ok(())
 }
 
 /// What a client says is not right.

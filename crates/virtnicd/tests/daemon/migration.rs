@@ -251,3 +251,111 @@ async fn a_job_is_seen_limited_and_aborted() {
     until("its VFs are back", async || guest.open_devices().len() == 2).await;
     hosts.nothing_there("aborted").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_brings_a_guest_to_another_one_by_itself() {
+    let mut hosts = Hosts::new().await;
+    let mut mover = Mover::new(&hosts).await;
+    mover.flags = Flags::LIVE | Flags::PERSIST_DEST | Flags::UNDEFINE_SOURCE;
+    mover.go_by_itself(&hosts).await.unwrap();
+    let dom = hosts.dom.clone();
+    hosts.is_there(dom, "by itself").await;
+    assert!(hosts.here.client.guest_names(0).await.is_empty());
+    assert_eq!(hosts.there.client.guest_names(0).await, ["g0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asked_a_daemon_to_move_a_guest_may_go_away() {
+    let mut hosts = Hosts::new().await;
+    let mover = Mover::new(&hosts).await;
+    let guest = hosts.here.guest(0).unwrap();
+    guest.set_faults(Faults {
+        migration_stays: true,
+        ..Faults::default()
+    });
+    let (socket, dom) = (hosts.there.site.root.socket(), hosts.dom.clone());
+    let perform = DomainMigratePerform3Params {
+        dom: dom.clone(),
+        dconnuri: Some(format!("qemu+unix:///system?socket={}", socket.display())),
+        params: vec![text("migrate_uri", &mover.uri)],
+        cookie_in: Vec::new(),
+        flags: Flags::LIVE | Flags::PEER2PEER,
+    };
+    let going = tokio::spawn(async move { drop(mover.here.rpc.call(&perform).await) });
+    until("its memory is on its way", async || {
+        let dom = dom.clone();
+        hosts
+            .here
+            .client
+            .ok(DomainGetJobInfo { dom })
+            .await
+            .data_total
+            > 0
+    })
+    .await;
+    going.abort();
+    let _ = going.await;
+    guest.set_faults(Faults::default());
+    hosts.is_there(dom, "on its own").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_asks_the_other_one_where_the_guest_is() {
+    for (command, is_there) in [("cont", false), ("announce-self", false)] {
+        let when = format!("killed at {command}");
+        let mut hosts = Hosts::new().await;
+        let runtime = crate::plug_crash::killable(&mut hosts.there).await;
+        let mut mover = Mover::new(&hosts).await;
+        mover.flags = Flags::LIVE | Flags::PERSIST_DEST;
+        let there = hosts.there.site.simulation.guests.clone();
+        there.set_faults(Faults::default().swallow(command));
+        let uri = hosts.there.site.root.socket();
+        let dom = hosts.dom.clone();
+        let perform = DomainMigratePerform3Params {
+            dom: dom.clone(),
+            dconnuri: Some(format!("qemu+unix:///system?socket={}", uri.display())),
+            params: vec![text("migrate_uri", &mover.uri)],
+            cookie_in: Vec::new(),
+            flags: mover.flags | Flags::PEER2PEER,
+        };
+        let going = tokio::spawn(async move { mover.here.rpc.call(&perform).await.map(drop) });
+        let guest = || there.guest(dom.uuid);
+        until("it is told to run", async || {
+            guest().is_some_and(|guest| guest.waiting_faults() == 0)
+        })
+        .await;
+        there.daemon_ends();
+        crate::plug_crash::kill(&mut hosts.there, runtime).await;
+        there.daemon_ends();
+        there.set_faults(Faults::default());
+        assert_eq!(hosts.runs(), (false, false), "{when}: neither knows yet");
+        hosts.there.restart().await;
+        let went = going.await.unwrap();
+        assert_eq!(went.is_ok(), is_there, "{when}: {went:?}");
+        hosts.nothing_there(&when).await;
+        hosts.is_here(&when).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_daemon_to_move_to_is_refused_by_name() {
+    let hosts = Hosts::with(&[(What::Macvtap, TAP_MAC)]).await;
+    let mover = Mover::new(&hosts).await;
+    for (uri, part) in [
+        ("qemu+unix:///system?socket=/nowhere/sock", "/nowhere/sock"),
+        ("test:///default", "test:///default"),
+        ("", ""),
+    ] {
+        let perform = DomainMigratePerform3Params {
+            dom: hosts.dom.clone(),
+            dconnuri: Some(uri.to_owned()),
+            params: Vec::new(),
+            cookie_in: Vec::new(),
+            flags: Flags::LIVE | Flags::PEER2PEER,
+        };
+        let error = hosts.here.client.refused(perform).await;
+        assert!(error.message().contains(part), "{error}");
+    }
+    drop(mover);
+    hosts.is_here("refused").await;
+}

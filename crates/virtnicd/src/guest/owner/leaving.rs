@@ -146,6 +146,12 @@ impl Owner {
                     .push((reply, Err(fault::invalid(QEMU, detail))));
             }
             Departing::Confirm { undefine, .. } => self.leave(undefine, reply),
+            Departing::Unknown => {
+                if let Some(leaving) = &mut self.state.leaving {
+                    leaving.connection = None;
+                }
+                self.answers.push((reply, Ok(())));
+            }
             // Somebody else's is not ours to call off.
             Departing::CallOff { id: Some(id) } if is_another(id) => {
                 self.answers.push((reply, Ok(())));

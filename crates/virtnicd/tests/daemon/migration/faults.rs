@@ -288,7 +288,10 @@ async fn try_out(step: Step, wrong: Wrong) {
     let mut there = Some(killable(&mut hosts.there).await);
     hosts.here.guest(0).unwrap().negotiate_failover(STANDBY);
     hosts.here.is_consistent(&when).await;
-    until("its monitor answers", async || hosts.state_here().await.state == 1).await;
+    until("its monitor answers", async || {
+        hosts.state_here().await.state == 1
+    })
+    .await;
     let watch = Watch::of(&hosts, when.clone());
     let mut mover = Mover::new(&hosts).await;
     mover.flags = Flags::LIVE | Flags::PERSIST_DEST;

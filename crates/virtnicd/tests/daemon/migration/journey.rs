@@ -237,6 +237,19 @@ impl Mover {
         call(&self.here, confirm).await
     }
 
+    /// All of it, done by the daemon that it leaves.
+    pub(crate) async fn go_by_itself(&self, hosts: &Hosts) -> Answer<()> {
+        let socket = hosts.there.site.root.socket();
+        let perform = DomainMigratePerform3Params {
+            dom: self.dom.clone(),
+            dconnuri: Some(format!("qemu+unix:///system?socket={}", socket.display())),
+            params: self.all(&[text("migrate_uri", &self.uri)]),
+            cookie_in: Vec::new(),
+            flags: self.flags | Flags::PEER2PEER,
+        };
+        call(&self.here, perform).await.map(drop)
+    }
+
     /// All of it, as virsh goes through it; the error is the first.
     pub(crate) async fn go(&self) -> Answer<Dom> {
         let begun = self.begin().await?;

@@ -50,6 +50,10 @@ impl Observed {
         self.migration.send_replace(status);
     }
 
+    pub(crate) fn migration(&self) -> MigrationStatus {
+        *self.migration.borrow()
+    }
+
     /// Waits until one has come to its end.
     pub(crate) async fn migrated(&self) -> MigrationStatus {
         let mut status = self.migration.subscribe();

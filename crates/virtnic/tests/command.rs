@@ -286,6 +286,8 @@ fn help_man_page_and_completions_know_the_commands() {
             "demote",
             "drain",
             "undrain",
+            "migrate-check",
+            "migrate-resolve",
             "reconcile",
             "status",
             "completions",

@@ -38,6 +38,12 @@ impl Guest {
         self.0.command(qmp.migrate(uri)).await
     }
 
+    /// How far its migration is, as QEMU told last. Waits for nobody.
+    #[must_use]
+    pub fn migration_status(&self) -> MigrationStatus {
+        self.0.observed.migration()
+    }
+
     /// Waits until what [`Self::migrate`] began, or what comes in, has come to its end. A process that ends
     /// has failed.
     pub async fn migrated(&self) -> MigrationStatus {

@@ -348,6 +348,7 @@ impl Service for Api {
                 guest::turn(&guest, read_mac(args.mac.as_deref())?, Turn::Demote).await?
             },
             VirtnicDrain(args) => daemon.drain(&args.pf).await?,
+            VirtnicMigrateCheck(args) => daemon.check_migration(&args.guest, args.destination.as_deref()).await?,
             VirtnicMigrateResolve(args) => daemon.resolve_migration(&args.guest, args.here).await?,
             VirtnicUndrain(args) => daemon.undrain(&args.pf).await?,
         })

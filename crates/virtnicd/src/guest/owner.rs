@@ -58,6 +58,8 @@ pub(super) struct Owner {
     writing: Option<Write>,
     ending: Option<Ending>,
     leaving: Leaving,
+    /// Until when it has time to come from another host.
+    comes_by: Option<Instant>,
     /// It came from another host, and its client does not know that yet.
     unknown_here: Option<UnknownHere>,
     /// An earlier daemon was moving it.
@@ -202,6 +204,7 @@ fn spawn(
         writing: None,
         ending: None,
         leaving: Leaving::default(),
+        comes_by: None,
         unknown_here: None,
         aftermath,
         waiting: VecDeque::new(),
@@ -254,6 +257,7 @@ impl Owner {
                     None => self.events = None,
                 },
                 step = stepped(&mut self.leaving) => self.leaving_stepped(step),
+                () = until(self.comes_by) => self.had_time_to_come(),
                 () = until(unplug_by) => self.kept_vfs(),
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
                 () = until(self.joins_by) => self.had_time_to_join(),

@@ -34,7 +34,7 @@ use rpc::server::Call;
 use rpc::{
     Code, Dom, DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
     DomainMigratePerform3Params, DomainMigratePrepare3Params, Error, MigrateBegin, MigrateFinish,
-    MigratePrepare,
+    MigratePrepare, Obstacle,
 };
 
 use cookie::{Cookie, Sent};
@@ -450,6 +450,28 @@ impl Daemon {
         self.guest(dom)?.run()?;
         let detail = format!("--postcopy: {}", params::POSTCOPY);
         Err(Error::new(Code::OperationUnsupported, QEMU, detail))
+    }
+
+    /// What keeps a running guest from going to another host, or to that one; nothing is changed.
+    pub(crate) async fn check_migration(
+        self: &Arc<Self>,
+        name: &str,
+        destination: Option<&str>,
+    ) -> Result<Vec<Obstacle>> {
+        let guest = self.guest_named(name)?;
+        let run = guest.run()?;
+        let mut found: Vec<_> = movable::reasons(&run)
+            .into_iter()
+            .map(Obstacle::from)
+            .collect();
+        let domain = run.domain.clone();
+        let disks = blocking(QEMU, move || movable::unshared_disks(&domain)).await?;
+        found.extend(disks.into_iter().map(Obstacle::from));
+        if let Some(destination) = destination {
+            let xml = run.domain.to_xml_with_secrets(Form::Migratable);
+            found.extend(peer::obstacles(destination, xml).await?);
+        }
+        Ok(found)
     }
 
     /// A person says where a guest is of which nobody else knows.

@@ -8,7 +8,7 @@ use conf::{
 };
 use lending::{Attachment, AttachmentState, Role, Subject};
 use qemu::GuestState;
-use rpc::{Code, Error};
+use rpc::{Code, Error, Obstacle};
 
 use super::QEMU;
 use crate::fault::Result;
@@ -196,28 +196,47 @@ fn of_disk(disk: &Disk) -> Option<Reason> {
 
 /// Disks that the other host can't reach, as far as this one can tell: files that are on no file system
 /// which hosts share. Looks at the file system; blocks.
-///
-/// # Errors
-/// There is one, and nobody said that this is safe all the same.
-pub(crate) fn check_disks(domain: &Domain) -> Result<()> {
+pub(crate) fn unshared_disks(domain: &Domain) -> Vec<Reason> {
     let disks = domain.devices.disks.iter();
-    let files = disks.filter_map(|disk| match &disk.source {
-        Some(DiskSource::File(path)) if !is_shared(Path::new(path)) => {
-            Some(format!("'{}' ({path})", disk.target))
-        }
+    let unshared = disks.filter_map(|disk| match &disk.source {
+        Some(DiskSource::File(path)) if !is_shared(Path::new(path)) => Some(reason(
+            format!("disk '{}' ({path})", disk.target),
+            "it is on a file system of this host alone",
+            "put it where both hosts reach it (NFS, Ceph, GlusterFS …), or say --unsafe if they do",
+        )),
         _ => None,
     });
-    let files: Vec<_> = files.collect();
-    if files.is_empty() {
+    unshared.collect()
+}
+
+/// # Errors
+/// There are such disks, and nobody said that this is safe all the same.
+pub(crate) fn check_disks(domain: &Domain) -> Result<()> {
+    let reasons: Vec<_> = unshared_disks(domain)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if reasons.is_empty() {
         return Ok(());
     }
     let detail = format!(
-        "Migration without shared storage is unsafe: disk {} of guest '{}' is on a file system of this host \
-         alone\nPut it where both hosts reach it (NFS, Ceph, GlusterFS …); if they do, say --unsafe.",
-        files.join(", "),
-        domain.name
+        "Migration without shared storage is unsafe, of guest '{}':\n- {}",
+        domain.name,
+        reasons.join("\n- ")
     );
     Err(Error::new(Code::MigrateUnsafe, QEMU, detail))
+}
+
+impl From<Reason> for Obstacle {
+    fn from(reason: Reason) -> Self {
+        let Reason { what, why, advice } = reason;
+        Self {
+            there: false,
+            what,
+            why,
+            advice,
+        }
+    }
 }
 
 /// The kernel's numbers (`linux/magic.h`, and the file systems' own) of file systems that hosts share.

@@ -15,7 +15,8 @@ use rpc::{
     Code, ConnectSupportsFeature, Dom, DomainGetState, DomainLookupByUuid,
     DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
     DomainMigratePerform3Params, DomainMigratePrepare3Params, Error, MigrateBegin, MigrateFinish,
-    MigratePrepare, TypedParam, TypedValue, VirtnicStatus,
+    MigratePrepare, Obstacle, PlanOf, PlannedChoice, TypedParam, TypedValue, VirtnicPlan,
+    VirtnicStatus,
 };
 use tokio::time::Instant;
 
@@ -95,6 +96,38 @@ impl Peer {
             _ => Some(true),
         })
     }
+}
+
+/// What the daemon at that URI says of a guest with that document. Nothing is changed there.
+pub(super) async fn obstacles(uri: &str, xml: String) -> Result<Vec<Obstacle>> {
+    let uri: Uri = uri.parse().map_err(|error| wrong(fault::chain(&error)))?;
+    let peer = Peer::connect(&uri).await?;
+    peer.check().await?;
+    let of = PlanOf::Document(xml);
+    let planned = peer.client.call(&VirtnicPlan { of }).await;
+    let report = planned.map_err(|error| there(&uri, error))?;
+    let obstacle = |what: String, why: String, advice: Option<String>| Obstacle {
+        there: true,
+        what,
+        why,
+        advice: advice.unwrap_or_else(|| "see virtnic plan there".to_owned()),
+    };
+    let guest = format!("guest '{}'", report.guest);
+    let mut found: Vec<_> = (report.obstacles.into_iter())
+        .map(|why| obstacle(guest.clone(), why, None))
+        .collect();
+    if report.running {
+        let why = "it runs there already".to_owned();
+        found.push(obstacle(guest, why, Some("end it there".to_owned())));
+    }
+    for device in report.devices {
+        if let PlannedChoice::Refused(refusal) = device.choice {
+            let name = device.mac.or(device.alias).unwrap_or_default();
+            let what = format!("{} {name}", device.element);
+            found.push(obstacle(what, refusal.error, refusal.advice));
+        }
+    }
+    Ok(found)
 }
 
 /// Where daemons listen that are named by nothing but their host.

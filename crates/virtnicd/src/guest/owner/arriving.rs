@@ -1,10 +1,12 @@
 //! The guest's way from another host, in the owner's hands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use qemu::StopsWithUs;
+use qemu::{MigrationStatus, StopsWithUs};
 use rpc::{Code, DomainChange, Error};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Done, Owner};
 use crate::fault::Result;
@@ -13,6 +15,9 @@ use crate::guest::handle::{Reply, Request};
 use crate::guest::life::{Job, Life};
 use crate::guest::moving::{Arrival, FinishWish};
 use crate::guest::{QEMU, follow};
+
+/// How long a guest may not be on its way, before it begins and after all of it has come.
+const COMING: Duration = Duration::from_secs(600);
 
 impl Owner {
     /// Its QEMU waits for it.
@@ -26,8 +31,37 @@ impl Owner {
         );
         let is_there = self.daemon.is_connected(arrival.connection);
         self.state.arriving = Some(arrival);
+        self.comes_by = Some(Instant::now() + COMING);
         if !is_there {
             self.comes_not();
+        }
+    }
+
+    /// It has had time to come.
+    pub(super) fn had_time_to_come(&mut self) {
+        self.comes_by = None;
+        let Some(run) = self
+            .state
+            .run
+            .as_ref()
+            .filter(|_| self.state.life == Life::Arriving)
+        else {
+            return;
+        };
+        if matches!(
+            run.machine.migration_status(),
+            MigrationStatus::Active | MigrationStatus::Switching
+        ) {
+            // It is coming, however long that takes.
+            self.comes_by = Some(Instant::now() + COMING);
+        } else if self.job.is_none() {
+            let guest = &self.handle.name;
+            tracing::warn!(
+                guest,
+                "it has not come within {} min",
+                COMING.as_secs() / 60
+            );
+            self.end(false, None);
         }
     }
 

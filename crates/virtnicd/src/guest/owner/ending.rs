@@ -126,7 +126,7 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        (self.retry, self.joins_by) = (None, None);
+        (self.retry, self.joins_by, self.comes_by) = (None, None, None);
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();

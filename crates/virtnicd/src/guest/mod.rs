@@ -60,7 +60,8 @@ pub(crate) use halves::{TIME_TO_JOIN, half_of, without_vf};
 pub(crate) use handle::{GuestHandle, Request, Run};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
 pub(crate) use moving::{
-    ArrivalWish, Departing, FinishWish, HoldWish, MoveRecord, Moved, Phase, SendWish, Step,
+    ArrivalWish, Departing, Departure, FinishWish, HoldWish, MoveRecord, Moved, Phase, SendWish,
+    Step,
 };
 pub(crate) use pairs::{Turn, pf_of, recall, turn};
 pub(crate) use record::DomainRecord;

@@ -9,7 +9,7 @@ use records::Loaded;
 use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
-use super::QEMU;
+use super::{QEMU, RecordSubject};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -215,7 +215,8 @@ impl Daemon {
         }
     }
 
-    /// What an earlier daemon left of moves, by guest; those that can't be read bar their guests.
+    /// What an earlier daemon left of moves, by guest. Of one that can't be read a person has to say where the
+    /// guest is.
     pub(crate) fn moves(&self) -> std::io::Result<std::collections::HashMap<Uuid, MoveRecord>> {
         let loaded = self.records.moves.load::<MoveRecord>();
         let mut found = std::collections::HashMap::new();
@@ -225,7 +226,20 @@ impl Daemon {
                     found.insert(record.guest, record);
                 }
                 Loaded::OtherBoot { .. } => {}
-                Loaded::Unreadable(error) => self.barred.bar(&error),
+                Loaded::Unreadable(error) => match error.id.parse() {
+                    Ok(guest) => {
+                        tracing::error!("{error}: where its guest runs only a person can say");
+                        let unknown = MoveRecord {
+                            guest,
+                            name: String::new(),
+                            id: Uuid::new_v4(),
+                            step: Step::Sent,
+                            made_definition: false,
+                        };
+                        found.insert(guest, unknown);
+                    }
+                    Err(_) => self.barred.note_unread(RecordSubject::Guest, &error),
+                },
             }
         }
         Ok(found)
@@ -233,6 +247,11 @@ impl Daemon {
 }
 
 impl Departure {
+    /// Whether only a person can say where the guest is.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.phase == Phase::Sent && self.connection.is_none()
+    }
+
     /// Of a guest of which only a person can say where it is.
     pub(super) fn unknown(id: Uuid) -> Self {
         Self {

@@ -359,3 +359,58 @@ async fn what_is_no_daemon_to_move_to_is_refused_by_name() {
     drop(mover);
     hosts.is_here("refused").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_of_a_move_that_can_not_be_read_leaves_its_guest_to_a_person() {
+    let mut hosts = Hosts::new().await;
+    let path = format!("run/virtnic/moves/{}.json", hosts.dom.uuid);
+    std::fs::write(hosts.here.site.root.path(&path), "{").unwrap();
+    hosts.here.restart().await;
+    until("it is halted", async || hosts.state_here().await.state == 3).await;
+    assert_eq!(hosts.runs(), (false, false));
+    let told = hosts.here.client.ok(VirtnicReconcile { apply: true }).await;
+    let told = told
+        .iter()
+        .find(|one| one.guest.as_deref() == Some("g0"))
+        .unwrap();
+    assert!(
+        told.remedy.contains("migrate-resolve g0 --here"),
+        "{told:?}"
+    );
+    let (guest, here) = ("g0".to_owned(), true);
+    hosts
+        .here
+        .client
+        .ok(VirtnicMigrateResolve { guest, here })
+        .await;
+    hosts.is_here("a person said so").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_guest_is_told_without_moving_it() {
+    let hosts = Hosts::with(&[(What::Pair, MAC), (What::Vf, "52:54:00:00:00:09")]).await;
+    let socket = hosts.there.site.root.socket();
+    let check = |destination: Option<String>| VirtnicMigrateCheck {
+        guest: "g0".to_owned(),
+        destination,
+    };
+    let told = hosts.here.client.ok(check(None)).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].what.contains("52:54:00:00:00:09") && !told[0].there,
+        "{told:?}"
+    );
+    let name = "pairs".to_owned();
+    let net = hosts.there.client.ok(NetworkLookupByName { name }).await;
+    hosts.there.client.ok(NetworkDestroy { net }).await;
+    let uri = format!("qemu+unix:///system?socket={}", socket.display());
+    let told = hosts.here.client.ok(check(Some(uri))).await;
+    let there: Vec<_> = told.iter().filter(|one| one.there).collect();
+    assert!(
+        there
+            .iter()
+            .any(|one| one.why.contains("'pairs' is not active")),
+        "{told:?}"
+    );
+    hosts.is_here("asked about").await;
+}

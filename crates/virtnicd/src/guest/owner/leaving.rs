@@ -158,7 +158,7 @@ impl Owner {
             }
             Departing::CallOff { .. } => self.call_off(Some(reply)),
             Departing::Resolve { here } => {
-                let is_unknown = phase == Phase::Sent && leaving.connection.is_none();
+                let is_unknown = leaving.is_unknown();
                 match (is_unknown, here) {
                     (false, _) => {
                         let detail = format!(

@@ -95,6 +95,7 @@
 //! A row in `table.rs`; a structure in `types.rs` if the reply has several fields; its flags in
 //! `flags.rs`. For virtnic's own program the structure goes to `virtnic.rs`.
 
+mod bridge;
 pub mod client;
 mod endpoint;
 mod error;
@@ -107,6 +108,7 @@ mod procedure;
 pub mod server;
 mod socket;
 mod table;
+pub mod tls;
 mod types;
 mod unserved;
 pub mod uri;

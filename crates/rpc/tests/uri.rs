@@ -1,4 +1,5 @@
 //! Where a daemon is, as its URI says.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use rpc::uri::{Proxy, Ssh, Transport, Uri, UriFault};

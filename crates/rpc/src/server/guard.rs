@@ -62,8 +62,8 @@ pub(crate) fn check(request: &Request, stage: Stage, read_only: bool) -> Result<
     }
 }
 
-/// The answer to a call that is about the connection alone.
-pub(crate) fn answer(request: &Request) -> Option<Reply> {
+/// The answer to a call that is about the connection alone; over some no file descriptors can go.
+pub(crate) fn answer(request: &Request, passes_fds: bool) -> Option<Reply> {
     Some(match request {
         Request::AuthList(_) => Reply::AuthList(vec![AUTH_NONE]),
         Request::AuthPolkit(_) => Reply::AuthPolkit(true),
@@ -71,8 +71,8 @@ pub(crate) fn answer(request: &Request) -> Option<Reply> {
         Request::ConnectRegisterCloseCallback(_) => Reply::ConnectRegisterCloseCallback(()),
         Request::ConnectUnregisterCloseCallback(_) => Reply::ConnectUnregisterCloseCallback(()),
         Request::ConnectSupportsFeature(args) => match args.feature {
-            feature::FD_PASSING
-            | feature::TYPED_STRINGS
+            feature::FD_PASSING => Reply::ConnectSupportsFeature(passes_fds),
+            feature::TYPED_STRINGS
             | feature::KEEPALIVE
             | feature::EVENT_CALLBACKS
             | feature::CLOSE_CALLBACK

@@ -208,7 +208,7 @@ async fn take_call<S: Service>(
             .await
             .map(|()| Next::Frame);
     }
-    if let Some(reply) = guard::answer(&request) {
+    if let Some(reply) = guard::answer(&request, conn.passes_fds()) {
         conn.answer(&header, Some(info), Ok(reply)).await?;
         let close = matches!(request, Request::ConnectClose(_));
         return Ok(if close { Next::Close } else { Next::Frame });

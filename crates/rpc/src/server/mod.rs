@@ -4,11 +4,13 @@ mod calls;
 mod clients;
 mod guard;
 mod intake;
+mod remote;
 mod stream;
 mod subscriptions;
 
 use std::fmt;
 use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use self::clients::{ClientLimits, Clients, Limits};
+pub use self::remote::{REMOTE_DESCRIPTORS, Refused, Remote, TlsGate, serve_remote};
 pub use self::stream::{StreamEnded, StreamInput, StreamReader, StreamWriter};
 pub use crate::outbox::Disconnected;
 
@@ -34,6 +37,7 @@ use crate::outbox::{Outbox, Unsent};
 use crate::procedure::Info;
 use crate::socket::permits;
 use crate::table::{Reply, Request};
+use crate::tls::ClientName;
 use crate::xdr::Xdr;
 
 /// What answers the calls of all connections.
@@ -63,9 +67,30 @@ pub trait Service: Send + Sync + 'static {
     }
 }
 
-/// Who is at the other end, as the kernel says.
+/// Who is at the other end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peer {
+    /// A process of this host, as the kernel says; none if it would not tell. It may be one that ssh
+    /// started for somebody elsewhere.
+    Local(Option<Process>),
+    /// A client of another host that proved to have that name.
+    Tls {
+        /// The name.
+        name: ClientName,
+        /// Whence it comes.
+        address: SocketAddr,
+    },
+    /// Anybody.
+    Tcp {
+        /// Whence it comes.
+        address: SocketAddr,
+    },
+}
+
+/// A process of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub struct Process {
     /// The user.
     pub uid: u32,
     /// The group.
@@ -77,7 +102,8 @@ pub struct Peer {
 /// One client.
 pub struct Connection {
     id: u64,
-    peer: Option<Peer>,
+    peer: Peer,
+    local: Option<IpAddr>,
     read_only: AtomicBool,
     stage: Mutex<Stage>,
     out: Arc<Outbox>,
@@ -95,9 +121,25 @@ impl Connection {
         self.id
     }
 
-    /// Who is at the other end; none if the kernel would not tell.
-    pub fn peer(&self) -> Option<Peer> {
-        self.peer
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The address of this host at which the client reached us, and so can reach what else listens
+    /// there; none for one that came over a unix socket, be it by ssh.
+    pub fn local_addr(&self) -> Option<IpAddr> {
+        self.local
+    }
+
+    /// Whether nobody can read along or pose as the client.
+    pub fn is_secure(&self) -> bool {
+        !matches!(self.peer, Peer::Tcp { .. })
+    }
+
+    /// Whether file descriptors can go along.
+    fn passes_fds(&self) -> bool {
+        matches!(self.peer, Peer::Local(_))
     }
 
     /// Whether this client may change nothing: it came over the read-only socket, or asked for it.
@@ -203,7 +245,7 @@ impl Call {
     }
 }
 
-/// Serves one client until it is gone.
+/// Serves one client of this host until it is gone.
 ///
 /// `read_only` says which socket it came over; `clients` are all that share the server. Must run on a
 /// tokio runtime with I/O and time.
@@ -213,15 +255,24 @@ pub async fn serve<S: Service>(
     read_only: bool,
     clients: Arc<Clients>,
 ) {
+    let process = stream.peer_cred().ok().map(|cred| Process {
+        uid: cred.uid(),
+        gid: cred.gid(),
+        pid: cred.pid(),
+    });
+    let peer = (Peer::Local(process), None);
+    serve_peer(service, stream, peer, read_only, clients).await;
+}
+
+/// Serves one client, wherever it is, which reached us at that address.
+async fn serve_peer<S: Service>(
+    service: Arc<S>,
+    stream: UnixStream,
+    (peer, local): (Peer, Option<IpAddr>),
+    read_only: bool,
+    clients: Arc<Clients>,
+) {
     static LAST_ID: AtomicU64 = AtomicU64::new(0);
-    let peer = stream
-        .peer_cred()
-        .map(|cred| Peer {
-            uid: cred.uid(),
-            gid: cred.gid(),
-            pid: cred.pid(),
-        })
-        .ok();
     let endpoint = match Endpoint::new(stream) {
         Ok(endpoint) => endpoint,
         Err(error) => {
@@ -233,6 +284,7 @@ pub async fn serve<S: Service>(
     let conn = Arc::new(Connection {
         id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
         peer,
+        local,
         read_only: AtomicBool::new(read_only),
         stage: Mutex::new(Stage::New),
         streams: Arc::new(Streams::new(Arc::clone(&out))),

@@ -1,5 +1,8 @@
 //! The client's side: open a connection, make calls, hear events.
 
+mod connect;
+mod ssh;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,8 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+
+pub use self::connect::{ConnectError, Connecting};
 
 use crate::endpoint::Endpoint;
 use crate::error::Error;

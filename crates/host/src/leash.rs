@@ -113,6 +113,17 @@ mod tests {
         child.wait().unwrap();
     }
 
+    /// It is told to end, and was not stopped before.
+    fn ends_unstopped(mut child: Child) {
+        rustix::process::kill_process(pid_of(&child), Signal::TERM).unwrap();
+        let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        let status = rustix::process::waitid(WaitId::Pid(pid_of(&child)), options);
+        let is_stopped = status.unwrap().unwrap().stopped();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_stopped);
+    }
+
     #[test]
     fn a_process_stops_when_its_leash_is_dropped() {
         let leash = Leash::new().unwrap();
@@ -131,10 +142,7 @@ mod tests {
         leash.let_off().unwrap();
         drop(leash);
         // Had it been stopped, that would have been before.
-        rustix::process::kill_process(pid_of(&child), Signal::TERM).unwrap();
-        let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
-        let status = rustix::process::waitid(WaitId::Pid(pid_of(&child)), options);
-        assert!(!status.unwrap().unwrap().stopped());
+        ends_unstopped(child);
     }
 
     #[test]
@@ -142,9 +150,6 @@ mod tests {
         let leash = Leash::new().unwrap();
         let child = started(&leash);
         drop(leash);
-        rustix::process::kill_process(pid_of(&child), Signal::TERM).unwrap();
-        let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED;
-        let status = rustix::process::waitid(WaitId::Pid(pid_of(&child)), options);
-        assert!(!status.unwrap().unwrap().stopped());
+        ends_unstopped(child);
     }
 }

@@ -3,14 +3,13 @@
 //! Whoever asked for it may go away. And where the connection breaks just when the guest may have begun to run
 //! over there, the other daemon is asked, as long as it takes it to answer within the patience that there is.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use conf::Uuid;
-use rpc::client::{CallError, Client, Events};
+use rpc::client::{CallError, Client, Connecting, Events};
 use rpc::flags::{MigrateParams as Flags, NoFlags};
-use rpc::uri::{Transport, Uri};
+use rpc::uri::Uri;
 use rpc::{
     Code, ConnectSupportsFeature, Dom, DomainGetState, DomainLookupByUuid,
     DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
@@ -25,8 +24,6 @@ use crate::daemon::{Daemon, ITSELF};
 use crate::fault::{self, Result};
 use crate::guest::Departing;
 
-/// For the other daemon to be reached.
-const CONNECTING: Duration = Duration::from_secs(30);
 /// After the connection broke: for the other daemon to say where the guest is, and between two attempts.
 const ASKING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -43,14 +40,10 @@ struct Peer {
 
 impl Peer {
     async fn connect(uri: &Uri) -> Result<Self> {
-        let opened = tokio::time::timeout(CONNECTING, open(uri)).await;
-        let (client, events) = match opened {
-            Ok(opened) => opened.map_err(|error| unreachable(uri, &error))?,
-            Err(_) => {
-                let within = format!("it does not answer within {} s", CONNECTING.as_secs());
-                return Err(unreachable(uri, &within));
-            }
-        };
+        let how = Connecting::default();
+        let connected = Client::connect(uri, &how).await;
+        let (client, events) =
+            connected.map_err(|error| unreachable(uri, &fault::chain(&error)))?;
         Ok(Self {
             client,
             _events: events,
@@ -128,22 +121,6 @@ pub(super) async fn obstacles(uri: &str, xml: String) -> Result<Vec<Obstacle>> {
         }
     }
     Ok(found)
-}
-
-/// Where daemons listen that are named by nothing but their host.
-const USUAL: [&str; 2] = ["/run/virtnic/virtnic-sock", "/run/libvirt/libvirt-sock"];
-
-async fn open(uri: &Uri) -> std::result::Result<(Client, Events), String> {
-    let path: PathBuf = match uri.transport() {
-        Transport::Unix { socket: Some(path) } => path.as_ref().to_owned(),
-        Transport::Unix { socket: None } => {
-            let found = USUAL.iter().map(Path::new).find(|path| path.exists());
-            found.unwrap_or(Path::new(USUAL[0])).to_owned()
-        }
-        _ => return Err("only unix sockets are reached yet".to_owned()),
-    };
-    let opened = Client::open(&path, uri.name(), false).await;
-    opened.map_err(|error| fault::chain(&error))
 }
 
 fn unreachable(uri: &Uri, why: &str) -> Error {

@@ -40,6 +40,15 @@ enum Command {
         /// The tests
         names: Vec<String>,
     },
+    /// Runs a command in the other of two emulated hosts
+    #[command(hide = true)]
+    LabOn {
+        /// Where that listens
+        address: String,
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// The first program of an emulated host; of no use elsewhere
     #[command(hide = true)]
     LabAgent {
@@ -60,6 +69,8 @@ enum Error {
     Bench(#[from] bench::BenchError),
     #[error(transparent)]
     Documents(#[from] documents::DocumentsError),
+    #[error(transparent)]
+    On(#[from] agent::on::OnError),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +93,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
                 false => ExitCode::FAILURE,
             }
         }
+        Command::LabOn { address, command } => ExitCode::from(agent::on::run(&address, command)?),
         Command::LabAgent { worker: false } => agent::init(),
         Command::LabAgent { worker: true } => {
             agent::work();

@@ -74,6 +74,8 @@ pub enum GuestEvent {
         /// The card's.
         alias: String,
     },
+    /// A migration goes through the guest's memory for the so-manieth time, from 1 on.
+    MigrationPass(i32),
     /// Events about devices were dropped since too many waited: ask which devices are there, for
     /// their receive filters, and which cards have negotiated failover.
     DevicesChanged,

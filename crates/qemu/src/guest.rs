@@ -4,6 +4,7 @@ mod control;
 mod leftovers;
 mod life;
 mod media;
+mod migration;
 mod plug;
 mod undo;
 
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use life::Life;
+pub use migration::StopsWithUs;
 
 /// A guest that runs, or has run: QEMU's, or a simulated one. Clones are the same guest.
 #[derive(Debug, Clone)]

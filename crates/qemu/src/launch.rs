@@ -69,6 +69,10 @@ pub struct LaunchSpec {
     pub scopes: Option<Scopes>,
     /// Leave it halted.
     pub paused: bool,
+    /// It is to come in from another host: see
+    /// [`Guest::listen_for_migration`](crate::Guest::listen_for_migration). It is halted until then, and when
+    /// it is here.
+    pub incoming: bool,
     /// How long QEMU may take until its monitor greets.
     pub deadline: Duration,
 }
@@ -109,6 +113,7 @@ impl LaunchSpec {
             own_group: None,
             scopes: None,
             paused: false,
+            incoming: false,
             deadline: DEADLINE,
         }
     }
@@ -137,6 +142,7 @@ pub(crate) async fn launch(
     let (spec, begun) = begun?;
     let Begun {
         unfinished,
+        leash,
         output,
         monitor,
         boot_id,
@@ -182,12 +188,13 @@ pub(crate) async fn launch(
         own_group: spec.own_group,
         lifecycle: Lifecycle::of(&spec.domain.lifecycle),
     };
-    let state = if spec.paused {
-        GuestState::Paused(PauseReason::Starting)
-    } else {
-        GuestState::Running
+    let state = match spec {
+        LaunchSpec { incoming: true, .. } => GuestState::Paused(PauseReason::Migration),
+        LaunchSpec { paused: true, .. } => GuestState::Paused(PauseReason::Starting),
+        _ => GuestState::Running,
     };
     let (life, events) = Life::watch(record, process, output, monitor_of_it, state);
+    life.have_leash(leash);
     Ok(Launched {
         guest: Guest::of(life),
         events,
@@ -331,10 +338,12 @@ async fn set_going(qmp: &Qmp, spec: &LaunchSpec) -> Result<BTreeMap<String, Stri
     }
     let balloon = devices.memballoon.as_ref();
     let (now, most) = (spec.domain.current_memory_kib, spec.domain.memory_kib);
-    if now < most && balloon.is_some_and(|balloon| balloon.model != "none") {
+    // One that comes in brings what its balloon has.
+    let has_balloon = balloon.is_some_and(|balloon| balloon.model != "none") && !spec.incoming;
+    if now < most && has_balloon {
         qmp.set_balloon(now.saturating_mul(1024)).await?;
     }
-    if !spec.paused {
+    if !spec.paused && !spec.incoming {
         qmp.cont().await?;
     }
     Ok(ptys)

@@ -62,14 +62,15 @@ pub use command::{
 };
 pub use console::{Console, ConsoleError, open_console};
 pub use events::{GuestEvent, GuestEvents};
-pub use guest::{ControlError, Guest, Leftovers, Plugged, Unplugging};
+pub use guest::{ControlError, Guest, Leftovers, Plugged, StopsWithUs, Unplugging};
 pub use launch::{
     LaunchError, LaunchSpec, Launched, TapFds, channel_path, fill_ptys, memory_lock, open_disk,
 };
 pub use launcher::Launcher;
 pub use lifecycle::{Action, Lifecycle};
 pub use qmp::{
-    BalloonInfo, CharDeviceInfo, Event, GuestRxFilter, LINE_LIMIT, Qmp, QmpError, RefusalKind,
+    BalloonInfo, CharDeviceInfo, Compression, CpuWord, Event, GuestRxFilter, LINE_LIMIT,
+    MigrationInfo, MigrationSettings, MigrationStatus, Qmp, QmpError, RamInfo, RefusalKind,
     RunState, Timestamp,
 };
 pub use record::{GuestRecord, ReconnectError};

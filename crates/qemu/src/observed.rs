@@ -5,13 +5,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::events::{Queue, Told};
-use crate::{Exit, GuestEvent, GuestEvents, GuestState};
+use crate::{Exit, GuestEvent, GuestEvents, GuestState, MigrationStatus};
 
 /// The state of a guest, and everyone who is told of it.
 #[derive(Debug)]
 pub(crate) struct Observed {
     state: watch::Sender<GuestState>,
     exit: watch::Sender<Option<Exit>>,
+    migration: watch::Sender<MigrationStatus>,
     events: Arc<Queue>,
 }
 
@@ -21,6 +22,7 @@ impl Observed {
         let observed = Self {
             state: watch::Sender::new(state),
             exit: watch::Sender::new(None),
+            migration: watch::Sender::new(MigrationStatus::None),
             events,
         };
         (observed, receiver)
@@ -36,6 +38,28 @@ impl Observed {
         if from != to {
             self.tell(GuestEvent::State { from, to });
         }
+    }
+
+    /// One is about to begin, and what became of an earlier one no longer counts.
+    pub(crate) fn begin_migration(&self) {
+        self.migration.send_replace(MigrationStatus::Setup);
+    }
+
+    /// QEMU tells how far its migration is.
+    pub(crate) fn migration_is(&self, status: MigrationStatus) {
+        self.migration.send_replace(status);
+    }
+
+    pub(crate) fn migration(&self) -> MigrationStatus {
+        *self.migration.borrow()
+    }
+
+    /// Waits until one has come to its end.
+    pub(crate) async fn migrated(&self) -> MigrationStatus {
+        let mut status = self.migration.subscribe();
+        let ended = status.wait_for(|status| status.is_final()).await;
+        // The sender is ours.
+        ended.map_or(MigrationStatus::Failed, |status| *status)
     }
 
     /// Nobody may be listening, which is fine.

@@ -10,6 +10,8 @@ mod drives;
 mod failover;
 #[path = "simulated/kinds.rs"]
 mod kinds;
+#[path = "simulated/migration.rs"]
+mod migration;
 #[path = "simulated/plugging.rs"]
 mod plugging;
 #[path = "simulated/sequences.rs"]

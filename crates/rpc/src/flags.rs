@@ -51,6 +51,12 @@ macro_rules! flags {
                 self.0 & flags.0 != 0
             }
 
+            /// All but those flags.
+            #[must_use]
+            pub const fn without(self, flags: $name) -> $name {
+                $name(self.0 & !flags.0)
+            }
+
             /// What is set without a meaning.
             pub const fn unknown(self) -> $bits {
                 self.0 & !$name::KNOWN

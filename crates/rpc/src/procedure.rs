@@ -63,9 +63,14 @@ pub enum Pace {
     Quick,
     /// May wait for the host, a disk or a guest: carried out in one of a few places.
     Slow,
-    /// Slow, and somebody waits for it in a place of a slow call: it ends such a call, or is a step
-    /// of one of another host's. It has places of its own, so that it always gets in.
+    /// Slow, and somebody waits for it in a place of a slow call, which it ends. It has places of its own, so
+    /// that it always gets in.
     Urgent,
+    /// A guest's whole way to another host, which may take hours: kept from the places of the others.
+    Move,
+    /// A step of such a way, for which another host waits in a place of a move. It has places of its own, so that
+    /// two hosts that send guests to each other never wait for each other.
+    Step,
 }
 
 /// What is known about a procedure.
@@ -134,10 +139,16 @@ macro_rules! pace {
     (urgent) => {
         $crate::procedure::Pace::Urgent
     };
+    (moving) => {
+        $crate::procedure::Pace::Move
+    };
+    (step) => {
+        $crate::procedure::Pace::Step
+    };
 }
 
 /// Makes the types out of rows
-/// `number Name "apiName" any|rw quick|slow|urgent { arguments } -> reply;`
+/// `number Name "apiName" any|rw quick|slow|urgent|moving|step { arguments } -> reply;`
 /// that stand in groups `Program ErrorDomain { rows }`.
 macro_rules! procedures {
     ($( $program:ident $domain:ident { $(

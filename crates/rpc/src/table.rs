@@ -15,7 +15,7 @@ use crate::procedure::procedures;
 use crate::types::*;
 use crate::virtnic::{
     DIFFERENCES_MAX, DaemonStatus, Difference, DrainReport, LENT_MAX, Lent, NICS_MAX,
-    NetworkReport, Nic, PLANNED_MAX, PlanOf, PlanReport,
+    NetworkReport, Nic, Obstacle, PLANNED_MAX, PlanOf, PlanReport,
 };
 
 /// The maximum of a list of DHCP leases.
@@ -282,26 +282,26 @@ procedures! {
             { dom: Dom, flags: flags::NoFlags } -> u64;
         302 DomainMigrateBegin3Params "virDomainMigrateBegin3Params" rw slow
             { dom: Dom, params: Vec<TypedParam> [64], flags: flags::MigrateParams } -> MigrateBegin;
-        303 DomainMigratePrepare3Params "virDomainMigratePrepare3Params" rw urgent
+        303 DomainMigratePrepare3Params "virDomainMigratePrepare3Params" rw step
             {
                 params: Vec<TypedParam> [64], cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::MigrateParams
             } -> MigratePrepare;
-        305 DomainMigratePerform3Params "virDomainMigratePerform3Params" rw slow
+        305 DomainMigratePerform3Params "virDomainMigratePerform3Params" rw moving
             {
                 dom: Dom, dconnuri: Option<String>, params: Vec<TypedParam> [64],
                 cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::MigrateParams
             } -> Vec<u8> [COOKIE_MAX];
-        306 DomainMigrateFinish3Params "virDomainMigrateFinish3Params" rw urgent
+        306 DomainMigrateFinish3Params "virDomainMigrateFinish3Params" rw step
             {
                 params: Vec<TypedParam> [64], cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::MigrateParams,
                 cancelled: bool
             } -> MigrateFinish;
-        307 DomainMigrateConfirm3Params "virDomainMigrateConfirm3Params" rw urgent
+        307 DomainMigrateConfirm3Params "virDomainMigrateConfirm3Params" rw step
             {
                 dom: Dom, params: Vec<TypedParam> [64], cookie_in: Vec<u8> [COOKIE_MAX],
                 flags: flags::MigrateParams, cancelled: bool
             } -> ();
-        304 DomainMigratePrepareTunnel3Params "virDomainMigratePrepareTunnel3Params" rw urgent
+        304 DomainMigratePrepareTunnel3Params "virDomainMigratePrepareTunnel3Params" rw step
             {
                 params: Vec<TypedParam> [64], cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::MigrateParams
             } -> Vec<u8> [COOKIE_MAX];
@@ -310,28 +310,28 @@ procedures! {
                 dom: Dom, xmlin: Option<String>, flags: flags::Migrate, dname: Option<String>,
                 resource: u64
             } -> MigrateBegin;
-        214 DomainMigratePrepare3 "virDomainMigratePrepare3" rw urgent
+        214 DomainMigratePrepare3 "virDomainMigratePrepare3" rw step
             {
                 cookie_in: Vec<u8> [COOKIE_MAX], uri_in: Option<String>, flags: flags::Migrate,
                 dname: Option<String>, resource: u64, dom_xml: String
             } -> MigratePrepare;
-        215 DomainMigratePrepareTunnel3 "virDomainMigratePrepareTunnel3" rw urgent
+        215 DomainMigratePrepareTunnel3 "virDomainMigratePrepareTunnel3" rw step
             {
                 cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::Migrate, dname: Option<String>,
                 resource: u64, dom_xml: String
             } -> Vec<u8> [COOKIE_MAX];
-        216 DomainMigratePerform3 "virDomainMigratePerform3" rw slow
+        216 DomainMigratePerform3 "virDomainMigratePerform3" rw moving
             {
                 dom: Dom, xmlin: Option<String>, cookie_in: Vec<u8> [COOKIE_MAX],
                 dconnuri: Option<String>, uri: Option<String>, flags: flags::Migrate, dname: Option<String>,
                 resource: u64
             } -> Vec<u8> [COOKIE_MAX];
-        217 DomainMigrateFinish3 "virDomainMigrateFinish3" rw urgent
+        217 DomainMigrateFinish3 "virDomainMigrateFinish3" rw step
             {
                 dname: String, cookie_in: Vec<u8> [COOKIE_MAX], dconnuri: Option<String>,
                 uri: Option<String>, flags: flags::Migrate, cancelled: bool
             } -> MigrateFinish;
-        218 DomainMigrateConfirm3 "virDomainMigrateConfirm3" rw urgent
+        218 DomainMigrateConfirm3 "virDomainMigrateConfirm3" rw step
             { dom: Dom, cookie_in: Vec<u8> [COOKIE_MAX], flags: flags::Migrate, cancelled: bool } -> ();
         364 DomainMigrateStartPostCopy "virDomainMigrateStartPostCopy" rw slow
             { dom: Dom, flags: flags::NoFlags } -> ();
@@ -380,5 +380,8 @@ procedures! {
             { guest: String, mac: Option<String> } -> Vec<String> [PLANNED_MAX];
         9 VirtnicDrain "virtnicDrain" rw slow { pf: String } -> DrainReport;
         10 VirtnicUndrain "virtnicUndrain" rw slow { pf: String } -> ();
+        12 VirtnicMigrateCheck "virtnicMigrateCheck" rw slow
+            { guest: String, destination: Option<String> } -> Vec<Obstacle> [PLANNED_MAX];
+        11 VirtnicMigrateResolve "virtnicMigrateResolve" rw slow { guest: String, here: bool } -> ();
     }
 }

@@ -151,6 +151,18 @@ wire_struct! {
         macvtaps: Vec<StaysOnPf> [LENT_MAX],
     }
 
+    /// What keeps a guest from going to another host.
+    pub struct Obstacle {
+        /// Whether it is the other host that says so.
+        there: bool,
+        /// What can't go.
+        what: String,
+        /// Why not.
+        why: String,
+        /// What would have it go.
+        advice: String,
+    }
+
     /// Something on a PF that a guest still has.
     pub struct StaysOnPf {
         /// What it is: `VF 3 (0000:03:10.6)`, or a macvtap by its name.

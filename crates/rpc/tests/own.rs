@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use rpc::xdr::{DecodeError, Reader, Writer, Xdr, from_bytes};
 use rpc::{
     ChosenDevice, DeviceNote, Difference, DrainReport, GuestCounters, Holding, LINES_MAX, Lent,
-    LentKind, NetworkReport, Nic, NicAbility, Outcome, PairHalf, PlanOf, PlanRefusal, PlanReport,
-    PlannedChoice, PlannedDevice, PlannedHalf, PoolRow, Procedure, StaysOnPf, VfCount,
-    VirtnicDemote, VirtnicDrain, VirtnicNetwork, VirtnicNics, VirtnicPlan, VirtnicPromote,
-    VirtnicReconcile, VirtnicUndrain, VirtnicWho,
+    LentKind, NetworkReport, Nic, NicAbility, Obstacle, Outcome, PairHalf, PlanOf, PlanRefusal,
+    PlanReport, PlannedChoice, PlannedDevice, PlannedHalf, PoolRow, Procedure, StaysOnPf, VfCount,
+    VirtnicDemote, VirtnicDrain, VirtnicMigrateCheck, VirtnicMigrateResolve, VirtnicNetwork,
+    VirtnicNics, VirtnicPlan, VirtnicPromote, VirtnicReconcile, VirtnicUndrain, VirtnicWho,
 };
 use uuid::Uuid;
 
@@ -343,6 +343,16 @@ proptest! {
         assert_call(&VirtnicReconcile { apply: flag }, &differences);
         assert_call(&VirtnicDrain { pf: word.clone() }, &drained);
         assert_call(&VirtnicUndrain { pf: word.clone() }, &());
+        let (guest, here) = (word.clone(), true);
+        assert_call(&VirtnicMigrateResolve { guest, here }, &());
+        let (guest, destination) = (word.clone(), Some(word.clone()));
+        let obstacle = Obstacle {
+            there: true,
+            what: word.clone(),
+            why: String::new(),
+            advice: word.clone(),
+        };
+        assert_call(&VirtnicMigrateCheck { guest, destination }, &vec![obstacle]);
         let (guest, mac, aliases) = (word.clone(), filter.clone(), vec![word.clone()]);
         assert_call(&VirtnicPromote { guest: guest.clone(), mac: mac.clone() }, &aliases);
         assert_call(&VirtnicDemote { guest, mac }, &aliases);

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use crate::commands::{
     drain::{Drain, Undrain},
     man::Man,
+    migrate::{MigrateCheck, MigrateResolve},
     net::Net,
     nics::Nics,
     pair::{Demote, Promote},
@@ -95,6 +96,8 @@ pub(crate) enum Command {
     Demote(Demote),
     Drain(Drain),
     Undrain(Undrain),
+    MigrateCheck(MigrateCheck),
+    MigrateResolve(MigrateResolve),
     Reconcile(Reconcile),
     Status(Status),
     /// Write completions for a shell to standard output

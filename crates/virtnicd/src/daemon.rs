@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -22,8 +22,9 @@ use crate::Simulation;
 use crate::accounts;
 use crate::drain::DrainedRecord;
 use crate::events::Events;
-use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle};
+use crate::guest::{Barred, DomainRecord, GuestGroups, GuestHandle, MoveRecord};
 use crate::listen::{self, ListenError, Socket};
+use crate::migration::Patience;
 use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
@@ -37,6 +38,9 @@ pub(crate) const SIMULATED_USER: VfioUser = VfioUser {
     uid: 64055,
     gid: 64055,
 };
+
+/// Stands for the connection of a client where the daemon is its own; no connection has this number.
+pub(crate) const ITSELF: u64 = u64::MAX - 1;
 
 /// What one running daemon has.
 pub(crate) struct Daemon {
@@ -67,6 +71,10 @@ pub(crate) struct Daemon {
     pub(crate) scopes: Option<qemu::Scopes>,
     /// How long a guest may take until its driver has joined its pairs.
     pub(crate) time_to_join: Duration,
+    /// How long who takes part in a move may take.
+    pub(crate) patience: Patience,
+    /// Tells this daemon from others, as long as the host runs.
+    identity: String,
     pub(crate) emulator: OnceCell<u64>,
     /// What short names of machines stand for.
     machines: OnceLock<HashMap<String, String>>,
@@ -98,6 +106,8 @@ pub(crate) struct AllRecords {
     pub(crate) networks: Records,
     pub(crate) ports: Records,
     pub(crate) domains: Records,
+    /// How far guests are on their way from one host to another.
+    pub(crate) moves: Records,
     /// PFs that lend nothing.
     pub(crate) drained: Records,
 }
@@ -164,6 +174,10 @@ impl Daemon {
             None => Arc::new(LinuxHost::new(host::Paths::default()).noting_rest()),
         };
         let boot = host.boot_id().map_err(StartError::Host)?;
+        let identity = lock.metadata().map_or_else(
+            |_| boot.clone(),
+            |root| format!("{boot}-{:x}-{:x}", root.dev(), root.ino()),
+        );
         let node = match &simulation {
             Some(_) => NodeInfo::simulated(),
             None => NodeInfo::read(&host::Paths::default())?,
@@ -201,6 +215,8 @@ impl Daemon {
         let daemon = Arc::new(Self {
             node,
             simulated: simulation.is_some(),
+            patience: Patience::of(options),
+            identity,
             time_to_join: (simulation.as_ref()).map_or(crate::guest::TIME_TO_JOIN, |simulation| {
                 simulation.time_to_join
             }),
@@ -217,6 +233,7 @@ impl Daemon {
                 networks: records("networks", NetworkRecord::FORMAT)?,
                 ports: records("ports", PortRecord::FORMAT)?,
                 domains: records("domains", DomainRecord::FORMAT)?,
+                moves: records("moves", MoveRecord::FORMAT)?,
                 drained: records("drained", DrainedRecord::FORMAT)?,
             },
             lender: Ledger::open(Arc::clone(&host), paths.records("devices"), vfio_user)
@@ -257,6 +274,11 @@ impl Daemon {
         )?)
     }
 
+    /// Tells this daemon from others: its root, on this boot.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// A client has come.
     pub(crate) fn connected(&self, connection: &Arc<Connection>) {
         lock(&self.connections).insert(connection.id(), Arc::downgrade(connection));
@@ -285,7 +307,7 @@ impl Daemon {
 
     /// Whether a client is still there.
     pub(crate) fn is_connected(&self, connection: u64) -> bool {
-        lock(&self.connections).contains_key(&connection)
+        connection == ITSELF || lock(&self.connections).contains_key(&connection)
     }
 
     /// The number of the next guest to start.

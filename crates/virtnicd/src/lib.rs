@@ -16,6 +16,7 @@ mod inventory;
 mod listen;
 mod logging;
 mod metadata;
+mod migration;
 mod network;
 mod options;
 mod paths;

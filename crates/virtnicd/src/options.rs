@@ -77,6 +77,10 @@ pub struct Options {
     #[arg(long, value_name = "USER")]
     pub qemu_user: Option<String>,
 
+    /// How long a guest that is to be moved may take to let its VFs go; then it stays
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub unplug_patience: u32,
+
     /// What to log: error, warn, info, debug, trace, or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,

@@ -12,7 +12,7 @@ use records::Loaded;
 
 use crate::daemon::Daemon;
 use crate::fault;
-use crate::guest::{DomainRecord, GuestHandle, Request};
+use crate::guest::{DomainRecord, GuestHandle, MoveRecord, Request, Step};
 
 /// For a process to end whose start was broken off. One that waits for the kernel keeps nobody
 /// else's daemon from listening.
@@ -30,10 +30,17 @@ impl Daemon {
     /// the ports of the guests that are there, then definitions. Nobody's monitor is waited for.
     pub(crate) async fn take_up(self: &Arc<Self>) -> io::Result<()> {
         let mut found = Vec::new();
+        let moves = self.moves()?;
         for record in self.guest_records()? {
-            found.extend(self.find_guest(record).await);
+            let moved = moves.get(&record.uuid);
+            found.extend(self.find_guest(record, moved).await);
         }
         let running: HashSet<Uuid> = found.iter().map(|found| found.record.uuid).collect();
+        for moved in moves.values() {
+            if !running.contains(&moved.guest) && !self.barred.may_be(moved.guest) {
+                self.end_move(moved);
+            }
+        }
         self.bar_unrecorded(&running);
         // What a guest has of which nobody knows stays with it: it may run.
         let may_run = |guest| running.contains(&guest) || self.barred.may_be(guest);
@@ -44,7 +51,8 @@ impl Daemon {
         self.load_networks().await?;
         let definitions = self.find_guest_definitions()?;
         for found in found {
-            self.take_up_guest(found.record, found.machine, found.events);
+            let moved = moves.get(&found.record.uuid);
+            self.take_up_guest(found.record, found.machine, found.events, moved);
         }
         self.take_guests_in(definitions).await;
         self.sweep_host_access();
@@ -147,9 +155,24 @@ impl Daemon {
 
     /// A recorded guest, if its process is there. Without one the record goes: the journal knows what
     /// is to be given back. Its monitor is not waited for.
-    async fn find_guest(&self, record: DomainRecord) -> Option<FoundGuest> {
-        let Some(process) = &record.guest else {
-            tracing::warn!(guest = record.name, "its start was broken off; undoing it");
+    async fn find_guest(
+        &self,
+        record: DomainRecord,
+        moved: Option<&MoveRecord>,
+    ) -> Option<FoundGuest> {
+        let leaves = moved.filter(|moved| moved.ends_here());
+        let process = record.guest.as_ref().filter(|_| leaves.is_none());
+        let Some(process) = process else {
+            match leaves.map(|moved| moved.step) {
+                Some(Step::Left) => {
+                    tracing::info!(guest = record.name, "it has left: ending it here")
+                }
+                Some(_) => tracing::warn!(
+                    guest = record.name,
+                    "its move here was broken off; undoing it"
+                ),
+                None => tracing::warn!(guest = record.name, "its start was broken off; undoing it"),
+            }
             let run_dir = self.paths.guest(record.uuid);
             let ended = self.launcher.kill_stray(record.uuid, &run_dir);
             let reason = match tokio::time::timeout(STRAY_DEADLINE, ended).await {
@@ -160,7 +183,7 @@ impl Daemon {
             if let Some(reason) = reason {
                 // What it has can't be taken from under it.
                 let what = format!(
-                    "the process of guest '{}', whose start was broken off, can't be ended: {reason}",
+                    "the process of guest '{}', whose start or move was broken off, can't be ended: {reason}",
                     record.name
                 );
                 self.barred.bar_unknown(record.uuid, what);
@@ -201,6 +224,20 @@ impl Daemon {
                     format!("process {pid} is that of guest {guest}, of which there is no record");
                 self.barred.bar_unknown(guest, what);
             }
+        }
+    }
+
+    /// Nothing of a guest that was moving here stays, and of one that has left only its definition.
+    fn end_move(&self, moved: &MoveRecord) {
+        if moved.made_definition
+            && let Err(error) = self.domain_store.remove(&moved.name)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(guest = moved.name, %error, "the definition that it got here stays");
+        }
+        if let Err(error) = self.records.moves.discard(moved.guest) {
+            let (guest, error) = (&moved.name, fault::chain(&error));
+            tracing::warn!(guest, error, "the record of its move stays for now");
         }
     }
 

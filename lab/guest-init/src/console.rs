@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 
 use crate::links::Links;
 use crate::ping::ping;
+use crate::services;
 
 /// What the console understands.
-pub const COMMANDS: &str =
-    "poweroff | ping ADDRESS [COUNT] | net | up NAME | down NAME | mac NAME MAC | mtu NAME BYTES";
+pub const COMMANDS: &str = "poweroff | ping ADDRESS [COUNT] | net | up NAME | down NAME | mac NAME MAC | mtu NAME BYTES | \
+     uptime";
 
 /// Longest line kept; the rest of a longer one is dropped.
 const LONGEST: usize = 256;
@@ -58,6 +59,7 @@ fn run(line: &str, links: &mut Links) -> ControlFlow<()> {
             .parse()
             .map_err(|_| io::Error::other("not a number of bytes"))
             .and_then(|bytes| links.set_mtu(name, bytes)),
+        ["uptime"] => services::uptime().map(|uptime| println!("UPTIME {uptime}")),
         ["ping", address] => ping_line(address, "1"),
         ["ping", address, count] => ping_line(address, count),
         _ => Err(io::Error::other(format!("unknown; try {COMMANDS}"))),

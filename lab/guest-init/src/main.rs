@@ -10,12 +10,14 @@
 //! The cards of one MAC that the kernel itself joins (a failover pair) get theirs together, on the master. With
 //! `bond.MAC` on the command line this program joins them, as `bond0`.
 //!
-//! Lines typed on the console are commands: see [`console::COMMANDS`]. The ACPI power button powers off.
+//! Lines typed on the console are commands: see [`console::COMMANDS`]. The ACPI power button powers off. TCP port 7 echoes,
+//! port 13 answers as `uptime` does.
 
 mod console;
 mod links;
 mod netlink;
 mod ping;
+mod services;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -49,6 +51,9 @@ fn serve() -> io::Result<()> {
     let mut console = Console::default();
     let buttons = power_buttons();
     let stdin = io::stdin();
+    if let Err(error) = services::start() {
+        println!("ERROR can't listen: {error}");
+    }
     println!("READY");
     links.refresh_all()?;
     loop {

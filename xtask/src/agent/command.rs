@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,6 +15,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::host::{KVM, Pf, STATION};
+use super::pair;
 use crate::lab::boot::watch;
 use crate::lab::wire::{Frame, Job};
 
@@ -31,6 +33,7 @@ struct Output {
 pub(crate) fn run(port: &mut File, job: &Job, pfs: &[Pf]) -> io::Result<u8> {
     let mut command = prepare(job, pfs)?;
     let mut terminal = None;
+    let mut input = None;
     let mut outputs = Vec::new();
     if let Some((rows, columns)) = job.terminal {
         let (master, slave) = open_terminal(rows, columns)?;
@@ -48,7 +51,11 @@ pub(crate) fn run(port: &mut File, job: &Job, pfs: &[Pf]) -> io::Result<u8> {
         let (out, out_end) = io::pipe()?;
         let (err, err_end) = io::pipe()?;
         command
-            .stdin(Stdio::null())
+            .stdin(if job.input {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(out_end)
             .stderr(err_end)
             .process_group(0);
@@ -78,6 +85,9 @@ pub(crate) fn run(port: &mut File, job: &Job, pfs: &[Pf]) -> io::Result<u8> {
     };
     // It holds ends of the pipes.
     drop(command);
+    if let Some(pipe) = child.stdin.take() {
+        input = Some(feed(pipe));
+    }
     let ended = watch(&child)?;
     let deadline = job
         .timeout
@@ -114,6 +124,11 @@ pub(crate) fn run(port: &mut File, job: &Job, pfs: &[Pf]) -> io::Result<u8> {
                 Some(Frame::Input(bytes)) => {
                     if let Some(terminal) = &mut terminal {
                         terminal.write_all(&bytes)?;
+                    } else if bytes.is_empty() {
+                        input = None;
+                    } else if let Some(input) = &input {
+                        // A command that has closed its input wants no more.
+                        let _ = input.send(bytes);
                     }
                 }
                 Some(Frame::Resize(rows, columns)) => {
@@ -123,10 +138,30 @@ pub(crate) fn run(port: &mut File, job: &Job, pfs: &[Pf]) -> io::Result<u8> {
                 }
                 Some(_) => {}
                 // The other end is gone: so is the reason to run.
-                None => return Ok(TIMED_OUT),
+                None => {
+                    if let Some(group) = group {
+                        kill_process_group(group, Signal::KILL)?;
+                    }
+                    child.wait()?;
+                    return Ok(TIMED_OUT);
+                }
             }
         }
     }
+}
+
+/// Writes what it is sent to the pipe, from a thread of its own: a command that does not read must still be heard. The
+/// pipe's end is the sender's.
+fn feed(mut pipe: ChildStdin) -> Sender<Vec<u8>> {
+    let (sender, pieces) = channel::<Vec<u8>>();
+    std::thread::spawn(move || {
+        for piece in pieces {
+            if pipe.write_all(&piece).is_err() {
+                break;
+            }
+        }
+    });
+    sender
 }
 
 fn prepare(job: &Job, pfs: &[Pf]) -> io::Result<Command> {
@@ -161,6 +196,9 @@ fn prepare(job: &Job, pfs: &[Pf]) -> io::Result<Command> {
         .env("LAB_DAEMON", job.daemon.name());
     for (number, pf) in pfs.iter().enumerate() {
         command.env(format!("LAB_PF{number}"), &pf.netdev);
+    }
+    if let Some(member) = job.member {
+        command.envs(pair::environment(member));
     }
     command.envs(job.env.iter().map(|(key, value)| (key, value)));
     Ok(command)

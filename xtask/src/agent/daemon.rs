@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NOTIFY: &str = "/run/lab-notify";
 /// Our daemon's log.
 pub(crate) const LOG: &str = "/var/log/virtnicd.log";
+/// The peer's.
+const LIBVIRT_LOG: &str = "/var/log/libvirt/libvirtd.log";
 /// Lines of the log that are shown after a failure.
 const SHOWN: usize = 60;
 
@@ -27,14 +29,14 @@ pub(crate) struct Started {
 
 impl Started {
     /// The end of its log, if it has one, under a line that says so.
-    pub(crate) fn last_lines(&self) -> Option<String> {
+    pub(crate) fn last_lines(&self, host: &str) -> Option<String> {
         let path = self.log?;
         let text = fs::read(path).ok()?;
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let shown = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
         Some(format!(
-            "---- the end of {path} in the emulated host:\n{shown}\n----\n"
+            "---- the end of {path} in the emulated host {host}:\n{shown}\n----\n"
         ))
     }
 }
@@ -48,8 +50,12 @@ pub(crate) fn start(daemon: Daemon) -> Result<Started, AgentError> {
                 fs::create_dir_all(dir).map_err(cant(format!("make {dir}")))?;
             }
             program("virtlogd", &["-d"])?;
-            program("libvirtd", &["-d"])?;
-            Ok(Started { log: None })
+            // Warnings and errors.
+            let outputs = format!("LIBVIRT_LOG_OUTPUTS=3:file:{LIBVIRT_LOG}");
+            program("env", &[&outputs, "libvirtd", "-d"])?;
+            Ok(Started {
+                log: Some(LIBVIRT_LOG),
+            })
         }
         Daemon::Virtnicd => start_virtnicd(),
     }

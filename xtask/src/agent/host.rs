@@ -10,8 +10,9 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::sethostname;
 
 use super::{AgentError, cant};
-use crate::lab::boot::station_mac;
 use crate::lab::debian::{CARD_MODULES, KVM_MODULES, OTHER_MODULES, STATION_MODULES};
+use crate::lab::pair::{Member, far_mac, station_mac};
+use crate::lab::wire::Job;
 
 /// Where programs find the kernel's virtualisation.
 pub(crate) const KVM: &str = "/dev/kvm";
@@ -20,7 +21,7 @@ pub(crate) const KVM: &str = "/dev/kvm";
 pub(crate) const STATION: &str = "outside";
 
 /// A physical function with VFs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pf {
     /// Its netdev.
     pub(crate) netdev: String,
@@ -31,7 +32,7 @@ pub(crate) struct Pf {
 }
 
 /// File systems, links and names that programs count on.
-pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
+pub(crate) fn mounts(job: &Job) -> Result<(), AgentError> {
     for (kind, dir, options) in [
         ("devpts", "/dev/pts", Some(c"mode=620,ptmxmode=666")),
         ("tmpfs", "/dev/shm", None),
@@ -51,9 +52,24 @@ pub(crate) fn mounts(hostname: &str) -> Result<(), AgentError> {
     ] {
         symlink(target, link).map_err(cant(format!("link {link}")))?;
     }
+    let hostname = job.hostname();
     sethostname(hostname.as_bytes()).map_err(cant("set the host's name"))?;
-    fs::write("/etc/hosts", format!("127.0.0.1 localhost {hostname}\n"))
-        .map_err(cant("write /etc/hosts"))?;
+    let hosts = if job.member.is_some() {
+        // By its own name, too, it is reached from the other.
+        let line = |member: Member| format!("{} {}\n", member.address(), member.name());
+        format!(
+            "127.0.0.1 localhost\n{}{}",
+            line(Member::First),
+            line(Member::Second)
+        )
+    } else {
+        format!("127.0.0.1 localhost {hostname}\n")
+    };
+    fs::write("/etc/hosts", hosts).map_err(cant("write /etc/hosts"))?;
+    if let Some(member) = job.member {
+        let id = member.uuid().replace('-', "");
+        fs::write("/etc/machine-id", format!("{id}\n")).map_err(cant("write /etc/machine-id"))?;
+    }
     program("ip", &["link", "set", "lo", "up"])
 }
 
@@ -139,7 +155,10 @@ fn make_vfs_of(pf: &Pf) -> Result<(), AgentError> {
 
 /// Puts the other end of each PF's wire into a network namespace of its own, as `wire0`, `wire1` …, up and without an
 /// address. The host's own namespace has nothing of it, so that to the host it is a station somewhere in its network.
-pub(crate) fn station(pfs: &[Pf]) -> Result<(), AgentError> {
+///
+/// In the first of two hosts `wire0` is a bridge, whose ports are that end (`near0`) and that of the other host's PF
+/// (`far0`). The second one's station has no wires.
+pub(crate) fn station(pfs: &[Pf], member: Option<Member>) -> Result<(), AgentError> {
     program("ip", &["netns", "add", STATION])?;
     // It says nothing unasked.
     let quiet = "net.ipv6.conf.default.disable_ipv6=1";
@@ -150,29 +169,67 @@ pub(crate) fn station(pfs: &[Pf]) -> Result<(), AgentError> {
         ],
     )?;
     program("ip", &["-n", STATION, "link", "set", "lo", "up"])?;
-    if pfs.is_empty() {
+    if pfs.is_empty() && member.is_none() {
         return Ok(());
     }
     program("modprobe", &[&["--all"], STATION_MODULES].concat())?;
+    for pf in (0..u8::MAX).take(pfs.len()) {
+        let wire = format!("wire{pf}");
+        match member {
+            None => move_out(&station_mac(pf), &wire)?,
+            Some(Member::First) => {
+                let (near, far) = (format!("near{pf}"), format!("far{pf}"));
+                move_out(&station_mac(pf), &near)?;
+                move_out(&far_mac(pf), &far)?;
+                bridge(&wire, &[&near, &far])?;
+            }
+            Some(Member::Second) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Moves the card with that MAC to the station, under that name.
+fn move_out(mac: &str, name: &str) -> Result<(), AgentError> {
+    let netdev = netdev_of(mac)?;
+    program(
+        "ip",
+        &["link", "set", &netdev, "name", name, "netns", STATION],
+    )?;
+    program("ip", &["-n", STATION, "link", "set", name, "up"])
+}
+
+/// A bridge of the station's that forwards at once and says nothing of its own.
+fn bridge(name: &str, ports: &[&str]) -> Result<(), AgentError> {
+    let ip = |words: &[&str]| program("ip", &[&["-n", STATION, "link"], words].concat());
+    let silent = [
+        "stp_state",
+        "0",
+        "forward_delay",
+        "0",
+        "mcast_snooping",
+        "0",
+    ];
+    ip(&[&["add", name, "type", "bridge"], &silent[..]].concat())?;
+    for port in ports {
+        ip(&["set", port, "master", name])?;
+    }
+    ip(&["set", name, "up"])
+}
+
+/// The netdev with that MAC.
+pub(crate) fn netdev_of(mac: &str) -> Result<String, AgentError> {
     let all = Path::new("/sys/class/net");
     for entry in fs::read_dir(all).map_err(cant("list the network devices"))? {
         let netdev = entry.map_err(cant("list the network devices"))?.file_name();
-        let netdev = netdev.to_string_lossy();
-        let mac = fs::read_to_string(all.join(&*netdev).join("address")).unwrap_or_default();
-        let Some(pf) = (0..u8::MAX)
-            .take(pfs.len())
-            .find(|pf| station_mac(*pf) == mac.trim())
-        else {
-            continue;
-        };
-        let name = format!("wire{pf}");
-        program(
-            "ip",
-            &["link", "set", &netdev, "name", &name, "netns", STATION],
-        )?;
-        program("ip", &["-n", STATION, "link", "set", &name, "up"])?;
+        let address = fs::read_to_string(all.join(&netdev).join("address")).unwrap_or_default();
+        if address.trim() == mac {
+            return Ok(netdev.to_string_lossy().into_owned());
+        }
     }
-    Ok(())
+    Err(cant(format!("find the card {mac}"))(
+        std::io::ErrorKind::NotFound,
+    ))
 }
 
 /// Waits until every PF has its link back, which making VFs takes away.

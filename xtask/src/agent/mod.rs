@@ -7,6 +7,8 @@
 mod command;
 mod daemon;
 mod host;
+pub(crate) mod on;
+mod pair;
 pub(crate) mod tests;
 
 use std::fs::{self, File};
@@ -17,6 +19,7 @@ use std::process::Command;
 use rustix::process::{Pid, WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::lab::pair::Member;
 use crate::lab::wire::{Frame, Job, PORT};
 
 /// Why the host could not be made ready.
@@ -95,20 +98,49 @@ fn serve(port: &mut File) -> Result<u8, AgentError> {
         Ok(_) => return Err(AgentError::NoJob),
         Err(error) => return Err(cant("read the job")(error)),
     };
-    host::mounts(&job.hostname)?;
+    host::mounts(&job)?;
     let pfs = host::devices(job.vfs)?;
-    host::station(&pfs)?;
+    host::station(&pfs, job.member)?;
+    if let Some(member) = job.member {
+        pair::join(member)?;
+    }
     let daemon = daemon::start(job.daemon)?;
     host::wait_for_links(&pfs)?;
+    if let Some(member) = job.member {
+        pair::open(member, &job, &pfs)?;
+    }
     tell(port, Frame::Note(host::summary(&pfs)))?;
-    let code =
-        command::run(port, &job, &pfs).map_err(cant(format!("run {}", job.command.join(" "))))?;
+    let code = if job.member == Some(Member::Second) {
+        wait_for(port, |frame| match frame {
+            Frame::Exit(code) => Some(*code),
+            _ => None,
+        })?
+    } else {
+        if job.member.is_some() {
+            wait_for(port, |frame| (*frame == Frame::Go).then_some(()))?;
+        }
+        command::run(port, &job, &pfs).map_err(cant(format!("run {}", job.command.join(" "))))?
+    };
     if code != 0
-        && let Some(log) = daemon.last_lines()
+        && let Some(log) = daemon.last_lines(job.hostname())
     {
         tell(port, Frame::Err(log.into_bytes()))?;
     }
     Ok(code)
+}
+
+/// Reads frames up to one that is wanted.
+fn wait_for<T>(port: &mut File, wanted: impl Fn(&Frame) -> Option<T>) -> Result<T, AgentError> {
+    loop {
+        match Frame::read(port).map_err(cant("read from the wire"))? {
+            Some(frame) => {
+                if let Some(found) = wanted(&frame) {
+                    return Ok(found);
+                }
+            }
+            None => return Err(cant("read from the wire")(io::ErrorKind::UnexpectedEof)),
+        }
+    }
 }
 
 fn tell(port: &mut File, frame: Frame) -> Result<(), AgentError> {

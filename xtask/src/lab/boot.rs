@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::accel::Accel;
 use super::cache::Cache;
+use super::pair::{Member, far_mac, station_mac};
 use super::setup::Lab;
 use super::wire::PORT;
 use crate::run::privileged;
@@ -46,6 +47,8 @@ pub(crate) struct HostSpec {
     pub(crate) pfs: u8,
     /// MiB of memory.
     pub(crate) memory: u32,
+    /// Which of two hosts it is, if it is not alone.
+    pub(crate) member: Option<Member>,
 }
 
 /// A directory of one run: the socket, the programs, the console's log. It goes with the value.
@@ -110,11 +113,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts a host with copies of `programs` and of this one, which is its agent, and waits for QEMU to be there.
+    /// Starts a host with copies of `programs` and of this one, which is its agent, and waits for QEMU to be there. The
+    /// second of two hosts is told where the first one's run directory is.
     pub(crate) fn boot(
         lab: &Lab,
         spec: &HostSpec,
         programs: &[PathBuf],
+        first: Option<&RunDir>,
     ) -> Result<Self, BootError> {
         let run = RunDir::new(&lab.cache)?;
         // The agent is this very program, whatever a build has made of its file since it started.
@@ -133,7 +138,9 @@ impl Machine {
             source,
         })?;
         let messages = File::create(run.messages()).map_err(BootError::Start)?;
-        let mut qemu = qemu_command(lab, Some(&run.path), &arguments(lab.accel, spec))
+        let wires = first.map_or(run.path.as_path(), |first| &first.path);
+        let dirs = Some((run.path.as_path(), wires));
+        let mut qemu = qemu_command(lab, dirs, &arguments(lab.accel, spec))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(messages)
@@ -211,7 +218,13 @@ pub(crate) fn watch(child: &Child) -> io::Result<std::os::fd::OwnedFd> {
 }
 
 /// QEMU in the Debian root, with what it needs mounted in its own namespace. The paths inside are those of the arguments.
-pub(crate) fn qemu_command(lab: &Lab, run: Option<&Path>, arguments: &[String]) -> Command {
+/// `dirs` are the run's own and that of the wires between two hosts.
+pub(crate) fn qemu_command(
+    lab: &Lab,
+    dirs: Option<(&Path, &Path)>,
+    arguments: &[String],
+) -> Command {
+    let (run, wires) = dirs.unwrap_or((Path::new(""), Path::new("")));
     // `--kill-child` and the parent's death signal: QEMU does not outlive this process.
     let mut command = privileged("setpriv");
     command
@@ -225,11 +238,12 @@ pub(crate) fn qemu_command(lab: &Lab, run: Option<&Path>, arguments: &[String]) 
             "-ec",
         ])
         .arg(
-            "root=$1 guest=$2 early=$3 checkout=$4 run=$5; shift 5
+            "root=$1 guest=$2 early=$3 checkout=$4 run=$5 wires=$6; shift 6
              mount --bind \"$root\" \"$root/lab/root\"
              mount --bind \"$guest\" \"$root/lab/guest\"
              mount --bind \"$checkout\" \"$root/checkout\"
              [ -z \"$run\" ] || mount --bind \"$run\" \"$root/lab/run\"
+             [ -z \"$wires\" ] || mount --bind \"$wires\" \"$root/srv\"
              mount --bind /dev \"$root/dev\"
              mount --bind \"$early\" \"$root/mnt\"
              mount -t proc proc \"$root/proc\"
@@ -240,7 +254,8 @@ pub(crate) fn qemu_command(lab: &Lab, run: Option<&Path>, arguments: &[String]) 
         .arg(&lab.guest_dir)
         .arg(&lab.early_dir)
         .arg(&lab.checkout)
-        .arg(run.unwrap_or(Path::new("")))
+        .arg(run)
+        .arg(wires)
         .args(arguments);
     command
 }
@@ -291,11 +306,6 @@ pub(crate) fn base_arguments(
     .to_vec()
 }
 
-/// The MAC of the station's card on the wire of a PF, counted from 0.
-pub(crate) fn station_mac(pf: u8) -> String {
-    format!("52:54:00:00:{:02x}:ff", pf + 1)
-}
-
 fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
     let mut arguments = base_arguments(accel, spec.memory, "file:/lab/run/console.log", "");
     let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -327,6 +337,7 @@ fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
         "-device",
         format!("virtserialport,chardev=agent,name={PORT}"),
     );
+    let member = spec.member.unwrap_or(Member::First);
     for pf in 0..spec.pfs {
         let number = pf + 1;
         add(
@@ -335,27 +346,61 @@ fn arguments(accel: Accel, spec: &HostSpec) -> Vec<String> {
         );
         // A wire without a way out; its other end is the station's.
         add("-netdev", format!("hubport,id=net{number},hubid={number}"));
+        if spec.member.is_some() {
+            // An end that nobody holds takes every frame. So a card that takes none for a moment holds up no wire, which
+            // would stay so if nobody told it to go on; and the next frame brings with it what waits for the card.
+            let id = format!("idle{number}");
+            add("-netdev", format!("hubport,id={id},hubid={number}"));
+        }
+        if member == Member::Second {
+            let far = far_wire(pf);
+            add("-netdev", member.end_of_wire(&far));
+            let id = format!("uplink{number}");
+            add(
+                "-netdev",
+                format!("hubport,id={id},hubid={number},netdev={far}"),
+            );
+        }
+        let mac = member.pf_mac(pf);
         add(
             "-device",
-            format!("igb,bus=port{number},netdev=net{number},mac=52:54:00:00:{number:02x}:00"),
+            format!("igb,bus=port{number},netdev=net{number},mac={mac}"),
         );
     }
     // After all cards, whose places stay what they would be without it.
-    for pf in 0..spec.pfs {
-        let number = pf + 1;
-        add(
-            "-netdev",
-            format!("hubport,id=station{number},hubid={number}"),
-        );
+    let mut card = |netdev: &str, wire: String, mac: String| {
+        add("-netdev", wire);
         add(
             "-device",
-            format!(
-                "virtio-net-pci,netdev=station{number},mac={}",
-                station_mac(pf)
-            ),
+            format!("virtio-net-pci,netdev={netdev},mac={mac}"),
         );
+    };
+    if member == Member::First {
+        for pf in 0..spec.pfs {
+            let number = pf + 1;
+            let station = format!("station{number}");
+            let wire = format!("hubport,id={station},hubid={number}");
+            card(&station, wire, station_mac(pf));
+            if spec.member.is_some() {
+                let far = far_wire(pf);
+                card(&far, member.end_of_wire(&far), far_mac(pf));
+            }
+        }
+    }
+    if spec.member.is_some() {
+        let wire = member.end_of_wire(MANAGEMENT_WIRE);
+        card(MANAGEMENT_WIRE, wire, member.management_mac());
+        add("-uuid", member.uuid());
     }
     arguments
+}
+
+/// The wire for management between two hosts.
+const MANAGEMENT_WIRE: &str = "management";
+
+/// The wire from a PF of the second host to the station.
+fn far_wire(pf: u8) -> String {
+    format!("far{pf}")
 }
 
 /// The end of a text file.

@@ -7,6 +7,7 @@ mod cpio;
 pub(crate) mod debian;
 mod early;
 mod guest;
+pub(crate) mod pair;
 pub(crate) mod session;
 pub(crate) mod setup;
 pub(crate) mod wire;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use self::boot::HostSpec;
+use self::pair::Member;
 use self::session::{Outcome, Plan, SessionError};
 use self::setup::{Lab, SetupError};
 use self::wire::{Daemon, Job};
@@ -28,7 +30,8 @@ pub(crate) enum LabCommand {
     ///
     /// The command's directory is this checkout, read-only; the built programs are on its PATH. It finds the PFs' netdev
     /// names in LAB_PF0, LAB_PF1 …, a small guest in LAB_GUEST_KERNEL and LAB_GUEST_INITRD, the daemon's name in
-    /// LAB_DAEMON, and in LAB_STATION the network namespace of a station outside of the host.
+    /// LAB_DAEMON, and in LAB_STATION the network namespace of a station outside of the host. With --hosts 2 it runs in
+    /// the first; `on2 COMMAND…` runs one in the second, LAB_HOST2_URI connects to the daemon there.
     Exec {
         #[command(flatten)]
         host: HostOptions,
@@ -53,6 +56,9 @@ pub(crate) enum LabCommand {
 /// What kind of host.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HostOptions {
+    /// Hosts, alike and joined by two networks
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub(crate) hosts: u8,
     /// SR-IOV cards, each with 7 VFs
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=4))]
     pub(crate) pfs: u8,
@@ -68,10 +74,10 @@ pub(crate) struct HostOptions {
     /// Use programs built with optimisation
     #[arg(long)]
     pub(crate) release: bool,
-    /// MiB of memory
-    #[arg(long, default_value_t = 4096, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..=65536))]
-    pub(crate) memory: u32,
-    /// Keep the kernel's console in this file
+    /// MiB of memory of each host [default: 4096, of two hosts 3072 each]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(512..=65536))]
+    pub(crate) memory: Option<u32>,
+    /// Keep the kernel's console in this file, that of a second host in FILE.2
     #[arg(long, value_name = "FILE")]
     pub(crate) console: Option<PathBuf>,
 }
@@ -80,12 +86,13 @@ impl HostOptions {
     /// A host with one card and our daemon.
     pub(crate) fn new(pfs: u8) -> Self {
         Self {
+            hosts: 1,
             pfs,
             vfs: 7,
             with_libvirt: false,
             no_daemon: false,
             release: false,
-            memory: 4096,
+            memory: None,
             console: None,
         }
     }
@@ -101,18 +108,22 @@ impl HostOptions {
 
     /// A job on such a host.
     pub(crate) fn plan(&self, command: Vec<String>, timeout: Option<u64>) -> Plan {
+        let member = (self.hosts == 2).then_some(Member::First);
+        let memory = if member.is_some() { 3072 } else { 4096 };
         Plan {
             host: HostSpec {
                 pfs: self.pfs,
-                memory: self.memory,
+                memory: self.memory.unwrap_or(memory),
+                member,
             },
             job: Job {
-                hostname: "lab".to_owned(),
+                member,
                 vfs: self.vfs,
                 daemon: self.daemon(),
                 command,
                 timeout,
                 terminal: None,
+                input: false,
                 env: Vec::new(),
             },
             release: self.release,

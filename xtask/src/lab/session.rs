@@ -1,21 +1,23 @@
-//! One job in one emulated host, seen from this machine.
+//! One job in one emulated host, or in the first of two, seen from this machine.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
-use super::boot::{BootError, HostSpec, Machine};
+use super::boot::{BootError, HostSpec, Machine, RunDir};
 use super::setup::{Lab, SetupError, build_programs};
 use super::wire::{Daemon, Frame, Job};
 use crate::ui::{Step, say};
 
-/// How long a host may take to be ready: an emulated one needs about 15 s on an idle machine.
+/// How long a host may take to be ready: an emulated one needs about 15 s on an idle machine. Two have twice that.
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the second host may take to tell how it ended.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(10);
 /// How much longer than its command a host may take. The agent keeps the command's own time.
 const GRACE: Duration = Duration::from_secs(60);
 /// How long powering off may take before the host is just ended.
@@ -31,17 +33,28 @@ pub(crate) enum SessionError {
     #[error(transparent)]
     Boot(#[from] BootError),
     /// The host started and was never ready.
-    #[error("the emulated host was not ready within {} s; its last words:\n{words}", BOOT_PATIENCE.as_secs())]
+    #[error("the emulated host {host} was not ready within {seconds} s; its last words:\n{words}")]
     NotReady {
+        /// Which.
+        host: &'static str,
+        /// Seconds that it had.
+        seconds: u64,
         /// The end of its console.
         words: String,
     },
     /// The host is not what it should be.
-    #[error("the emulated host could not be made ready: {0}")]
-    Agent(String),
+    #[error("the emulated host {host} could not be made ready: {why}")]
+    Agent {
+        /// Which.
+        host: &'static str,
+        /// What its agent said.
+        why: String,
+    },
     /// The host went away.
-    #[error("the emulated host ended before its command did; its last words:\n{words}")]
+    #[error("the emulated host {host} ended before the command did; its last words:\n{words}")]
     Lost {
+        /// Which.
+        host: &'static str,
         /// The end of its console.
         words: String,
     },
@@ -50,7 +63,7 @@ pub(crate) enum SessionError {
     Wire(#[from] io::Error),
 }
 
-/// A job, and the host for it.
+/// A job, and the host for it. If that is the first of two, the second is like it.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// The host.
@@ -59,7 +72,7 @@ pub(crate) struct Plan {
     pub(crate) job: Job,
     /// Programs built with optimisation.
     pub(crate) release: bool,
-    /// Where the kernel's console is kept.
+    /// Where the kernel's console is kept; that of a second host is beside it.
     pub(crate) console: Option<PathBuf>,
 }
 
@@ -136,65 +149,152 @@ fn run_once(
     programs: &[PathBuf],
     sink: &mut dyn Sink,
 ) -> Result<Outcome, SessionError> {
-    let step = Step::start(format!("Starting an emulated host ({})", lab.accel.name()));
-    let mut machine = Machine::boot(lab, &plan.host, programs)?;
-    let job = serde_json::to_vec(&plan.job).map_err(io::Error::from)?;
-    Frame::Job(job).write(&mut machine.agent)?;
-    let result = converse(&mut machine, plan, step, sink);
-    if let Some(path) = &plan.console
-        && let Err(error) = fs::copy(machine.run.console(), path)
-    {
-        say(&format!("lab: can't write {}: {error}", path.display()));
+    let (what, accel) = match plan.job.member {
+        None => ("an emulated host", lab.accel.name()),
+        Some(_) => ("two emulated hosts", lab.accel.name()),
+    };
+    let step = Step::start(format!("Starting {what} ({accel})"));
+    let mut hosts = vec![Host::boot(
+        lab,
+        plan.host.clone(),
+        &plan.job,
+        programs,
+        None,
+    )?];
+    if let Some(member) = plan.job.member {
+        let member = Some(member.other());
+        let spec = HostSpec {
+            member,
+            ..plan.host.clone()
+        };
+        let job = Job {
+            member,
+            command: Vec::new(),
+            timeout: None,
+            terminal: None,
+            ..plan.job.clone()
+        };
+        let first = Some(&hosts[0].machine.run);
+        let second = Host::boot(lab, spec, &job, programs, first)?;
+        hosts.push(second);
+    }
+    let result = converse(&mut hosts, plan, step, sink);
+    if let Some(path) = &plan.console {
+        keep_consoles(&hosts, path);
     }
     if result.is_ok() {
-        machine.power_off(POWER_OFF_PATIENCE);
+        for host in hosts {
+            host.machine.power_off(POWER_OFF_PATIENCE);
+        }
     }
     result
 }
 
+/// An emulated host that has its job.
+struct Host {
+    name: &'static str,
+    machine: Machine,
+    /// What it said of itself when it was ready.
+    ready: Option<String>,
+}
+
+impl Host {
+    fn boot(
+        lab: &Lab,
+        spec: HostSpec,
+        job: &Job,
+        programs: &[PathBuf],
+        first: Option<&RunDir>,
+    ) -> Result<Self, SessionError> {
+        let mut machine = Machine::boot(lab, &spec, programs, first)?;
+        let name = job.hostname();
+        let job = serde_json::to_vec(job).map_err(io::Error::from)?;
+        Frame::Job(job).write(&mut machine.agent)?;
+        Ok(Self {
+            name,
+            machine,
+            ready: None,
+        })
+    }
+
+    fn lost(&self) -> SessionError {
+        SessionError::Lost {
+            host: self.name,
+            words: self.machine.last_words(),
+        }
+    }
+}
+
+/// Copies what the kernels said to a file of the user's, and one more of that name with a number.
+fn keep_consoles(hosts: &[Host], path: &Path) {
+    for (number, host) in (1..).zip(hosts) {
+        let mut path = path.as_os_str().to_owned();
+        if number > 1 {
+            path.push(format!(".{number}"));
+        }
+        if let Err(error) = fs::copy(host.machine.run.console(), &path) {
+            say(&format!("lab: can't write {}: {error}", path.display()));
+        }
+    }
+}
+
 /// Takes frames until the last one.
 fn converse(
-    machine: &mut Machine,
+    hosts: &mut [Host],
     plan: &Plan,
     step: Step,
     sink: &mut dyn Sink,
 ) -> Result<Outcome, SessionError> {
     let mut step = Some(step);
     let mut raw = None;
-    let mut deadline = Some(Instant::now() + BOOT_PATIENCE);
+    let patience = BOOT_PATIENCE * u32::try_from(hosts.len()).unwrap_or(1);
+    let mut deadline = Some(Instant::now() + patience);
     let mut size = plan.job.terminal;
     loop {
-        let typed = match wait(machine, deadline, raw.is_some())? {
+        let from = match wait(hosts, deadline, raw.is_some())? {
             Event::Timeout => {
-                let words = machine.last_words();
-                return Err(if step.is_some() {
-                    SessionError::NotReady { words }
-                } else {
-                    SessionError::Lost { words }
+                let Some(host) = hosts.iter().find(|host| host.ready.is_none()) else {
+                    return Err(hosts[0].lost());
+                };
+                return Err(SessionError::NotReady {
+                    host: host.name,
+                    seconds: patience.as_secs(),
+                    words: host.machine.last_words(),
                 });
             }
-            Event::Frame => false,
-            Event::Typed => true,
-        };
-        if typed {
-            let now = terminal_size();
-            if size.is_some_and(|size| size != now) {
-                Frame::Resize(now.0, now.1).write(&mut machine.agent)?;
-                size = Some(now);
+            Event::Frame(from) => from,
+            Event::Typed => {
+                let agent = &mut hosts[0].machine.agent;
+                let now = terminal_size();
+                if size.is_some_and(|size| size != now) {
+                    Frame::Resize(now.0, now.1).write(agent)?;
+                    size = Some(now);
+                }
+                let mut bytes = vec![0; 4096];
+                // Past the standard library's buffer: what that keeps, no poll would show.
+                let length = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
+                bytes.truncate(length);
+                Frame::Input(bytes).write(agent)?;
+                continue;
             }
-            let mut bytes = vec![0; 4096];
-            // Past the standard library's buffer: what that keeps, no poll would show.
-            let length = rustix::io::read(io::stdin(), &mut bytes).map_err(io::Error::from)?;
-            bytes.truncate(length);
-            Frame::Input(bytes).write(&mut machine.agent)?;
-            continue;
-        }
-        match Frame::read(&mut machine.agent)? {
+        };
+        let host = &mut hosts[from];
+        match Frame::read(&mut host.machine.agent)? {
             Some(Frame::Note(text)) => {
+                host.ready = Some(text);
+                if !hosts.iter().all(|host| host.ready.is_some()) {
+                    continue;
+                }
                 if let Some(step) = step.take() {
                     step.done();
                 }
-                say(&format!("lab: {text}"));
+                for host in hosts.iter() {
+                    let text = host.ready.as_deref().unwrap_or_default();
+                    say(&format!("{}: {text}", host.name));
+                }
+                if plan.job.member.is_some() {
+                    Frame::Go.write(&mut hosts[0].machine.agent)?;
+                }
                 deadline = plan
                     .job
                     .timeout
@@ -205,28 +305,65 @@ fn converse(
             }
             Some(Frame::Out(bytes)) => sink.out(&bytes)?,
             Some(Frame::Err(bytes)) => sink.err(&bytes)?,
-            Some(Frame::Exit(code)) => return Ok(Outcome { code }),
-            Some(Frame::Failed(why)) => return Err(SessionError::Agent(why)),
-            Some(Frame::Job(_) | Frame::Input(_) | Frame::Resize(..)) => {}
-            None => {
-                return Err(SessionError::Lost {
-                    words: machine.last_words(),
+            Some(Frame::Exit(code)) if from == 0 => {
+                if let [_, second] = hosts {
+                    finish(second, code, sink)?;
+                }
+                return Ok(Outcome { code });
+            }
+            Some(Frame::Failed(why)) => {
+                return Err(SessionError::Agent {
+                    host: host.name,
+                    why,
                 });
+            }
+            Some(
+                Frame::Job(_) | Frame::Input(_) | Frame::Resize(..) | Frame::Exit(_) | Frame::Go,
+            ) => {}
+            None => return Err(host.lost()),
+        }
+    }
+}
+
+/// Tells the second host how the command ended in the first, and passes on what it has to say to that.
+fn finish(second: &mut Host, code: u8, sink: &mut dyn Sink) -> Result<(), SessionError> {
+    let deadline = Some(Instant::now() + LAST_WORDS_PATIENCE);
+    Frame::Exit(code).write(&mut second.machine.agent)?;
+    loop {
+        let frame = match wait(std::slice::from_ref(second), deadline, false)? {
+            Event::Frame(_) => Frame::read(&mut second.machine.agent)?,
+            Event::Timeout | Event::Typed => None,
+        };
+        match frame {
+            Some(Frame::Err(bytes)) => sink.err(&bytes)?,
+            Some(Frame::Exit(_)) => return Ok(()),
+            Some(_) => {}
+            // The command's status is what counts.
+            None => {
+                let (name, words) = (second.name, second.machine.last_words());
+                say(&format!(
+                    "lab: the emulated host {name} does not answer; its last words:\n{words}"
+                ));
+                return Ok(());
             }
         }
     }
 }
 
 enum Event {
-    Frame,
+    /// One has come from this host.
+    Frame(usize),
     Typed,
     Timeout,
 }
 
-fn wait(machine: &Machine, deadline: Option<Instant>, typing: bool) -> io::Result<Event> {
+fn wait(hosts: &[Host], deadline: Option<Instant>, typing: bool) -> io::Result<Event> {
     let stdin = io::stdin();
     loop {
-        let mut fds = vec![PollFd::new(&machine.agent, PollFlags::IN)];
+        let mut fds: Vec<_> = hosts
+            .iter()
+            .map(|host| PollFd::new(&host.machine.agent, PollFlags::IN))
+            .collect();
         if typing {
             fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
         }
@@ -240,10 +377,13 @@ fn wait(machine: &Machine, deadline: Option<Instant>, typing: bool) -> io::Resul
         match poll(&mut fds, left.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
-            Ok(0) => return Ok(Event::Timeout),
-            Ok(_) if fds[0].revents().is_empty() => return Ok(Event::Typed),
-            Ok(_) => return Ok(Event::Frame),
+            Ok(_) => {}
         }
+        return Ok(match fds.iter().position(|fd| !fd.revents().is_empty()) {
+            Some(from) if from < hosts.len() => Event::Frame(from),
+            Some(_) => Event::Typed,
+            None => Event::Timeout,
+        });
     }
 }
 

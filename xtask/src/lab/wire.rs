@@ -6,6 +6,8 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::pair::Member;
+
 /// The virtio port that carries the frames.
 pub(crate) const PORT: &str = "lab.agent";
 /// More than any frame needs: input comes in pieces of a pipe's size.
@@ -14,20 +16,29 @@ const LONGEST: u32 = 1 << 20;
 /// What the emulated host is asked to do; it is told once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
-    /// The host's own name.
-    pub(crate) hostname: String,
+    /// Which of two hosts it is, if it is not alone.
+    pub(crate) member: Option<Member>,
     /// VFs made on each PF.
     pub(crate) vfs: u8,
     /// The daemon started before the command.
     pub(crate) daemon: Daemon,
-    /// The command and its arguments.
+    /// The command and its arguments. The second of two hosts has none; it runs what the first one asks for.
     pub(crate) command: Vec<String>,
     /// Seconds that the command may take.
     pub(crate) timeout: Option<u64>,
     /// Rows and columns of the terminal the command gets; without it, it gets pipes.
     pub(crate) terminal: Option<(u16, u16)>,
+    /// Whether [`Frame::Input`] is the command's standard input, up to an empty one.
+    pub(crate) input: bool,
     /// Further environment of the command.
     pub(crate) env: Vec<(String, String)>,
+}
+
+impl Job {
+    /// The host's own name.
+    pub(crate) fn hostname(&self) -> &'static str {
+        self.member.unwrap_or(Member::First).name()
+    }
 }
 
 /// Who answers `virsh -c qemu:///system` in the emulated host.
@@ -68,10 +79,12 @@ pub(crate) enum Frame {
     Out(Vec<u8>),
     /// From the agent: bytes of the command's standard error.
     Err(Vec<u8>),
-    /// From the agent, last: the command's exit status.
+    /// From the agent, last: the command's exit status. To the second of two hosts, last: how the first one's command ended.
     Exit(u8),
     /// From the agent, last: the host could not be made ready.
     Failed(String),
+    /// To the first of two hosts: both are ready.
+    Go,
 }
 
 impl Frame {
@@ -95,6 +108,7 @@ impl Frame {
                 (7, &status)
             }
             Self::Failed(text) => (8, text.as_bytes()),
+            Self::Go => (9, &[]),
         };
         let length = u32::try_from(body.len())
             .ok()
@@ -135,6 +149,7 @@ impl Frame {
             (6, _) => Self::Err(body),
             (7, &[code]) => Self::Exit(code),
             (8, _) => Self::Failed(text(body)?),
+            (9, []) => Self::Go,
             _ => return Err(invalid("an unknown frame")),
         }))
     }
@@ -162,6 +177,7 @@ mod tests {
             Frame::Err(vec![]),
             Frame::Exit(124),
             Frame::Failed("no".to_owned()),
+            Frame::Go,
         ];
         let mut bytes = Vec::new();
         for frame in &frames {
@@ -177,7 +193,7 @@ mod tests {
     #[test]
     fn noise_is_refused() {
         for noise in [
-            &[9, 0, 0, 0, 0][..],
+            &[10, 0, 0, 0, 0][..],
             &[5, 255, 255, 255, 255],
             &[7, 2, 0, 0, 0, 1, 1],
             &[5, 4, 0, 0, 0, 1],

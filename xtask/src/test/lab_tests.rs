@@ -24,8 +24,12 @@ pub(super) fn run(options: &TestOptions) -> Result<Totals, TestError> {
     }
     if options.list {
         for script in &scripts {
+            let hosts = match script.hosts {
+                1 => String::new(),
+                hosts => format!(", {hosts} hosts"),
+            };
             print(&format!(
-                "{}: test ({}, {} PFs)",
+                "{}: test ({}, {} PFs{hosts})",
                 script.name, script.group, script.pfs
             ));
         }
@@ -107,11 +111,12 @@ fn run_group(
         .map(|script| script.pfs)
         .max()
         .unwrap_or(host.pfs);
-    host.memory = scripts
+    host.hosts = scripts
         .iter()
-        .map(|script| script.memory)
+        .map(|script| script.hosts)
         .max()
-        .unwrap_or(host.memory);
+        .unwrap_or(host.hosts);
+    host.memory = scripts.iter().filter_map(|script| script.memory).max();
     let mut command = vec!["xtask".to_owned(), "lab-tests".to_owned()];
     command.extend(scripts.iter().map(|script| script.name.clone()));
     // Each script has its own limit; this one is for a runner that hangs.

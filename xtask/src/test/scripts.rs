@@ -22,7 +22,7 @@ pub(crate) enum ScriptError {
         source: io::Error,
     },
     /// A word of its line is unknown or no number.
-    #[error("{}: \"{word}\" in its \"# lab:\" line: it may have pfs=N, memory=MIB, timeout=SECONDS, group=NAME", path.display())]
+    #[error("{}: \"{word}\" in its \"# lab:\" line: it may have hosts=N, pfs=N, memory=MIB, timeout=SECONDS, group=NAME", path.display())]
     Word {
         /// The script.
         path: PathBuf,
@@ -40,10 +40,12 @@ pub(crate) struct Script {
     pub(crate) path: PathBuf,
     /// Scripts of one group share a host.
     pub(crate) group: String,
-    /// SR-IOV cards it wants.
+    /// Hosts it wants; it runs in the first.
+    pub(crate) hosts: u8,
+    /// SR-IOV cards it wants, in each.
     pub(crate) pfs: u8,
-    /// MiB of memory it wants.
-    pub(crate) memory: u32,
+    /// MiB of memory it wants, if not just the usual.
+    pub(crate) memory: Option<u32>,
     /// Seconds it may take.
     pub(crate) timeout: u64,
 }
@@ -85,8 +87,9 @@ fn parse(path: &Path, text: &str) -> Result<Option<Script>, ScriptError> {
             .into_owned(),
         path: path.to_owned(),
         group: "basic".to_owned(),
+        hosts: 1,
         pfs: 1,
-        memory: 4096,
+        memory: None,
         timeout: 120,
     };
     for word in line.split_whitespace() {
@@ -98,7 +101,11 @@ fn parse(path: &Path, text: &str) -> Result<Option<Script>, ScriptError> {
         match key {
             "group" => script.group = value.to_owned(),
             "pfs" => script.pfs = value.parse().ok().filter(|pfs| *pfs <= 4).ok_or_else(bad)?,
-            "memory" => script.memory = value.parse().map_err(|_| bad())?,
+            "hosts" => {
+                let hosts = value.parse().ok().filter(|hosts| matches!(hosts, 1 | 2));
+                script.hosts = hosts.ok_or_else(bad)?;
+            }
+            "memory" => script.memory = Some(value.parse().map_err(|_| bad())?),
             "timeout" => script.timeout = value.parse().map_err(|_| bad())?,
             _ => return Err(bad()),
         }
@@ -122,11 +129,16 @@ mod tests {
             ("crash", 2, 300)
         );
         assert_eq!(script.group, "slow");
+        assert_eq!((script.hosts, script.memory), (1, None));
+        let script = parse(Path::new("t/move.sh"), "# lab: hosts=2 memory=512\n");
+        let script = script.unwrap().unwrap();
+        assert_eq!((script.hosts, script.memory), (2, Some(512)));
         assert_eq!(parse(Path::new("t/lib.sh"), "true\n").unwrap(), None);
     }
 
     #[test]
     fn an_unknown_wish_is_named() {
+        assert!(parse(Path::new("t/a.sh"), "# lab: hosts=3\n").is_err());
         let error = parse(Path::new("t/a.sh"), "# lab: pfs=9\n").unwrap_err();
         assert!(
             error.to_string().starts_with("t/a.sh: \"pfs=9\""),

@@ -56,6 +56,8 @@ pub struct Resources {
     /// command line, and nothing need be resolved or open for them. The controller that such a device
     /// is to be on is there, and its guest address stays free for it.
     pub withheld: BTreeSet<String>,
+    /// The guest comes in from another host.
+    pub incoming: bool,
     /// The listening sockets of channels.
     pub channels: BTreeMap<String, RawFd>,
     /// The file behind a disk or a character device, opened by us: QEMU needs no right to it.
@@ -237,6 +239,9 @@ impl Builder<'_> {
 
     /// What closes every command line.
     fn closing(&mut self) {
+        if self.resources.incoming {
+            self.option("-incoming", "defer");
+        }
         self.option(
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",

@@ -16,7 +16,7 @@ use crate::qmp::QmpEvents;
 use crate::run_dir;
 use crate::{
     Action, Event, Exit, ExitReason, ExitStatus, GuestEvent, GuestEvents, GuestRecord, GuestState,
-    PauseReason, Problem, Qmp, QmpError, RunState,
+    MigrationStatus, PauseReason, Problem, Qmp, QmpError, RunState,
 };
 
 /// For the last events of a QEMU that is gone: they are in the socket already.
@@ -43,6 +43,8 @@ pub(crate) struct Life {
     monitor: OnceLock<Qmp>,
     pub(super) process: Arc<Process>,
     causes: Mutex<Causes>,
+    /// Of one that comes in from another host.
+    leash: OnceLock<host::Leash>,
 }
 
 /// What happened that may explain an end.
@@ -52,6 +54,8 @@ pub(super) struct Causes {
     panicked: bool,
     /// `Some`: it was switched off, by itself or not.
     shutdown: Option<bool>,
+    /// It is migrated, and the next STOP may come from that.
+    migrates: bool,
     /// Why the next STOP comes.
     pause: Option<PauseReason>,
 }
@@ -95,8 +99,29 @@ impl Life {
             monitor: OnceLock::new(),
             process,
             causes: Mutex::default(),
+            leash: OnceLock::new(),
         };
         (Arc::new(life), events)
+    }
+
+    pub(crate) fn have_leash(&self, leash: Option<host::Leash>) {
+        if let Some(leash) = leash {
+            // It is empty until here.
+            let _ = self.leash.set(leash);
+        }
+    }
+
+    /// Has its process stop when ours ends, or not.
+    pub(super) fn fasten(&self, fastened: bool) -> std::io::Result<()> {
+        match (&*self.process, self.leash.get()) {
+            (Process::Simulated(machine), _) => {
+                machine.fasten(fastened);
+                Ok(())
+            }
+            (Process::Qemu(_), Some(leash)) if fastened => leash.fasten(self.record.pid),
+            (Process::Qemu(_), Some(leash)) => leash.let_off(),
+            (Process::Qemu(_), None) => Ok(()),
+        }
     }
 
     /// Its process, if the kernel knows it.
@@ -253,11 +278,32 @@ impl Life {
             "STOP" => {
                 let now = self.observed.state();
                 if !matches!(now, GuestState::ShuttingDown | GuestState::Crashed) {
-                    let reason = self.causes().pause.take().unwrap_or(PauseReason::User);
+                    let mut causes = self.causes();
+                    let reason = match causes.pause.take() {
+                        Some(reason) => reason,
+                        None if causes.migrates => PauseReason::Migration,
+                        None => PauseReason::User,
+                    };
+                    drop(causes);
                     self.observed.become_(GuestState::Paused(reason));
                 }
             }
-            "RESUME" | "WAKEUP" => self.observed.become_(GuestState::Running),
+            "RESUME" | "WAKEUP" => {
+                self.causes().migrates = false;
+                self.observed.become_(GuestState::Running);
+            }
+            "MIGRATION" => {
+                let status = event.text("status").unwrap_or_default();
+                let status = MigrationStatus::from(status.to_owned());
+                self.causes().migrates = status.may_halt();
+                self.observed.migration_is(status);
+            }
+            "MIGRATION_PASS" => {
+                let pass = event.data.get("pass").and_then(serde_json::Value::as_u64);
+                if let Some(pass) = pass.and_then(|pass| i32::try_from(pass).ok()) {
+                    self.observed.tell(GuestEvent::MigrationPass(pass));
+                }
+            }
             "SUSPEND" => self.observed.become_(GuestState::Asleep),
             "RESET" => {
                 let by_guest = event.flag("guest").unwrap_or(false);

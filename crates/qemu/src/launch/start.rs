@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use host::{GuestGroup, RunAs, Spawn, SpawnStep, Spawned};
+use host::{GuestGroup, Leash, RunAs, Spawn, SpawnStep, Spawned};
 use tokio::sync::oneshot;
 
 use super::unfinished::{Started, Unfinished};
@@ -25,6 +25,8 @@ use crate::{CommandLine, Resources, Taps, command_line, netdev_id, socket, stray
 /// A process that runs, and has not greeted.
 pub(super) struct Begun {
     pub(super) unfinished: Unfinished,
+    /// Of one that comes in from another host.
+    pub(super) leash: Option<Leash>,
     /// Our end of its pipe, and where that leads.
     pub(super) output: Option<(PathBuf, OwnedFd, Log)>,
     pub(super) monitor: PathBuf,
@@ -141,6 +143,14 @@ fn begin_qemu(spec: &LaunchSpec, gate: &Gate) -> Result<Begun, LaunchError> {
         resources.taps.insert(alias.clone(), taps);
     }
 
+    let leash = match spec.incoming {
+        true => Some(Leash::new().map_err(failed(&spec.run_dir))?),
+        false => None,
+    };
+    if let Some(leash) = &leash {
+        let end = leash.end_for_process();
+        inherited.push(end.map_err(failed(&spec.run_dir))?);
+    }
     let command = command_line(&spec.domain, &resources)?;
     let mut log = Log::open(&spec.log).map_err(failed(&spec.log))?;
     log.begin(&command).map_err(failed(&spec.log))?;
@@ -150,6 +160,7 @@ fn begin_qemu(spec: &LaunchSpec, gate: &Gate) -> Result<Begun, LaunchError> {
     let spawned = spawn(spec, command, writer, inherited)?;
     Ok(Begun {
         unfinished: Unfinished::new(Started::Qemu(spawned), run_dir),
+        leash,
         output: Some((path, reader, log)),
         monitor,
         boot_id,
@@ -198,6 +209,7 @@ fn begin_simulated(
     });
     Ok(Begun {
         unfinished: Unfinished::new(Started::Simulated(machine), run_dir),
+        leash: None,
         output: None,
         monitor: monitor_path(spec),
         boot_id: guests.boot_id().to_owned(),
@@ -221,6 +233,7 @@ fn resources(spec: &LaunchSpec) -> Resources {
         pci_devices: spec.pci_devices.clone(),
         usb_devices: spec.usb_devices.clone(),
         withheld: spec.withheld.clone(),
+        incoming: spec.incoming,
         ..Resources::default()
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod error;
 mod lines;
 mod message;
+mod migration;
 mod rx_filter;
 mod wire;
 
@@ -18,5 +19,8 @@ pub use client::{LINE_LIMIT, Qmp};
 pub use commands::{BalloonInfo, CharDeviceInfo};
 pub use error::{QmpError, RefusalKind};
 pub use message::{Event, RunState, Timestamp};
+pub use migration::{
+    Compression, CpuWord, MigrationInfo, MigrationSettings, MigrationStatus, RamInfo,
+};
 pub use rx_filter::GuestRxFilter;
 pub(crate) use wire::{Descriptors, Wire};

@@ -1,6 +1,7 @@
 //! What a simulated guest's monitor does when it is told to.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,12 @@ use crate::RunState;
 pub(super) const TAKE_ONE: [&str; 2] = ["getfd", "add-fd"];
 
 /// Does what it is told, and says so.
-pub(super) fn answer(machine: &Machine, connection: u64, command: &Value, fd: Option<OwnedFd>) {
+pub(super) fn answer(
+    machine: &Arc<Machine>,
+    connection: u64,
+    command: &Value,
+    fd: Option<OwnedFd>,
+) {
     let mut answer = match obey(machine, command, fd) {
         Ok(value) => json!({ "return": value }),
         Err((class, text)) => json!({ "error": { "class": class, "desc": text } }),
@@ -24,11 +30,11 @@ pub(super) fn answer(machine: &Machine, connection: u64, command: &Value, fd: Op
 }
 
 /// Does what it is told, and says nothing.
-pub(super) fn carry_out(machine: &Machine, command: &Value, fd: Option<OwnedFd>) {
+pub(super) fn carry_out(machine: &Arc<Machine>, command: &Value, fd: Option<OwnedFd>) {
     let _ = obey(machine, command, fd);
 }
 
-fn obey(machine: &Machine, command: &Value, fd: Option<OwnedFd>) -> Result<Value, Refusal> {
+fn obey(machine: &Arc<Machine>, command: &Value, fd: Option<OwnedFd>) -> Result<Value, Refusal> {
     let name = command["execute"].as_str().unwrap_or_default();
     let arguments = &command["arguments"];
     let text = |member: &str| arguments[member].as_str().unwrap_or_default();
@@ -56,7 +62,12 @@ fn obey(machine: &Machine, command: &Value, fd: Option<OwnedFd>) -> Result<Value
             return Ok(json!({ "status": status.to_string(), "running": running }));
         }
         // It has no terminals, and no threads that could be moved.
-        "query-chardev" | "query-cpus-fast" => return Ok(json!([])),
+        "query-chardev" => return Ok(json!([])),
+        "query-cpus-fast" => {
+            let cpu = json!({ "cpu-index": 0, "thread-id": 0, "qom-path": "/machine/unattached/device[0]" });
+            let cpus = machine.faults().cpu_features.map(|_| cpu);
+            return Ok(cpus.into_iter().collect());
+        }
         "query-balloon" => return Ok(json!({ "actual": 128 << 20 })),
         "query-rx-filter" => {
             let alias = arguments["name"].as_str();
@@ -71,6 +82,19 @@ fn obey(machine: &Machine, command: &Value, fd: Option<OwnedFd>) -> Result<Value
             let devices = machine.devices();
             members.extend(devices.iter().map(|alias| member(alias, "child<device>")));
             return Ok(members.into());
+        }
+        "migrate-set-capabilities" => machine.set_capabilities(arguments),
+        "migrate-set-parameters" => machine.set_parameters(arguments),
+        "query-migrate" => return Ok(machine.migration()),
+        "migrate" => machine.migrate(text("uri"))?,
+        "migrate-incoming" => machine.listen_for_migration(text("uri"))?,
+        "migrate_cancel" => machine.cancel_migration(),
+        "announce-self" => lock(&machine.state).migration.announced += 1,
+        "qom-get" if text("property") == "feature-words" => {
+            return machine.faults().cpu_features.ok_or_else(|| {
+                let text = "Property 'cpu.feature-words' not found";
+                ("GenericError", text.to_owned())
+            });
         }
         "qom-get" => return machine.property(text("path"), text("property")),
         "x-query-virtio-status" => return machine.virtio_status(text("path")),

@@ -83,6 +83,22 @@ impl State {
         self.devices.insert(alias, device);
     }
 
+    /// A device of the host's that can't be migrated, by its name there.
+    pub(super) fn blocks_migration(&self) -> Option<PciAddress> {
+        self.devices.values().find_map(|device| device.host)
+    }
+
+    /// What both sides of a migration have to have: driver, bus and place of each device.
+    pub(super) fn migrated_devices(&self) -> Vec<(String, String, String)> {
+        let placed = self.devices.values().filter_map(|device| {
+            let (bus, place) = device.slot.clone()?;
+            Some((device.driver.clone(), bus, place))
+        });
+        let mut placed: Vec<_> = placed.collect();
+        placed.sort();
+        placed
+    }
+
     fn has_bus(&self, bus: &str) -> bool {
         let of_device = |name: &str| self.devices.contains_key(name);
         let built_in = ["pcie.0", "pci.0"].contains(&bus) || bus.starts_with("ide.");

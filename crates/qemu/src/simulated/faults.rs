@@ -27,6 +27,18 @@ pub struct Faults {
     pub keeps_memory_lock: bool,
     /// What becomes of a device that it is asked to let go.
     pub unplug: Unplug,
+    /// Its memory changes faster than a migration sends it, as long as this is so.
+    pub migration_stays: bool,
+    /// A migration of it fails before the guest is halted.
+    pub migration_fails: bool,
+    /// How long it takes to end a migration that is cancelled.
+    pub cancel_takes: Duration,
+    /// It takes what comes in of a guest, and loads it only when this is no longer so.
+    pub load_stays: bool,
+    /// The words of features that its CPU has, as QEMU would tell them; `None`: it doesn't.
+    pub cpu_features: Option<serde_json::Value>,
+    /// It can't load what comes in of a guest.
+    pub load_fails: bool,
     /// Its power button does nothing.
     pub ignores_power_button: bool,
     /// SIGTERM does nothing.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::devices::{Device, id_of};
 use super::drives::Drives;
 use super::gate::{Gate, Opener};
+use super::migration::Migration;
 use super::standby::Standby;
 use super::{Answers, Faults, Refusal, Start, lock, monitor};
 use crate::qmp::{Descriptors, Wire};
@@ -45,7 +46,7 @@ pub(crate) struct Machine {
 
 #[derive(Debug)]
 pub(super) struct State {
-    status: RunState,
+    pub(super) status: RunState,
     pub(super) devices: BTreeMap<String, Device>,
     /// The host's sides of network cards, with their taps, which go with them.
     pub(super) netdevs: BTreeMap<String, Vec<OwnedFd>>,
@@ -54,8 +55,15 @@ pub(super) struct State {
     /// Virtio cards that are the standby of a failover pair.
     pub(super) standbys: BTreeMap<String, Standby>,
     pub(super) drives: Drives,
+    pub(super) migration: Migration,
+    /// What its memory holds: something that a test has put there.
+    pub(super) memory: Value,
     /// How much its process may lock; `None`: what any process may, which is not enough.
     memory_lock: Option<MemoryLock>,
+    /// Its process stops when its daemon ends.
+    is_fastened: bool,
+    /// Its process is stopped, as by SIGSTOP.
+    pub(super) is_stopped: bool,
     /// What it has said and nobody has heard.
     outbox: VecDeque<String>,
     /// The number of the connection that it serves; an older one is over.
@@ -86,14 +94,23 @@ impl Machine {
             uuid,
             own_group,
         };
+        let is_incoming = texts("-incoming").next().is_some();
         let mut state = State {
-            status: RunState::PreLaunch,
+            status: if is_incoming {
+                RunState::InMigrate
+            } else {
+                RunState::PreLaunch
+            },
             devices: BTreeMap::new(),
             netdevs: BTreeMap::new(),
             descriptors: BTreeMap::new(),
             standbys: BTreeMap::new(),
             drives: Drives::default(),
+            migration: Migration::default(),
+            memory: Value::Null,
             memory_lock,
+            is_fastened: false,
+            is_stopped: false,
             outbox: VecDeque::new(),
             connection: 0,
         };
@@ -207,12 +224,17 @@ impl Machine {
     pub(crate) fn signal(&self, signal: Signal) {
         let faults = self.faults.borrow().clone();
         match signal {
+            Signal::TERM if lock(&self.state).is_stopped => {}
             Signal::TERM if !faults.ignores_sigterm => {
                 self.say(
                     "SHUTDOWN",
                     json!({ "guest": false, "reason": "host-signal" }),
                 );
                 self.end(ExitStatus::Code(0));
+            }
+            Signal::STOP | Signal::CONT => {
+                lock(&self.state).is_stopped = signal == Signal::STOP;
+                self.wake();
             }
             Signal::KILL if !faults.ignores_sigkill => {
                 self.end(ExitStatus::Signal(signal.as_raw()))
@@ -261,6 +283,13 @@ impl Machine {
 
     pub(super) fn faults(&self) -> Faults {
         self.faults.borrow().clone()
+    }
+
+    /// Waits until its faults are so.
+    pub(super) async fn faults_are(&self, so: impl Fn(&Faults) -> bool) {
+        let mut faults = self.faults.subscribe();
+        // The sender is ours.
+        let _ = faults.wait_for(|faults| so(faults)).await;
     }
 
     /// Why a command is refused, if a fault has it so.
@@ -440,12 +469,26 @@ impl Machine {
     pub(super) async fn is_talking(&self) {
         let mut faults = self.faults.subscribe();
         let talks = faults.wait_for(|faults| faults.monitor != Answers::Never);
-        // The sender is ours.
+        // The senders are ours.
         let _ = talks.await;
+        let mut changes = self.changes();
+        while lock(&self.state).is_stopped && changes.changed().await.is_ok() {}
     }
 
     pub(super) fn is_mute(&self) -> bool {
-        self.faults.borrow().monitor == Answers::Never
+        self.faults.borrow().monitor == Answers::Never || lock(&self.state).is_stopped
+    }
+
+    /// It stops when its daemon is said to have ended, or no longer does.
+    pub(crate) fn fasten(&self, fastened: bool) {
+        lock(&self.state).is_fastened = fastened;
+    }
+
+    /// Its daemon has ended.
+    pub(super) fn stop_if_fastened(&self) {
+        if std::mem::take(&mut lock(&self.state).is_fastened) {
+            self.signal(Signal::STOP);
+        }
     }
 
     /// Waits as long as it takes to answer.

@@ -12,6 +12,7 @@ mod faults;
 mod gate;
 mod machine;
 mod media;
+mod migration;
 mod monitor;
 mod standby;
 
@@ -151,6 +152,14 @@ impl SimulatedGuests {
             .map(|machine| SimulatedGuest(Arc::clone(machine)))
     }
 
+    /// Their daemon is killed, which shares a process with others: what the kernel does then to a guest that
+    /// [stops with it](crate::Guest::stop_with_us) is done.
+    pub fn daemon_ends(&self) {
+        for machine in lock(&self.0.machines).values() {
+            machine.stop_if_fastened();
+        }
+    }
+
     /// Those that run, with the numbers of their processes.
     pub(crate) fn all(&self) -> Vec<(Uuid, u32)> {
         let machines = lock(&self.0.machines);
@@ -222,6 +231,13 @@ impl SimulatedGuest {
     #[must_use]
     pub fn run_state(&self) -> RunState {
         self.0.status()
+    }
+
+    /// Whether its virtual CPUs run, and its process is not stopped.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        let state = lock(&self.0.state);
+        state.status == RunState::Running && !state.is_stopped
     }
 
     /// The aliases of the devices that it has.
@@ -310,6 +326,29 @@ impl SimulatedGuest {
     #[must_use]
     pub fn link(&self, alias: &str) -> Option<bool> {
         self.0.link(alias)
+    }
+
+    /// Writes something into the guest's memory, which goes with the guest wherever that goes.
+    pub fn remember(&self, what: &str) {
+        lock(&self.0.state).memory = what.into();
+    }
+
+    /// What [`Self::remember`] wrote.
+    #[must_use]
+    pub fn remembered(&self) -> Option<String> {
+        lock(&self.0.state).memory.as_str().map(str::to_owned)
+    }
+
+    /// How often its network cards told the network where they are.
+    #[must_use]
+    pub fn announcements(&self) -> u32 {
+        lock(&self.0.state).migration.announced
+    }
+
+    /// Bytes a second that its migration may send; 0: no limit.
+    #[must_use]
+    pub fn migration_bandwidth(&self) -> u64 {
+        self.0.migration_bandwidth()
     }
 
     /// It switches itself off.

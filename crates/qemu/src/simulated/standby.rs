@@ -37,6 +37,15 @@ impl State {
     }
 }
 
+impl State {
+    /// Standbys whose driver has negotiated failover.
+    pub(super) fn negotiated(&self) -> Vec<String> {
+        let standbys = self.standbys.iter();
+        let negotiated = standbys.filter(|(_, standby)| standby.has_driver);
+        negotiated.map(|(alias, _)| alias.clone()).collect()
+    }
+}
+
 impl Machine {
     /// The guest's driver of a standby negotiates failover.
     pub(super) fn negotiate(&self, alias: &str) {

@@ -25,6 +25,8 @@ pub(crate) struct Calls {
     quick: Mutex<Lane>,
     slow: Mutex<Lane>,
     urgent: Mutex<Lane>,
+    moves: Mutex<Lane>,
+    steps: Mutex<Lane>,
 }
 
 #[derive(Default)]
@@ -36,7 +38,13 @@ struct Lane {
 impl Calls {
     /// Drops the calls that have not begun.
     pub(crate) fn forget_waiting(&self) {
-        for pace in [Pace::Quick, Pace::Slow, Pace::Urgent] {
+        for pace in [
+            Pace::Quick,
+            Pace::Slow,
+            Pace::Urgent,
+            Pace::Move,
+            Pace::Step,
+        ] {
             let waiting = std::mem::take(&mut self.lane(pace).waiting);
             drop(waiting);
         }
@@ -57,6 +65,8 @@ impl Calls {
             Pace::Quick => &self.quick,
             Pace::Slow => &self.slow,
             Pace::Urgent => &self.urgent,
+            Pace::Move => &self.moves,
+            Pace::Step => &self.steps,
         }
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

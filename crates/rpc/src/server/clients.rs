@@ -47,6 +47,10 @@ pub struct Limits {
     pub writers_slow_calls: usize,
     /// Urgent calls of all writers that run at a time.
     pub urgent_calls: usize,
+    /// Guests of all writers that are on their way at a time.
+    pub moves: usize,
+    /// Steps of others' moves that run at a time.
+    pub steps: usize,
     /// Slow and urgent calls of all readers that run at a time.
     pub readers_slow_calls: usize,
     /// Bytes that all readers together have in large frames and waiting calls, and that wait for
@@ -80,6 +84,8 @@ impl Default for Limits {
             },
             writers_slow_calls: 64,
             urgent_calls: 32,
+            moves: 64,
+            steps: 64,
             readers_slow_calls: 4,
             readers_bytes: 16 * 1024 * 1024,
             opening: Duration::from_secs(30),
@@ -96,6 +102,8 @@ pub struct Clients {
     limits: Limits,
     writers_places: Semaphore,
     urgent_places: Semaphore,
+    move_places: Semaphore,
+    step_places: Semaphore,
     readers_places: Semaphore,
     pub(super) readers_bytes: Arc<Semaphore>,
     /// Readers' frames are looked at one at a time, each reader in its turn: however many they are and
@@ -125,6 +133,8 @@ impl Clients {
         Arc::new(Clients {
             writers_places: Semaphore::new(limits.writers_slow_calls),
             urgent_places: Semaphore::new(limits.urgent_calls),
+            move_places: Semaphore::new(limits.moves),
+            step_places: Semaphore::new(limits.steps),
             readers_places: Semaphore::new(limits.readers_slow_calls),
             readers_bytes: Arc::new(Semaphore::new(limits.readers_bytes)),
             readers_turn: Semaphore::new(1),
@@ -200,7 +210,9 @@ impl Clients {
             (Pace::Quick, _) => return None,
             (Pace::Slow, true) => &self.writers_places,
             (Pace::Urgent, true) => &self.urgent_places,
-            (Pace::Slow | Pace::Urgent, false) => &self.readers_places,
+            (Pace::Move, true) => &self.move_places,
+            (Pace::Step, true) => &self.step_places,
+            (Pace::Slow | Pace::Urgent | Pace::Move | Pace::Step, false) => &self.readers_places,
         };
         // They are never closed.
         places.acquire().await.ok()

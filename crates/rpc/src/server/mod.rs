@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use self::clients::{ClientLimits, Clients, Limits};
 pub use self::remote::{REMOTE_DESCRIPTORS, Refused, Remote, TlsGate, serve_remote};
@@ -110,6 +110,8 @@ pub struct Connection {
     streams: Arc<Streams>,
     subscriptions: Mutex<Subscriptions>,
     calls: Calls,
+    /// Who wants to know when a call is answered, by its serial.
+    awaited: Mutex<Vec<(u32, oneshot::Sender<()>)>>,
     clients: Arc<Clients>,
 }
 
@@ -219,6 +221,23 @@ pub struct Call {
 }
 
 impl Call {
+    /// Waits, once it has been answered, until the kernel has all of the answer; `false`: the client was gone
+    /// before. For what must be so only if the client can know. To be called before the call gives its reply,
+    /// once.
+    pub fn answered(&self) -> impl Future<Output = bool> + Send + use<> {
+        let (sender, queued) = oneshot::channel();
+        let conn = Arc::clone(&self.conn);
+        let mut awaited = conn.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.push((self.header.serial, sender));
+        drop(awaited);
+        async move {
+            tokio::select! {
+                queued = queued => queued.is_ok() && conn.out.wait_below(0).await.is_ok(),
+                () = conn.out.closed() => false,
+            }
+        }
+    }
+
     /// Opens the stream of this call. Its bytes flow once the call has been answered with success;
     /// if it fails, the stream is lost.
     pub fn open_stream(&self) -> (StreamReader, StreamWriter) {
@@ -272,6 +291,7 @@ async fn serve_peer<S: Service>(
         out,
         subscriptions: Mutex::default(),
         calls: Calls::default(),
+        awaited: Mutex::default(),
         clients,
     });
     service.opened(&conn);
@@ -350,6 +370,17 @@ impl Connection {
             Err(Unsent::NoRoom) => self.out.push(reply_frame(header, info, &Err(no_room()))),
         };
         self.streams.answered(header, result.is_ok());
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = awaited
+            .iter()
+            .position(|(serial, _)| *serial == header.serial)
+        {
+            let (_, waiting) = awaited.swap_remove(at);
+            if queued.is_ok() {
+                // Who waited may be gone.
+                let _ = waiting.send(());
+            }
+        }
         queued
     }
 }

@@ -3,6 +3,7 @@
 mod completions;
 pub(crate) mod drain;
 pub(crate) mod man;
+pub(crate) mod migrate;
 pub(crate) mod net;
 pub(crate) mod nics;
 pub(crate) mod pair;
@@ -35,6 +36,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Promote(promote) => return promote.run(&cli.daemon),
         Command::Demote(demote) => return demote.run(&cli.daemon),
         Command::Drain(drain) => return drain.run(&cli.daemon),
+        Command::MigrateCheck(check) => return check.run(&cli.daemon),
+        Command::MigrateResolve(resolve) => resolve.run(&cli.daemon),
         Command::Undrain(undrain) => undrain.run(&cli.daemon),
         Command::Who(who) => who.run(&cli.daemon),
         Command::Net(net) => net.run(&cli.daemon),

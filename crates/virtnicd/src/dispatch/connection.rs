@@ -34,12 +34,18 @@ pub(super) fn supports(feature: i32) -> bool {
     const TYPED_STRINGS: i32 = 9;
     const KEEPALIVE: i32 = 10;
     const MIGRATABLE_XML: i32 = 11;
+    const PEER_TO_PEER: i32 = 4;
+    const CHANGE_PROTECTION: i32 = 7;
+    const MIGRATION_PARAMS: i32 = 13;
     const EVENT_CALLBACKS: i32 = 14;
     const CLOSE_CALLBACK: i32 = 15;
     const UPDATE_ORDER: i32 = 16;
     matches!(
         feature,
         TYPED_STRINGS
+            | PEER_TO_PEER
+            | CHANGE_PROTECTION
+            | MIGRATION_PARAMS
             | KEEPALIVE
             | MIGRATABLE_XML
             | EVENT_CALLBACKS

@@ -194,6 +194,15 @@ pub(super) fn start(flags: StartDomain, connection: u64) -> Request {
     }
 }
 
+/// Post-copy is not carried out, so that none can be ended.
+pub(super) fn no_post_copy(flags: rpc::flags::AbortJob) -> Result<()> {
+    if flags.contains(rpc::flags::AbortJob::POSTCOPY) {
+        let detail = "no post-copy migration is under way";
+        return Err(crate::fault::invalid(rpc::Domain::Qemu, detail));
+    }
+    Ok(())
+}
+
 /// Guests are asked to stop through ACPI, the one way that each has.
 pub(super) fn only_acpi(flags: ShutDownDomain) -> Result<()> {
     if flags == ShutDownDomain::NONE || flags == ShutDownDomain::ACPI_POWER_BUTTON {

@@ -257,6 +257,25 @@ impl Service for Api {
             DomainSuspend(args) => daemon.guest(&args.dom)?.request(GuestRequest::Suspend).await?,
             DomainResume(args) => daemon.guest(&args.dom)?.request(GuestRequest::Resume).await?,
             DomainUndefine(args) => daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?,
+            DomainMigrateBegin3Params(args) => daemon.begin_migration(args, call.conn.id()).await?,
+            DomainMigratePrepare3Params(args) => daemon.prepare_migration(args, call.conn.id()).await?,
+            DomainMigratePerform3Params(args) => daemon.perform_migration(args, call.conn.id()).await?,
+            DomainMigrateFinish3Params(args) => daemon.finish_migration(args, &call).await?,
+            DomainMigrateConfirm3Params(args) => daemon.confirm_migration(args).await?,
+            DomainGetJobInfo(args) => daemon.guest(&args.dom)?.job_info().await?,
+            DomainGetJobStats(args) => daemon.guest(&args.dom)?.job_stats(args.flags).await?,
+            DomainAbortJob(args) => daemon.abort_job(&args.dom).await?,
+            DomainAbortJobFlags(args) => {
+                flags::no_post_copy(args.flags)?;
+                daemon.abort_job(&args.dom).await?;
+            },
+            DomainMigrateSetMaxSpeed(args) => daemon.set_migration_speed(&args.dom, args.bandwidth).await?,
+            DomainMigrateGetMaxSpeed(args) => daemon.migration_speed(&args.dom)?,
+            DomainMigrateSetMaxDowntime(args) => {
+                daemon.set_migration_downtime(&args.dom, args.downtime).await?;
+            },
+            DomainMigrateGetMaxDowntime(args) => daemon.migration_downtime(&args.dom)?,
+            DomainMigrateStartPostCopy(args) => daemon.start_post_copy(&args.dom)?,
             DomainUndefineFlags(args) => {
                 daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?;
             },
@@ -331,6 +350,8 @@ impl Service for Api {
                 guest::turn(&guest, read_mac(args.mac.as_deref())?, Turn::Demote).await?
             },
             VirtnicDrain(args) => daemon.drain(&args.pf).await?,
+            VirtnicMigrateCheck(args) => daemon.check_migration(&args.guest, args.destination.as_deref()).await?,
+            VirtnicMigrateResolve(args) => daemon.resolve_migration(&args.guest, args.here).await?,
             VirtnicUndrain(args) => daemon.undrain(&args.pf).await?,
         })
     }

@@ -23,6 +23,7 @@ const MONITOR_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60)
 pub(super) fn state_and_reason(run: &Run) -> DomainState {
     let (state, reason) = match run.machine.state() {
         GuestState::Running if run.resumed => (1, 5),
+        GuestState::Running if run.arrived => (1, 2),
         GuestState::Running => (1, 1),
         GuestState::Paused(reason) => (
             3,

@@ -50,7 +50,9 @@ pub(super) async fn give_all_back(
         for PortId { network, port } in ports {
             daemon.end_port(network, port);
         }
-        daemon.records.domains.discard(uuid)
+        let removed = daemon.records.domains.discard(uuid);
+        // Only then: until it is gone the next daemon has to know how far its move was.
+        removed.and_then(|()| daemon.records.moves.discard(uuid))
     });
     match removed.await {
         Ok(Ok(())) => {}

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use qemu::{GuestEvent, GuestState, PauseReason};
 use rpc::{
     DomainChange, DomainDeviceAdded, DomainDeviceRemovalFailed, DomainDeviceRemoved,
-    DomainLifecycle, DomainRebooted, MonitorEvent,
+    DomainJobCompleted, DomainLifecycle, DomainMigrationIteration, DomainRebooted, MonitorEvent,
 };
 
+use super::moving::Moved;
 use super::owner::Owner;
 
 impl Owner {
@@ -54,6 +55,9 @@ impl Owner {
             GuestEvent::UnplugRefused { alias } => {
                 self.refused.insert(alias);
             }
+            GuestEvent::MigrationPass(iteration) => {
+                (self.daemon.events).tell(DomainMigrationIteration { dom, iteration });
+            }
             GuestEvent::DevicesChanged => self.is_stocked = false,
             GuestEvent::Qmp(event) => {
                 self.daemon.events.tell(MonitorEvent {
@@ -76,6 +80,13 @@ impl Owner {
             dom: self.handle.dom(),
             change,
         });
+    }
+
+    /// Tells clients how a move of the guest went.
+    pub(super) fn tell_moved(&self, moved: &Moved) {
+        let params = crate::migration::job_params(5, moved.took, &moved.sent, true);
+        let dom = self.handle.dom();
+        (self.daemon.events).tell(DomainJobCompleted { dom, params });
     }
 
     /// Tells clients that a device is out of the guest.
@@ -127,6 +138,7 @@ fn change(from: GuestState, to: GuestState) -> Option<DomainChange> {
         (S::Unknown, _) | (_, S::Unknown) => None,
         // Told by the start itself.
         (S::Paused(PauseReason::Starting), S::Paused(_)) => None,
+        (S::Paused(PauseReason::Migration), S::Running) => Some(DomainChange::ResumedMigrated),
         (_, S::Running) => Some(DomainChange::ResumedUnpaused),
         (_, S::Paused(PauseReason::IoError)) => Some(DomainChange::SuspendedIoError),
         (_, S::Paused(PauseReason::Watchdog)) => Some(DomainChange::SuspendedWatchdog),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use conf::Uuid;
 use lending::Attachment;
@@ -15,6 +16,7 @@ use super::console::Consoles;
 use super::groups::OwnGroup;
 use super::hotplug::Meant;
 use super::life::Life;
+use super::moving::{Arrival, ArrivalWish, Departing, Departure, FinishWish, HoldWish, Moved};
 use super::pairs::Turn;
 use super::{DOMAIN, QEMU, control};
 use crate::affect::Subject;
@@ -49,6 +51,16 @@ pub(crate) struct View {
     pub(crate) starting: Option<Arc<conf::Domain>>,
     /// What runs.
     pub(crate) run: Option<Arc<Run>>,
+    /// It is about to go to another host, on its way there, or gone.
+    pub(crate) leaving: Option<Departure>,
+    /// It comes from another host.
+    pub(crate) arriving: Option<Arrival>,
+    /// Bytes a second that may be sent of it; 0: no limit.
+    pub(crate) bandwidth: u64,
+    /// For how long it may be halted as it is moved; `None`: by QEMU's own.
+    pub(crate) downtime: Option<Duration>,
+    /// How it was moved last, to or from this host.
+    pub(crate) moved: Option<Arc<Moved>>,
     /// VFs of pairs, by alias, that could not be plugged in just now.
     pub(crate) held: BTreeSet<String>,
     /// Why it does not run.
@@ -70,6 +82,8 @@ pub(crate) struct Run {
     pub(crate) is_unjoined: bool,
     /// Somebody resumed it since its start.
     pub(crate) resumed: bool,
+    /// It came from another host.
+    pub(crate) arrived: bool,
     /// The connection with whose end it ends.
     pub(crate) autodestroy: Option<u64>,
     /// The group that its process has; this keeps it from others.
@@ -86,6 +100,7 @@ pub(crate) enum StopReason {
     Shutdown = 1,
     Destroyed = 2,
     Crashed = 3,
+    Migrated = 4,
     Failed = 6,
 }
 
@@ -96,6 +111,18 @@ const SHUT_OFF: i32 = 5;
 #[derive(Debug)]
 pub(super) enum Message {
     Ask(Request, Reply),
+    /// It is on its way out: heard whatever is done.
+    Departing(Departing, Reply),
+    /// The client that moved it here knows that it runs here, or is gone and never will.
+    ToldArrived {
+        connection: u64,
+        is_known: bool,
+    },
+    /// It won't come after all; its client says so.
+    ComesNot {
+        connection: u64,
+        reply: Reply,
+    },
     /// A client's connection ended: a guest that is to end with it does.
     ClientGone(u64),
     /// A VF that it waits for may be had.
@@ -115,6 +142,12 @@ pub(crate) enum Request {
         /// The connection with whose end it is to end.
         autodestroy: Option<u64>,
     },
+    /// Have a QEMU wait for it: it comes from another host.
+    Arrive(Box<ArrivalWish>),
+    /// Let it run: all of it has come.
+    Finish(FinishWish),
+    /// Hold it: it is to go to another host.
+    Hold(HoldWish),
     /// End its process, and take back what it has.
     Destroy { gracefully: bool },
     /// Halt its virtual CPUs.
@@ -233,8 +266,15 @@ impl GuestHandle {
     /// Asks its owner for something, and waits until it is done or refused. Who asks may go away
     /// meanwhile: what was begun is brought to its end.
     pub(crate) async fn ask(&self, request: Request) -> std::result::Result<Result<()>, Gone> {
+        self.send(|reply| Message::Ask(request, reply)).await
+    }
+
+    async fn send(
+        &self,
+        message: impl FnOnce(Reply) -> Message,
+    ) -> std::result::Result<Result<()>, Gone> {
         let (reply, answer) = oneshot::channel();
-        let message = Message::Ask(request, reply);
+        let message = message(reply);
         let silence = || match self.is_deaf.load(Ordering::Acquire) {
             true => Ok(Err(stopping(QEMU))),
             false => Err(Gone),
@@ -256,6 +296,29 @@ impl GuestHandle {
             Ok(answer) => answer,
             Err(Gone) => Err(super::no_guest(self.uuid, &self.name)),
         }
+    }
+
+    /// Says something of its way to another host, whatever is done to it just now.
+    pub(crate) async fn departing(&self, what: Departing) -> Result<()> {
+        let said = self.send(|reply| Message::Departing(what, reply)).await;
+        said.unwrap_or_else(|Gone| Err(super::no_guest(self.uuid, &self.name)))
+    }
+
+    /// Says whether the client that moved it here got to know that it runs here.
+    pub(crate) async fn told_arrived(&self, connection: u64, is_known: bool) {
+        let message = Message::ToldArrived {
+            connection,
+            is_known,
+        };
+        // One that has ended meanwhile runs nowhere.
+        let _ = self.mailbox.send(message).await;
+    }
+
+    /// Says that it does not come, and waits until nothing is left of that.
+    pub(crate) async fn comes_not(&self, connection: u64) {
+        let said = self.send(|reply| Message::ComesNot { connection, reply });
+        // One that is gone does not come either.
+        let _ = said.await;
     }
 
     /// Tells it that a VF which it waits for may be had.
@@ -326,7 +389,7 @@ impl GuestHandle {
         }
     }
 
-    pub(super) fn not_running(&self) -> Error {
+    pub(crate) fn not_running(&self) -> Error {
         fault::invalid(DOMAIN, "domain is not running")
     }
 

@@ -7,6 +7,10 @@
 //!    │◄────────────────────────────┘                          │ destroy,     │ its process is gone
 //!    │                                                        ▼ or it ends   │
 //!    └───────────────────────────────────────────────────── Ending ◄─────────┘
+//!
+//!   Off ── arrive ──► Starting ──► Arriving ── finish ──► Running ── begin ──► Leaving ── confirm ──► Ending
+//!                                                            ▲                    │ called off
+//!                                                            └────────────────────┘
 //! ```
 //!
 //! [`admit`] is the whole table: nothing else decides whether a request is carried out.
@@ -20,8 +24,12 @@ pub(crate) enum Life {
     Starting,
     /// An earlier daemon started it; its process is there, and its monitor has not answered yet.
     Found,
+    /// Its QEMU waits for it to come in from another host; it must not run here yet.
+    Arriving,
     /// It runs, or is halted.
     Running,
+    /// As that, and it is held to go to another host, is on its way there, or has gone.
+    Leaving,
     /// Its process is being ended, or is gone and its devices are being taken back.
     Ending,
 }
@@ -41,6 +49,8 @@ pub(crate) enum Job {
     Plug,
     /// What QEMU told is followed: a device that it let go, a receive filter.
     Follow,
+    /// It has come in, and is let run.
+    Arrive,
     /// Its devices are taken back.
     CleanUp,
 }
@@ -58,10 +68,16 @@ pub(crate) enum Writing {
 /// What is asked, as far as it matters for whether it can be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Start it.
+    /// Start it, here or by what comes in from another host.
     Start,
+    /// Let run what has come in, and keep its definition.
+    Finish,
+    /// Hold it, so that it can go to another host.
+    Hold,
     /// End it, now.
     Destroy,
+    /// Halt it: also on its way to another host.
+    Suspend,
     /// Do something to what runs.
     Control,
     /// Change what runs, then its definition.
@@ -90,6 +106,14 @@ pub(crate) enum Reason {
     AlreadyActive,
     /// It does not run.
     NotRunning,
+    /// It is on its way from another host, and not here yet.
+    Arriving,
+    /// It is on its way to another host.
+    Leaving,
+    /// It is not on its way from another host.
+    NotArriving,
+    /// Its monitor has not answered yet.
+    Silent,
 }
 
 /// Whether a request can be carried out now.
@@ -104,23 +128,50 @@ pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admis
         (Kind::Start, Life::Off) if job == Job::None => Now,
         // What is left of its last run is being tidied away.
         (Kind::Start, Life::Off | Life::Ending) => Wait,
-        (Kind::Start, Life::Starting | Life::Found | Life::Running) => {
-            Refuse(Reason::AlreadyActive)
-        }
+        (
+            Kind::Start,
+            Life::Starting | Life::Found | Life::Arriving | Life::Running | Life::Leaving,
+        ) => Refuse(Reason::AlreadyActive),
+
+        (Kind::Finish, Life::Arriving) if job == Job::None && writing == Writing::Idle => Now,
+        (Kind::Finish, Life::Arriving) => Wait,
+        (Kind::Finish, _) => Refuse(Reason::NotArriving),
+
+        (Kind::Hold, Life::Off) => Refuse(Reason::NotRunning),
+        (Kind::Hold, Life::Starting | Life::Ending) => Wait,
+        (Kind::Hold, Life::Running) if job == Job::None => Now,
+        (Kind::Hold, Life::Running) => Wait,
+        (Kind::Hold, Life::Found) => Refuse(Reason::Silent),
 
         (Kind::Destroy, Life::Off) => Refuse(Reason::NotRunning),
         (Kind::Destroy, Life::Starting) => Preempt,
         // Its process is ended beside whatever is under way, which ends with that.
-        (Kind::Destroy, Life::Found | Life::Running | Life::Ending) => Now,
+        (
+            Kind::Destroy,
+            Life::Found | Life::Arriving | Life::Running | Life::Leaving | Life::Ending,
+        ) => Now,
 
-        (Kind::Control | Kind::ControlAndWrite, Life::Off) => Refuse(Reason::NotRunning),
-        (Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Ending) => Wait,
-        // One whose monitor is silent says so.
-        (Kind::ControlAndWrite, Life::Found | Life::Running) if writing == Writing::Busy => Wait,
-        (Kind::Control | Kind::ControlAndWrite, Life::Found | Life::Running) => match job {
+        (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Off) => {
+            Refuse(Reason::NotRunning)
+        }
+        (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Ending) => {
+            Wait
+        }
+        (Kind::Suspend, Life::Leaving) => match job {
             Job::None => Now,
             _ => Wait,
         },
+        (_, Life::Arriving) => Refuse(Reason::Arriving),
+        // What is sent must not change under it.
+        (_, Life::Leaving) => Refuse(Reason::Leaving),
+        // One whose monitor is silent says so.
+        (Kind::ControlAndWrite, Life::Found | Life::Running) if writing == Writing::Busy => Wait,
+        (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Found | Life::Running) => {
+            match job {
+                Job::None => Now,
+                _ => Wait,
+            }
+        }
     }
 }
 
@@ -131,25 +182,31 @@ mod tests {
 
     use super::*;
 
-    const LIVES: [Life; 5] = [
+    const LIVES: [Life; 7] = [
         Life::Off,
         Life::Starting,
         Life::Found,
+        Life::Arriving,
         Life::Running,
+        Life::Leaving,
         Life::Ending,
     ];
-    const JOBS: [Job; 7] = [
+    const JOBS: [Job; 8] = [
         Job::None,
         Job::Start,
         Job::TakeStock,
         Job::Control,
         Job::Plug,
         Job::Follow,
+        Job::Arrive,
         Job::CleanUp,
     ];
-    const KINDS: [Kind; 5] = [
+    const KINDS: [Kind; 8] = [
         Kind::Start,
+        Kind::Finish,
+        Kind::Hold,
         Kind::Destroy,
+        Kind::Suspend,
         Kind::Control,
         Kind::ControlAndWrite,
         Kind::Write,
@@ -181,16 +238,24 @@ mod tests {
         #[test]
         fn two_writers_never_meet(life in select(&LIVES[..]), job in select(&JOBS[..]), kind in select(&KINDS[..])) {
             let admission = admit(life, job, Writing::Busy, kind);
-            if matches!(kind, Kind::Write | Kind::ControlAndWrite) {
+            if matches!(kind, Kind::Write | Kind::ControlAndWrite | Kind::Finish) {
                 prop_assert_ne!(admission, Admission::Now);
             }
         }
 
         #[test]
         fn what_waits_is_let_in_or_refused_once_all_is_quiet(kind in select(&KINDS[..])) {
-            for life in [Life::Off, Life::Running] {
+            for life in [Life::Off, Life::Arriving, Life::Running, Life::Leaving] {
                 prop_assert_ne!(admit(life, Job::None, Writing::Idle, kind), Admission::Wait);
             }
+        }
+
+        #[test]
+        fn what_comes_or_goes_is_not_changed(
+            life in select(&[Life::Arriving, Life::Leaving][..]), job in select(&JOBS[..]),
+            writing in select(&WRITINGS[..]), kind in select(&[Kind::Control, Kind::ControlAndWrite][..]),
+        ) {
+            prop_assert!(matches!(admit(life, job, writing, kind), Admission::Refuse(_)));
         }
 
         #[test]

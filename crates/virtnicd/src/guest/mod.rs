@@ -3,6 +3,7 @@
 //! Each guest has one [`owner`], a task; everybody else has a [`GuestHandle`], with which they
 //! look at it and ask it. What may be asked when is a table: [`life::admit`].
 
+mod arrive;
 mod attachment;
 mod bandwidth;
 mod barred;
@@ -20,10 +21,12 @@ mod handle;
 mod held;
 mod hotplug;
 mod interface;
+mod leave;
 mod life;
 mod links;
 mod medium;
 mod metadata;
+mod moving;
 mod numa;
 mod owner;
 mod pairs;
@@ -56,6 +59,10 @@ pub(crate) use groups::GuestGroups;
 pub(crate) use halves::{TIME_TO_JOIN, half_of, without_vf};
 pub(crate) use handle::{GuestHandle, Request, Run};
 pub(crate) use hotplug::{attach_device, detach_alias, detach_device};
+pub(crate) use moving::{
+    ArrivalWish, Departing, Departure, FinishWish, HoldWish, MoveRecord, Moved, Phase, SendWish,
+    Step,
+};
 pub(crate) use pairs::{Turn, pf_of, recall, turn};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
@@ -197,7 +204,7 @@ impl Daemon {
     }
 
     /// Asks the guest of that name and uuid for something, new or known.
-    async fn ask_guest(
+    pub(crate) async fn ask_guest(
         self: &Arc<Self>,
         domain: &conf::Domain,
         request: impl Fn() -> Request,
@@ -292,6 +299,7 @@ impl Daemon {
         record: DomainRecord,
         machine: qemu::Guest,
         events: qemu::GuestEvents,
+        moved: Option<&MoveRecord>,
     ) {
         let (name, uuid) = (record.name.clone(), record.uuid);
         let mut run = match record.into_run(machine, &self.guest_groups) {
@@ -305,7 +313,8 @@ impl Daemon {
         self.seen_domain_id(run.id);
         pairs::take_up(self, &name, uuid, &mut run);
         let made = self.guests.get_or_insert(&name, uuid, || {
-            owner::make_found(self, &name, uuid, run, events)
+            let aftermath = moved.map(MoveRecord::aftermath);
+            owner::make_found(self, &name, uuid, run, events, aftermath)
         });
         if made.is_err() {
             let what = format!("guest '{name}' runs, and its name or uuid is another's by now");
@@ -313,7 +322,12 @@ impl Daemon {
         }
     }
 
-    async fn read_document(self: &Arc<Self>, xml: String, strict: bool) -> Result<conf::Domain> {
+    /// A document as a user gave it, filled in as libvirt would; strict: all of it is known.
+    pub(crate) async fn read_document(
+        self: &Arc<Self>,
+        xml: String,
+        strict: bool,
+    ) -> Result<conf::Domain> {
         let daemon = Arc::clone(self);
         blocking(QEMU, move || {
             let domain = daemon.read_domain(&xml)?;

@@ -21,19 +21,25 @@ use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View}
 use super::held::Held;
 use super::hotplug::Meant;
 use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
+use super::moving::{self, Aftermath, ArrivalWish, Departure};
 use super::pairs::Turn;
 use super::plug::Plugged;
 use super::start::{StartWish, Started};
 use super::unplug::{self, Asked};
-use super::{QEMU, control, follow, start, stock, update_device};
+use super::{QEMU, arrive, control, follow, leave, start, stock, update_device};
 use crate::affect::Affected;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
+mod arriving;
 mod devices;
 mod done;
 mod ending;
+mod leaving;
 mod primaries;
+
+use arriving::UnknownHere;
+use leaving::{Leaving, stepped};
 
 /// Requests that wait in a mailbox; whoever sends one more waits with it.
 const MAILBOX: usize = 64;
@@ -51,6 +57,13 @@ pub(super) struct Owner {
     job: Option<Current>,
     writing: Option<Write>,
     ending: Option<Ending>,
+    leaving: Leaving,
+    /// Until when it has time to come from another host.
+    comes_by: Option<Instant>,
+    /// It came from another host, and its client does not know that yet.
+    unknown_here: Option<UnknownHere>,
+    /// An earlier daemon was moving it.
+    aftermath: Option<Aftermath>,
     /// What waits for its turn, in the order of asking.
     waiting: VecDeque<(Request, Reply)>,
     /// A change of what runs that its definition could not follow.
@@ -100,7 +113,8 @@ struct Current {
 pub(super) enum Done {
     Started(Box<std::result::Result<Started, start::Failed>>),
     /// What QEMU has let go of while nobody listened.
-    Stocked(stock::Stock),
+    /// Whether what an earlier daemon did of a move is settled, too.
+    Stocked(stock::Stock, bool),
     Controlled(Result<control::Controlled>),
     Changed(Result<Box<LiveChange>>, Option<WriteWhat>),
     /// What could not be kept is taken back; the error is what its client gets.
@@ -110,6 +124,8 @@ pub(super) enum Done {
     /// A device was asked back; how, and what its definition is to lose then.
     Asked(Box<Asked>, bool, Option<Meant>),
     Followed(Box<follow::Followed>),
+    /// It has come in, or failed to.
+    Arrived(Box<Result<arrive::Arrived>>),
     CleanedUp(Exit),
 }
 
@@ -132,7 +148,7 @@ struct Revert {
 
 /// Makes a guest, and the task that owns it. It ends when the guest is neither defined nor running.
 pub(super) fn make(daemon: &Arc<Daemon>, name: &str, uuid: conf::Uuid) -> Arc<GuestHandle> {
-    spawn(daemon, name, uuid, Life::Off, None)
+    spawn(daemon, name, uuid, Life::Off, None, None)
 }
 
 /// A guest that an earlier daemon started, whose monitor has not answered yet.
@@ -142,8 +158,10 @@ pub(super) fn make_found(
     uuid: conf::Uuid,
     run: Run,
     events: GuestEvents,
+    aftermath: Option<Aftermath>,
 ) -> Arc<GuestHandle> {
-    spawn(daemon, name, uuid, Life::Found, Some((run, events)))
+    let found = Some((run, events));
+    spawn(daemon, name, uuid, Life::Found, found, aftermath)
 }
 
 fn spawn(
@@ -152,6 +170,7 @@ fn spawn(
     uuid: conf::Uuid,
     life: Life,
     running: Option<(Run, GuestEvents)>,
+    aftermath: Option<Aftermath>,
 ) -> Arc<GuestHandle> {
     let (run, events) = running.unzip();
     let state = View {
@@ -161,6 +180,14 @@ fn spawn(
         autostart: false,
         starting: None,
         run: run.map(Arc::new),
+        leaving: match aftermath {
+            Some(Aftermath::Unknown(id)) => Some(Departure::unknown(id)),
+            _ => None,
+        },
+        arriving: None,
+        bandwidth: 0,
+        downtime: None,
+        moved: None,
         held: BTreeSet::new(),
         stopped: StopReason::default(),
     };
@@ -176,6 +203,10 @@ fn spawn(
         job: None,
         writing: None,
         ending: None,
+        leaving: Leaving::default(),
+        comes_by: None,
+        unknown_here: None,
+        aftermath,
         waiting: VecDeque::new(),
         reverts: VecDeque::new(),
         events,
@@ -211,6 +242,7 @@ impl Owner {
             self.publish();
         }
         loop {
+            let unplug_by = self.leaving.unplug_by();
             tokio::select! {
                 message = self.mailbox.recv() => match message {
                     Some(message) => self.hear(message),
@@ -224,6 +256,9 @@ impl Owner {
                     Some(event) => self.take_event(event),
                     None => self.events = None,
                 },
+                step = stepped(&mut self.leaving) => self.leaving_stepped(step),
+                () = until(self.comes_by) => self.had_time_to_come(),
+                () = until(unplug_by) => self.kept_vfs(),
                 () = until(self.retry.map(|(when, _)| when)) => self.ask_again(),
                 () = until(self.joins_by) => self.had_time_to_join(),
                 () = until(self.held.next()) => self.held.release(),
@@ -248,11 +283,19 @@ impl Owner {
     fn hear(&mut self, message: Message) {
         match message {
             Message::Ask(request, reply) => self.waiting.push_back((request, reply)),
+            Message::Departing(what, reply) => self.hear_departing(what, reply),
+            Message::ToldArrived {
+                connection,
+                is_known,
+            } => self.told_arrived(connection, is_known),
+            Message::ComesNot { connection, reply } => self.hear_comes_not(connection, reply),
             Message::VfFree => {
                 self.held_back.clear();
                 self.is_vf_freed = true;
             }
             Message::ClientGone(connection) => {
+                self.mover_gone(connection);
+                self.bringer_gone(connection);
                 let of_job = self.job.as_ref().and_then(|job| job.autodestroy);
                 let of_run = self.state.run.as_ref().and_then(|run| run.autodestroy);
                 if of_job == Some(connection)
@@ -272,9 +315,11 @@ impl Owner {
         if self.job.is_none() {
             if let Some(exit) = self.ending.as_ref().and_then(|ending| ending.exit) {
                 self.clean_up(exit);
-            } else if !self.is_stocked && matches!(self.state.life, Life::Found | Life::Running) {
+            } else if !self.is_stocked
+                && matches!(self.state.life, Life::Found | Life::Running | Life::Leaving)
+            {
                 self.take_stock();
-            } else if self.state.life == Life::Running {
+            } else if matches!(self.state.life, Life::Running | Life::Leaving) {
                 if let Some(revert) = self.reverts.pop_front() {
                     self.revert(revert);
                 } else if !(self.deleted.is_empty()
@@ -282,6 +327,8 @@ impl Owner {
                     && self.refused.is_empty())
                 {
                     self.follow();
+                } else if self.state.life == Life::Leaving {
+                    self.part_with_vfs();
                 } else if let Some(alias) = self.due() {
                     self.promote(alias, None);
                 }
@@ -292,8 +339,8 @@ impl Owner {
             let kind = self.kind_of(&request);
             let (wants_run, wants_write) = match kind {
                 Kind::Destroy => (false, false),
-                Kind::Start | Kind::Control => (true, false),
-                Kind::ControlAndWrite => (true, true),
+                Kind::Start | Kind::Hold | Kind::Suspend | Kind::Control => (true, false),
+                Kind::ControlAndWrite | Kind::Finish => (true, true),
                 Kind::Write => (false, true),
             };
             let job = self.job.as_ref().map_or(Job::None, |job| job.kind);
@@ -306,7 +353,7 @@ impl Owner {
             let is_behind = wants_run && runs || wants_write && writes;
             match admission {
                 Admission::Refuse(_) if !is_behind => {
-                    let error = self.refusal(admission, &request);
+                    let error = self.refusal(admission);
                     self.answers.push((reply, Err(error)));
                 }
                 Admission::Preempt => self.preempt(reply),
@@ -322,9 +369,12 @@ impl Owner {
 
     fn kind_of(&self, request: &Request) -> Kind {
         match request {
-            Request::Start { .. } => Kind::Start,
+            Request::Start { .. } | Request::Arrive(_) => Kind::Start,
+            Request::Finish(_) => Kind::Finish,
+            Request::Hold(_) => Kind::Hold,
             Request::Destroy { .. } => Kind::Destroy,
-            Request::Suspend | Request::Resume | Request::Turn { .. } => Kind::Control,
+            Request::Suspend => Kind::Suspend,
+            Request::Resume | Request::Turn { .. } => Kind::Control,
             Request::Change { flags, .. }
             | Request::Update { flags, .. }
             | Request::Attach { flags, .. } => match self.state.life {
@@ -354,9 +404,13 @@ impl Owner {
         self.state.subject(&self.handle.name).affected(flags)
     }
 
-    fn refusal(&self, admission: Admission, request: &Request) -> Error {
-        match (admission, request) {
-            (Admission::Refuse(Reason::AlreadyActive), _) => self.handle.already_active(),
+    fn refusal(&self, admission: Admission) -> Error {
+        match admission {
+            Admission::Refuse(Reason::AlreadyActive) => self.handle.already_active(),
+            Admission::Refuse(Reason::Arriving) => moving::is_arriving(&self.handle.name),
+            Admission::Refuse(Reason::Leaving) => moving::is_leaving(&self.handle.name),
+            Admission::Refuse(Reason::NotArriving) => moving::comes_not(&self.handle.name),
+            Admission::Refuse(Reason::Silent) => moving::is_silent(&self.handle.name),
             _ => self.handle.not_running(),
         }
     }
@@ -377,8 +431,14 @@ impl Owner {
                         return self.answers.push((reply, Err(error)));
                     }
                 };
-                self.start(domain, paused, autodestroy, reply);
+                self.start(domain, (paused, autodestroy), None, reply);
             }
+            Request::Arrive(wish) => {
+                let domain = wish.domain.clone();
+                self.start(domain, (true, None), Some(wish), reply);
+            }
+            Request::Finish(wish) => self.finish(wish, reply),
+            Request::Hold(wish) => self.hold_to_move(wish, reply),
             Request::Destroy { gracefully } => self.end(gracefully, Some(reply)),
             Request::Suspend | Request::Resume => self.control(&request, reply),
             Request::Change { flags, edit } => match self.affected(flags) {
@@ -456,8 +516,8 @@ impl Owner {
     fn start(
         &mut self,
         domain: conf::Domain,
-        paused: bool,
-        autodestroy: Option<u64>,
+        (paused, autodestroy): (bool, Option<u64>),
+        arrival: Option<Box<ArrivalWish>>,
         reply: Reply,
     ) {
         if autodestroy.is_some_and(|connection| !self.daemon.is_connected(connection)) {
@@ -477,6 +537,7 @@ impl Owner {
             domain,
             paused,
             autodestroy,
+            arrival,
         };
         self.begin(Job::Start, Some(reply), |cancel, progress| {
             tokio::spawn(async move {
@@ -495,8 +556,15 @@ impl Owner {
         };
         self.is_stocked = true;
         let (daemon, handle) = (Arc::clone(&self.daemon), Arc::clone(&self.handle));
+        let aftermath = self.aftermath;
         self.begin(Job::TakeStock, None, |_, _| {
-            tokio::spawn(async move { Done::Stocked(stock::take(&daemon, &handle, &run).await) })
+            tokio::spawn(async move {
+                let settled = match aftermath {
+                    Some(aftermath) => leave::settle(&daemon, &handle, &run, aftermath).await,
+                    None => true,
+                };
+                Done::Stocked(stock::take(&daemon, &handle, &run).await, settled)
+            })
         });
     }
 

@@ -19,11 +19,13 @@ use crate::daemon::Daemon;
 use crate::fault::{self, Result};
 
 /// Whether the device is a VF that QEMU gets only when the guest has negotiated failover, or when there is
-/// one.
-pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment) -> bool {
+/// one, or when the guest has come (`arrives`) from another host.
+pub(super) fn is_withheld(domain: &Domain, attachment: &Attachment, arrives: bool) -> bool {
     attachment.role == Role::Primary
         && attachment.pair.is_some()
-        && (has_no_vf(attachment) || guest_of(domain, attachment) == HybridGuest::Failover)
+        && (arrives
+            || has_no_vf(attachment)
+            || guest_of(domain, attachment) == HybridGuest::Failover)
 }
 
 /// Whether it is the VF half of a pair, without a VF.

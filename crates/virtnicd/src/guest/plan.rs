@@ -127,14 +127,18 @@ impl Daemon {
 }
 
 /// What a plan takes, and what it owes the guest.
-pub(super) fn attachments(plan: &GuestPlan, domain: &conf::Domain) -> Vec<Attachment> {
+pub(super) fn attachments(
+    plan: &GuestPlan,
+    domain: &conf::Domain,
+    arrives: bool,
+) -> Vec<Attachment> {
     let devices = plan
         .devices
         .iter()
         .filter(|device| matches!(device.outcome, Outcome::Lend(_) | Outcome::Owed(_)));
     let attachments = devices.map(|device| {
         let mut attachment = device.attachment.clone();
-        if pairs::is_withheld(domain, &attachment) {
+        if pairs::is_withheld(domain, &attachment, arrives) {
             pairs::reserve(&mut attachment, device);
         }
         attachment

@@ -177,7 +177,7 @@ impl Plug<'_> {
             self.go_on()?;
             let plan = plans.iter().find(|plan| is_of(plan, place));
             let given = match plan {
-                Some(plan) if pairs::is_withheld(&state.domain, &plan.attachment) => {
+                Some(plan) if pairs::is_withheld(&state.domain, &plan.attachment, false) => {
                     self.owe(state, plan);
                     continue;
                 }

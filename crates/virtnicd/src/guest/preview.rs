@@ -93,7 +93,7 @@ impl Daemon {
                         .map(|(device, reason)| format!("{device} is passed over: {reason}")),
                 );
                 notes.extend(planned.notes.iter().map(ToString::to_string));
-                if pairs::is_withheld(domain, &device.attachment) {
+                if pairs::is_withheld(domain, &device.attachment, false) {
                     notes.push(
                         "it is reserved for the guest, and plugged in when that has negotiated \
                          failover"

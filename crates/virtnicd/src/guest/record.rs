@@ -36,6 +36,9 @@ pub(crate) struct DomainRecord {
     lent: Vec<Generation>,
     /// It was resumed by somebody since its start.
     resumed: bool,
+    /// It came from another host.
+    #[serde(default)]
+    arrived: bool,
     /// It was to end with its client, and no client outlives its daemon.
     #[serde(default)]
     autodestroy: bool,
@@ -74,6 +77,7 @@ impl DomainRecord {
             ports: Vec::new(),
             lent: Vec::new(),
             resumed: false,
+            arrived: false,
             autodestroy,
             changing: None,
             media: Vec::new(),
@@ -87,6 +91,7 @@ impl DomainRecord {
         Self {
             id: run.id,
             resumed: run.resumed,
+            arrived: run.arrived,
             changing: (run.changing.as_ref()).map(|unfinished| unfinished.ports.clone()),
             media: (run.changing.as_ref())
                 .map_or_else(Vec::new, |unfinished| unfinished.media.clone()),
@@ -116,6 +121,7 @@ impl DomainRecord {
             negotiated: BTreeSet::new(),
             is_unjoined: false,
             resumed: self.resumed,
+            arrived: self.arrived,
             autodestroy: self.autodestroy.then_some(NOBODY),
             changing: self.changing.map(|ports| Unfinished {
                 ports,

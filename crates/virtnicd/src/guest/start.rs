@@ -13,7 +13,8 @@ use super::cancel::Cancel;
 use super::end::{and_left_behind, give_all_back};
 use super::groups::OwnGroup;
 use super::handle::{GuestHandle, Run};
-use super::{DomainRecord, QEMU, control, links, pairs, record};
+use super::moving::{Arrival, ArrivalWish, MoveRecord, Step};
+use super::{DomainRecord, QEMU, arrive, control, links, pairs, record};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::fault::{self, Result};
@@ -25,6 +26,8 @@ pub(super) struct StartWish {
     pub(super) domain: conf::Domain,
     pub(super) paused: bool,
     pub(super) autodestroy: Option<u64>,
+    /// It comes from another host.
+    pub(super) arrival: Option<Box<ArrivalWish>>,
 }
 
 /// A guest that was started.
@@ -34,6 +37,8 @@ pub(super) struct Started {
     /// It was launched halted and let run from here, which its events will tell, too.
     pub(super) resumed_here: bool,
     pub(super) paused: bool,
+    /// It comes from another host, and its QEMU waits for it.
+    pub(super) arrival: Option<Arrival>,
 }
 
 /// One that was not; all is undone, or said.
@@ -50,6 +55,7 @@ struct Start<'a> {
     id: i32,
     paused: bool,
     autodestroy: Option<u64>,
+    arrival: Option<Box<ArrivalWish>>,
     cancel: &'a Cancel,
     /// By which its process will open what it is lent.
     own_group: Option<Arc<OwnGroup>>,
@@ -71,6 +77,7 @@ pub(super) async fn start(
         id: wish.id,
         paused: wish.paused,
         autodestroy: wish.autodestroy,
+        arrival: wish.arrival,
         cancel,
         own_group: daemon.guest_groups.draw(),
         progress,
@@ -92,6 +99,17 @@ impl Start<'_> {
     async fn carry_out(&self, mut domain: conf::Domain) -> Result<Started> {
         domain.id = u32::try_from(self.id).ok();
         self.check_no_process().await?;
+        if let Some(wish) = &self.arrival {
+            // A daemon that came now would know by it that this guest must not run here.
+            let record = MoveRecord {
+                guest: self.handle.uuid,
+                name: self.handle.name.clone(),
+                id: wish.id,
+                step: Step::Arriving,
+                made_definition: false,
+            };
+            self.daemon.note_move(record).await?;
+        }
         let (mut domain, mut plan) = self.plan(domain).await?;
         self.record(&domain).await?;
         let mut taps = BTreeMap::new();
@@ -144,13 +162,21 @@ impl Start<'_> {
         } = launched;
         let finished = self.finish(&guest, &mut domain, &ptys, has_links).await;
         match finished {
-            Ok(run) => {
+            Ok((run, Some(arrival))) => Ok(Started {
+                run,
+                events,
+                resumed_here: false,
+                paused: true,
+                arrival: Some(arrival),
+            }),
+            Ok((run, None)) => {
                 pairs::direct(self.daemon, &self.handle.name, &run.attachments).await;
                 Ok(Started {
                     run,
                     events,
                     resumed_here: has_links && !self.paused,
                     paused: self.paused,
+                    arrival: None,
                 })
             }
             Err(error) => Err(match guest.destroy().await {
@@ -183,7 +209,7 @@ impl Start<'_> {
         })
         .await?;
         let plan = plan?;
-        *lock(self.progress) = super::plan::attachments(&plan, &domain);
+        *lock(self.progress) = super::plan::attachments(&plan, &domain, self.arrival.is_some());
         let attachments = lock(self.progress).clone();
         for device in &plan.devices {
             let mut its = attachments.iter();
@@ -200,7 +226,7 @@ impl Start<'_> {
         let attachments = lock(self.progress);
         let withheld = attachments
             .iter()
-            .filter(|one| pairs::is_withheld(domain, one));
+            .filter(|one| pairs::is_withheld(domain, one, self.arrival.is_some()));
         withheld.map(|one| one.alias.clone()).collect()
     }
 
@@ -282,6 +308,7 @@ impl Start<'_> {
         spec.scopes = self.daemon.scopes.clone();
         // Its links are switched on when nothing else can go wrong, just before it runs.
         spec.paused = self.paused || !taps.is_empty();
+        spec.incoming = self.arrival.is_some();
         spec.taps = taps;
         spec.withheld = withheld;
         // Given up, there is no process any more when this returns.
@@ -299,7 +326,7 @@ impl Start<'_> {
         domain: &mut conf::Domain,
         ptys: &BTreeMap<String, String>,
         has_links: bool,
-    ) -> Result<Run> {
+    ) -> Result<(Run, Option<Arrival>)> {
         qemu::fill_ptys(domain, ptys);
         let mut attachments = lock(self.progress).clone();
         for attachment in &mut attachments {
@@ -315,6 +342,7 @@ impl Start<'_> {
             negotiated: BTreeSet::new(),
             is_unjoined: false,
             resumed: false,
+            arrived: false,
             autodestroy: self.autodestroy,
             own_group: self.own_group.clone(),
             changing: None,
@@ -322,11 +350,22 @@ impl Start<'_> {
         // A guest that the next daemon would not find must not run.
         record::write(self.daemon, self.handle, &run).await?;
         self.go_on()?;
+        if let Some(wish) = &self.arrival {
+            let uri = arrive::listen(guest, wish).await?;
+            self.go_on()?;
+            let arrival = Arrival {
+                id: wish.id,
+                connection: wish.connection,
+                since: std::time::Instant::now(),
+                uri,
+            };
+            return Ok((run, Some(arrival)));
+        }
         if has_links && !self.paused {
             links::switch(self.daemon, &run.attachments, true).await?;
             guest.resume().await.map_err(control::control)?;
         }
-        Ok(run)
+        Ok((run, None))
     }
 
     /// Records a start before anything is touched for it.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use assign::Phase;
 use conf::Teaming;
 use lending::{Attachment, AttachmentState};
 use qemu::GuestState;
@@ -80,8 +81,12 @@ pub(super) async fn take(daemon: &Arc<Daemon>, handle: &GuestHandle, run: &Run) 
             attachment.state,
             AttachmentState::Owed(_) | AttachmentState::Demoted
         );
-        // One that is only reserved QEMU was never given.
-        let is_reserved = attachment.reserved.is_some() && !held.contains(alias);
+        // One that is only reserved QEMU was never given; one that was prepared for it begins anew.
+        let is_untouched = || {
+            let line = attachment.claim.and_then(|claim| daemon.lender.find(claim));
+            line.is_none_or(|line| line.phase == Phase::Claimed)
+        };
+        let is_reserved = attachment.reserved.is_some() && !held.contains(alias) && is_untouched();
         if is_elsewhere || is_reserved || alias.is_empty() {
             continue;
         }

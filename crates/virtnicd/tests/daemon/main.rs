@@ -32,6 +32,7 @@ mod in_process;
 mod leftovers;
 mod media;
 mod metadata;
+mod migration;
 mod modes;
 mod networks;
 mod node_devices;

@@ -22,9 +22,11 @@ enum Doing {
     Detach(What),
     Promote,
     Demote,
+    /// Its driver negotiates, so that it gets the VF that is reserved for it.
+    Negotiate,
 }
 
-const ALL: [Doing; 12] = [
+const ALL: [Doing; 13] = [
     Doing::Attach(What::Vf),
     Doing::Attach(What::Macvtap),
     Doing::Attach(What::PairOverPf),
@@ -37,13 +39,14 @@ const ALL: [Doing; 12] = [
     Doing::Detach(What::Bond),
     Doing::Promote,
     Doing::Demote,
+    Doing::Negotiate,
 ];
 
 impl Doing {
     fn what(self) -> What {
         match self {
             Self::Attach(what) | Self::Detach(what) => what,
-            Self::Promote | Self::Demote => What::Pair,
+            Self::Promote | Self::Demote | Self::Negotiate => What::Pair,
         }
     }
 
@@ -62,7 +65,9 @@ impl Doing {
             .client
             .ok(DomainAttachDeviceFlags { dom, xml, flags })
             .await;
-        bench.guest(0).unwrap().negotiate_failover(STANDBY);
+        if self != Self::Negotiate {
+            bench.guest(0).unwrap().negotiate_failover(STANDBY);
+        }
         bench.is_consistent("before").await;
         if self == Self::Promote {
             let (guest, mac) = ("g0".to_owned(), None);
@@ -70,7 +75,12 @@ impl Doing {
         }
     }
 
-    async fn carry_out(self, client: &crate::harness::Client, dom: Dom) -> Result<(), String> {
+    async fn carry_out(
+        self,
+        client: &crate::harness::Client,
+        dom: Dom,
+        qemu: &SimulatedGuest,
+    ) -> Result<(), String> {
         let (xml, flags) = (self.xml(), (LIVE | CONFIG).into());
         let (guest, mac) = ("g0".to_owned(), None);
         match self {
@@ -78,6 +88,17 @@ impl Doing {
             Self::Detach(_) => call(client, DomainDetachDeviceFlags { dom, xml, flags }).await,
             Self::Promote => call(client, VirtnicPromote { guest, mac }).await.map(drop),
             Self::Demote => call(client, VirtnicDemote { guest, mac }).await.map(drop),
+            Self::Negotiate => {
+                qemu.negotiate_failover(STANDBY);
+                let who = || VirtnicWho {
+                    filter: None,
+                    counters: false,
+                };
+                while qemu.open_devices().is_empty() {
+                    call(client, who()).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -110,7 +131,7 @@ async fn until_or_done(is_so: impl Fn() -> bool, task: &tokio::task::JoinHandle<
 }
 
 /// A daemon in a runtime of its own, which ends with all that it does.
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -119,7 +140,7 @@ fn runtime() -> Runtime {
 }
 
 /// As SIGKILL: nothing that it did goes on.
-async fn kill(bench: &mut Bench, runtime: Runtime) {
+pub(crate) async fn kill(bench: &mut Bench, runtime: Runtime) {
     let daemon = bench.daemon.take();
     tokio::task::spawn_blocking(move || {
         runtime.shutdown_timeout(Duration::from_millis(20));
@@ -130,7 +151,7 @@ async fn kill(bench: &mut Bench, runtime: Runtime) {
 }
 
 /// The daemon of a bench is one that can be killed.
-async fn killable(bench: &mut Bench) -> Runtime {
+pub(crate) async fn killable(bench: &mut Bench) -> Runtime {
     bench.daemon.take().unwrap().stop().await;
     let runtime = runtime();
     let (root, simulation) = (bench.site.root.path(""), bench.site.simulation.clone());
@@ -152,7 +173,9 @@ async fn a_daemon_that_is_killed_at_any_step_of_the_kernel_leaves_nothing() {
             doing.prepare(&bench).await;
             let frozen = bench.site.simulation.host.freeze_after(point);
             let (client, dom) = (bench.site.root.client().await, bench.doms[0].clone());
-            let calling = tokio::spawn(async move { drop(doing.carry_out(&client, dom).await) });
+            let qemu = bench.guest(0).unwrap();
+            let calling =
+                tokio::spawn(async move { drop(doing.carry_out(&client, dom, &qemu).await) });
             let is_reached = until_or_done(|| frozen.is_reached(), &calling).await;
             kill(&mut bench, runtime).await;
             drop(frozen);
@@ -189,7 +212,9 @@ async fn a_daemon_that_is_killed_at_any_command_leaves_nothing() {
             let guest = bench.guest(0).unwrap();
             guest.set_faults(Faults::default().swallow(command));
             let (client, dom) = (bench.site.root.client().await, bench.doms[0].clone());
-            let calling = tokio::spawn(async move { drop(doing.carry_out(&client, dom).await) });
+            let qemu = bench.guest(0).unwrap();
+            let calling =
+                tokio::spawn(async move { drop(doing.carry_out(&client, dom, &qemu).await) });
             let is_done = || guest.waiting_faults() == 0;
             until_or_done(is_done, &calling).await;
             kill(&mut bench, runtime).await;
@@ -216,7 +241,8 @@ async fn a_step_of_the_kernel_that_fails_is_undone_or_finished() {
             let fault = Fault::any(16).nth(point);
             host.fail(if partial { fault.partial() } else { fault });
             let dom = bench.doms[0].clone();
-            let _ = doing.carry_out(&bench.client, dom).await;
+            let qemu = bench.guest(0).unwrap();
+            let _ = doing.carry_out(&bench.client, dom, &qemu).await;
             let is_hit = host.waiting_faults() == 0;
             host.heal();
             Doing::negotiate(&bench.guest(0).unwrap());
@@ -260,7 +286,8 @@ async fn a_command_that_fails_or_is_answered_late_is_undone_or_finished() {
                 let guest = bench.guest(0).unwrap();
                 guest.set_faults(faults);
                 let dom = bench.doms[0].clone();
-                let _ = doing.carry_out(&bench.client, dom).await;
+                let qemu = bench.guest(0).unwrap();
+                let _ = doing.carry_out(&bench.client, dom, &qemu).await;
                 Doing::negotiate(&guest);
                 guest.set_faults(Faults::default());
                 bench.is_consistent(&when).await;

@@ -9,7 +9,7 @@ use tokio::task::block_in_place;
 
 use crate::daemon::Daemon;
 use crate::fault;
-use crate::guest::{BarredGuest, RecordSubject, Request, UnreadRecord};
+use crate::guest::{BarredGuest, Departure, RecordSubject, Request, UnreadRecord};
 use crate::network::NetworkHandle;
 use crate::registry::Named as _;
 
@@ -96,7 +96,41 @@ impl Daemon {
             self.difference(difference, outcome)
         });
         let of_records = barred.into_iter().chain(unread).chain(owed);
-        of_records.chain(found).collect()
+        of_records
+            .chain(self.lost_between_hosts())
+            .chain(found)
+            .collect()
+    }
+
+    /// Guests of which nobody here can tell on which host they run.
+    fn lost_between_hosts(&self) -> Vec<Difference> {
+        let guests = self.known_guests().into_iter();
+        let lost = guests.filter(|guest| {
+            guest
+                .view()
+                .leaving
+                .as_ref()
+                .is_some_and(Departure::is_unknown)
+        });
+        lost.map(|guest| {
+            let name = guest.name();
+            Difference {
+                device: None,
+                guest: Some(name.to_owned()),
+                what: format!(
+                    "guest '{name}' was being moved, and nobody here can tell on which host it runs: it is \
+                     halted here with all that it has"
+                ),
+                cause: "who was moving it, or a virtnicd, ended in the middle".to_owned(),
+                remedy: format!(
+                    "look at the other host; if it does not run there: virtnic migrate-resolve {name} --here, if it \
+                     does: virtnic migrate-resolve {name} --there"
+                ),
+                safe: false,
+                outcome: Outcome::Left,
+            }
+        })
+        .collect()
     }
 
     /// Records that could not be written or removed; told while that is so.
@@ -105,6 +139,7 @@ impl Daemon {
             ("network", &self.records.networks),
             ("port", &self.records.ports),
             ("guest", &self.records.domains),
+            ("the move of guest", &self.records.moves),
         ];
         let left = kinds.into_iter().flat_map(|(kind, records)| {
             let left = records.retry_owed().into_iter();

@@ -212,7 +212,10 @@ impl Owner {
                     .make_contiguous()
                     .sort_by_key(|one| one.until);
             }
-            Err(error) => self.answers.extend(reply.map(|reply| (reply, Err(error)))),
+            Err(error) => {
+                self.vf_stays(&alias, &error);
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+            }
         }
     }
 

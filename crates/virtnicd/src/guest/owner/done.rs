@@ -35,7 +35,7 @@ impl Owner {
         };
         match done {
             Done::Started(started) => self.started(*started, reply, stops),
-            Done::Stocked(stock) => self.stocked(stock),
+            Done::Stocked(stock, settled) => self.stocked(stock, settled),
             Done::Controlled(controlled) => {
                 let result = controlled.map(|control::Controlled { resumed }| {
                     if resumed && let Some(run) = &mut self.state.run {
@@ -76,6 +76,7 @@ impl Owner {
                 self.followed(*followed);
                 self.answers.extend(reply.map(|reply| (reply, Ok(()))));
             }
+            Done::Arrived(arrived) => self.arrived(*arrived, reply),
             Done::CleanedUp(exit) => self.cleaned_up(exit),
         }
     }
@@ -93,6 +94,7 @@ impl Owner {
                 events,
                 resumed_here,
                 paused,
+                arrival,
             }) => {
                 tracing::info!(guest = self.handle.name, id = run.id, "started");
                 let is_orphan = (run.autodestroy)
@@ -103,6 +105,17 @@ impl Owner {
                 self.events = Some(events);
                 self.is_stocked = true;
                 self.is_told = resumed_here;
+                let is_unwanted = !stops.is_empty() || is_orphan;
+                if let Some(arrival) = arrival {
+                    self.awaited(arrival);
+                    self.publish();
+                    self.tell(DomainChange::StartedMigrated);
+                    self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+                    for stop in stops {
+                        self.end(false, Some(stop));
+                    }
+                    return;
+                }
                 self.give_time_to_join();
                 // All of them, once: QEMU tells of changes only after it was asked.
                 self.filters.insert(follow::ALL.to_owned());
@@ -123,7 +136,6 @@ impl Owner {
                     self.tell_removed(alias);
                 }
                 self.answers.extend(reply.map(|reply| (reply, Ok(()))));
-                let is_unwanted = !stops.is_empty() || is_orphan;
                 for stop in stops {
                     self.end(false, Some(stop));
                 }
@@ -148,9 +160,15 @@ impl Owner {
         }
     }
 
-    fn stocked(&mut self, stock: stock::Stock) {
+    fn stocked(&mut self, stock: stock::Stock, settled: bool) {
+        if settled {
+            self.aftermath = None;
+        }
         if self.state.life == Life::Found {
-            self.state.life = Life::Running;
+            self.state.life = match self.state.leaving {
+                Some(_) => Life::Leaving,
+                None => Life::Running,
+            };
             let id = self.state.run.as_ref().map_or(-1, |run| run.id);
             tracing::info!(guest = self.handle.name, id, "its monitor answers");
         }
@@ -193,6 +211,7 @@ impl Owner {
         }
         for alias in followed.refused {
             let waiting = self.waiting_for(&alias);
+            self.vf_stays(&alias, &unplug::refused(&self.handle.name, &alias));
             for reply in waiting.into_iter().filter_map(|one| one.reply) {
                 let error = unplug::refused(&self.handle.name, &alias);
                 self.answers.push((reply, Err(error)));
@@ -257,6 +276,8 @@ impl Owner {
                 }
                 self.is_stocked = false;
             }
+            // Nobody was told that it is here.
+            Job::Arrive => self.end(false, None),
             Job::None | Job::TakeStock | Job::Control | Job::Follow => {}
         }
     }

@@ -108,7 +108,11 @@ impl Owner {
     }
 
     pub(super) fn cleaned_up(&mut self, exit: Exit) {
+        self.state.arriving = None;
+        self.unknown_here = None;
+        let left = self.has_left();
         let (reason, change) = match exit.reason {
+            _ if left => (StopReason::Migrated, DomainChange::StoppedMigrated),
             ExitReason::Shutdown { .. } => (StopReason::Shutdown, DomainChange::StoppedShutdown),
             ExitReason::Destroyed => (StopReason::Destroyed, DomainChange::StoppedDestroyed),
             ExitReason::Crashed => (StopReason::Crashed, DomainChange::StoppedCrashed),
@@ -122,7 +126,7 @@ impl Owner {
         self.state.life = Life::Off;
         self.state.stopped = reason;
         self.events = None;
-        (self.retry, self.joins_by) = (None, None);
+        (self.retry, self.joins_by, self.comes_by) = (None, None, None);
         self.deleted.clear();
         self.filters.clear();
         self.refused.clear();
@@ -143,6 +147,9 @@ impl Owner {
             .map_or_else(Vec::new, |ending| ending.replies);
         self.publish();
         self.tell(change);
+        if let Some(moved) = self.state.moved.clone().filter(|_| left) {
+            self.tell_moved(&moved);
+        }
         (self.answers).extend(replies.into_iter().map(|reply| (reply, Ok(()))));
     }
 }

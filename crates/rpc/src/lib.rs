@@ -90,6 +90,12 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Other hosts
+//!
+//! [`Client::connect`](client::Client::connect) takes a [URI](uri::Uri) and finds the daemon by unix socket,
+//! TLS, ssh or TCP. A server lets clients in through a [`TlsGate`](server::TlsGate), or as
+//! [nobody known](server::Remote::unknown), and serves them with [`serve_remote`](server::serve_remote).
+//!
 //! # Adding a procedure
 //!
 //! A row in `table.rs`; a structure in `types.rs` if the reply has several fields; its flags in

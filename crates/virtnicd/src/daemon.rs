@@ -29,6 +29,7 @@ use crate::network::{NetworkHandle, NetworkRecord, PortRecord, Ports};
 use crate::options::Options;
 use crate::paths::Paths;
 use crate::registry::Registry;
+use crate::remote::RemoteError;
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -155,6 +156,9 @@ pub enum StartError {
     /// A socket can't be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Nor can clients of other hosts be served.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 impl Daemon {

@@ -21,6 +21,7 @@ mod network;
 mod options;
 mod paths;
 mod registry;
+mod remote;
 mod restart;
 mod store;
 mod sync;
@@ -36,8 +37,10 @@ pub use daemon::StartError;
 pub use listen::ListenError;
 pub use logging::{LogError, start as start_logging};
 pub use options::{Options, PlaceError};
+pub use remote::RemoteError;
 
 use daemon::{Daemon, Ended};
+use remote::Doors;
 
 /// For what is under way when the daemon is told to stop. The records tell the next one how far it was.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -90,6 +93,7 @@ fn may_open(access: NodeAccess, own_group: Option<GuestGroup>) -> bool {
 /// A daemon that serves clients. Dropped, it stops to; guests go on.
 pub struct Virtnicd {
     daemon: Arc<Daemon>,
+    doors: Doors,
     accepting: JoinSet<()>,
     autostarting: JoinSet<()>,
     ended: Ended,
@@ -125,6 +129,7 @@ impl Virtnicd {
         let (daemon, ended) = Daemon::open(options, simulation).await?;
         // Who listens there has what would be taken up. Clients that come already wait for that.
         let sockets = daemon.listen(options)?;
+        let doors = Doors::open(options, &daemon.paths)?;
         let run = daemon.paths.run().to_owned();
         let taken_up = daemon.take_up().await;
         taken_up.map_err(|source| StartError::Directory { path: run, source })?;
@@ -133,11 +138,13 @@ impl Virtnicd {
         for socket in sockets {
             accepting.spawn(dispatch::accept(Arc::clone(&daemon), socket, room.clone()));
         }
+        doors.accept(&mut accepting, &daemon, &room);
         let mut autostarting = JoinSet::new();
         let starting = Arc::clone(&daemon);
         autostarting.spawn(async move { starting.autostart().await });
         Ok(Self {
             daemon,
+            doors,
             accepting,
             autostarting,
             ended,
@@ -152,6 +159,18 @@ impl Virtnicd {
     /// Reads definitions that were put below the root by hand.
     pub async fn read_new_definitions(&self) {
         self.daemon.read_new_definitions().await;
+    }
+
+    /// Reads the certificates for TLS and the list of clients again. Where they can't be used now, the log
+    /// says so and the earlier ones count.
+    pub fn read_certificates(&self) {
+        self.doors.read_again();
+    }
+
+    /// Where clients of other hosts are listened for by TLS, if they are.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<std::net::SocketAddr> {
+        self.doors.tls_address()
     }
 
     /// Listens no more, and lets the root go. Guests go on. What is under way is waited for, for two

@@ -1,4 +1,4 @@
-//! The sockets that clients come to.
+//! The sockets that clients of this host come to.
 
 use std::fs::{self, Permissions};
 use std::io;

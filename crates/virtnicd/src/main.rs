@@ -70,11 +70,14 @@ async fn run(options: &Options) -> Result<(), StartError> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => tokio::select! {
-                () = daemon.read_new_definitions() => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-            },
+            _ = hang_up.recv() => {
+                daemon.read_certificates();
+                tokio::select! {
+                    () = daemon.read_new_definitions() => {}
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                }
+            }
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

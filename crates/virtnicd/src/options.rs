@@ -1,10 +1,12 @@
 //! The command line.
 
+use std::net;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use host::SimulatedShape;
+use rpc::tls::AllowPattern;
 
 use crate::paths::Paths;
 
@@ -15,13 +17,17 @@ use crate::paths::Paths;
     version,
     after_help = "\
 Files (below --root):
-  etc/virtnic/         definitions of networks and guests, as XML
+  etc/virtnic/         definitions of networks and guests, as XML; and tls-allow:
+                       who may come by TLS, as for --tls-allow, one a line
+  etc/pki/             for TLS, as libvirt: CA/cacert.pem, CA/cacrl.pem (if there),
+                       libvirt/servercert.pem, libvirt/private/serverkey.pem
   run/virtnic/         sockets, live state and the journal of lent devices
   var/log/virtnic/     the output of each guest's QEMU
 
 Signals:
   TERM, INT            stop; guests go on and are found again at the next start (simulated ones end)
-  HUP                  read definitions that were added to etc/virtnic
+  HUP                  read definitions that were added to etc/virtnic; and for TLS,
+                       certificates and tls-allow again
 
 Exit status:
   0  stopped as asked
@@ -45,6 +51,28 @@ pub struct Options {
     #[arg(long, value_name = "GROUP")]
     pub socket_group: Option<String>,
 
+    /// Also listen for clients of other hosts, by TLS; they show certificates of the same CA, may do whatever root may, and have to be named: see --tls-allow [default: port 16514 of every address]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = EVERYWHERE_TLS
+    )]
+    pub listen_tls: Option<net::SocketAddr>,
+
+    /// Let the client of this name in by TLS: a subject such as C=GB,O=Example,CN=client1, where * stands for any text of a value, or a DNS name; may be given again
+    #[arg(long, value_name = "NAME", requires = "listen_tls")]
+    pub tls_allow: Vec<AllowPattern>,
+
+    /// Read certificates for TLS from this directory: cacert.pem, cacrl.pem (if there), servercert.pem, serverkey.pem [default: as libvirt, see below]
+    #[arg(long, value_name = "DIR", requires = "listen_tls")]
+    pub tls_dir: Option<PathBuf>,
+
+    /// Also listen for clients by TCP as it is: nobody is asked who they are, whoever reaches the port may do whatever root may, and whoever is in between reads along. For a network that nobody else is on
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen_tcp_without_encryption: Option<net::SocketAddr>,
+
     /// Run QEMU as this user; as root, each guest's could open what is lent to another [default: libvirt-qemu, or else qemu; where there is neither, one has to be named]
     #[arg(long, value_name = "USER")]
     pub qemu_user: Option<String>,
@@ -57,6 +85,9 @@ pub struct Options {
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
 }
+
+/// Where TLS is listened for if no address is named.
+const EVERYWHERE_TLS: &str = "[::]:16514";
 
 /// Longest path of a socket, in bytes: what the kernel's `sockaddr_un` holds, less a NUL.
 const LONGEST_SOCKET: usize = 107;

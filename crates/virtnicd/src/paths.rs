@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// All paths of one daemon, below one root.
 #[derive(Debug, Clone)]
 pub(crate) struct Paths {
+    root: PathBuf,
     definitions: PathBuf,
     run: PathBuf,
     log: PathBuf,
@@ -21,7 +22,18 @@ impl Paths {
             run: root.join("run/virtnic"),
             log: root.join("var/log/virtnic"),
             systemd: root.join("run/systemd/system"),
+            root,
         }
+    }
+
+    /// All is below it.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The list of clients that may come by TLS.
+    pub(crate) fn tls_allow(&self) -> PathBuf {
+        self.definitions.join("tls-allow")
     }
 
     /// Definitions of networks.

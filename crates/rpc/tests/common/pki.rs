@@ -92,7 +92,11 @@ impl Pki {
         let names: Vec<String> = wanted.names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = subject(wanted.subject);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // The second is what libvirt's clients want of their own.
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.extended_key_usages = vec![match side {
             "server" => ExtendedKeyUsagePurpose::ServerAuth,
             _ => ExtendedKeyUsagePurpose::ClientAuth,

@@ -3,6 +3,7 @@
 mod connection;
 mod flags;
 mod own;
+mod remote;
 mod room;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::guest::{self, Request as GuestRequest, Turn};
 use crate::inventory::interfaces::InterfaceFilter;
 use crate::listen::Socket;
 
+pub(crate) use remote::accept_remote;
 pub(crate) use room::Room;
 
 /// Takes clients in, as far as there is room for them, until it is cancelled.
@@ -84,7 +86,7 @@ impl Service for Api {
             ConnectOpen(args) => connection::open(&args)?,
             ConnectSupportsFeature(args) => connection::supports(args.feature),
             ConnectGetUri(_) => connection::DEFAULT_URI.to_owned(),
-            ConnectIsSecure(_) => true,
+            ConnectIsSecure(_) => call.conn.is_secure(),
             ConnectGetType(_) => "QEMU".to_owned(),
             ConnectGetVersion(_) => daemon.emulator_version().await,
             ConnectGetLibVersion(_) => connection::API_VERSION,

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rpc::server::REMOTE_DESCRIPTORS;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -15,12 +16,13 @@ const MOST: usize = 5000;
 /// Between two lines of the log that there is no room.
 const TELL_EACH: Duration = Duration::from_secs(60);
 
-/// Places for clients that may change things, and for those that may not: neither kind takes the
-/// other's, and half of the descriptors stay with the daemon.
+/// Places for clients that may change things, for those that may not, and for those of other hosts: no kind
+/// takes another's, and three eighths of the descriptors stay with the daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    remote: Arc<Semaphore>,
     /// When it was last told that there is none.
     told: Arc<Mutex<Option<Instant>>>,
 }
@@ -32,13 +34,14 @@ impl Room {
     /// As much room as the limits of this process allow.
     pub(crate) fn of_this_process() -> Self {
         let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let places = usize::try_from(descriptors / 4)
-            .unwrap_or(MOST)
-            .clamp(1, MOST);
-        let semaphore = || Arc::new(Semaphore::new(places));
+        let semaphore = |places: u64| {
+            let places = usize::try_from(places).unwrap_or(MOST).clamp(1, MOST);
+            Arc::new(Semaphore::new(places))
+        };
         Self {
-            writers: semaphore(),
-            readers: semaphore(),
+            writers: semaphore(descriptors / 4),
+            readers: semaphore(descriptors / 4),
+            remote: semaphore(descriptors / 8 / u64::from(REMOTE_DESCRIPTORS)),
             told: Arc::default(),
         }
     }
@@ -50,6 +53,15 @@ impl Room {
         } else {
             ("read-write", &self.writers)
         };
+        self.place_among(kind, places).await
+    }
+
+    /// The same, for a client of another host.
+    pub(super) async fn remote_place(&self) -> Option<Place> {
+        self.place_among("remote", &self.remote).await
+    }
+
+    async fn place_among(&self, kind: &str, places: &Arc<Semaphore>) -> Option<Place> {
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return Some(place);
         }

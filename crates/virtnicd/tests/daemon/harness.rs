@@ -279,6 +279,11 @@ impl Client {
         Client { rpc, events }
     }
 
+    /// One that is open already.
+    pub(crate) fn of(rpc: rpc::client::Client, events: rpc::client::Events) -> Client {
+        Client { rpc, events }
+    }
+
     /// Makes a call that must succeed.
     pub(crate) async fn ok<P: Procedure>(&self, args: P) -> P::Reply {
         match tokio::time::timeout(PATIENCE, self.rpc.call(&args)).await {

@@ -11,6 +11,8 @@
 
 mod documents;
 mod harness;
+#[path = "../../../rpc/tests/common/pki.rs"]
+mod pki;
 
 mod bad_documents;
 mod bad_frames;
@@ -51,6 +53,7 @@ mod restart;
 mod secrets;
 mod statistics;
 mod strictness;
+mod tls;
 mod update_device;
 mod updates;
 mod usb;

@@ -258,7 +258,7 @@ impl Service for Api {
             DomainResume(args) => daemon.guest(&args.dom)?.request(GuestRequest::Resume).await?,
             DomainUndefine(args) => daemon.guest(&args.dom)?.request(GuestRequest::Undefine).await?,
             DomainMigrateBegin3Params(args) => daemon.begin_migration(args, call.conn.id()).await?,
-            DomainMigratePrepare3Params(args) => daemon.prepare_migration(args, call.conn.id()).await?,
+            DomainMigratePrepare3Params(args) => daemon.prepare_migration(args, &call).await?,
             DomainMigratePerform3Params(args) => daemon.perform_migration(args, call.conn.id()).await?,
             DomainMigrateFinish3Params(args) => daemon.finish_migration(args, &call).await?,
             DomainMigrateConfirm3Params(args) => daemon.confirm_migration(args).await?,

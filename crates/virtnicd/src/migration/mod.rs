@@ -149,12 +149,18 @@ impl Daemon {
         })
     }
 
-    /// Prepare, on the destination, for the client on that connection.
+    /// Prepare, on the destination, for the client that calls.
     pub(crate) async fn prepare_migration(
         self: &Arc<Self>,
         args: DomainMigratePrepare3Params,
-        connection: u64,
+        call: &Call,
     ) -> Result<MigratePrepare> {
+        if !call.conn.is_secure() {
+            let detail = "a guest comes only from somebody who is known: over a unix socket, ssh or TLS, not over TCP \
+                          as it is";
+            return Err(Error::new(Code::OperationDenied, QEMU, detail));
+        }
+        let connection = call.conn.id();
         params::check_flags(args.flags)?;
         let cookie = Cookie::read(&args.cookie_in)?;
         if cookie.daemon == self.identity() {
@@ -176,7 +182,10 @@ impl Daemon {
         let hostname = self.node.hostname.clone();
         let (uri, listen) = (params.uri, params.listen);
         // A simulated host has no other network.
-        let reached = self.simulated.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let reached = match self.simulated {
+            true => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            false => call.conn.local_addr(),
+        };
         let places = blocking(QEMU, move || {
             Places::find(uri.as_deref(), listen.as_deref(), reached, &hostname)
         });

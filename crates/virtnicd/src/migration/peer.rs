@@ -9,7 +9,7 @@ use std::time::Duration;
 use conf::Uuid;
 use rpc::client::{CallError, Client, Connecting, Events};
 use rpc::flags::{MigrateParams as Flags, NoFlags};
-use rpc::uri::Uri;
+use rpc::uri::{Transport, Uri};
 use rpc::{
     Code, ConnectSupportsFeature, Dom, DomainGetState, DomainLookupByUuid,
     DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
@@ -91,9 +91,33 @@ impl Peer {
     }
 }
 
+/// Where a client sends a guest. It is this daemon that goes there, with its own rights: what would have it run
+/// a program, here or there, or use a file, is not for its clients to say.
+fn destination(uri: &str) -> Result<Uri> {
+    let uri: Uri = uri.parse().map_err(|error| wrong(fault::chain(&error)))?;
+    let refused = match uri.transport() {
+        Transport::Ssh(ssh) => [
+            ("command", ssh.command.is_some()),
+            ("netcat", ssh.netcat.is_some()),
+            ("keyfile", ssh.key_file.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, given)| given.then_some(name)),
+        Transport::Tls { pki, .. } => pki.is_some().then_some("pkipath"),
+        _ => None,
+    };
+    match refused {
+        Some(name) => Err(wrong(format!(
+            "'{name}=' in {uri} is for clients: with --p2p the daemon itself goes there, by the configuration of \
+             its own ssh and certificates"
+        ))),
+        None => Ok(uri),
+    }
+}
+
 /// What the daemon at that URI says of a guest with that document. Nothing is changed there.
 pub(super) async fn obstacles(uri: &str, xml: String) -> Result<Vec<Obstacle>> {
-    let uri: Uri = uri.parse().map_err(|error| wrong(fault::chain(&error)))?;
+    let uri = destination(uri)?;
     let peer = Peer::connect(&uri).await?;
     peer.check().await?;
     let of = PlanOf::Document(xml);
@@ -151,7 +175,7 @@ impl Daemon {
         args: DomainMigratePerform3Params,
     ) -> Result<()> {
         let uri = args.dconnuri.clone().unwrap_or_default();
-        let uri: Uri = uri.parse().map_err(|error| wrong(fault::chain(&error)))?;
+        let uri = destination(&uri)?;
         // It goes on without who asked for it, whatever becomes of that call.
         let daemon = Arc::clone(self);
         let moved = tokio::spawn(async move { daemon.go_to_peer(args, uri).await });

@@ -344,6 +344,9 @@ async fn what_is_no_daemon_to_move_to_is_refused_by_name() {
     for (uri, part) in [
         ("qemu+unix:///system?socket=/nowhere/sock", "/nowhere/sock"),
         ("test:///default", "test:///default"),
+        ("qemu+ssh://b/system?command=/tmp/mine", "'command=' in"),
+        ("qemu+ssh://b/system?netcat=/tmp/mine", "'netcat=' in"),
+        ("qemu+tls://b/system?pkipath=/tmp/mine", "'pkipath=' in"),
         ("", ""),
     ] {
         let perform = DomainMigratePerform3Params {

@@ -261,7 +261,7 @@ impl Service for Api {
             DomainMigratePrepare3Params(args) => daemon.prepare_migration(args, &call).await?,
             DomainMigratePerform3Params(args) => daemon.perform_migration(args, call.conn.id()).await?,
             DomainMigrateFinish3Params(args) => daemon.finish_migration(args, &call).await?,
-            DomainMigrateConfirm3Params(args) => daemon.confirm_migration(args).await?,
+            DomainMigrateConfirm3Params(args) => daemon.confirm_migration(args, call.conn.id()).await?,
             DomainGetJobInfo(args) => daemon.guest(&args.dom)?.job_info().await?,
             DomainGetJobStats(args) => daemon.guest(&args.dom)?.job_stats(args.flags).await?,
             DomainAbortJob(args) => daemon.abort_job(&args.dom).await?,

@@ -123,7 +123,7 @@ pub(crate) enum Departing {
     /// It runs there. Whether its definition is to go from here, too.
     Confirm { id: Uuid, undefine: bool },
     /// It does not run there: it goes on here.
-    CallOff { id: Option<Uuid> },
+    CallOff { id: Option<Uuid>, connection: u64 },
     /// Who moves it does not know where it is: that is up to a person.
     Unknown,
     /// A person says where it is: nobody else can any more.

@@ -106,7 +106,8 @@ impl Daemon {
         let begun = self.begun(&guest, args.flags, params, id).await;
         if begun.is_err() {
             // It is held by nobody else.
-            let _ = guest.departing(Departing::CallOff { id: Some(id) }).await;
+            let id = Some(id);
+            let _ = guest.departing(Departing::CallOff { id, connection }).await;
         }
         begun
     }
@@ -370,9 +371,10 @@ impl Daemon {
     pub(crate) async fn confirm_migration(
         self: &Arc<Self>,
         args: DomainMigrateConfirm3Params,
+        connection: u64,
     ) -> Result<()> {
         let guest = self.guest(&args.dom)?;
-        let confirmed = self.confirm(&guest, &args).await;
+        let confirmed = self.confirm(&guest, &args, connection).await;
         if let Err(error) = &confirmed {
             // Clients tell nobody.
             tracing::warn!(guest = guest.name(), %error, "how its move ended is not believed");
@@ -380,12 +382,17 @@ impl Daemon {
         confirmed
     }
 
-    async fn confirm(&self, guest: &GuestHandle, args: &DomainMigrateConfirm3Params) -> Result<()> {
+    async fn confirm(
+        &self,
+        guest: &GuestHandle,
+        args: &DomainMigrateConfirm3Params,
+        connection: u64,
+    ) -> Result<()> {
         if args.cancelled {
             // Where the other side failed there is no cookie of it.
             let cookie = Cookie::read(&args.cookie_in).ok();
             let id = cookie.map(|cookie| cookie.id);
-            return guest.departing(Departing::CallOff { id }).await;
+            return guest.departing(Departing::CallOff { id, connection }).await;
         }
         let cookie = self.own_cookie(guest, &args.cookie_in)?;
         let undefine = args.flags.contains(Flags::UNDEFINE_SOURCE);

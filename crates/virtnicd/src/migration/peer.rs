@@ -193,7 +193,11 @@ impl Daemon {
         guest.run()?;
         let peer = Peer::connect(&uri).await?;
         peer.check().await?;
-        let (dom, params, flags) = (args.dom, args.params, args.flags);
+        let (dom, params, mut flags) = (args.dom, args.params, args.flags);
+        if matches!(guest.run()?.machine.state(), qemu::GuestState::Paused(_)) {
+            // As clients do that move a guest themselves.
+            flags = flags | Flags::PAUSED;
+        }
         let begin = DomainMigrateBegin3Params {
             dom: dom.clone(),
             params: params.clone(),
@@ -208,6 +212,7 @@ impl Daemon {
             cancelled: true,
         };
         let MigrateBegin { cookie_out, xml } = begun;
+        let own = cookie_out.clone();
         let name = text_of(&params, "destination_name").unwrap_or_else(|| dom.name.clone());
         let prepare = DomainMigratePrepare3Params {
             params: with(
@@ -220,7 +225,7 @@ impl Daemon {
         let prepared = match peer.client.call(&prepare).await {
             Ok(prepared) => prepared,
             Err(error) => {
-                self.confirm_migration(call_off(cookie_out)).await?;
+                self.confirm_migration(call_off(cookie_out), ITSELF).await?;
                 return Err(there(&uri, error));
             }
         };
@@ -249,12 +254,13 @@ impl Daemon {
             Err(error) => {
                 // What it answers is that nothing is left there.
                 let _ = peer.client.call(&finish(Vec::new(), true)).await;
+                let _ = self.confirm_migration(call_off(own), ITSELF).await;
                 return Err(error);
             }
         };
         let finished = peer.client.call(&finish(sent.clone(), false)).await;
         let (cookie, error) = match finished {
-            Ok(MigrateFinish { cookie_out, .. }) => (cookie_out, None),
+            Ok(MigrateFinish { .. }) => (sent, None),
             Err(error @ CallError::Refused(_)) => (sent, Some(error)),
             // It may run there, or not.
             Err(error) => match self.ask_peer(&peer.uri, &dom).await {
@@ -268,14 +274,14 @@ impl Daemon {
         };
         match error {
             None => {
-                self.confirm_migration(DomainMigrateConfirm3Params {
+                let confirm = DomainMigrateConfirm3Params {
                     cancelled: false,
                     ..call_off(cookie)
-                })
-                .await
+                };
+                self.confirm_migration(confirm, ITSELF).await
             }
             Some(error) => {
-                self.confirm_migration(call_off(cookie)).await?;
+                self.confirm_migration(call_off(cookie), ITSELF).await?;
                 Err(there(&uri, error))
             }
         }

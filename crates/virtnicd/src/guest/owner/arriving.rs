@@ -81,7 +81,7 @@ impl Owner {
     /// Its client says that it does not come.
     pub(super) fn hear_comes_not(&mut self, connection: u64, reply: Reply) {
         let its = (self.state.arriving.as_ref()).filter(|arrival| arrival.connection == connection);
-        if its.is_some() && self.state.life == Life::Arriving {
+        if its.is_some() && matches!(self.state.life, Life::Arriving | Life::Ending) {
             tracing::info!(
                 guest = self.handle.name,
                 "its client says that it does not come"

@@ -153,7 +153,13 @@ impl Owner {
                 self.answers.push((reply, Ok(())));
             }
             // Somebody else's is not ours to call off.
-            Departing::CallOff { id: Some(id) } if is_another(id) => {
+            Departing::CallOff { id: Some(id), .. } if is_another(id) => {
+                self.answers.push((reply, Ok(())));
+            }
+            Departing::CallOff {
+                id: None,
+                connection,
+            } if leaving.connection != Some(connection) => {
                 self.answers.push((reply, Ok(())));
             }
             Departing::CallOff { .. } => self.call_off(Some(reply)),

@@ -144,6 +144,7 @@ impl Outbox {
             What::Answer,
             None,
         )
+        .map(drop)
     }
 
     /// Answers a ping, before all that waits. One answer is enough however many pings came.
@@ -158,6 +159,7 @@ impl Outbox {
             What::Pong,
             None,
         )
+        .map(drop)
     }
 
     /// Sends a frame that nobody asked for just now, as an event. It can't wait for room: a peer
@@ -169,10 +171,12 @@ impl Outbox {
             self.cut_off(&mut state);
         }
         self.push_locked(&mut state, frame, What::Event, None)
+            .map(drop)
     }
 
-    /// Sends a frame when the queue has room for it; where that is shared, at once or not at all.
-    pub(crate) async fn push_with_room(self: &Arc<Self>, bytes: Vec<u8>) -> Result<(), Unsent> {
+    /// Sends a frame when the queue has room for it; where that is shared, at once or not at all. True: the
+    /// kernel has all of it.
+    pub(crate) async fn push_with_room(self: &Arc<Self>, bytes: Vec<u8>) -> Result<bool, Unsent> {
         let mut frame = Some(Outgoing::new(bytes, Vec::new()));
         loop {
             let shorter = self.shorter.notified();
@@ -243,19 +247,20 @@ impl Outbox {
         self.state().closed
     }
 
+    /// True: the kernel has all of it.
     fn push_locked(
         self: &Arc<Self>,
         state: &mut State,
         mut frame: Outgoing,
         kind: What,
         mut charge: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Disconnected> {
+    ) -> Result<bool, Disconnected> {
         if state.closed {
             return Err(Disconnected);
         }
         if !state.draining {
             match frame.send(&self.stream) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     state.draining = true;
                     self.runtime.spawn(Arc::clone(self).drain());
@@ -295,7 +300,7 @@ impl Outbox {
         } else {
             state.queue.push_back(queued);
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Sends the queue as fast as the peer reads.

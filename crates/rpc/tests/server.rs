@@ -218,6 +218,28 @@ async fn pings_and_other_calls_are_answered_during_a_long_call() {
 }
 
 #[tokio::test]
+async fn it_is_known_whether_a_client_could_get_its_answer() {
+    for stays in [true, false] {
+        let mut client = Raw::open_connection().await;
+        client.start(&slow_call()).await;
+        let daemon = Arc::clone(&client.daemon);
+        daemon.slow_began.notified().await;
+        let answered = daemon.answered.lock().unwrap().take().unwrap();
+        if stays {
+            daemon.let_go.notify_one();
+            // Gone right after it has the answer, it has it nevertheless.
+            client.receive().await;
+            drop(client);
+        } else {
+            drop(client);
+            daemon.closed.notified().await;
+            daemon.let_go.notify_one();
+        }
+        assert_eq!(answered.await.unwrap(), stays);
+    }
+}
+
+#[tokio::test]
 async fn calls_over_the_limit_wait_and_those_over_the_waiting_limit_are_refused() {
     let limits = limits(|limits| {
         limits.writer.calls = 2;

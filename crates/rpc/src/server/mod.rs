@@ -111,7 +111,7 @@ pub struct Connection {
     subscriptions: Mutex<Subscriptions>,
     calls: Calls,
     /// Who wants to know when a call is answered, by its serial.
-    awaited: Mutex<Vec<(u32, oneshot::Sender<()>)>>,
+    awaited: Mutex<Vec<(u32, oneshot::Sender<bool>)>>,
     clients: Arc<Clients>,
 }
 
@@ -231,9 +231,11 @@ impl Call {
         awaited.push((self.header.serial, sender));
         drop(awaited);
         async move {
-            tokio::select! {
-                queued = queued => queued.is_ok() && conn.out.wait_below(0).await.is_ok(),
-                () = conn.out.closed() => false,
+            // Each call is answered, also one whose client is gone.
+            match queued.await {
+                Ok(true) => true,
+                Ok(false) => conn.out.wait_below(0).await.is_ok(),
+                Err(_) => false,
             }
         }
     }
@@ -365,9 +367,13 @@ impl Connection {
     ) -> Result<(), Disconnected> {
         let bytes = reply_frame(header, info, &result);
         let queued = match self.out.push_with_room(bytes).await {
-            Ok(()) => Ok(()),
+            Ok(is_sent) => Ok(is_sent),
             Err(Unsent::Disconnected) => Err(Disconnected),
-            Err(Unsent::NoRoom) => self.out.push(reply_frame(header, info, &Err(no_room()))),
+            Err(Unsent::NoRoom) => {
+                let refusal = reply_frame(header, info, &Err(no_room()));
+                // What it asked for it is not told.
+                self.out.push(refusal).map(|()| false)
+            }
         };
         self.streams.answered(header, result.is_ok());
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
@@ -376,12 +382,12 @@ impl Connection {
             .position(|(serial, _)| *serial == header.serial)
         {
             let (_, waiting) = awaited.swap_remove(at);
-            if queued.is_ok() {
+            if let Ok(is_sent) = queued {
                 // Who waited may be gone.
-                let _ = waiting.send(());
+                let _ = waiting.send(is_sent);
             }
         }
-        queued
+        queued.map(drop)
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Daemon {
     pub(crate) closed: Notify,
     pub(crate) slow_began: Notify,
     pub(crate) let_go: Notify,
+    /// Whether the client got the answer to the last slow call.
+    pub(crate) answered: Mutex<Option<tokio::task::JoinHandle<bool>>>,
     consoles: Mutex<Vec<(StreamReader, StreamWriter)>>,
     console_opened: Notify,
 }
@@ -134,6 +136,7 @@ impl Service for Daemon {
             Request::NodeDeviceGetXmlDesc(args) => {
                 match args.name.as_str() {
                     "slow" => {
+                        *self.answered.lock().unwrap() = Some(tokio::spawn(call.answered()));
                         self.slow_began.notify_one();
                         self.let_go.notified().await;
                     }

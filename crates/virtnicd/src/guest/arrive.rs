@@ -105,11 +105,8 @@ pub(super) async fn finish(
     let mut run = run.clone();
     run.arrived = true;
     let record = MoveRecord {
-        guest: handle.uuid,
-        name: name.clone(),
-        id: wish.id,
-        step: Step::Arriving,
         made_definition: wish.definition.is_some() && before.is_none(),
+        ..MoveRecord::new(handle, wish.id, Step::Arriving)
     };
     if let Some(definition) = &wish.definition {
         daemon.note_move(record.clone()).await?;
@@ -118,7 +115,7 @@ pub(super) async fn finish(
     let finished = if cancel.is_cancelled() {
         Err(client_gone(name))
     } else {
-        let_run(daemon, handle, &run, wish.paused, record).await
+        let_run(daemon, handle, &run, (wish.paused, cancel), record).await
     };
     match finished {
         Ok(stops_with_us) => Ok(Arrived {
@@ -146,7 +143,7 @@ async fn let_run(
     daemon: &Arc<Daemon>,
     handle: &Arc<GuestHandle>,
     run: &Run,
-    paused: bool,
+    (paused, cancel): (bool, &Cancel),
     record: MoveRecord,
 ) -> Result<Option<StopsWithUs>> {
     if paused {
@@ -164,7 +161,13 @@ async fn let_run(
     let runs = async {
         // The network learns from its first frames where it is: they have to get out.
         links::switch(daemon, &run.attachments, true).await?;
+        if cancel.is_cancelled() {
+            return Err(client_gone(&handle.name));
+        }
         run.machine.resume().await.map_err(control)?;
+        if cancel.is_cancelled() {
+            return Err(client_gone(&handle.name));
+        }
         if let Err(error) = run.machine.announce().await {
             tracing::warn!(guest = handle.name, %error, "the network is not told where it is");
         }
@@ -173,6 +176,9 @@ async fn let_run(
     match runs.await {
         Ok(()) => Ok(Some(stops_with_us)),
         Err(error) => {
+            // It must not run any longer than it takes to say so.
+            let _ = run.machine.suspend().await;
+            let _ = links::switch(daemon, &run.attachments, false).await;
             let_off(stops_with_us, &handle.name);
             Err(error)
         }

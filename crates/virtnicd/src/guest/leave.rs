@@ -19,22 +19,33 @@ pub(super) async fn send(
     daemon: &Arc<Daemon>,
     handle: &GuestHandle,
     run: &Run,
-    wish: &SendWish,
+    (wish, was_running): (&SendWish, bool),
     cancel: &Cancel,
 ) -> Result<MigrationInfo> {
     let record = MoveRecord {
-        guest: handle.uuid,
-        name: handle.name.clone(),
-        id: wish.id,
-        step: Step::Sending,
-        made_definition: false,
+        was_running,
+        ..MoveRecord::new(handle, wish.id, Step::Sending)
     };
     daemon.note_move(record.clone()).await?;
     let sent = send_recorded(daemon, run, wish, cancel, record).await;
-    if sent.is_err() {
-        daemon.forget_move(handle.uuid).await;
-    }
-    sent
+    let Err(error) = sent else {
+        return sent;
+    };
+    // QEMU lets it run again by itself, unless it, or somebody, halted it before. Nobody was told that all was
+    // sent, so it can't run there.
+    let is_halted = matches!(
+        run.machine.state(),
+        GuestState::Paused(PauseReason::User | PauseReason::Migration)
+    );
+    let back = match was_running && is_halted {
+        true => go_on(daemon, run).await,
+        false => Ok(()),
+    };
+    daemon.forget_move(handle.uuid).await;
+    Err(match back {
+        Ok(()) => error,
+        Err(left) => error.followed_by(&format!("\nIt is halted, and stays so: {left}")),
+    })
 }
 
 async fn send_recorded(
@@ -45,7 +56,6 @@ async fn send_recorded(
     record: MoveRecord,
 ) -> Result<MigrationInfo> {
     let machine = &run.machine;
-    let was_running = machine.state() == GuestState::Running;
     let begun = machine.migrate(&wish.settings, &wish.uri).await;
     begun.map_err(control)?;
     let status = tokio::select! {
@@ -74,17 +84,8 @@ async fn send_recorded(
             return Err(Error::new(Code::OperationFailed, QEMU, detail));
         }
     }
-    let sent = switch_off(daemon, run, cancel, record).await;
-    match sent {
-        Ok(()) => Ok(machine.migration().await.unwrap_or_default()),
-        Err(error) => {
-            // Nobody was told that all was sent, so it can't run there.
-            if was_running && let Err(left) = go_on(daemon, run).await {
-                return Err(error.followed_by(&format!("\nIt is halted, and stays so: {left}")));
-            }
-            Err(error)
-        }
-    }
+    switch_off(daemon, run, cancel, record).await?;
+    Ok(machine.migration().await.unwrap_or_default())
 }
 
 /// From here on it may run on the other host.
@@ -114,11 +115,11 @@ pub(super) async fn settle(
 ) -> bool {
     let guest = &handle.name;
     match aftermath {
-        Aftermath::GoesOn => {
+        Aftermath::GoesOn { was_running } => {
             let ended = run.machine.end_migration().await.map_err(control);
             let is_halted = run.machine.state() == GuestState::Paused(PauseReason::Migration);
             let back = match ended {
-                Ok(_) if is_halted => go_on(daemon, run).await,
+                Ok(_) if is_halted && was_running => go_on(daemon, run).await,
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -134,7 +135,7 @@ pub(super) async fn settle(
                 }
             }
         }
-        Aftermath::Unknown(_) => {
+        Aftermath::Unknown { .. } => {
             tracing::error!(
                 guest,
                 "a daemon ended while it was moved, and nobody here can tell on which host it runs: it is \

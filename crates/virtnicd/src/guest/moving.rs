@@ -9,6 +9,7 @@ use records::Loaded;
 use rpc::{Code, Error};
 use serde::{Deserialize, Serialize};
 
+use super::handle::GuestHandle;
 use super::{QEMU, RecordSubject};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -23,8 +24,8 @@ pub(crate) struct Departure {
     /// The connection of the client that moves it; `None`: that is gone.
     pub(crate) connection: Option<u64>,
     pub(crate) since: Instant,
-    /// A daemon that came meanwhile halted it.
-    pub(super) is_halted: bool,
+    /// It ran when it was held, so that it runs again if it stays.
+    pub(super) was_running: bool,
     /// How it was sent, once it was.
     pub(crate) sent: Option<Arc<MigrationInfo>>,
 }
@@ -144,6 +145,14 @@ pub(crate) struct MoveRecord {
     /// It got a definition here, and had none before.
     #[serde(default)]
     pub(crate) made_definition: bool,
+    /// It ran when its move began.
+    #[serde(default = "runs")]
+    pub(crate) was_running: bool,
+}
+
+/// What a record means that does not say it.
+fn runs() -> bool {
+    true
 }
 
 /// What the next daemon has to know.
@@ -165,10 +174,10 @@ pub(crate) enum Step {
 /// What a daemon does about a guest that an earlier one was moving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aftermath {
-    /// Nobody was told that it went: it goes on here.
-    GoesOn,
+    /// Nobody was told that it went: it goes on here, if it ran.
+    GoesOn { was_running: bool },
     /// It may run on the other host, and nobody here can tell: it is halted until a person says.
-    Unknown(Uuid),
+    Unknown { id: Uuid, was_running: bool },
 }
 
 impl MoveRecord {
@@ -179,9 +188,25 @@ impl MoveRecord {
 
     /// What is to be done about it otherwise.
     pub(super) fn aftermath(&self) -> Aftermath {
+        let was_running = self.was_running;
         match self.step {
-            Step::Sending => Aftermath::GoesOn,
-            _ => Aftermath::Unknown(self.id),
+            Step::Sending => Aftermath::GoesOn { was_running },
+            _ => Aftermath::Unknown {
+                id: self.id,
+                was_running,
+            },
+        }
+    }
+
+    /// Of a guest that ran when its move began.
+    pub(super) fn new(handle: &GuestHandle, id: Uuid, step: Step) -> Self {
+        Self {
+            guest: handle.uuid,
+            name: handle.name.clone(),
+            id,
+            step,
+            made_definition: false,
+            was_running: true,
         }
     }
 
@@ -235,6 +260,7 @@ impl Daemon {
                             id: Uuid::new_v4(),
                             step: Step::Sent,
                             made_definition: false,
+                            was_running: true,
                         };
                         found.insert(guest, unknown);
                     }
@@ -253,13 +279,13 @@ impl Departure {
     }
 
     /// Of a guest of which only a person can say where it is.
-    pub(super) fn unknown(id: Uuid) -> Self {
+    pub(super) fn unknown(id: Uuid, was_running: bool) -> Self {
         Self {
             id,
             phase: Phase::Sent,
             connection: None,
             since: Instant::now(),
-            is_halted: true,
+            was_running,
             sent: None,
         }
     }

@@ -181,7 +181,9 @@ fn spawn(
         starting: None,
         run: run.map(Arc::new),
         leaving: match aftermath {
-            Some(Aftermath::Unknown(id)) => Some(Departure::unknown(id)),
+            Some(Aftermath::Unknown { id, was_running }) => {
+                Some(Departure::unknown(id, was_running))
+            }
             _ => None,
         },
         arriving: None,
@@ -264,7 +266,13 @@ impl Owner {
                 () = until(self.held.next()) => self.held.release(),
                 () = until(self.unplugging.front().map(|first| first.until)) => self.waited(),
                 // What is under way goes on, and the records tell the next daemon of it.
-                () = &mut stopped => return self.handle.stop_asking(),
+                () = &mut stopped => {
+                    if let Some(job) = self.job.as_ref().filter(|job| job.kind == Job::Arrive) {
+                        // Its client is told that it does not come.
+                        job.cancel.cancel();
+                    }
+                    return self.handle.stop_asking();
+                }
             }
             self.go_on();
             self.publish();

@@ -101,13 +101,7 @@ impl Start<'_> {
         self.check_no_process().await?;
         if let Some(wish) = &self.arrival {
             // A daemon that came now would know by it that this guest must not run here.
-            let record = MoveRecord {
-                guest: self.handle.uuid,
-                name: self.handle.name.clone(),
-                id: wish.id,
-                step: Step::Arriving,
-                made_definition: false,
-            };
+            let record = MoveRecord::new(self.handle, wish.id, Step::Arriving);
             self.daemon.note_move(record).await?;
         }
         let (mut domain, mut plan) = self.plan(domain).await?;

@@ -11,7 +11,7 @@ use rpc::client::{CallError, Client, Connecting, Events};
 use rpc::flags::{MigrateParams as Flags, NoFlags};
 use rpc::uri::{Transport, Uri};
 use rpc::{
-    Code, ConnectSupportsFeature, Dom, DomainGetState, DomainLookupByUuid,
+    Code, ConnectSupportsFeature, Dom, DomainGetJobInfo, DomainGetState, DomainLookupByUuid,
     DomainMigrateBegin3Params, DomainMigrateConfirm3Params, DomainMigrateFinish3Params,
     DomainMigratePerform3Params, DomainMigratePrepare3Params, Error, MigrateBegin, MigrateFinish,
     MigratePrepare, Obstacle, PlanOf, PlannedChoice, TypedParam, TypedValue, VirtnicPlan,
@@ -24,6 +24,8 @@ use crate::daemon::{Daemon, ITSELF};
 use crate::fault::{self, Result};
 use crate::guest::Departing;
 
+/// For the other daemon to answer: it starts a QEMU, or waits until all of a guest has come.
+const ANSWERING: Duration = Duration::from_secs(180);
 /// After the connection broke: for the other daemon to say where the guest is, and between two attempts.
 const ASKING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -81,13 +83,22 @@ impl Peer {
             Err(error) => return Err(error),
         };
         let flags = NoFlags::NONE;
-        let state = self.client.call(&DomainGetState { dom, flags }).await?;
-        // libvirt's numbers: shut off; paused for a migration, or while it starts.
-        Ok(match (state.state, state.reason) {
-            (5, _) => Some(false),
-            (3, 2 | 11) | (0 | 4, _) => None,
-            _ => Some(true),
-        })
+        let state = self
+            .client
+            .call(&DomainGetState {
+                dom: dom.clone(),
+                flags,
+            })
+            .await?;
+        // libvirt's numbers: no state, shutting down; shut off.
+        match state.state {
+            0 | 4 => return Ok(None),
+            5 => return Ok(Some(false)),
+            _ => {}
+        }
+        // As long as its move is a job there, nothing is decided.
+        let job = self.client.call(&DomainGetJobInfo { dom }).await?;
+        Ok((job.r#type == 0).then_some(true))
     }
 }
 
@@ -147,6 +158,14 @@ pub(super) async fn obstacles(uri: &str, xml: String) -> Result<Vec<Obstacle>> {
     Ok(found)
 }
 
+/// A daemon that does not answer for so long is taken for one whose connection broke.
+async fn in_time<T>(
+    call: impl Future<Output = std::result::Result<T, CallError>>,
+) -> std::result::Result<T, CallError> {
+    let answered = tokio::time::timeout(ANSWERING, call).await;
+    answered.unwrap_or(Err(CallError::Disconnected))
+}
+
 fn unreachable(uri: &Uri, why: &str) -> Error {
     let detail = format!("the daemon at {uri} is not reached: {why}");
     Error::new(Code::OperationFailed, QEMU, detail)
@@ -177,11 +196,18 @@ impl Daemon {
         let uri = args.dconnuri.clone().unwrap_or_default();
         let uri = destination(&uri)?;
         // It goes on without who asked for it, whatever becomes of that call.
-        let daemon = Arc::clone(self);
+        let (daemon, dom) = (Arc::clone(self), args.dom.clone());
         let moved = tokio::spawn(async move { daemon.go_to_peer(args, uri).await });
-        moved
-            .await
-            .unwrap_or_else(|error| Err(crate::blocking::broke_off(QEMU, &error)))
+        match moved.await {
+            Ok(moved) => moved,
+            Err(error) => {
+                // Nobody else knows how far it was.
+                if let Ok(guest) = self.guest(&dom) {
+                    let _ = guest.departing(Departing::Unknown).await;
+                }
+                Err(crate::blocking::broke_off(QEMU, &error))
+            }
+        }
     }
 
     async fn go_to_peer(
@@ -222,7 +248,7 @@ impl Daemon {
             cookie_in: cookie_out.clone(),
             flags: for_the_other(flags),
         };
-        let prepared = match peer.client.call(&prepare).await {
+        let prepared = match in_time(peer.client.call(&prepare)).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 self.confirm_migration(call_off(cookie_out), ITSELF).await?;
@@ -239,8 +265,12 @@ impl Daemon {
             cookie_out: cookie,
             uri_out,
         } = prepared;
+        let wanted = text_of(&params, "migrate_uri");
+        let is_local = |uri: &String| uri.starts_with("unix:");
+        // A socket of this host is for the user to name, not for the other daemon.
         let stream = uri_out
-            .or_else(|| text_of(&params, "migrate_uri"))
+            .filter(|uri| !is_local(uri) || wanted.as_ref().is_some_and(is_local))
+            .or(wanted)
             .unwrap_or_default();
         let perform = DomainMigratePerform3Params {
             dom: dom.clone(),
@@ -253,15 +283,17 @@ impl Daemon {
             Ok(sent) => sent,
             Err(error) => {
                 // What it answers is that nothing is left there.
-                let _ = peer.client.call(&finish(Vec::new(), true)).await;
+                let _ = in_time(peer.client.call(&finish(Vec::new(), true))).await;
                 let _ = self.confirm_migration(call_off(own), ITSELF).await;
                 return Err(error);
             }
         };
-        let finished = peer.client.call(&finish(sent.clone(), false)).await;
+        let finished = in_time(peer.client.call(&finish(sent.clone(), false))).await;
         let (cookie, error) = match finished {
             Ok(MigrateFinish { .. }) => (sent, None),
-            Err(error @ CallError::Refused(_)) => (sent, Some(error)),
+            Err(CallError::Refused(error)) if error.code() != Code::OperationAborted => {
+                (sent, Some(CallError::Refused(error)))
+            }
             // It may run there, or not.
             Err(error) => match self.ask_peer(&peer.uri, &dom).await {
                 Some(true) => (sent, None),
@@ -278,7 +310,11 @@ impl Daemon {
                     cancelled: false,
                     ..call_off(cookie)
                 };
-                self.confirm_migration(confirm, ITSELF).await
+                let confirmed = self.confirm_migration(confirm, ITSELF).await;
+                if confirmed.is_err() {
+                    let _ = guest.departing(Departing::Unknown).await;
+                }
+                confirmed
             }
             Some(error) => {
                 self.confirm_migration(call_off(cookie), ITSELF).await?;
@@ -292,9 +328,8 @@ impl Daemon {
         let until = Instant::now() + self.patience.peer;
         tracing::warn!(guest = dom.name, %uri, "the connection broke as it was to run there: asking");
         while Instant::now() < until {
-            if let Ok(peer) = Peer::connect(uri).await
-                && let Ok(Some(has)) = peer.has(dom.uuid).await
-            {
+            let asked = async { Peer::connect(uri).await.ok()?.has(dom.uuid).await.ok()? };
+            if let Ok(Some(has)) = tokio::time::timeout_at(until, asked).await {
                 return Some(has);
             }
             // Nothing tells when a daemon can be reached.

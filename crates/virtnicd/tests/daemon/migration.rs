@@ -257,7 +257,8 @@ async fn a_daemon_brings_a_guest_to_another_one_by_itself() {
     let mut hosts = Hosts::new().await;
     let mut mover = Mover::new(&hosts).await;
     mover.flags = Flags::LIVE | Flags::PERSIST_DEST | Flags::UNDEFINE_SOURCE;
-    mover.go_by_itself(&hosts).await.unwrap();
+    let perform = mover.by_itself(&hosts);
+    hosts.here.client.ok(perform).await;
     let dom = hosts.dom.clone();
     hosts.is_there(dom, "by itself").await;
     assert!(hosts.here.client.guest_names(0).await.is_empty());
@@ -273,14 +274,8 @@ async fn who_asked_a_daemon_to_move_a_guest_may_go_away() {
         migration_stays: true,
         ..Faults::default()
     });
-    let (socket, dom) = (hosts.there.site.root.socket(), hosts.dom.clone());
-    let perform = DomainMigratePerform3Params {
-        dom: dom.clone(),
-        dconnuri: Some(format!("qemu+unix:///system?socket={}", socket.display())),
-        params: vec![text("migrate_uri", &mover.uri)],
-        cookie_in: Vec::new(),
-        flags: Flags::LIVE | Flags::PEER2PEER,
-    };
+    let dom = hosts.dom.clone();
+    let perform = mover.by_itself(&hosts);
     let going = tokio::spawn(async move { drop(mover.here.rpc.call(&perform).await) });
     until("its memory is on its way", async || {
         let dom = dom.clone();
@@ -309,15 +304,8 @@ async fn a_daemon_asks_the_other_one_where_the_guest_is() {
         mover.flags = Flags::LIVE | Flags::PERSIST_DEST;
         let there = hosts.there.site.simulation.guests.clone();
         there.set_faults(Faults::default().swallow(command));
-        let uri = hosts.there.site.root.socket();
         let dom = hosts.dom.clone();
-        let perform = DomainMigratePerform3Params {
-            dom: dom.clone(),
-            dconnuri: Some(format!("qemu+unix:///system?socket={}", uri.display())),
-            params: vec![text("migrate_uri", &mover.uri)],
-            cookie_in: Vec::new(),
-            flags: mover.flags | Flags::PEER2PEER,
-        };
+        let perform = mover.by_itself(&hosts);
         let going = tokio::spawn(async move { mover.here.rpc.call(&perform).await.map(drop) });
         let guest = || there.guest(dom.uuid);
         until("it is told to run", async || {
@@ -350,11 +338,8 @@ async fn what_is_no_daemon_to_move_to_is_refused_by_name() {
         ("", ""),
     ] {
         let perform = DomainMigratePerform3Params {
-            dom: hosts.dom.clone(),
             dconnuri: Some(uri.to_owned()),
-            params: Vec::new(),
-            cookie_in: Vec::new(),
-            flags: Flags::LIVE | Flags::PEER2PEER,
+            ..mover.by_itself(&hosts)
         };
         let error = hosts.here.client.refused(perform).await;
         assert!(error.message().contains(part), "{error}");
@@ -416,4 +401,123 @@ async fn what_keeps_a_guest_is_told_without_moving_it() {
         "{told:?}"
     );
     hosts.is_here("asked about").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_stays_runs_again_if_it_ran_before() {
+    let mut hosts = Hosts::new().await;
+    let mover = Mover::new(&hosts).await;
+    let guest = hosts.here.guest(0).unwrap();
+    guest.set_faults(Faults {
+        migration_stays: true,
+        ..Faults::default()
+    });
+    let dom = hosts.dom.clone();
+    let going = tokio::spawn(async move { mover.go().await });
+    until("its memory is on its way", async || {
+        let dom = dom.clone();
+        hosts
+            .here
+            .client
+            .ok(DomainGetJobInfo { dom })
+            .await
+            .data_total
+            > 0
+    })
+    .await;
+    // As virsh does with --timeout.
+    hosts
+        .here
+        .client
+        .ok(DomainSuspend { dom: dom.clone() })
+        .await;
+    assert_eq!(hosts.runs(), (false, false));
+    hosts.here.client.ok(DomainAbortJob { dom }).await;
+    going.await.unwrap().unwrap_err();
+    guest.set_faults(Faults::default());
+    hosts.nothing_there("aborted").await;
+    hosts.is_here("aborted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_guest_stays_paused() {
+    for by_itself in [true, false] {
+        let hosts = Hosts::with(&[(What::Macvtap, TAP_MAC)]).await;
+        let mut mover = Mover::new(&hosts).await;
+        let dom = hosts.dom.clone();
+        hosts
+            .here
+            .client
+            .ok(DomainSuspend { dom: dom.clone() })
+            .await;
+        if by_itself {
+            hosts.here.client.ok(mover.by_itself(&hosts)).await;
+        } else {
+            mover.flags = Flags::LIVE | Flags::PAUSED;
+            mover.go().await.unwrap();
+        }
+        assert_eq!(hosts.runs(), (false, false));
+        hosts.there.client.ok(DomainResume { dom }).await;
+        assert_eq!(hosts.runs(), (false, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_calls_a_move_off_or_confirms_it() {
+    let mut hosts = Hosts::new().await;
+    let mover = Mover::new(&hosts).await;
+    let begun = mover.begin().await.unwrap();
+    let prepared = mover.prepare(&begun).await.unwrap();
+    let sent = mover.perform(&prepared).await.unwrap();
+    let other = Mover::new(&hosts).await;
+    other.confirm(&[], true).await.unwrap();
+    assert_eq!(hosts.runs(), (false, false), "it is not the other's");
+    let error = other.confirm(b"{}", false).await.unwrap_err();
+    assert!(error.contains("has no virtnicd"), "{error}");
+    let finished = mover.finish(&sent, false).await.unwrap();
+    other.confirm(&[], true).await.unwrap();
+    assert_eq!(hosts.runs(), (false, true));
+    mover.confirm(&finished.cookie_out, false).await.unwrap();
+    hosts.is_there(finished.dom, "confirmed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_as_it_is_to_run_there_leaves_nothing_there() {
+    let mut hosts = Hosts::new().await;
+    let there = hosts.there.site.simulation.guests.clone();
+    for (what, faults) in [
+        ("refused", Faults::default().refuse("cont")),
+        (
+            "not loaded",
+            Faults {
+                load_fails: true,
+                ..Faults::default()
+            },
+        ),
+    ] {
+        there.set_faults(faults);
+        let mut mover = Mover::new(&hosts).await;
+        mover.flags = Flags::LIVE | Flags::PERSIST_DEST;
+        mover.go().await.unwrap_err();
+        there.set_faults(Faults::default());
+        hosts.nothing_there(what).await;
+        hosts.is_here(what).await;
+    }
+    // What can't be recorded is not let run.
+    let mut mover = Mover::new(&hosts).await;
+    mover.flags = Flags::LIVE | Flags::PERSIST_DEST;
+    let begun = mover.begin().await.unwrap();
+    let prepared = mover.prepare(&begun).await.unwrap();
+    let sent = mover.perform(&prepared).await.unwrap();
+    let path = format!("run/virtnic/moves/{}.json", hosts.dom.uuid);
+    let in_the_way = hosts.there.site.root.in_the_way(&path);
+    mover.finish(&sent, false).await.unwrap_err();
+    assert_eq!(
+        hosts.runs(),
+        (false, false),
+        "neither before the client says so"
+    );
+    drop(in_the_way);
+    mover.confirm(&[], true).await.unwrap();
+    hosts.is_here("not recorded").await;
 }

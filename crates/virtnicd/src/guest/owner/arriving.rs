@@ -13,7 +13,7 @@ use crate::fault::Result;
 use crate::guest::arrive::{self, Arrived};
 use crate::guest::handle::{Reply, Request};
 use crate::guest::life::{Job, Life};
-use crate::guest::moving::{Arrival, FinishWish};
+use crate::guest::moving::{self, Arrival, FinishWish};
 use crate::guest::{QEMU, follow};
 
 /// How long a guest may not be on its way, before it begins and after all of it has come.
@@ -132,6 +132,17 @@ impl Owner {
             definition,
             stops_with_us,
         } = match arrived {
+            Ok(arrived) if arrived.stops_with_us.is_none() && self.ending.is_some() => {
+                // It was never let run, so it can go on where it was.
+                let error = moving::comes_not(&self.handle.name);
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+                let before = self.state.defined.clone();
+                let was_defined = arrived.definition.map(|written| {
+                    self.state.defined = Some(written);
+                    before
+                });
+                return self.undo_definition(was_defined);
+            }
             Ok(arrived) => arrived,
             Err(error) => {
                 tracing::warn!(guest = self.handle.name, %error, "it does not come");
@@ -152,7 +163,8 @@ impl Owner {
                 None => DomainChange::DefinedAdded,
             }
         });
-        let arrival = self.state.arriving.take();
+        // It counts as arriving until its client knows.
+        let arrival = self.state.arriving.as_ref();
         self.unknown_here = Some(UnknownHere {
             connection: arrival.map(|arrival| arrival.connection),
             was_defined: defined.is_some().then_some(before),
@@ -172,6 +184,18 @@ impl Owner {
             self.tell(defined);
         }
         self.answers.extend(reply.map(|reply| (reply, Ok(()))));
+    }
+
+    /// The definition that it got here goes, or what was in its place comes back.
+    fn undo_definition(&mut self, was_defined: Option<Option<Arc<conf::Domain>>>) {
+        let request = match was_defined {
+            Some(Some(before)) => Request::Define(before),
+            Some(None) => Request::Undefine,
+            None => return,
+        };
+        // Nobody waits for that.
+        let (reply, _) = oneshot::channel();
+        self.waiting.push_back((request, reply));
     }
 
     /// Its client knows that it is here, or is gone and never will.
@@ -196,15 +220,10 @@ impl Owner {
                 guest,
                 "who moved it here is gone, and does not know that it came: it ends here"
             );
-            // Nobody waits for that; what fails is told by the owner.
-            let (reply, _) = oneshot::channel();
-            match was_defined {
-                Some(Some(before)) => self.waiting.push_back((Request::Define(before), reply)),
-                Some(None) => self.waiting.push_back((Request::Undefine, reply)),
-                None => {}
-            }
+            self.undo_definition(was_defined);
             return self.end(false, None);
         }
+        self.state.arriving = None;
         let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
         tokio::spawn(async move { daemon.forget_move(guest).await });
     }

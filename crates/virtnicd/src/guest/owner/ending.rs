@@ -105,6 +105,7 @@ impl Owner {
         self.answers
             .extend(replies.map(|reply| (reply, Err(error.clone()))));
         self.ending = None;
+        self.does_not_end(&error);
     }
 
     pub(super) fn cleaned_up(&mut self, exit: Exit) {

@@ -20,7 +20,8 @@ use crate::guest::handle::{Reply, Request};
 use crate::guest::hotplug::Meant;
 use crate::guest::life::Life;
 use crate::guest::moving::{
-    Departing, Departure, HoldWish, MoveRecord, Moved, Phase, SendWish, Step, called_off, no_job,
+    Aftermath, Departing, Departure, HoldWish, MoveRecord, Moved, Phase, SendWish, Step,
+    called_off, no_job,
 };
 use crate::guest::{QEMU, control, leave};
 use crate::migration::movable;
@@ -83,7 +84,7 @@ impl Owner {
                 phase: Phase::Held,
                 connection: Some(wish.connection),
                 since: std::time::Instant::now(),
-                is_halted: false,
+                was_running: self.runs(),
                 sent: None,
             });
             self.leaving = Leaving {
@@ -92,6 +93,12 @@ impl Owner {
             };
         }
         self.answers.push((reply, answer));
+    }
+
+    /// Whether its virtual CPUs run.
+    fn runs(&self) -> bool {
+        let run = self.state.run.as_ref();
+        run.is_some_and(|run| run.machine.state() == GuestState::Running)
     }
 
     fn holdable(&self, wish: HoldWish) -> Result<()> {
@@ -147,8 +154,13 @@ impl Owner {
             }
             Departing::Confirm { undefine, .. } => self.leave(undefine, reply),
             Departing::Unknown => {
-                if let Some(leaving) = &mut self.state.leaving {
-                    leaving.connection = None;
+                if phase == Phase::Sent {
+                    if let Some(leaving) = &mut self.state.leaving {
+                        leaving.connection = None;
+                    }
+                } else {
+                    // It can't be there yet; one that has left ends here in any case.
+                    let _ = self.abort();
                 }
                 self.answers.push((reply, Ok(())));
             }
@@ -270,10 +282,9 @@ impl Owner {
             let detail = format!("guest '{}' does not go on: {error}", self.handle.name);
             Error::new(Code::OperationFailed, QEMU, detail)
         })?;
-        self.aftermath = None;
+        // What else there is to do is done when its monitor answers.
+        self.aftermath = Some(Aftermath::GoesOn { was_running: true });
         self.stays();
-        let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
-        tokio::spawn(async move { daemon.forget_move(guest).await });
         Ok(())
     }
 
@@ -396,8 +407,10 @@ impl Owner {
             Arc::clone(&self.handle),
             Arc::clone(run),
         );
+        let was_running = (self.state.leaving.as_ref()).is_some_and(|leaving| leaving.was_running);
         self.leaving.work = Some(tokio::spawn(async move {
-            Outcome::Sent(leave::send(&daemon, &handle, &run, &wish, &cancel).await)
+            let wish = (&wish, was_running);
+            Outcome::Sent(leave::send(&daemon, &handle, &run, wish, &cancel).await)
         }));
     }
 
@@ -427,8 +440,9 @@ impl Owner {
             }
             Outcome::Back(Err(error)) => {
                 tracing::error!(guest = self.handle.name, %error, "it does not go on here");
-                let back = std::mem::take(&mut self.leaving.back);
-                let answers = back.into_iter().map(|reply| (reply, Err(error.clone())));
+                let waiting = std::mem::take(&mut self.leaving.back).into_iter();
+                let waiting = waiting.chain(self.leaving.reply.take());
+                let answers = waiting.map(|reply| (reply, Err(error.clone())));
                 self.answers.extend(answers);
                 if let Some(leaving) = &mut self.state.leaving {
                     // A person has to see to it.
@@ -462,13 +476,7 @@ impl Owner {
             return self.answers.push((reply, Ok(())));
         };
         leaving.phase = Phase::Left;
-        let record = MoveRecord {
-            guest: self.handle.uuid,
-            name: self.handle.name.clone(),
-            id: leaving.id,
-            step: Step::Left,
-            made_definition: false,
-        };
+        let record = MoveRecord::new(&self.handle, leaving.id, Step::Left);
         self.leaving.undefine = undefine;
         self.leaving.confirm = Some(reply);
         if self.ending.is_some() {
@@ -482,6 +490,19 @@ impl Owner {
             }
             Outcome::Left
         }));
+    }
+
+    /// One that has left does not end here: a person has to see to it.
+    pub(super) fn does_not_end(&mut self, error: &Error) {
+        let Some(leaving) = &mut self.state.leaving else {
+            return;
+        };
+        if leaving.phase == Phase::Left {
+            (leaving.phase, leaving.connection) = (Phase::Sent, None);
+            let confirm = self.leaving.confirm.take();
+            self.answers
+                .extend(confirm.map(|reply| (reply, Err(error.clone()))));
+        }
     }
 
     /// It does not run there: it goes on here.
@@ -506,9 +527,7 @@ impl Owner {
             return;
         };
         let (daemon, guest) = (Arc::clone(&self.daemon), self.handle.uuid);
-        let is_halted = (self.state.leaving.as_ref()).is_some_and(|leaving| leaving.is_halted);
-        let goes_on =
-            is_halted || run.machine.state() == GuestState::Paused(qemu::PauseReason::Migration);
+        let goes_on = (self.state.leaving.as_ref()).is_some_and(|leaving| leaving.was_running);
         self.leaving.work = Some(tokio::spawn(async move {
             if goes_on && let Err(error) = leave::go_on(&daemon, &run).await {
                 return Outcome::Back(Err(error));

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rpc::client::CallError;
 use rpc::flags::MigrateParams as Flags;
 use rpc::*;
 
@@ -136,16 +135,6 @@ pub(crate) fn text(field: &str, text: &str) -> TypedParam {
 
 type Answer<T> = std::result::Result<T, String>;
 
-/// As [`crate::plug_bench::call`], and a connection that breaks is an error, too.
-async fn call<P: Procedure>(client: &Client, args: P) -> Answer<P::Reply> {
-    match tokio::time::timeout(PATIENCE, client.rpc.call(&args)).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(CallError::Refused(error))) => Err(error.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => panic!("{} gets no answer", P::INFO.api),
-    }
-}
-
 static STREAMS: AtomicU32 = AtomicU32::new(0);
 
 impl Mover {
@@ -237,17 +226,16 @@ impl Mover {
         call(&self.here, confirm).await
     }
 
-    /// All of it, done by the daemon that it leaves.
-    pub(crate) async fn go_by_itself(&self, hosts: &Hosts) -> Answer<()> {
+    /// What has the daemon that it leaves do all of it.
+    pub(crate) fn by_itself(&self, hosts: &Hosts) -> DomainMigratePerform3Params {
         let socket = hosts.there.site.root.socket();
-        let perform = DomainMigratePerform3Params {
+        DomainMigratePerform3Params {
             dom: self.dom.clone(),
             dconnuri: Some(format!("qemu+unix:///system?socket={}", socket.display())),
             params: self.all(&[text("migrate_uri", &self.uri)]),
             cookie_in: Vec::new(),
             flags: self.flags | Flags::PEER2PEER,
-        };
-        call(&self.here, perform).await.map(drop)
+        }
     }
 
     /// All of it, as virsh goes through it; the error is the first.

@@ -22,20 +22,7 @@ for host in here there; do
     at "$host" domcapabilities --virttype "$kind" >/dev/null
 done
 
-cat >g.xml <<XML
-<domain type='$kind'>
-  <name>g</name>
-  <memory unit='MiB'>128</memory>
-  <os>
-    <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>$LAB_GUEST_KERNEL</kernel>
-    <initrd>$LAB_GUEST_INITRD</initrd>
-    <cmdline>console=ttyS0 quiet ip.$mac=$ip/24</cmdline>
-  </os>
-  <features><acpi/><apic/></features>
-  <devices>
-    <emulator>/usr/bin/qemu-system-x86_64</emulator>
-    <controller type='usb' model='none'/>
+moving_xml "$kind" "$mac" "$ip" "
     <interface type='network'>
       <mac address='$mac'/>
       <source network='wire'/>
@@ -48,12 +35,7 @@ cat >g.xml <<XML
       <source network='vfs'/>
       <teaming type='transient' persistent='ua-standby'/>
       <alias name='ua-vf'/>
-    </interface>
-    $(serial_xml g)
-    <memballoon model='none'/>
-  </devices>
-</domain>
-XML
+    </interface>" >g.xml
 
 watch_guest g
 start=$EPOCHREALTIME

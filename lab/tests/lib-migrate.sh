@@ -39,6 +39,30 @@ serial_xml() {
     echo "<serial type='file'><source path='$guests/$1' append='on'/></serial>"
 }
 
+# moving_xml KIND MAC IP INTERFACES: the document of a small guest `g` that can be moved
+moving_xml() {
+    cat <<XML
+<domain type='$1'>
+  <name>g</name>
+  <memory unit='MiB'>128</memory>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>$LAB_GUEST_KERNEL</kernel>
+    <initrd>$LAB_GUEST_INITRD</initrd>
+    <cmdline>console=ttyS0 quiet ip.$2=$3/24</cmdline>
+  </os>
+  <features><acpi/><apic/></features>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    $4
+    $(serial_xml g)
+    <memballoon model='none'/>
+  </devices>
+</domain>
+XML
+}
+
 # watch_guest GUEST: from now on, console.GUEST is what the guest says on either host, events.GUEST what the daemons say of it
 watch_guest() {
     local host

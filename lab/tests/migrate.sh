@@ -19,25 +19,7 @@ for host in here there; do
     at "$host" net-define pairs.xml
     at "$host" net-start pairs
 done
-cat >g.xml <<XML
-<domain type='$LAB_GUEST_TYPE'>
-  <name>g</name>
-  <memory unit='MiB'>128</memory>
-  <os>
-    <type arch='x86_64' machine='q35'>hvm</type>
-    <kernel>$LAB_GUEST_KERNEL</kernel>
-    <initrd>$LAB_GUEST_INITRD</initrd>
-    <cmdline>console=ttyS0 quiet ip.$mac=$ip/24</cmdline>
-  </os>
-  <features><acpi/><apic/></features>
-  <devices>
-    <controller type='usb' model='none'/>
-    <interface type='network'><mac address='$mac'/><source network='pairs'/></interface>
-    $(serial_xml g)
-    <memballoon model='none'/>
-  </devices>
-</domain>
-XML
+moving_xml "$LAB_GUEST_TYPE" "$mac" "$ip" "<interface type='network'><mac address='$mac'/><source network='pairs'/></interface>" >g.xml
 
 # nothing_on HOST: nothing of the guest is left there
 nothing_on() {
@@ -54,14 +36,22 @@ at here define g.xml
 at here start g
 said console.g "$start" 'NET .* igbvf up' >/dev/null
 
-migrate() { # migrate FROM TO
-    virsh -c "${uri[$1]}" migrate --live --verbose --persistent --undefinesource g "${uri[$2]}" --migrateuri "tcp://${address[$2]}"
+# back: where this host's daemon is for the other one
+back=$(on there printenv LAB_HOST1_URI)
+
+# Driven by the client; and by the daemon that it leaves, in several compressed streams.
+go() {
+    virsh -c "${uri[here]}" migrate --live --verbose --persistent --undefinesource g "${uri[there]}" --migrateuri "tcp://${address[there]}"
+}
+come_back() {
+    virsh -c "${uri[there]}" migrate --live --p2p --persistent --undefinesource g "${back/qemu:/qemu+unix:}" --migrateuri "tcp://${address[here]}" \
+        --parallel --parallel-connections 2 --compressed --comp-methods zlib --auto-converge
 }
 for round in $(seq "$rounds"); do
     echo "There and back, $round of $rounds"
-    measure g "$ip" here there migrate here there
+    measure g "$ip" here there go
     nothing_on here
-    measure g "$ip" there here migrate there here
+    measure g "$ip" there here come_back
     nothing_on there
 done
 [ "$(at here domstate --reason g | xargs)" = "running (migrated)" ] || fail "$(at here domstate --reason g)"

@@ -63,7 +63,7 @@ pub(crate) use moving::{
     ArrivalWish, Departing, Departure, FinishWish, HoldWish, MoveRecord, Moved, Phase, SendWish,
     Step,
 };
-pub(crate) use pairs::{Turn, pf_of, recall, turn};
+pub(crate) use pairs::{Turn, is_plugged_vf, pf_of, recall, turn};
 pub(crate) use record::DomainRecord;
 pub(crate) use update_device::update_device;
 

@@ -6,9 +6,8 @@ use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lending::{Attachment, AttachmentState};
+use lending::Attachment;
 use qemu::{Exit, GuestEvents};
-use rpc::flags::Affect;
 use rpc::{Code, Error};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -20,16 +19,15 @@ use super::definition::{Unwritten, Write, WriteWhat};
 use super::handle::{GuestHandle, Message, Reply, Request, Run, StopReason, View};
 use super::held::Held;
 use super::hotplug::Meant;
-use super::life::{Admission, Job, Kind, Life, Reason, Writing, admit};
-use super::moving::{self, Aftermath, ArrivalWish, Departure};
-use super::pairs::Turn;
+use super::life::{Admission, Job, Kind, Life, Writing, admit};
+use super::moving::{Aftermath, ArrivalWish, Departure};
 use super::plug::Plugged;
 use super::start::{StartWish, Started};
 use super::unplug::{self, Asked};
 use super::{QEMU, arrive, control, follow, leave, start, stock, update_device};
 use crate::affect::Affected;
 use crate::daemon::Daemon;
-use crate::fault::{self, Result};
+use crate::fault::Result;
 
 mod arriving;
 mod devices;
@@ -37,6 +35,7 @@ mod done;
 mod ending;
 mod leaving;
 mod primaries;
+mod requests;
 
 use arriving::UnknownHere;
 use leaving::{Leaving, stepped};
@@ -372,133 +371,6 @@ impl Owner {
                     self.waiting.push_back((request, reply));
                 }
             }
-        }
-    }
-
-    fn kind_of(&self, request: &Request) -> Kind {
-        match request {
-            Request::Start { .. } | Request::Arrive(_) => Kind::Start,
-            Request::Finish(_) => Kind::Finish,
-            Request::Hold(_) => Kind::Hold,
-            Request::Destroy { .. } => Kind::Destroy,
-            Request::Suspend => Kind::Suspend,
-            Request::Resume | Request::Turn { .. } => Kind::Control,
-            Request::Change { flags, .. }
-            | Request::Update { flags, .. }
-            | Request::Attach { flags, .. } => match self.state.life {
-                Life::Off => Kind::Write,
-                _ => match self.affected(*flags) {
-                    Ok(Affected {
-                        live: true,
-                        config: true,
-                    }) => Kind::ControlAndWrite,
-                    Ok(Affected { live: false, .. }) => Kind::Write,
-                    _ => Kind::Control,
-                },
-            },
-            // The definition loses it when the guest has.
-            Request::Detach { flags, .. } => match self.affected(*flags) {
-                Ok(Affected { live: true, .. }) => Kind::Control,
-                _ => Kind::Write,
-            },
-            Request::Define(_)
-            | Request::TakeIn(..)
-            | Request::Undefine
-            | Request::Autostart(_) => Kind::Write,
-        }
-    }
-
-    pub(super) fn affected(&self, flags: Affect) -> Result<Affected> {
-        self.state.subject(&self.handle.name).affected(flags)
-    }
-
-    fn refusal(&self, admission: Admission) -> Error {
-        match admission {
-            Admission::Refuse(Reason::AlreadyActive) => self.handle.already_active(),
-            Admission::Refuse(Reason::Arriving) => moving::is_arriving(&self.handle.name),
-            Admission::Refuse(Reason::Leaving) => moving::is_leaving(&self.handle.name),
-            Admission::Refuse(Reason::NotArriving) => moving::comes_not(&self.handle.name),
-            Admission::Refuse(Reason::Silent) => moving::is_silent(&self.handle.name),
-            _ => self.handle.not_running(),
-        }
-    }
-
-    /// Begins what was let in.
-    fn carry_out(&mut self, request: Request, reply: Reply) {
-        match request {
-            Request::Start {
-                domain,
-                paused,
-                autodestroy,
-            } => {
-                let domain = match (domain, &self.state.defined) {
-                    (Some(domain), _) => *domain,
-                    (None, Some(defined)) => conf::Domain::clone(defined),
-                    (None, None) => {
-                        let error = self.handle.not_running();
-                        return self.answers.push((reply, Err(error)));
-                    }
-                };
-                self.start(domain, (paused, autodestroy), None, reply);
-            }
-            Request::Arrive(wish) => {
-                let domain = wish.domain.clone();
-                self.start(domain, (true, None), Some(wish), reply);
-            }
-            Request::Finish(wish) => self.finish(wish, reply),
-            Request::Hold(wish) => self.hold_to_move(wish, reply),
-            Request::Destroy { gracefully } => self.end(gracefully, Some(reply)),
-            Request::Suspend | Request::Resume => self.control(&request, reply),
-            Request::Change { flags, edit } => match self.affected(flags) {
-                Ok(affected) => self.change(affected, &edit, reply),
-                Err(error) => self.answers.push((reply, Err(error))),
-            },
-            Request::Update {
-                flags,
-                device,
-                force,
-            } => match self.affected(flags) {
-                Ok(affected) => self.update(affected, device, force, reply),
-                Err(error) => self.answers.push((reply, Err(error))),
-            },
-            Request::Attach { flags, device } => match self.affected(flags) {
-                Ok(affected) => self.attach(affected, device, reply),
-                Err(error) => self.answers.push((reply, Err(error))),
-            },
-            Request::Detach {
-                flags,
-                meant,
-                waits,
-                as_pair,
-            } => match self.affected(flags) {
-                Ok(affected) => self.detach(affected, meant, (waits, as_pair), reply),
-                Err(error) => self.answers.push((reply, Err(error))),
-            },
-            Request::Turn { alias, turn } => match turn {
-                Turn::Promote => self.promote_by_hand(alias, reply),
-                Turn::Demote => self.demote(alias, AttachmentState::Demoting, reply),
-                Turn::Recall => self.demote(alias, AttachmentState::Recalled, reply),
-            },
-            Request::Define(domain) => {
-                let is_new = self.state.defined.is_none();
-                self.write(WriteWhat::Define { domain, is_new }, Some(reply));
-            }
-            Request::TakeIn(..) if self.state.defined.is_some() => {
-                self.answers.push((reply, Ok(())));
-            }
-            Request::TakeIn(found, domain) => {
-                self.write(WriteWhat::TakeIn(found, domain), Some(reply));
-            }
-            Request::Undefine if self.state.defined.is_none() => {
-                let error = fault::invalid(QEMU, "cannot undefine transient domain");
-                self.answers.push((reply, Err(error)));
-            }
-            Request::Undefine => self.write(WriteWhat::Undefine, Some(reply)),
-            Request::Autostart(_) if self.state.defined.is_none() => {
-                let error = fault::invalid(QEMU, "cannot set autostart for transient domain");
-                self.answers.push((reply, Err(error)));
-            }
-            Request::Autostart(wanted) => self.write(WriteWhat::Autostart(wanted), Some(reply)),
         }
     }
 

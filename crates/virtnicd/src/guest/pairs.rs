@@ -37,6 +37,16 @@ pub(super) fn has_no_vf(one: &Attachment) -> bool {
         )
 }
 
+/// Whether it is the VF half of a pair, and QEMU has its VF.
+pub(crate) fn is_plugged_vf(one: &Attachment) -> bool {
+    one.role == Role::Primary
+        && one.reserved.is_none()
+        && !matches!(
+            one.state,
+            AttachmentState::Owed(_) | AttachmentState::Demoted | AttachmentState::Planned
+        )
+}
+
 /// Who joins the halves of its pair.
 pub(super) fn guest_of(domain: &Domain, attachment: &Attachment) -> HybridGuest {
     match teaming_of(domain, attachment) {

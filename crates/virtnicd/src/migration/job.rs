@@ -7,9 +7,8 @@ use rpc::flags::JobStats as Which;
 use rpc::{Code, Error, JobInfo, JobStats, TypedParam, TypedValue};
 
 use super::QEMU;
-use crate::fault::{self, Result};
+use crate::fault::Result;
 use crate::guest::{GuestHandle, Phase};
-use crate::registry::Named as _;
 
 /// libvirt's numbers of jobs.
 const NONE: i32 = 0;
@@ -110,12 +109,6 @@ impl GuestHandle {
     /// A guest that does not run has no job.
     fn run_of_job(&self) -> Result<()> {
         self.run().map(drop)
-    }
-
-    /// Its name, and that it has no job.
-    pub(super) fn has_no_job(&self) -> Error {
-        let detail = format!("no job is active on the domain '{}'", self.name());
-        fault::invalid(QEMU, detail)
     }
 }
 

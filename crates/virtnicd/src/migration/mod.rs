@@ -417,9 +417,6 @@ impl Daemon {
     pub(crate) async fn abort_job(&self, dom: &Dom) -> Result<()> {
         let guest = self.guest(dom)?;
         guest.run()?;
-        if guest.view().leaving.is_none() {
-            return Err(guest.has_no_job());
-        }
         guest.departing(Departing::Abort).await
     }
 

@@ -6,13 +6,13 @@ use conf::{
     CharBackend, DirectMode, Disk, DiskSource, Domain, HostSource, Interface, InterfaceSource,
     VirtualPortKind,
 };
-use lending::{Attachment, AttachmentState, Role, Subject};
+use lending::{Attachment, Role, Subject};
 use qemu::GuestState;
 use rpc::{Code, Error, Obstacle};
 
 use super::QEMU;
 use crate::fault::Result;
-use crate::guest::Run;
+use crate::guest::{Run, is_plugged_vf};
 
 /// Why something can't move, and what would make it movable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,17 +108,9 @@ fn its<'a>(run: &'a Run, alias: &str, subject: Subject) -> Option<&'a Attachment
 fn state(run: &Run) -> Option<Reason> {
     let state = run.machine.state();
     let what = format!("guest '{}'", run.domain.name);
-    let has_vf = |one: &Attachment| {
-        one.role == Role::Primary
-            && one.reserved.is_none()
-            && !matches!(
-                one.state,
-                AttachmentState::Owed(_) | AttachmentState::Demoted | AttachmentState::Planned
-            )
-    };
     match state {
         GuestState::Running => None,
-        GuestState::Paused(_) => run.attachments.iter().any(has_vf).then(|| {
+        GuestState::Paused(_) => run.attachments.iter().any(is_plugged_vf).then(|| {
             reason(
                 what,
                 "it is paused, and can't let its VF go",

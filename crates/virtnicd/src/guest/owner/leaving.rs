@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 
 use conf::Uuid;
-use lending::{Attachment, AttachmentState, Role};
+use lending::AttachmentState;
 use qemu::{GuestState, MigrationInfo};
 use rpc::{Code, Error};
 use tokio::task::{JoinError, JoinHandle};
@@ -23,7 +23,7 @@ use crate::guest::moving::{
     Aftermath, Departing, Departure, HoldWish, MoveRecord, Moved, Phase, SendWish, Step,
     called_off, no_job,
 };
-use crate::guest::{QEMU, control, leave};
+use crate::guest::{QEMU, control, leave, pairs};
 use crate::migration::movable;
 
 /// What belongs to a departure besides what is shown of it.
@@ -340,15 +340,11 @@ impl Owner {
         let Some(run) = self.state.run.clone().filter(|_| is_parting) else {
             return;
         };
-        let has_vf = |one: &&Attachment| {
-            one.role == Role::Primary
-                && one.reserved.is_none()
-                && !matches!(
-                    one.state,
-                    AttachmentState::Owed(_) | AttachmentState::Demoted | AttachmentState::Planned
-                )
-        };
-        let mut vfs = run.attachments.iter().filter(has_vf).peekable();
+        let mut vfs = run
+            .attachments
+            .iter()
+            .filter(|one| pairs::is_plugged_vf(one))
+            .peekable();
         if vfs.peek().is_none() {
             return self.send(&run);
         }

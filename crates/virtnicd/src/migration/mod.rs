@@ -13,7 +13,9 @@
 //! The client carries everything from one phase to the next; the daemons have no connection. What keeps the
 //! guest from running twice needs none: it runs over there only in *finish*, which a client calls only when
 //! *perform* has succeeded; and here it is let run again only as long as *perform* has not succeeded, when the
-//! client says that it does not run there, or when a person says so. A daemon that comes back in the middle
+//! client says that it does not run there, or when a person says so. (A client that takes the other daemon for gone
+//! while it lets the guest run, since the network between them broke, says what is not so; nothing here can tell.
+//! From peer to peer the other daemon is asked.) A daemon that comes back in the middle
 //! knows from its records ([`MoveRecord`](crate::guest::MoveRecord)) which of these holds: each step is on
 //! record before what makes it so.
 

@@ -50,6 +50,7 @@ pub use network::*;
 pub use nodedev::*;
 pub use port::*;
 pub use quote::quoted;
+pub use secrets::has_hidden_secrets;
 pub use usb_address::{UsbAddress, UsbAddressError};
 pub use uuid::Uuid;
 pub use virtualport::{VirtualPort, VirtualPortKind, VirtualPortRules};

@@ -19,6 +19,30 @@ pub(crate) fn is_secret(attribute: &str) -> bool {
     SECRET_ATTRIBUTES.contains(&attribute)
 }
 
+/// Whether a document shows what stands in a password's place: it was made for somebody who may not know it. One
+/// that can't be read has none.
+#[must_use]
+pub fn has_hidden_secrets(xml: &str) -> bool {
+    if !xml.contains(HIDDEN) {
+        return false;
+    }
+    let Ok(document) = Document::parse(xml) else {
+        return false;
+    };
+    let mut rest = vec![document.root()];
+    while let Some(element) = rest.pop() {
+        if element.namespace().is_some() {
+            continue;
+        }
+        let mut secrets = SECRET_ATTRIBUTES.iter();
+        if secrets.any(|name| element.node().attribute(*name) == Some(HIDDEN)) {
+            return true;
+        }
+        rest.extend(element.children());
+    }
+    false
+}
+
 /// A piece of a document without its secrets. What is in other programs' namespaces is theirs.
 pub(crate) fn without_secrets(raw: &RawXml) -> Cow<'_, RawXml> {
     let text = raw.as_str();
@@ -82,6 +106,19 @@ mod tests {
             hidden("<cookies><cookie name='a'>b</cookie></cookies>"),
             "<cookies/>"
         );
+    }
+
+    #[test]
+    fn a_hidden_password_is_seen() {
+        for (xml, expected) in [
+            ("<a><graphics passwd='*****'/></a>", true),
+            ("<a><graphics passwd='x*****'/></a>", false),
+            ("<a><title>*****</title></a>", false),
+            ("<a><q:b xmlns:q='urn:q' passwd='*****'/></a>", false),
+            ("<a passwd='*****'", false),
+        ] {
+            assert_eq!(has_hidden_secrets(xml), expected, "{xml}");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) fn supports(feature: i32) -> bool {
     const MIGRATABLE_XML: i32 = 11;
     const PEER_TO_PEER: i32 = 4;
     const CHANGE_PROTECTION: i32 = 7;
+    const OFFLINE_MIGRATION: i32 = 12;
     const MIGRATION_PARAMS: i32 = 13;
     const EVENT_CALLBACKS: i32 = 14;
     const CLOSE_CALLBACK: i32 = 15;
@@ -45,6 +46,7 @@ pub(super) fn supports(feature: i32) -> bool {
         TYPED_STRINGS
             | PEER_TO_PEER
             | CHANGE_PROTECTION
+            | OFFLINE_MIGRATION
             | MIGRATION_PARAMS
             | KEEPALIVE
             | MIGRATABLE_XML

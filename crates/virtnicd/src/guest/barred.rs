@@ -157,7 +157,7 @@ impl Barred {
 impl Daemon {
     /// Refuses a guest whose process is there, where a record that says nothing may be this guest's.
     /// Blocks.
-    pub(super) fn check_no_process(&self, guest: Uuid, name: &str) -> Result<(), Error> {
+    pub(crate) fn check_no_process(&self, guest: Uuid, name: &str) -> Result<(), Error> {
         if !self.barred.has_nameless() {
             return Ok(());
         }

@@ -148,6 +148,8 @@ pub(crate) enum Request {
     Finish(FinishWish),
     /// Hold it: it is to go to another host.
     Hold(HoldWish),
+    /// Hold it, which is off: its definition is to go to another host.
+    Pack(HoldWish),
     /// End its process, and take back what it has.
     Destroy { gracefully: bool },
     /// Halt its virtual CPUs.
@@ -181,6 +183,8 @@ pub(crate) enum Request {
     Turn { alias: String, turn: Turn },
     /// Keep a definition.
     Define(Arc<conf::Domain>),
+    /// Keep a definition that comes from another host, unless the guest runs here.
+    Unpack(Arc<conf::Domain>),
     /// Know a definition that was found on the disk, if none is known.
     TakeIn(Arc<StoredDefinition>, Arc<conf::Domain>),
     /// Forget the definition.
@@ -393,7 +397,7 @@ impl GuestHandle {
         fault::invalid(DOMAIN, "domain is not running")
     }
 
-    pub(super) fn already_active(&self) -> Error {
+    pub(crate) fn already_active(&self) -> Error {
         fault::invalid(QEMU, format!("domain '{}' is already active", self.name))
     }
 }

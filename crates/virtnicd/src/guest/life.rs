@@ -11,6 +11,8 @@
 //!   Off ── arrive ──► Starting ──► Arriving ── finish ──► Running ── begin ──► Leaving ── confirm ──► Ending
 //!                                                            ▲                    │ called off
 //!                                                            └────────────────────┘
+//!
+//!   Off ── begin, of its definition ──► Packed ── confirm, called off ──► Off
 //! ```
 //!
 //! [`admit`] is the whole table: nothing else decides whether a request is carried out.
@@ -32,6 +34,8 @@ pub(crate) enum Life {
     Leaving,
     /// Its process is being ended, or is gone and its devices are being taken back.
     Ending,
+    /// It does not run, and its definition is held to go to another host.
+    Packed,
 }
 
 /// What is being done to what runs. The definition on the disk has its own [`Writing`].
@@ -74,6 +78,8 @@ pub(crate) enum Kind {
     Finish,
     /// Hold it, so that it can go to another host.
     Hold,
+    /// Hold it while it is off, so that its definition can.
+    Pack,
     /// End it, now.
     Destroy,
     /// Halt it: also on its way to another host.
@@ -120,6 +126,8 @@ pub(crate) enum Reason {
 pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admission {
     use Admission::{Now, Preempt, Refuse, Wait};
     match (kind, life) {
+        // What was handed out stays as it is.
+        (Kind::Write, Life::Packed) => Refuse(Reason::Leaving),
         (Kind::Write, _) => match writing {
             Writing::Idle => Now,
             Writing::Busy => Wait,
@@ -133,17 +141,28 @@ pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admis
             Life::Starting | Life::Found | Life::Arriving | Life::Running | Life::Leaving,
         ) => Refuse(Reason::AlreadyActive),
 
+        // It might run there by the time.
+        (Kind::Start, Life::Packed) => Refuse(Reason::Leaving),
+
         (Kind::Finish, Life::Arriving) if job == Job::None && writing == Writing::Idle => Now,
         (Kind::Finish, Life::Arriving) => Wait,
         (Kind::Finish, _) => Refuse(Reason::NotArriving),
 
-        (Kind::Hold, Life::Off) => Refuse(Reason::NotRunning),
+        (Kind::Hold, Life::Off | Life::Packed) => Refuse(Reason::NotRunning),
         (Kind::Hold, Life::Starting | Life::Ending) => Wait,
         (Kind::Hold, Life::Running) if job == Job::None => Now,
         (Kind::Hold, Life::Running) => Wait,
         (Kind::Hold, Life::Found) => Refuse(Reason::Silent),
 
-        (Kind::Destroy, Life::Off) => Refuse(Reason::NotRunning),
+        (Kind::Pack, Life::Off) if job == Job::None && writing == Writing::Idle => Now,
+        (Kind::Pack, Life::Off | Life::Ending) => Wait,
+        (Kind::Pack, Life::Packed) => Refuse(Reason::Leaving),
+        (
+            Kind::Pack,
+            Life::Starting | Life::Found | Life::Arriving | Life::Running | Life::Leaving,
+        ) => Refuse(Reason::AlreadyActive),
+
+        (Kind::Destroy, Life::Off | Life::Packed) => Refuse(Reason::NotRunning),
         (Kind::Destroy, Life::Starting) => Preempt,
         // Its process is ended beside whatever is under way, which ends with that.
         (
@@ -151,7 +170,7 @@ pub(crate) fn admit(life: Life, job: Job, writing: Writing, kind: Kind) -> Admis
             Life::Found | Life::Arriving | Life::Running | Life::Leaving | Life::Ending,
         ) => Now,
 
-        (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Off) => {
+        (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Off | Life::Packed) => {
             Refuse(Reason::NotRunning)
         }
         (Kind::Suspend | Kind::Control | Kind::ControlAndWrite, Life::Starting | Life::Ending) => {
@@ -182,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    const LIVES: [Life; 7] = [
+    const LIVES: [Life; 8] = [
         Life::Off,
         Life::Starting,
         Life::Found,
@@ -190,6 +209,7 @@ mod tests {
         Life::Running,
         Life::Leaving,
         Life::Ending,
+        Life::Packed,
     ];
     const JOBS: [Job; 8] = [
         Job::None,
@@ -201,10 +221,11 @@ mod tests {
         Job::Arrive,
         Job::CleanUp,
     ];
-    const KINDS: [Kind; 8] = [
+    const KINDS: [Kind; 9] = [
         Kind::Start,
         Kind::Finish,
         Kind::Hold,
+        Kind::Pack,
         Kind::Destroy,
         Kind::Suspend,
         Kind::Control,
@@ -231,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn a_definition_is_written_whatever_runs(life in select(&LIVES[..]), job in select(&JOBS[..])) {
+        fn a_definition_is_written_whatever_runs(life in select(&LIVES[..7]), job in select(&JOBS[..])) {
             prop_assert_eq!(admit(life, job, Writing::Idle, Kind::Write), Admission::Now);
         }
 
@@ -245,7 +266,7 @@ mod tests {
 
         #[test]
         fn what_waits_is_let_in_or_refused_once_all_is_quiet(kind in select(&KINDS[..])) {
-            for life in [Life::Off, Life::Arriving, Life::Running, Life::Leaving] {
+            for life in [Life::Off, Life::Arriving, Life::Running, Life::Leaving, Life::Packed] {
                 prop_assert_ne!(admit(life, Job::None, Writing::Idle, kind), Admission::Wait);
             }
         }
@@ -256,6 +277,13 @@ mod tests {
             writing in select(&WRITINGS[..]), kind in select(&[Kind::Control, Kind::ControlAndWrite][..]),
         ) {
             prop_assert!(matches!(admit(life, job, writing, kind), Admission::Refuse(_)));
+        }
+
+        #[test]
+        fn what_is_packed_is_neither_started_nor_changed(
+            job in select(&JOBS[..]), writing in select(&WRITINGS[..]), kind in select(&KINDS[..]),
+        ) {
+            prop_assert!(matches!(admit(Life::Packed, job, writing, kind), Admission::Refuse(_)));
         }
 
         #[test]

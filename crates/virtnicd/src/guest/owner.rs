@@ -34,6 +34,7 @@ mod devices;
 mod done;
 mod ending;
 mod leaving;
+mod packing;
 mod primaries;
 mod requests;
 
@@ -347,7 +348,7 @@ impl Owner {
             let (wants_run, wants_write) = match kind {
                 Kind::Destroy => (false, false),
                 Kind::Start | Kind::Hold | Kind::Suspend | Kind::Control => (true, false),
-                Kind::ControlAndWrite | Kind::Finish => (true, true),
+                Kind::ControlAndWrite | Kind::Finish | Kind::Pack => (true, true),
                 Kind::Write => (false, true),
             };
             let job = self.job.as_ref().map_or(Job::None, |job| job.kind);

@@ -18,10 +18,13 @@
 //! From peer to peer the other daemon is asked.) A daemon that comes back in the middle
 //! knows from its records ([`MoveRecord`](crate::guest::MoveRecord)) which of these holds: each step is on
 //! record before what makes it so.
+//!
+//! A guest that is off moves by its definition alone: [`offline`].
 
 mod cookie;
 mod job;
 pub(crate) mod movable;
+mod offline;
 mod params;
 mod peer;
 mod place;
@@ -93,6 +96,9 @@ impl Daemon {
         args: DomainMigrateBegin3Params,
         connection: u64,
     ) -> Result<MigrateBegin> {
+        if args.flags.contains(Flags::OFFLINE) {
+            return self.begin_offline(args, connection).await;
+        }
         let guest = self.guest(&args.dom)?;
         params::check_flags(args.flags)?;
         let params = Params::read(&args.params, args.flags)?;
@@ -158,21 +164,14 @@ impl Daemon {
         args: DomainMigratePrepare3Params,
         call: &Call,
     ) -> Result<MigratePrepare> {
-        if !call.conn.is_secure() {
-            let detail = "a guest comes only from somebody who is known: over a unix socket, ssh or TLS, not over TCP \
-                          as it is";
-            return Err(Error::new(Code::OperationDenied, QEMU, detail));
+        if args.flags.contains(Flags::OFFLINE) {
+            return self.prepare_offline(args, call).await;
         }
+        check_secure(call)?;
         let connection = call.conn.id();
         params::check_flags(args.flags)?;
         let cookie = Cookie::read(&args.cookie_in)?;
-        if cookie.daemon == self.identity() {
-            let detail = format!(
-                "Attempt to migrate guest to the same host {}: source and destination are one virtnicd",
-                self.node.uuid.as_deref().unwrap_or_default()
-            );
-            return Err(Error::new(Code::InternalError, QEMU, detail));
-        }
+        self.check_from_another(&cookie)?;
         let params = Params::read(&args.params, args.flags)?;
         let Some(xml) = params.document else {
             return Err(wrong(
@@ -225,6 +224,18 @@ impl Daemon {
             .write(),
             uri_out: Some(places.told(&arriving.uri)),
         })
+    }
+
+    /// A daemon does not move guests to itself.
+    fn check_from_another(&self, cookie: &Cookie) -> Result<()> {
+        if cookie.daemon != self.identity() {
+            return Ok(());
+        }
+        let detail = format!(
+            "Attempt to migrate guest to the same host {}: source and destination are one virtnicd",
+            self.node.uuid.as_deref().unwrap_or_default()
+        );
+        Err(Error::new(Code::InternalError, QEMU, detail))
     }
 
     /// A document as the other host gave it, under the name that it is to have here.
@@ -303,6 +314,9 @@ impl Daemon {
         args: DomainMigrateFinish3Params,
         call: &Call,
     ) -> Result<MigrateFinish> {
+        if args.flags.contains(Flags::OFFLINE) {
+            return self.finish_offline(args, call).await;
+        }
         let connection = call.conn.id();
         let params = Params::read(&args.params, args.flags)?;
         let name = params.name.unwrap_or_default();
@@ -418,7 +432,9 @@ impl Daemon {
     /// Ends what is under way. Returns at once.
     pub(crate) async fn abort_job(&self, dom: &Dom) -> Result<()> {
         let guest = self.guest(dom)?;
-        guest.run()?;
+        if guest.view().leaving.is_none() {
+            guest.run()?;
+        }
         guest.departing(Departing::Abort).await
     }
 
@@ -507,7 +523,25 @@ fn same_guest(domain: &conf::Domain, xml: String) -> Result<String> {
         );
         return Err(wrong(detail));
     }
+    if conf::has_hidden_secrets(&xml) {
+        let detail = format!(
+            "the document of guest '{}' for the destination has '*****' in place of a password\nMake it with its \
+             secrets: virsh dumpxml --migratable --security-info",
+            domain.name
+        );
+        return Err(wrong(detail));
+    }
     Ok(xml)
+}
+
+/// Who brings a guest has to be known.
+fn check_secure(call: &Call) -> Result<()> {
+    if call.conn.is_secure() {
+        return Ok(());
+    }
+    let detail = "a guest comes only from somebody who is known: over a unix socket, ssh or TLS, not over TCP \
+                  as it is";
+    Err(Error::new(Code::OperationDenied, QEMU, detail))
 }
 
 /// What a client says is not right.

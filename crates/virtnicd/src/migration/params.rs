@@ -7,10 +7,10 @@ use rpc::flags::MigrateParams as Flags;
 use rpc::{Code, Error, TypedParam, TypedValue};
 
 use super::{QEMU, wrong};
-use crate::fault::Result;
+use crate::fault::{self, Result};
 
 /// What is not carried out, by the options of `virsh migrate`, and why.
-const REFUSED: [(Flags, &str, &str); 10] = [
+const REFUSED: [(Flags, &str, &str); 9] = [
     (
         Flags::TUNNELLED,
         "--tunnelled",
@@ -32,11 +32,14 @@ const REFUSED: [(Flags, &str, &str); 10] = [
     (Flags::POSTCOPY_RESUME, "--postcopy-resume", POSTCOPY),
     (Flags::ZEROCOPY, "--zerocopy", "memory is copied to be sent"),
     (Flags::TLS, "--tls", "QEMU's stream is not encrypted yet"),
-    (
-        Flags::OFFLINE,
-        "--offline",
-        "only guests that run are moved yet",
-    ),
+];
+
+/// What says how memory is sent.
+const OF_MEMORY: [(Flags, &str); 4] = [
+    (Flags::COMPRESSED, "--compressed"),
+    (Flags::AUTO_CONVERGE, "--auto-converge"),
+    (Flags::PARALLEL, "--parallel"),
+    (Flags::TLS, "--tls"),
 ];
 
 const DISKS: &str = "disks are not copied: both hosts have to reach them";
@@ -58,6 +61,30 @@ pub(super) fn check_flags(flags: Flags) -> Result<()> {
     }
     let detail = format!("not carried out: {}", refused.join("; "));
     Err(Error::new(Code::ArgumentUnsupported, QEMU, detail))
+}
+
+/// # Errors
+/// What is asked is not carried out for a guest that is off.
+pub(super) fn check_offline(flags: Flags) -> Result<()> {
+    let refused = REFUSED.iter().map(|(flag, option, _)| (*flag, *option));
+    let refused: Vec<_> = (refused.chain(OF_MEMORY))
+        .filter(|(flag, _)| flags.contains(*flag))
+        .map(|(_, option)| option)
+        .collect();
+    if !refused.is_empty() {
+        let detail = format!(
+            "--offline moves a definition, and nothing of memory or disks: it goes without {}",
+            refused.join(", ")
+        );
+        return Err(Error::new(Code::ArgumentUnsupported, QEMU, detail));
+    }
+    if !flags.contains(Flags::PERSIST_DEST) {
+        return Err(fault::invalid(
+            QEMU,
+            "--offline moves a definition and nothing else: it needs --persistent",
+        ));
+    }
+    Ok(())
 }
 
 /// The named values.

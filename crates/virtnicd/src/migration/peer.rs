@@ -216,6 +216,9 @@ impl Daemon {
         uri: Uri,
     ) -> Result<()> {
         let guest = self.guest(&args.dom)?;
+        if args.flags.contains(Flags::OFFLINE) {
+            return self.definition_to_peer(args, &uri).await;
+        }
         guest.run()?;
         let peer = Peer::connect(&uri).await?;
         peer.check().await?;
@@ -321,6 +324,66 @@ impl Daemon {
                 Err(there(&uri, error))
             }
         }
+    }
+
+    /// The same, of a guest that is off.
+    async fn definition_to_peer(
+        self: &Arc<Self>,
+        args: DomainMigratePerform3Params,
+        uri: &Uri,
+    ) -> Result<()> {
+        let peer = Peer::connect(uri).await?;
+        peer.check().await?;
+        let DomainMigratePerform3Params {
+            dom, params, flags, ..
+        } = args;
+        let begin = DomainMigrateBegin3Params {
+            dom: dom.clone(),
+            params: params.clone(),
+            flags,
+        };
+        let MigrateBegin { cookie_out, xml } = self.begin_for(begin, ITSELF).await?;
+        let name = text_of(&params, "destination_name").unwrap_or_else(|| dom.name.clone());
+        let brought = async {
+            let prepare = DomainMigratePrepare3Params {
+                params: with(
+                    &params,
+                    &[("destination_xml", &xml), ("destination_name", &name)],
+                ),
+                cookie_in: cookie_out.clone(),
+                flags: for_the_other(flags),
+            };
+            let prepared = in_time(peer.client.call(&prepare)).await;
+            let prepared = prepared.map_err(|error| there(uri, error))?;
+            let finish = DomainMigrateFinish3Params {
+                params: with(&params, &[("destination_name", &name)]),
+                cookie_in: prepared.cookie_out,
+                flags: for_the_other(flags),
+                cancelled: false,
+            };
+            match in_time(peer.client.call(&finish)).await {
+                Ok(_) => Ok(()),
+                Err(CallError::Refused(error)) => Err(error),
+                Err(error) => {
+                    let why = fault::chain(&error);
+                    let detail = format!(
+                        "whether the definition of guest '{}' is kept at {uri} is not known, so it stays here: {why}",
+                        dom.name
+                    );
+                    Err(Error::new(Code::OperationFailed, QEMU, detail))
+                }
+            }
+        };
+        let brought = brought.await;
+        let confirm = DomainMigrateConfirm3Params {
+            dom: dom.clone(),
+            params: params.clone(),
+            cookie_in: cookie_out.clone(),
+            flags,
+            cancelled: brought.is_err(),
+        };
+        let confirmed = self.confirm_migration(confirm, ITSELF).await;
+        brought.and(confirmed)
     }
 
     /// Asks the other daemon anew whether it has the guest; `None`: it can't be asked.

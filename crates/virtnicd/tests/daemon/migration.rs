@@ -2,6 +2,7 @@
 
 mod faults;
 mod journey;
+mod offline;
 
 use qemu::Faults;
 use rpc::flags::MigrateParams as Flags;

@@ -299,6 +299,7 @@ impl Owner {
         match (written, change) {
             (Ok(made), _) => {
                 let told = self.wrote(what, made);
+                self.may_be_forgotten();
                 self.publish();
                 if let Some(told) = told {
                     self.tell(told);
@@ -312,7 +313,10 @@ impl Owner {
                     reply,
                 });
             }
-            (Err(error), _) => self.answers.extend(reply.map(|reply| (reply, Err(error)))),
+            (Err(error), _) => {
+                self.may_be_forgotten();
+                self.answers.extend(reply.map(|reply| (reply, Err(error))));
+            }
         }
     }
 

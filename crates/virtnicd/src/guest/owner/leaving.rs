@@ -127,7 +127,11 @@ impl Owner {
         let (phase, id) = (leaving.phase, leaving.id);
         let is_another = |other: Uuid| other != id;
         match what {
-            Departing::Send(wish) if is_another(wish.id) || phase != Phase::Held => {
+            Departing::Send(wish)
+                if is_another(wish.id)
+                    || phase != Phase::Held
+                    || self.state.life == Life::Packed =>
+            {
                 let detail = format!(
                     "guest '{}' is not held for this client: begin anew",
                     self.handle.name
@@ -143,6 +147,11 @@ impl Owner {
             Departing::Abort => {
                 let answer = self.abort();
                 self.answers.push((reply, answer));
+            }
+            Departing::Confirm { id, undefine }
+                if !is_another(id) && phase == Phase::Held && self.state.life == Life::Packed =>
+            {
+                self.is_unpacked_there(undefine, reply);
             }
             Departing::Confirm { id, .. } if is_another(id) || phase != Phase::Sent => {
                 let detail = format!(
@@ -289,10 +298,12 @@ impl Owner {
     }
 
     /// It stays here, as if nothing had been asked.
-    fn stays(&mut self) {
+    pub(super) fn stays(&mut self) {
         self.state.leaving = None;
-        if self.state.life == Life::Leaving {
-            self.state.life = Life::Running;
+        match self.state.life {
+            Life::Leaving => self.state.life = Life::Running,
+            Life::Packed => self.state.life = Life::Off,
+            _ => {}
         }
         let Leaving { reply, back, .. } = std::mem::take(&mut self.leaving);
         self.answers

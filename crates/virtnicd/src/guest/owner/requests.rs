@@ -19,13 +19,14 @@ impl Owner {
             Request::Start { .. } | Request::Arrive(_) => Kind::Start,
             Request::Finish(_) => Kind::Finish,
             Request::Hold(_) => Kind::Hold,
+            Request::Pack(_) => Kind::Pack,
             Request::Destroy { .. } => Kind::Destroy,
             Request::Suspend => Kind::Suspend,
             Request::Resume | Request::Turn { .. } => Kind::Control,
             Request::Change { flags, .. }
             | Request::Update { flags, .. }
             | Request::Attach { flags, .. } => match self.state.life {
-                Life::Off => Kind::Write,
+                Life::Off | Life::Packed => Kind::Write,
                 _ => match self.affected(*flags) {
                     Ok(Affected {
                         live: true,
@@ -41,6 +42,7 @@ impl Owner {
                 _ => Kind::Write,
             },
             Request::Define(_)
+            | Request::Unpack(_)
             | Request::TakeIn(..)
             | Request::Undefine
             | Request::Autostart(_) => Kind::Write,
@@ -86,6 +88,8 @@ impl Owner {
             }
             Request::Finish(wish) => self.finish(wish, reply),
             Request::Hold(wish) => self.hold_to_move(wish, reply),
+            Request::Pack(wish) => self.pack(wish, reply),
+            Request::Unpack(domain) => self.unpack(domain, reply),
             Request::Destroy { gracefully } => self.end(gracefully, Some(reply)),
             Request::Suspend | Request::Resume => self.control(&request, reply),
             Request::Change { flags, edit } => match self.affected(flags) {
